@@ -1,0 +1,6 @@
+"""`python -m kdump` is the same as the command `kdump`."""
+
+from kdump.cli.main import entry
+
+if __name__ == "__main__":
+    entry()

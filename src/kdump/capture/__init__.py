@@ -1,0 +1,1 @@
+"""What runs in the second kernel: init, devices, the ladder of what is saved, the final action."""

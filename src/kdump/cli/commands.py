@@ -1,0 +1,28 @@
+"""The table of commands: one line each, in the order of a dump's life. A command's module is imported only when used.
+
+Each module defines `add_arguments(parser: argparse.ArgumentParser) -> None` and `run(args: argparse.Namespace) -> int`
+(the exit status) and a module docstring whose first line is the one-line help and whose rest is the long help.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command: its name, the group it is listed under, the module that implements it, and one line of help."""
+
+    name: str
+    group: str
+    module: str
+    summary: str
+
+
+TRY = "Try it"
+HOST = "The healthy machine"
+LOAD = "Put the capture kernel in place"
+CAPTURE = "The second kernel"
+DUMP = "Read, check and reshape a dump"
+REPORT = "What happened"
+
+COMMANDS: tuple[Command, ...] = ()

@@ -1,0 +1,89 @@
+"""Entry point: finds the command, runs it, turns errors into messages and exit statuses.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but not as asked (incomplete, degraded, not ready).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+
+from kdump import __version__
+from kdump.cli.commands import COMMANDS, Command
+from kdump.errors import KdumpError
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = {command.name: command for command in COMMANDS}
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"kdump {__version__}")
+        return 0
+    command = commands.get(arguments[0])
+    if command is None:
+        _complain(f"kdump: unknown command {arguments[0]!r}\n  `kdump --help` lists the commands")
+        return 2
+    try:
+        return _run(command, arguments[1:])
+    except KdumpError as error:
+        _complain(f"kdump {command.name}: {error}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        _complain(f"kdump {command.name}: interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (| head); keep the interpreter from complaining again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        _complain(f"kdump {command.name}: out of memory")
+        return 1
+    except OSError as error:
+        _complain(f"kdump {command.name}: {error.filename or 'system call'}: {error.strerror or error}")
+        return 1
+
+
+def entry() -> None:
+    """Console script: exits the process with the command's status."""
+    sys.exit(main())
+
+
+def _run(command: Command, arguments: list[str]) -> int:
+    module = importlib.import_module(command.module)
+    doc = (module.__doc__ or command.summary).strip()
+    parser = argparse.ArgumentParser(
+        prog=f"kdump {command.name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(arguments))
+    sys.stdout.flush()
+    return status
+
+
+def _overview() -> str:
+    lines = [f"kdump {__version__}: Linux crash dumps end to end", "", "usage: kdump COMMAND [OPTION ...]", ""]
+    for group, members in groupby(COMMANDS, key=lambda command: command.group):
+        lines.append(f"{group}:")
+        lines += [f"  {command.name:<12} {command.summary}" for command in members]
+        lines.append("")
+    lines.append("`kdump COMMAND --help` explains a command. Exit status: 0 done, 1 failed, 2 wrong usage,")
+    lines.append("3 done but not as asked (incomplete, degraded, not ready).")
+    return "\n".join(lines)
+
+
+def _complain(text: str) -> None:
+    sys.stdout.flush()
+    print(text, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Filter, compress, write: page classes, codecs, writers, the pipeline."""

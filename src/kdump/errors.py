@@ -1,0 +1,73 @@
+"""Errors are values for people: what happened, why, and what to do next.
+
+Every error that a user can meet is a `KdumpError`; the command line prints it without a traceback and exits with
+its `exit_status` (1 failed, 2 wrong usage). Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class KdumpError(Exception):
+    """A failure that a person can act on.
+
+    `what` happened, `why` (may be empty when `what` says it), and the `remedy`: what to do next.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.why:
+            text += f": {self.why}"
+        if self.remedy:
+            text += f"\n  {self.remedy}"
+        return text
+
+
+class UsageError(KdumpError):
+    """The command was called in a way that cannot work; exit status 2."""
+
+    exit_status = 2
+
+
+class FormatError(KdumpError):
+    """A file is not what it claims to be. Names the file, the offset (bytes) and the field that is wrong."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        path: str | os.PathLike[str] = "",
+        offset: int | None = None,
+        field: str = "",
+        why: str = "",
+        remedy: str = "",
+    ) -> None:
+        self.path = os.fspath(path)
+        self.offset = offset
+        self.field = field
+        where = self.path
+        if field:
+            where += f" [{field}]"
+        if offset is not None:
+            where += f" at offset {offset:#x}"
+        super().__init__(f"{where}: {what}" if where else what, why=why, remedy=remedy)
+
+
+class NotPresentError(KdumpError):
+    """A physical or virtual address that the dump does not hold (excluded page, hole, unmapped)."""
+
+    def __init__(self, address: int, size: int = 1, *, virtual: bool = False, why: str = "not in the dump") -> None:
+        self.address = address
+        self.size = size
+        self.virtual = virtual
+        kind = "virtual" if virtual else "physical"
+        super().__init__(f"{kind} address {address:#x} (+{size:#x}) cannot be read", why=why)

@@ -1,0 +1,1 @@
+"""The healthy machine: configuration, reservation, boot loaders, units, readiness, stored crashes."""

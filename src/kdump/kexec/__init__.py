@@ -1,0 +1,1 @@
+"""Puts a kernel in place: images, boot parameters, ELF core headers, purgatory, the two system calls."""

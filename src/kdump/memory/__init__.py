@@ -1,0 +1,1 @@
+"""Physical and virtual memory of a dead or live kernel, whatever holds it."""

@@ -1,0 +1,80 @@
+"""The one protocol that everything above reads through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+class Range(NamedTuple):
+    """A half-open range [start, end) of physical addresses, in bytes."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self.end - self.start
+
+
+class Memory(Protocol):
+    """Physical memory of a dead or live kernel.
+
+    `ranges` lists the RAM that existed (sorted, not overlapping); a page inside them may still be absent because a
+    filter dropped it. Implementations are thread-safe for reading.
+    """
+
+    page_size: int
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """RAM of the machine, sorted by address, page aligned where the source is."""
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Read-only bytes of [address, address+size), without a copy where the source allows.
+
+        The view stays valid until the memory is closed. Raises `NotPresentError` if any byte is absent, `FormatError`
+        if the file is damaged there.
+        """
+
+    def close(self) -> None:
+        """Release files and mappings."""
+
+
+class Note(NamedTuple):
+    """One ELF note: owner `name` ("CORE", "VMCOREINFO", …), `type` number, and descriptor bytes."""
+
+    name: str
+    type: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Dump:
+    """An opened dump: memory plus what its container says about it.
+
+    `format` is "elf", "kdump" (kdump-compressed), "flattened+kdump", "kcore", …; `vmcoreinfo` are the raw bytes of the
+    VMCOREINFO note (empty if absent). `header` holds container fields under the names of their specification
+    (for kdump-compressed: header_version, status, dump_level, timestamp, …). `incomplete` is what the container's own
+    header says.
+    """
+
+    path: str
+    format: str
+    memory: Memory
+    vmcoreinfo: bytes
+    notes: tuple[Note, ...] = ()
+    header: dict[str, object] = field(default_factory=dict)
+    incomplete: bool = False
+
+    def __enter__(self) -> Dump:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the memory's files and mappings."""
+        self.memory.close()

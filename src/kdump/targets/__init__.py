@@ -1,0 +1,1 @@
+"""Where dumps go: one module per kind of target, one protocol."""
