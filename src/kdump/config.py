@@ -1,0 +1,301 @@
+"""The one configuration, /etc/kdump/kdump.toml: read on the healthy machine, carried into the capture image.
+
+Every key is declared once, below: its default, how its value is read and what it means. The commented template and
+the documentation are made from these declarations.
+"""
+# ruff: noqa: RUF009 -- the calls in defaults are the declarations
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kdump import tables
+from kdump.errors import KdumpError
+from kdump.tables import Reader, boolean, choice, duration, integer, key, list_of, size, table, text
+
+CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
+SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3")
+CODECS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
+ACTIONS: Final = ("reboot", "poweroff", "halt", "shell")
+KEEP: Final = "keep"  # a panic policy that is left as the system has it
+
+
+def _url(value: Any) -> str:
+    scheme, colon, rest = text(value).partition("://")
+    if not colon or not rest:
+        raise ValueError('a URL such as "file:///var/crash" or "ssh://kdump@server/srv/crash"')
+    if scheme not in SCHEMES:
+        near = difflib.get_close_matches(scheme, SCHEMES, 1)
+        raise ValueError("a URL with one of " + ", ".join(SCHEMES) + (f"; did you mean {near[0]}?" if near else ""))
+    if scheme in ("file", "block") and not rest.startswith("/"):
+        raise ValueError(f"a URL with an absolute path: {scheme}:///{rest}")
+    return str(value)
+
+
+def _path(value: Any) -> str:
+    if not text(value).startswith("/"):
+        raise ValueError("an absolute path")
+    return str(value)
+
+
+def _recipient(value: Any) -> str:
+    if not re.fullmatch(r"age1[02-9ac-hj-np-z]{58}", text(value)):
+        raise ValueError('an age public key, "age1…" (`age-keygen` prints it)')
+    return str(value)
+
+
+def _policy(high: int) -> Reader:
+    def read(value: Any) -> int | str:
+        if value == KEEP:
+            return KEEP
+        try:
+            return int(integer(-1, high)(int(value) if isinstance(value, bool) else value))
+        except ValueError as error:
+            raise ValueError(f'{error}, or "{KEEP}" to leave it as it is') from None
+
+    return read
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What is saved, and how it is packed."""
+
+    level: int = key(
+        31, integer(0, 31), "Pages to leave out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free."
+    )
+    codec: str = key("zstd", choice(*CODECS), "Compression: " + ", ".join(CODECS) + ".")
+    codec_level: int = key(0, integer(0, 22), "Effort of the codec (zstd 1 to 22, zlib 1 to 9); 0: kdump's choice.")
+    report: bool = key(True, boolean, "Write a short report in the capture kernel, before the dump, if memory allows.")
+
+
+@dataclass(frozen=True)
+class Encrypt:
+    """Encryption before anything leaves the capture kernel's memory."""
+
+    recipients: tuple[str, ...] = key(
+        (),
+        list_of(_recipient),
+        "age public keys; with any, all but the crash's name is encrypted. Keep the private key elsewhere.",
+    )
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the capture kernel does last."""
+
+    success: str = key("reboot", choice(*ACTIONS), "When the dump is saved: " + ", ".join(ACTIONS) + ".")
+    failure: str = key("reboot", choice(*ACTIONS), "When it is not.")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Executables that the capture kernel runs; they are copied into the image with the libraries they need."""
+
+    pre: tuple[str, ...] = key((), list_of(_path), "Before anything is saved.")
+    post: tuple[str, ...] = key((), list_of(_path), "After the dump is saved.")
+    failed: tuple[str, ...] = key((), list_of(_path), "After the dump could not be saved.")
+    timeout: int = key(60, duration, "Each is killed after this long.")
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Bounds on time in the capture kernel; what exceeds its bound is given up and the next thing happens."""
+
+    network: int = key(60, duration, "Links up, addresses there, names resolved.")
+    target: int = key(60, duration, "A target's device appears, or its server answers.")
+    report: int = key(60, duration, "The short report.")
+    stall: int = key(300, duration, "The dump makes no progress at all.")
+    total: int = key(7200, duration, "Everything; then the failure action runs.")
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which crashes stay on a target that keeps several; the new one is safe before an old one goes."""
+
+    keep: int = key(5, integer(0, 10000), "Newest crashes to keep; 0: all. The only crash of a kind goes last.")
+    max_age: int = key(0, duration, "Crashes older than this go; 0: never.")
+    max_size: int = key(0, size, "All crashes together stay below this; 0: no bound.")
+    min_free: int = key(1 << 30, size, "This much of the file system stays free.")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface of the capture kernel, if the running configuration is not to be copied."""
+
+    name: str = key("", text, "Its name in the capture kernel (and in links below).")
+    mac: str = key("", text, 'Hardware address of the port, "52:54:00:12:34:56"; empty for vlan, bond and bridge.')
+    dhcp: bool = key(False, boolean, "Ask for an IPv4 address.")
+    ra: bool = key(False, boolean, "Take an IPv6 address from router advertisements.")
+    addresses: tuple[str, ...] = key((), list_of(text), 'Static addresses, "192.0.2.7/24" or "2001:db8::7/64".')
+    gateways: tuple[str, ...] = key((), list_of(text), "Default routers, at most one of each family.")
+    mtu: int = key(0, integer(0, 65535), "0: the driver's.")
+    vlan: int = key(0, integer(0, 4094), "VLAN id; `links` names the interface below.")
+    bond: str = key("", text, 'Bonding mode, "active-backup", "802.3ad" …; `links` names the ports.')
+    bridge: bool = key(False, boolean, "A bridge; `links` names the ports.")
+    links: tuple[str, ...] = key((), list_of(text), "Interfaces below this one.")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of the capture kernel; used only if a target needs it."""
+
+    dns: tuple[str, ...] = key((), list_of(text), "Name servers; none: the machine's own when the image is built.")
+    interface: tuple[Interface, ...] = tables.tables(
+        Interface,
+        "Interfaces to bring up. None: those that lead to the targets, as configured when the image is built.",
+    )
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """ssh:// targets: a key and a known host, never a password."""
+
+    identity: str = key("/etc/kdump/id_ed25519", _path, "Private key, without a passphrase, mode 0600.")
+    known_hosts: str = key("/etc/kdump/known_hosts", _path, "The servers' keys; `kdump setup` asks before it adds one.")
+
+
+@dataclass(frozen=True)
+class S3:
+    """s3:// targets."""
+
+    endpoint: str = key("", text, 'URL of the service, "https://s3.example.net"; empty: Amazon.')
+    region: str = key("us-east-1", text, "Region.")
+    credentials: str = key(
+        "/etc/kdump/s3.toml",
+        _path,
+        "File, mode 0600, with access_key_id, secret_access_key and, if used, session_token.",
+    )
+    ca_file: str = key("", text, "Certificates that vouch for the endpoint; empty: the system's.")
+
+
+@dataclass(frozen=True)
+class Nfs:
+    """nfs:// targets."""
+
+    options: str = key("", text, 'Mount options, "nfsvers=4.2,sec=sys"; empty: the highest version that both speak.')
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The capture kernel and its image."""
+
+    kernel: str = key("", text, "Kernel to capture with, a path; empty: the running one.")
+    cpus: int = key(
+        1, integer(1, 1024), "CPUs. More compress in parallel but need memory, and not every machine starts them."
+    )
+    cmdline_add: tuple[str, ...] = key((), list_of(text), "Parameters to add to its command line.")
+    cmdline_remove: tuple[str, ...] = key((), list_of(text), "Parameters of the running kernel that it must not have.")
+    modules: tuple[str, ...] = key(
+        (), list_of(text), "Kernel modules beyond those that the targets' devices are found to need."
+    )
+    files: tuple[str, ...] = key((), list_of(_path), "Files and directories to copy into the image.")
+
+
+@dataclass(frozen=True)
+class Crashkernel:
+    """Memory to reserve for the capture kernel."""
+
+    value: str = key(
+        "auto", text, 'What crashkernel= says, "256M" or "2G-64G:256M,64G-:512M"; "auto": as measured or estimated.'
+    )
+    margin: int = key(25, integer(0, 400), "Percent to add to the peak that was measured.")
+
+
+@dataclass(frozen=True)
+class Panic:
+    """When the kernel panics, and so leaves a dump: sysctls, written by `kdump setup`; `kdump status` explains each."""
+
+    panic: int | str = key(
+        10, _policy(86400), "kernel.panic: seconds to reboot if no capture kernel is loaded; 0: hang."
+    )
+    panic_on_oops: int | str = key(1, _policy(1), "An oops is a panic.")
+    panic_on_warn: int | str = key(KEEP, _policy(1), "A warning is a panic.")
+    hung_task_panic: int | str = key(KEEP, _policy(1), "A task stuck for hung_task_timeout_secs is a panic.")
+    softlockup_panic: int | str = key(KEEP, _policy(1), "A CPU that does not schedule is a panic.")
+    hardlockup_panic: int | str = key(1, _policy(1), "A CPU that takes no interrupts is a panic.")
+    panic_on_rcu_stall: int | str = key(KEEP, _policy(1), "A stalled RCU grace period is a panic.")
+    unknown_nmi_panic: int | str = key(1, _policy(1), "An NMI from a console or button (ipmitool, virsh) is a panic.")
+    panic_on_unrecovered_nmi: int | str = key(KEEP, _policy(1), "An NMI that reports broken hardware is a panic.")
+    panic_on_io_nmi: int | str = key(KEEP, _policy(1), "An NMI from an I/O error is a panic.")
+    panic_on_oom: int | str = key(KEEP, _policy(2), "vm.panic_on_oom: out of memory is a panic (2: even in a cpuset).")
+    sysrq: int | str = key(
+        KEEP, _policy(511), "kernel.sysrq: bits of what the keys may do; 8 has crash (c) among them, 1 all."
+    )
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Who hears of a crash, after the reboot."""
+
+    command: tuple[str, ...] = key(
+        (), list_of(text), "Program and arguments; the crash's manifest comes on standard input."
+    )
+    webhook: str = key("", text, "URL to which a JSON summary is posted.")
+    mail: str = key("", text, "Address, through the local sendmail.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that /etc/kdump/kdump.toml can say. Sizes are bytes, durations seconds."""
+
+    targets: tuple[str, ...] = key(
+        ("file:///var/crash",),
+        list_of(_url),
+        "Where dumps go, in order of preference: file:///path, block:///dev/disk/by-partuuid/…, nfs://server/export/path,\n"
+        "ssh://user@host:port/path, s3://bucket/prefix.",
+    )
+    save_to: str = key("first", choice("first", "all"), 'The "first" target that works, or "all" of them.')
+    name: str = key("", text, "This machine's name in the names of crashes; empty: its host name.")
+    dump: Dump = table(Dump, "What is saved, and how it is packed.")
+    encrypt: Encrypt = table(Encrypt, "Encryption to public keys, before anything leaves the machine.")
+    action: Action = table(Action, "What the capture kernel does last.")
+    hooks: Hooks = table(Hooks, "Executables that the capture kernel runs.")
+    deadlines: Deadlines = table(Deadlines, "Bounds on time in the capture kernel.")
+    retention: Retention = table(Retention, "Which crashes stay.")
+    network: Network = table(Network, "The capture kernel's network.")
+    ssh: Ssh = table(Ssh, "ssh:// targets.")
+    s3: S3 = table(S3, "s3:// targets.")
+    nfs: Nfs = table(Nfs, "nfs:// targets.")
+    capture: Capture = table(Capture, "The capture kernel and its image.")
+    crashkernel: Crashkernel = table(Crashkernel, "Memory reserved for the capture kernel.")
+    panic: Panic = table(
+        Panic, 'When the kernel panics. Numbers as sysctl(8) takes them; "keep": left as the system has it.'
+    )
+    notify: Notify = table(Notify, "Who hears of a crash, after the reboot.")
+
+
+def load(path: Path | None = None) -> Config:
+    """The configuration in `path`, or in CONFIG_PATH; without that file, the defaults.
+
+    Raises ConfigError (all faults, with lines), KdumpError if a file that was asked for cannot be read.
+    """
+    wanted = path or CONFIG_PATH
+    try:
+        content = wanted.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise KdumpError(f"{path}: no such file", remedy="`kdump setup` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KdumpError(f"{wanted}: cannot be read", why=str(error)) from None
+    return parse(content, str(wanted))
+
+
+def parse(content: str, source: str = "kdump.toml") -> Config:
+    """The configuration that TOML text says; `source` names it in errors. Raises ConfigError."""
+    return tables.parse(Config, content, source)
+
+
+def from_dict(data: Mapping[str, Any]) -> Config:
+    """The configuration in plain values, as `to_dict` or JSON gives them. Raises ConfigError."""
+    return tables.from_dict(Config, data)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as plain dicts, lists, strings and numbers, for JSON."""
+    return tables.to_dict(config)

@@ -1,0 +1,237 @@
+"""TOML tables declared as frozen dataclasses: each key once, with its default, its reader and its meaning.
+
+Unknown keys and wrong values are problems with a line and a suggestion. Used by `kdump.config`; imports stay few because
+the capture kernel reads its configuration with it too.
+"""
+# ruff: noqa: TRY004 -- a reader raises ValueError for whatever it cannot read, types included
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+from kdump.errors import KdumpError, UsageError
+from kdump.units import parse_size
+
+Reader = Callable[[Any], Any]  # turns a TOML value into the attribute's value; raises ValueError saying what it wants
+Key = tuple[str | int, ...]  # path of a value in a TOML document
+Complain = Callable[[Key, str], None]
+T = TypeVar("T")
+
+
+class ConfigError(KdumpError):
+    """The configuration cannot be used; `problems` has one line for each fault, with file and line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        more = "".join(f"\n  {problem}" for problem in problems[1:])
+        super().__init__(problems[0] + more, remedy="`kdump config show --template` explains every key")
+
+
+def boolean(value: Any) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def text(value: Any) -> str:
+    """Any string."""
+    if not isinstance(value, str):
+        raise ValueError("a string in quotes")
+    return value
+
+
+def integer(low: int, high: int) -> Reader:
+    """A whole number in bounds, both included."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def choice(*names: str) -> Reader:
+    """One of some strings."""
+
+    def read(value: Any) -> str:
+        if value not in names or not isinstance(value, str):
+            near = difflib.get_close_matches(str(value), names, 1)
+            raise ValueError("one of " + ", ".join(names) + (f"; did you mean {near[0]!r}?" if near else ""))
+        return value
+
+    return read
+
+
+def list_of(item: Reader) -> Reader:
+    """A list of values of one kind; becomes a tuple."""
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise ValueError("a list in brackets")
+        try:
+            return tuple(item(entry) for entry in value)
+        except ValueError as error:
+            raise ValueError(f"a list, each entry {error}") from None
+
+    return read
+
+
+def size(value: Any) -> int:
+    """Bytes, or a size as text; becomes bytes."""
+    try:
+        return integer(0, 2**63)(value) if isinstance(value, int) else parse_size(text(value))
+    except (ValueError, UsageError):
+        raise ValueError('bytes, or a size in quotes such as "512M"') from None
+
+
+_DURATION = re.compile(r"(\d+)\s*(s|sec|min|m|h|d|)")
+_SECONDS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def duration(value: Any) -> int:
+    """Seconds, or a duration as text; becomes seconds."""
+    found = _DURATION.fullmatch(str(value).strip()) if not isinstance(value, bool | float) else None
+    if not found:
+        raise ValueError('seconds, or a duration in quotes such as "90s", "5min", "2h", "30d"')
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def key(default: Any, read: Reader, doc: str) -> Any:
+    """A key of the file: its default (already read), the reader of its value, and what the template says about it."""
+    return field(default=default, metadata={"read": read, "doc": doc})
+
+
+def table(kind: type, doc: str) -> Any:
+    """A table of the file, itself a dataclass of keys."""
+    return field(default_factory=kind, metadata={"table": kind, "doc": doc})
+
+
+def tables(kind: type, doc: str) -> Any:
+    """An array of tables ([[name]])."""
+    return field(default=(), metadata={"tables": kind, "doc": doc})
+
+
+def parse(kind: type[T], text: str, source: str) -> T:
+    """The dataclass `kind` as TOML `text` says; `source` names it in errors. Raises ConfigError (all faults)."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{source}: {error}"]) from None
+    problems: list[tuple[int, str]] = []
+    found = _Reading(kind, lambda key, message: problems.append((line_of(text, key), message))).table(kind, data, ())
+    if problems:
+        raise ConfigError([f"{source}:{line}: {message}" for line, message in sorted(problems)])
+    assert isinstance(found, kind)
+    return found
+
+
+def from_dict(kind: type[T], data: Mapping[str, Any]) -> T:
+    """The dataclass `kind` from plain values, as `to_dict` or JSON gives them. Raises ConfigError."""
+    problems: list[str] = []
+    found = _Reading(kind, lambda _key, message: problems.append(message)).table(kind, data, ())
+    if problems:
+        raise ConfigError(problems)
+    assert isinstance(found, kind)
+    return found
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """A dataclass as plain dicts, lists, strings and numbers: what JSON and `from_dict` take."""
+    return {declared.name: _plain(getattr(value, declared.name)) for declared in fields(value)}
+
+
+def default_of(declared: Field[Any]) -> Any:
+    """The default of a key (bytes, seconds, tuples: what its reader returns)."""
+    if declared.default is not MISSING:
+        return declared.default
+    assert declared.default_factory is not MISSING
+    return declared.default_factory()
+
+
+def line_of(text: str, key: Key) -> int:
+    """The line (from 1) of TOML `text` on which the value at `key` begins.
+
+    tomllib keeps no positions: this asks it for ever longer beginnings of the text until one has the key. Slow, but only
+    needed when there is an error to show, and it knows every form of TOML.
+    """
+    lines = text.splitlines()
+    start = 0
+    for count in range(1, len(lines) + 1):
+        try:
+            data = tomllib.loads("\n".join(lines[:count]))
+        except tomllib.TOMLDecodeError:
+            continue  # within a value of several lines
+        if _has(data, key):
+            blank = (i for i in range(start, count) if lines[i].partition("#")[0].strip())
+            return next(blank, start) + 1
+        start = count
+    return max(len(lines), 1)
+
+
+class _Reading:
+    """One reading of plain values into dataclasses; faults go to `complain` and reading goes on."""
+
+    def __init__(self, root: type, complain: Complain) -> None:
+        self.root = root
+        self.complain = complain
+
+    def table(self, kind: type, data: Mapping[str, Any], path: Key) -> Any:
+        declared = {entry.name: entry.metadata for entry in fields(kind)}
+        values: dict[str, Any] = {}
+        for name, value in data.items():
+            where = (*path, name)
+            dotted = ".".join(part for part in where if isinstance(part, str))
+            if name in declared:
+                try:
+                    values[name] = self.value(declared[name], value, where, dotted)
+                except ValueError as error:
+                    self.complain(where, f"{dotted} = {value!r}: expected {error}")
+            else:
+                self.complain(where, f"unknown key {dotted!r}; {self.hint(name, list(declared))}")
+        return kind(**values)
+
+    def value(self, declared: Mapping[str, Any], value: Any, where: Key, dotted: str) -> Any:
+        if "table" in declared:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"a table: write [{dotted}], and its keys on the lines below")
+            return self.table(declared["table"], value, where)
+        if "tables" in declared:
+            if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+                raise ValueError(f"tables: write [[{dotted}]] for each, and its keys on the lines below")
+            return tuple(self.table(declared["tables"], entry, (*where, i)) for i, entry in enumerate(value))
+        return declared["read"](value)
+
+    def hint(self, name: str, known: list[str]) -> str:
+        """What may have been meant by a key that is not known in its table."""
+        near = difflib.get_close_matches(name, known, 1)
+        if near:
+            return f"did you mean {near[0]!r}?"
+        for entry in fields(self.root):
+            if entry.name == name:
+                return "it belongs at the top, before the first [table]"
+            inner = entry.metadata.get("table")
+            if inner and name in {key.name for key in fields(inner)}:
+                return f"it belongs under [{entry.name}]"
+        return "known here: " + ", ".join(known)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_dict(value)
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
+
+
+def _has(data: Any, key: Key) -> bool:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
