@@ -1,0 +1,172 @@
+"""What the image builder reads from ELF files: needed libraries, the interpreter, sections. x86_64 and aarch64.
+
+A shared library is found the way ld.so(8) finds it: DT_RPATH (without DT_RUNPATH), DT_RUNPATH, /etc/ld.so.conf's
+directories, then the default ones. Nothing is executed. Source: the System V gABI, elf.h, ld.so(8).
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdump.errors import FormatError, KdumpError
+
+HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+PROGRAM = struct.Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz, memsz, align
+SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, addr, offset, size, link, info, addralign, entsize
+DYNAMIC = struct.Struct("<qQ")
+PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+DT_NULL, DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 14, 15, 29
+_DEFAULT_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
+_MACHINES = {62: "x86_64", 183: "aarch64"}
+
+
+@dataclass(frozen=True)
+class Elf:
+    """The loadable view of one ELF file."""
+
+    path: Path
+    machine: str
+    programs: tuple[tuple[int, ...], ...]
+    interpreter: str
+    needed: tuple[str, ...]
+    soname: str
+    rpath: tuple[str, ...]
+    runpath: tuple[str, ...]
+
+
+def is_elf(data: bytes) -> bool:
+    """Does it start like an ELF file?"""
+    return data[:4] == b"\x7fELF"
+
+
+def parse(path: Path, data: bytes | None = None) -> Elf:
+    """Read headers and the dynamic section. FormatError if it is not a 64-bit little-endian ELF file."""
+    data = path.read_bytes() if data is None else data
+    if not is_elf(data) or data[4:6] != b"\x02\x01":
+        raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=0)
+    header = HEADER.unpack_from(data)
+    offset, entry, count = header[5], header[9], header[10]
+    programs = tuple(PROGRAM.unpack_from(data, offset + number * entry) for number in range(count))
+    dynamic: dict[int, list[int]] = {}
+    interpreter = ""
+    for kind, _, start, _, _, size, *_ in programs:
+        if kind == PT_INTERP:
+            interpreter = data[start : start + size].rstrip(b"\0").decode()
+        elif kind == PT_DYNAMIC:
+            for tag, value in DYNAMIC.iter_unpack(data[start : start + size - size % DYNAMIC.size]):
+                if tag == DT_NULL:
+                    break
+                dynamic.setdefault(tag, []).append(value)
+    table = _file_offset(programs, dynamic[DT_STRTAB][0]) if DT_STRTAB in dynamic else 0
+
+    def strings(tag: int) -> list[str]:
+        starts = (table + value for value in dynamic.get(tag, []))
+        return [data[start : data.index(b"\0", start)].decode() for start in starts]
+
+    def directories(tag: int) -> tuple[str, ...]:
+        return tuple(part for value in strings(tag) for part in value.split(":") if part)
+
+    return Elf(
+        path=path,
+        machine=_MACHINES.get(header[2], str(header[2])),
+        programs=programs,
+        interpreter=interpreter,
+        needed=tuple(strings(DT_NEEDED)),
+        soname="".join(strings(DT_SONAME)[:1]),
+        rpath=directories(DT_RPATH),
+        runpath=directories(DT_RUNPATH),
+    )
+
+
+def _file_offset(programs: Iterable[tuple[int, ...]], address: int) -> int:
+    for kind, _, offset, start, _, size, *_ in programs:
+        if kind == PT_LOAD and start <= address < start + size:
+            return address - start + offset
+    return 0
+
+
+def section(data: bytes, name: str) -> bytes | None:
+    """The content of the section of that name; None if there is none."""
+    if not is_elf(data):
+        return None
+    header = HEADER.unpack_from(data)
+    offset, entry, count, names = header[6], header[11], header[12], header[13]
+    sections = [SECTION.unpack_from(data, offset + number * entry) for number in range(count)]
+    if names >= count:
+        return None
+    start = sections[names][4]
+    wanted = name.encode() + b"\0"
+    for item in sections:
+        if data.startswith(wanted, start + item[0]):
+            return data[item[4] : item[4] + item[5]]
+    return None
+
+
+@functools.cache
+def system_directories() -> tuple[str, ...]:
+    """Directories of /etc/ld.so.conf (and what it includes), then the default ones."""
+
+    def read(path: str) -> Iterator[str]:
+        try:
+            text = Path(path).read_text()
+        except OSError:
+            return
+        for line in text.splitlines():
+            line = line.partition("#")[0].strip()  # noqa: PLW2901
+            if line.startswith("include "):
+                pattern = line.removeprefix("include ").strip()
+                for name in sorted(glob.glob(pattern if pattern.startswith("/") else f"/etc/{pattern}")):  # noqa: PTH207
+                    yield from read(name)
+            elif line:
+                yield line.split("=")[0].rstrip("/")
+
+    return tuple(dict.fromkeys([*read("/etc/ld.so.conf"), *_DEFAULT_DIRECTORIES]))
+
+
+def resolve(paths: Iterable[Path]) -> dict[str, Path]:
+    """Every shared library, and the program interpreter, that these ELF files need, transitively.
+
+    Maps the path under which the loader will look in the image (identical to the one here) to the file; the files
+    given are not in it. KdumpError names a library that is not found and who needs it.
+    """
+    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}  # ld.so loads a SONAME once, whoever asks for it
+    pending: list[tuple[Elf, tuple[str, ...]]] = [(parse(path), ()) for path in paths]
+    while pending:
+        elf, inherited = pending.pop(0)
+        own = () if elf.runpath else tuple(_expand(elf, elf.rpath))
+        if elf.interpreter and elf.interpreter not in found:
+            found[elf.interpreter] = Path(elf.interpreter)
+        for name in elf.needed:
+            if name in by_name:
+                continue
+            path = _search(elf, name, (*own, *inherited))
+            by_name[name] = path
+            if str(path) not in found:
+                found[str(path)] = path
+                pending.append((parse(path), (*own, *inherited)))
+    return found
+
+
+def _expand(elf: Elf, directories: Iterable[str]) -> Iterator[str]:
+    origin = str(elf.path.resolve().parent)
+    for directory in directories:
+        yield directory.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
+
+
+def _search(elf: Elf, name: str, rpath: Iterable[str]) -> Path:
+    if "/" in name:
+        candidates = [name]
+    else:
+        places = [*rpath, *_expand(elf, elf.runpath), *system_directories()]
+        candidates = [f"{place}/{name}" for place in places]
+    for candidate in candidates:
+        path = Path(candidate)
+        if path.is_file() and parse(path).machine == elf.machine:
+            return path
+    raise KdumpError(f"the library {name} was not found", why=f"{elf.path} needs it")

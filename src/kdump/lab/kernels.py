@@ -1,0 +1,166 @@
+"""Where kernels come from: this machine's /boot, a path, or a Debian package fetched with apt and only unpacked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from kdump.errors import KdumpError
+from kdump.image.kernel import KernelTree, tree_of
+from kdump.lab import cache
+
+DEFAULT = "6.1"
+_SERIES = re.compile(r"\d+\.\d+")
+_PACKAGE = re.compile(r"linux-image-(\d\S*)")
+
+
+def find(spec: str = DEFAULT) -> KernelTree:
+    """The kernel meant by `spec`: a bzImage's path, a release in /boot, a series ("6.1") or a Debian package's name.
+
+    A series is the newest one fetched before, else Debian's newest cloud kernel, by preference one whose debug package
+    exists too. Raises KdumpError: unknown kernel,
+    no apt, no network, no room.
+    """
+    if "/" in spec:
+        return tree_of(Path(spec))
+    installed = Path("/boot") / f"vmlinuz-{spec}"
+    if installed.exists():
+        return tree_of(installed)
+    package = spec if _PACKAGE.fullmatch(spec) else _fetched(spec) or _newest(spec)
+    root = _unpacked(package)
+    kernels = sorted((root / "boot").glob("vmlinuz-*"))
+    if not kernels:
+        raise KdumpError(
+            f"{package} has no kernel image in it", remedy="name the package of a kernel, not a meta package"
+        )
+    return tree_of(kernels[0])
+
+
+def debug_vmlinux(tree: KernelTree) -> Path:
+    """The kernel's vmlinux with DWARF, from its Debian debug package; only that file is kept (hundreds of MB)."""
+    package = f"linux-image-{tree.release}-dbg"
+    inside = f"./usr/lib/debug/lib/modules/{tree.release}/vmlinux"
+
+    def fetch(directory: Path) -> None:
+        _extract(_download(package, directory), directory, inside)
+        (directory / inside).rename(directory / "vmlinux")
+        shutil.rmtree(directory / "usr")
+
+    return cache.entry(f"debug/{tree.release}", fetch) / "vmlinux"
+
+
+def headers(tree: KernelTree) -> Path:
+    """A directory to build modules of that kernel against (make -C), from Debian's headers and kbuild packages."""
+    own = f"linux-headers-{tree.release}"
+
+    def fetch(directory: Path) -> None:
+        pending, done = [own], set()
+        while pending:
+            package = pending.pop()
+            done.add(package)
+            _extract(_download(package, directory), directory)
+            wanted = re.compile(r"linux-(?:headers-\S+-common|kbuild-\S+)")
+            pending += [name for name in _dependencies(package) if wanted.fullmatch(name) and name not in done]
+        # The packages refer to each other by absolute paths below /usr.
+        for makefile in directory.glob("usr/src/linux-headers-*/Makefile"):
+            final = cache.directory() / "headers" / tree.release
+            makefile.write_text(makefile.read_text().replace("/usr/", f"{final}/usr/"))
+
+    return cache.entry(f"headers/{tree.release}", fetch) / "usr/src" / own
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
+    except FileNotFoundError:
+        raise KdumpError(
+            f"{command[0]} is not installed",
+            why="kernels are fetched as Debian packages",
+            remedy="name a kernel image by its path instead",
+        ) from None
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or "").strip().splitlines()
+        raise KdumpError(f"{' '.join(command[:2])} failed", why="; ".join(lines[-3:])) from error
+
+
+def _search(pattern: str) -> list[str]:
+    found = _run("apt-cache", "search", "--names-only", pattern).splitlines()
+    return [line.split(" ", 1)[0] for line in found]
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", name)]
+
+
+def _fetched(series: str) -> str:
+    found = (path.name for path in (cache.directory() / "kernels").glob(f"{series}.*-cloud-amd64"))
+    return max((f"linux-image-{name}" for name in found), key=_numbers, default="")
+
+
+def _newest(spec: str) -> str:
+    if not _SERIES.fullmatch(spec):
+        raise _unknown(spec)
+    pattern = rf"^linux-image-{re.escape(spec)}\.[^ ]*-cloud-amd64(-dbg)?$"
+    names = _search(pattern)
+    if not names:
+        with cache.lock("apt"):
+            _run("apt-get", "update")
+        names = _search(pattern)
+    images = [name for name in names if not name.endswith("-dbg")]
+    if not images:
+        raise _unknown(spec)
+    return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
+
+
+def _unknown(spec: str) -> KdumpError:
+    return KdumpError(
+        f"there is no kernel {spec!r}",
+        why="it is no file, no release in /boot, and no Debian package or series",
+        remedy="try a series such as 6.1, a package such as linux-image-6.1.0-1-cloud-amd64, or a path with a slash",
+    )
+
+
+def _unpacked(package: str) -> Path:
+    def fetch(directory: Path) -> None:
+        _extract(_download(package, directory), directory)
+
+    return cache.entry(f"kernels/{package.removeprefix('linux-image-')}", fetch)
+
+
+def _download(package: str, directory: Path) -> Path:
+    try:
+        _run("apt-get", "download", package, cwd=directory)
+    except KdumpError as error:
+        with cache.lock("apt"):  # the lists may be missing, or older than the archive
+            try:
+                _run("apt-get", "update")
+            except KdumpError as update:
+                error.add_note(str(update))
+        try:
+            _run("apt-get", "download", package, cwd=directory)
+        except KdumpError as second:
+            raise KdumpError(
+                f"the package {package} cannot be fetched", why=second.why, remedy="is the network up, the name right?"
+            ) from error
+    return next(directory.glob("*.deb"))
+
+
+def _extract(package: Path, directory: Path, *members: str) -> None:
+    """Unpack a .deb (or only `members` of it) below `directory`, and remove it."""
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as source:
+        command = ["tar", "-x", "-C", str(directory), *members]
+        unpack = subprocess.run(command, stdin=source.stdout, capture_output=True, check=False)
+    if unpack.returncode or source.returncode:
+        why = unpack.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        full = shutil.disk_usage(directory).free < 1 << 20
+        if full:
+            raise OSError(28, "no space left on device", str(directory))
+        raise KdumpError(f"{package.name} cannot be unpacked", why="".join(why))
+    package.unlink()
+
+
+def _dependencies(package: str) -> list[str]:
+    lines = _run("apt-cache", "depends", package).splitlines()
+    return [line.split(":", 1)[1].strip() for line in lines if "Depends:" in line]

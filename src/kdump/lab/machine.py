@@ -1,0 +1,246 @@
+"""One virtual machine: boots a kernel (or a disk) under QEMU, watches its console, leaves nothing running."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdump.errors import KdumpError
+from kdump.lab.console import Console
+from kdump.lab.qmp import Qmp
+
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_BUS_DEVICES = {"virtio": "virtio-blk-pci", "nvme": "nvme", "sata": "ide-hd", "usb": "usb-storage"}
+
+
+class MachineError(KdumpError):
+    """The machine did not do what was waited for. `why` ends with the last lines of its console."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk image given to the machine. `snapshot` keeps the guest's writes out of the file."""
+
+    path: Path
+    serial: str = ""
+    format: str = "raw"
+    bus: str = "virtio"
+    readonly: bool = False
+    snapshot: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to boot and on what. `memory` in bytes; without a `kernel` the machine boots from its first disk."""
+
+    kernel: Path | None = None
+    initrd: Path | None = None
+    cmdline: str = "console=ttyS0"
+    disks: Sequence[Disk] = ()
+    memory: int = 512 << 20
+    cpus: int = 1
+    cpu: str = "max"
+    network: str = "none"  # "none", "user", or a -netdev value without its id
+    reboots: bool = False  # let the guest restart; otherwise a reboot ends the machine
+    firmware: Path | None = None  # a UEFI image instead of SeaBIOS
+    extra: Sequence[str] = field(default=())
+
+
+def qemu_path() -> str:
+    """The emulator, or a KdumpError that says how to get it."""
+    found = shutil.which("qemu-system-x86_64")
+    if not found:
+        raise KdumpError(
+            "QEMU is not installed",
+            why="qemu-system-x86_64 is not on PATH",
+            remedy="install it: apt-get install qemu-system-x86 (or qemu-kvm)",
+        )
+    return found
+
+
+def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[str]:
+    """The whole command line, machine type, devices and all; nothing comes from a user's QEMU configuration."""
+    arguments = [qemu_path(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]
+    arguments += ["-accel", accelerator, "-cpu", spec.cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory >> 20}M"]
+    arguments += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    if monitor:
+        arguments += ["-qmp", f"unix:{monitor},server=on,wait=off"]
+    if not spec.reboots:
+        arguments += ["-no-reboot"]
+    if spec.firmware:
+        arguments += ["-bios", str(spec.firmware)]
+    if spec.kernel:
+        arguments += ["-kernel", str(spec.kernel), "-append", spec.cmdline]
+        if spec.initrd:
+            arguments += ["-initrd", str(spec.initrd)]
+    if any(disk.bus == "usb" for disk in spec.disks):
+        arguments += ["-device", "qemu-xhci"]
+    for number, disk in enumerate(spec.disks):
+        arguments += _disk_arguments(f"disk{number}", disk)
+    if spec.network != "none":
+        arguments += ["-netdev", f"{spec.network},id=net0", "-device", "virtio-net-pci,netdev=net0"]
+    return [*arguments, *spec.extra]
+
+
+def _disk_arguments(name: str, disk: Disk) -> list[str]:
+    path = str(disk.path).replace(",", ",,")
+    drive = f"if=none,id={name},format={disk.format},file={path},cache=unsafe,discard=unmap"
+    drive += ",readonly=on" * disk.readonly + ",snapshot=on" * disk.snapshot
+    serial = disk.serial or ("kdump-" + name if disk.bus == "nvme" else "")  # an NVMe controller must have one
+    device = f"{_BUS_DEVICES[disk.bus]},drive={name}" + (f",serial={serial}" if serial else "")
+    return ["-drive", drive, "-device", device]
+
+
+def _die_with_parent() -> None:
+    # The machine ends with the thread that started it, however that ends.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Machine:
+    """A context manager per machine: entering starts it, leaving kills whatever is left of it.
+
+    `accelerator` is a QEMU -accel value; "" chooses (see `lab.accel`). `console` names the file that keeps the serial
+    console (default: a temporary one, gone with the machine). Raises KdumpError if QEMU is missing or will not start.
+    """
+
+    def __init__(self, spec: Spec, *, console: Path | None = None, accelerator: str = "") -> None:
+        self.spec = spec
+        self._accelerator = accelerator
+        self._console_path = console
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._console: Console | None = None
+        self.started = 0.0
+
+    def __enter__(self) -> Self:
+        from kdump.lab import accel
+
+        accelerator = self._accelerator or accel.choose(self.spec.kernel)
+        for path in [self.spec.kernel, self.spec.initrd, *(disk.path for disk in self.spec.disks)]:
+            if path and not path.exists():
+                raise KdumpError("the machine cannot be started", why=f"{path} does not exist")
+        self._directory = tempfile.TemporaryDirectory(prefix="kdump-machine-")
+        directory = Path(self._directory.name)
+        self._errors = directory / "stderr"
+        self._monitor = directory / "qmp"
+        arguments = qemu_arguments(self.spec, accelerator, self._monitor)
+        try:
+            with self._errors.open("wb") as errors:
+                self._process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl(2), no locks taken
+                )
+            self.started = time.monotonic()
+            assert self._process.stdout
+            self._console = Console(self._process.stdout, self._console_path or directory / "console")
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.kill()
+        if self._process and self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        if self._directory:
+            self._directory.cleanup()
+
+    @property
+    def console(self) -> Console:
+        """The serial console; raises if the machine was never started."""
+        assert self._console, "the machine has not been started"
+        return self._console
+
+    @property
+    def lines(self) -> list[tuple[float, str]]:
+        """Console lines so far: (time.monotonic() when complete, text)."""
+        return self.console.lines
+
+    @property
+    def running(self) -> bool:
+        """Is QEMU still there?"""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id, for measuring."""
+        assert self._process
+        return self._process.pid
+
+    def qmp(self) -> Qmp:
+        """A connection to the machine's monitor, to be used as a context manager."""
+        return Qmp(self._monitor)
+
+    def type(self, text: str) -> None:
+        """Type on the serial console."""
+        assert self._process and self._process.stdin
+        self._process.stdin.write(text.encode())
+        self._process.stdin.flush()
+
+    def wait_for(self, pattern: str, timeout: float, *, unless: str = "") -> re.Match[str]:
+        """Wait until a new console line matches `pattern`. A line that matches `unless` ends the wait at once.
+
+        Kills the machine and raises MachineError, with the last console lines, on `unless`, end or timeout (seconds).
+        """
+        wanted = re.compile(pattern)
+        either = re.compile(f"(?:{pattern})|(?:{unless})" if unless else pattern)
+        found = self.console.wait_for(either, timeout)
+        if found and (match := wanted.search(found.string)):
+            return match
+        if found:
+            reason = f"it printed {found.string.strip()!r}"
+            time.sleep(1.0)  # let the lines that explain it arrive
+        else:
+            reason = "it ended first" if self.console.ended else f"not within {timeout:g} s"
+        raise self._failure(f"the machine never printed {pattern!r}", reason)
+
+    def run_to_exit(self, timeout: float) -> None:
+        """Wait until the machine powers off (or, unless `reboots`, restarts). MachineError on timeout or failure."""
+        assert self._process
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise self._failure("the machine did not power off", f"not within {timeout:g} s") from None
+        self.console.finish()
+        if status != 0:
+            raise self._failure("QEMU failed", f"exit status {status}")
+
+    def _failure(self, what: str, reason: str) -> MachineError:
+        self.kill()
+        lines = [*self._errors.read_text(errors="replace").splitlines()[-5:], *self.console.tail()]
+        why = reason + "; its last lines:" + "".join(f"\n    {line}" for line in lines) if lines else reason
+        kept = f"the whole console is in {self._console_path}" if self._console_path else ""
+        return MachineError(what, why=why, remedy=kept)
+
+    def kill(self) -> None:
+        """End the machine now, as a power cut would. Harmless when it has ended."""
+        if not self._process:
+            return
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._console:
+            self._console.finish()
