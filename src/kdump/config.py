@@ -75,7 +75,7 @@ class Dump:
 
 @dataclass(frozen=True)
 class Encrypt:
-    """Encryption before anything leaves the capture kernel's memory."""
+    """Encryption to public keys, before anything leaves the machine."""
 
     recipients: tuple[str, ...] = key(
         (),
@@ -125,7 +125,7 @@ class Retention:
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface of the capture kernel, if the running configuration is not to be copied."""
+    """Interfaces to bring up. None: those that lead to the targets, as configured when the image is built."""
 
     name: str = key("", text, "Its name in the capture kernel (and in links below).")
     mac: str = key("", text, 'Hardware address of the port, "52:54:00:12:34:56"; empty for vlan, bond and bridge.')
@@ -145,10 +145,7 @@ class Network:
     """The network of the capture kernel; used only if a target needs it."""
 
     dns: tuple[str, ...] = key((), list_of(text), "Name servers; none: the machine's own when the image is built.")
-    interface: tuple[Interface, ...] = tables.tables(
-        Interface,
-        "Interfaces to bring up. None: those that lead to the targets, as configured when the image is built.",
-    )
+    interface: tuple[Interface, ...] = tables.tables(Interface)
 
 
 @dataclass(frozen=True)
@@ -208,7 +205,7 @@ class Crashkernel:
 
 @dataclass(frozen=True)
 class Panic:
-    """When the kernel panics, and so leaves a dump: sysctls, written by `kdump setup`; `kdump status` explains each."""
+    """When the kernel panics. Numbers as sysctl(8) takes them; "keep": left as the system has it."""
 
     panic: int | str = key(
         10, _policy(86400), "kernel.panic: seconds to reboot if no capture kernel is loaded; 0: hang."
@@ -251,22 +248,20 @@ class Config:
     )
     save_to: str = key("first", choice("first", "all"), 'The "first" target that works, or "all" of them.')
     name: str = key("", text, "This machine's name in the names of crashes; empty: its host name.")
-    dump: Dump = table(Dump, "What is saved, and how it is packed.")
-    encrypt: Encrypt = table(Encrypt, "Encryption to public keys, before anything leaves the machine.")
-    action: Action = table(Action, "What the capture kernel does last.")
-    hooks: Hooks = table(Hooks, "Executables that the capture kernel runs.")
-    deadlines: Deadlines = table(Deadlines, "Bounds on time in the capture kernel.")
-    retention: Retention = table(Retention, "Which crashes stay.")
-    network: Network = table(Network, "The capture kernel's network.")
-    ssh: Ssh = table(Ssh, "ssh:// targets.")
-    s3: S3 = table(S3, "s3:// targets.")
-    nfs: Nfs = table(Nfs, "nfs:// targets.")
-    capture: Capture = table(Capture, "The capture kernel and its image.")
-    crashkernel: Crashkernel = table(Crashkernel, "Memory reserved for the capture kernel.")
-    panic: Panic = table(
-        Panic, 'When the kernel panics. Numbers as sysctl(8) takes them; "keep": left as the system has it.'
-    )
-    notify: Notify = table(Notify, "Who hears of a crash, after the reboot.")
+    dump: Dump = table(Dump)
+    encrypt: Encrypt = table(Encrypt)
+    action: Action = table(Action)
+    hooks: Hooks = table(Hooks)
+    deadlines: Deadlines = table(Deadlines)
+    retention: Retention = table(Retention)
+    network: Network = table(Network)
+    ssh: Ssh = table(Ssh)
+    s3: S3 = table(S3)
+    nfs: Nfs = table(Nfs)
+    capture: Capture = table(Capture)
+    crashkernel: Crashkernel = table(Crashkernel)
+    panic: Panic = table(Panic)
+    notify: Notify = table(Notify)
 
 
 def load(path: Path | None = None) -> Config:

@@ -1,7 +1,7 @@
 """TOML tables declared as frozen dataclasses: each key once, with its default, its reader and its meaning.
 
-Unknown keys and wrong values are problems with a line and a suggestion. Used by `kdump.config`; imports stay few because
-the capture kernel reads its configuration with it too.
+Unknown keys and wrong values are problems with a line and a suggestion. Used by `kdump.config`; imports stay few,
+for the capture kernel reads its configuration with it too.
 """
 # ruff: noqa: TRY004 -- a reader raises ValueError for whatever it cannot read, types included
 
@@ -108,14 +108,14 @@ def key(default: Any, read: Reader, doc: str) -> Any:
     return field(default=default, metadata={"read": read, "doc": doc})
 
 
-def table(kind: type, doc: str) -> Any:
-    """A table of the file, itself a dataclass of keys."""
-    return field(default_factory=kind, metadata={"table": kind, "doc": doc})
+def table(kind: type) -> Any:
+    """A table of the file: a dataclass of keys, whose docstring says what the table is about."""
+    return field(default_factory=kind, metadata={"table": kind})
 
 
-def tables(kind: type, doc: str) -> Any:
+def tables(kind: type) -> Any:
     """An array of tables ([[name]])."""
-    return field(default=(), metadata={"tables": kind, "doc": doc})
+    return field(default=(), metadata={"tables": kind})
 
 
 def parse(kind: type[T], text: str, source: str) -> T:
@@ -158,8 +158,8 @@ def default_of(declared: Field[Any]) -> Any:
 def line_of(text: str, key: Key) -> int:
     """The line (from 1) of TOML `text` on which the value at `key` begins.
 
-    tomllib keeps no positions: this asks it for ever longer beginnings of the text until one has the key. Slow, but only
-    needed when there is an error to show, and it knows every form of TOML.
+    tomllib keeps no positions: this asks it for ever longer beginnings of the text until one has the key. Slow, but
+    only needed when there is an error to show, and it knows every form of TOML.
     """
     lines = text.splitlines()
     start = 0

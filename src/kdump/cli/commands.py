@@ -25,4 +25,6 @@ CAPTURE = "The second kernel"
 DUMP = "Read, check and reshape a dump"
 REPORT = "What happened"
 
-COMMANDS: tuple[Command, ...] = ()
+COMMANDS: tuple[Command, ...] = (
+    Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
+)
