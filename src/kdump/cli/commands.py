@@ -27,4 +27,6 @@ REPORT = "What happened"
 
 COMMANDS: tuple[Command, ...] = (
     Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
+    Command("load", LOAD, "kdump.cli.load", "load the capture kernel and its image"),
+    Command("unload", LOAD, "kdump.cli.unload", "take the capture kernel out of the reservation"),
 )

@@ -1,0 +1,99 @@
+"""What the running kernel says about kexec: what is loaded, where the reservation lies, what it forbids.
+
+Source: kernel/ksysfs.c (/sys/kernel/kexec_*), /proc/iomem, security/lockdown/lockdown.c, efivarfs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdump.memory.protocol import Range
+
+SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+CRASH_KERNEL = "Crash kernel"
+
+
+@dataclass(frozen=True)
+class KexecState:
+    """State of kexec on this machine; None where the kernel does not say.
+
+    `reservation` are the "Crash kernel" ranges of /proc/iomem, empty with `addresses_hidden` when the kernel shows
+    zeros to whom it does not trust. `lockdown` is "none", "integrity", "confidentiality" or "" (not built in).
+    Sizes in bytes.
+    """
+
+    supported: bool
+    loaded: bool
+    crash_loaded: bool
+    crash_size: int | None
+    elfcorehdr_size: int | None
+    reservation: tuple[Range, ...]
+    addresses_hidden: bool
+    lockdown: str
+    secure_boot: bool | None
+
+    @property
+    def reserved(self) -> int:
+        """Bytes reserved for the capture kernel, 0 when there is no reservation."""
+        return self.crash_size or sum(part.size for part in self.reservation)
+
+
+def read_state(root: Path = Path("/")) -> KexecState:
+    """Read the state under `root` (a directory that holds proc and sys)."""
+    flag = _text(root / "sys/kernel/kexec_crash_loaded")
+    parts, hidden = crash_ranges(_text(root / "proc/iomem") or "")
+    return KexecState(
+        supported=flag is not None,
+        loaded=_text(root / "sys/kernel/kexec_loaded") == "1",
+        crash_loaded=flag == "1",
+        crash_size=_number(root / "sys/kernel/kexec_crash_size"),
+        elfcorehdr_size=_number(root / "sys/kernel/crash_elfcorehdr_size"),
+        reservation=parts,
+        addresses_hidden=hidden,
+        lockdown=read_lockdown(root),
+        secure_boot=read_secure_boot(root),
+    )
+
+
+def crash_ranges(iomem: str) -> tuple[tuple[Range, ...], bool]:
+    """The reservation's parts in the text of /proc/iomem, and whether the kernel hid the addresses (all zeros)."""
+    parts = []
+    for line in iomem.splitlines():
+        place, _, name = line.partition(" : ")
+        if name.strip() == CRASH_KERNEL:
+            start, _, last = place.strip().partition("-")
+            try:
+                parts.append(Range(int(start, 16), int(last, 16) + 1))
+            except ValueError:
+                continue  # not a line the kernel writes
+    if any(part.start == 0 for part in parts):  # 00000000-00000000: restricted by kptr_restrict's rule for iomem
+        return (), True
+    return tuple(sorted(parts)), False
+
+
+def read_lockdown(root: Path = Path("/")) -> str:
+    """The chosen word of "none [integrity] confidentiality", "" where the kernel has no lockdown."""
+    text = _text(root / "sys/kernel/security/lockdown") or ""
+    return next((word.strip("[]") for word in text.split() if word.startswith("[")), "")
+
+
+def read_secure_boot(root: Path = Path("/")) -> bool | None:
+    """EFI variable SecureBoot: four bytes of attributes, then one byte; None without EFI."""
+    try:
+        data = (root / SECURE_BOOT).read_bytes()
+    except OSError:
+        return None
+    return data[4] == 1 if len(data) > 4 else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text and text.isdigit() else None
