@@ -35,6 +35,9 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_SET_FD = 0x4C00
 _LOOP_CLR_FD = 0x4C01
 
+_MCL_CURRENT = 1  # include/uapi/asm-generic/mman.h
+_MCL_ONFAULT = 4
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -92,6 +95,11 @@ def detach_loop(device: str) -> None:
         fcntl.ioctl(loop, _LOOP_CLR_FD, 0)
     finally:
         os.close(loop)
+
+
+def lock_memory() -> None:
+    """mlockall(2) with MCL_CURRENT and MCL_ONFAULT: what this process has in memory now stays there."""
+    _check(_libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT), "mlockall")
 
 
 def reboot(action: int = RESTART) -> None:

@@ -1,0 +1,179 @@
+"""The first process of the capture kernel: a small supervisor that always reaches the final action.
+
+It forks the worker that does everything, and itself only reaps, feeds the hardware watchdog, and keeps the time. The
+worker may be killed by the out-of-memory killer, hang or crash: it is tried once more, more frugally, and then the
+final action happens. The supervisor stays small: it is forked from before anything large is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+from kdump.capture import final, system
+from kdump.capture.console import Console
+from kdump.capture.plan import PLAN_PATH, CapturePlan, load_plan
+from kdump.capture.stages import describe
+
+STATE = "/run/kdump/state.json"
+SAVED, FAILED, DEGRADED = 0, 1, 3  # exit statuses of the worker
+_ATTEMPTS = 2
+_GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside
+_TICK = 1.0
+
+
+def main() -> None:
+    """Run as PID 1: never returns."""
+    console = Console()
+    plan = CapturePlan()
+    success = False
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        plan = load_plan(PLAN_PATH)
+        prepare(console)
+        success = supervise(plan, console)
+    except BaseException as error:  # noqa: BLE001 -- nothing may keep the machine from its final action
+        console.say(f"supervisor: {describe(error)}")
+    while True:
+        with contextlib.suppress(Exception):
+            final.act(plan.on_success if success else plan.on_failure, console, plan.deadlines.action)
+        final.press("b")
+        time.sleep(1)
+
+
+def prepare(console: Console) -> None:
+    """What needs doing once: the supervisor cannot be chosen by the out-of-memory killer, its pages stay in memory."""
+    Path(STATE).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        set_oom_score(-1000)
+        system.lock_memory()
+    except OSError as error:
+        console.say(f"supervisor: {describe(error)}")
+
+
+def set_oom_score(score: int) -> None:
+    """Source: proc(5), /proc/PID/oom_score_adj: -1000 never, 1000 first."""
+    Path("/proc/self/oom_score_adj").write_text(str(score), encoding="ascii")
+
+
+def supervise(plan: CapturePlan, console: Console) -> bool:
+    """Run workers until one ends by itself; True if the dump was saved."""
+    end = time.monotonic() + plan.deadlines.total
+    watchdogs = Watchdogs() if plan.watchdog else None
+    for attempt in range(1, _ATTEMPTS + 1):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            _work(plan, console, writing, attempt)
+        os.close(writing)
+        status = _watch(child, reading, end, console, watchdogs)
+        os.close(reading)
+        if status in (SAVED, DEGRADED, FAILED):
+            return status != FAILED
+        if time.monotonic() >= end:
+            break
+    return False
+
+
+def _work(plan: CapturePlan, console: Console, notify: int, attempt: int) -> None:
+    """The worker's whole life; it never returns."""
+    status = FAILED
+    try:
+        with contextlib.suppress(OSError):
+            set_oom_score(1000)
+        from kdump.capture.worker import work
+
+        status = work(plan, console, notify=notify, attempt=attempt)
+    except BaseException as error:  # noqa: BLE001 -- the exit status tells the supervisor
+        console.say(f"worker: {describe(error)}")
+    finally:
+        os._exit(status)
+
+
+def _watch(child: int, pipe: int, end: float, console: Console, watchdogs: Watchdogs | None) -> int:
+    """Wait for the worker, bound in each stage and overall. Its exit status, or -signal if it was killed."""
+    stage, stage_end, pending = "start", end, b""
+    killed = False
+    while True:
+        if watchdogs:
+            watchdogs.feed()
+        if select.select([pipe], [], [], _TICK)[0]:
+            pending += os.read(pipe, 4096)
+            *lines, pending = pending.split(b"\n")
+            for line in lines:
+                name, _, seconds = line.decode().rpartition(" ")
+                stage, left = name, float(seconds)
+                stage_end = time.monotonic() + left + _GRACE if left else end
+            if not lines:
+                time.sleep(0.05)  # the pipe is closed: the end is near
+        while True:
+            found, status = _reap()
+            if found == child:
+                code = os.waitstatus_to_exitcode(status)
+                if code < 0:
+                    console.say(f"worker killed by signal {-code} in stage {stage}{_likely(code)}")
+                return code
+            if not found:
+                break
+        now = time.monotonic()
+        if now >= end + _GRACE:
+            console.say("the overall deadline is over")
+            return -signal.SIGKILL  # it may be stuck in the kernel: not waited for
+        if (now >= min(stage_end, end)) and not killed:
+            console.say(f"stage {stage} does not end: killing it")
+            os.kill(child, signal.SIGKILL)
+            killed = True
+            stage_end = end
+
+
+def _reap() -> tuple[int, int]:
+    try:
+        return os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return 0, 0
+
+
+def _likely(code: int) -> str:
+    return " (out of memory, or a deadline)" if code == -signal.SIGKILL else ""
+
+
+class Watchdogs:
+    """Hardware watchdogs, which the first kernel may have armed: opened as they appear, fed once a tick.
+
+    Source: Documentation/watchdog/watchdog-api.rst: opening arms, any write feeds. They are not disarmed: if the
+    supervisor itself dies, the hardware resets the machine.
+    """
+
+    def __init__(self, directory: str = "/dev") -> None:
+        self._open: dict[Path, int] = {}
+        self._directory = Path(directory)
+
+    def feed(self) -> None:
+        """Tell each that all is well."""
+        for path in self._directory.glob("watchdog[0-9]*"):
+            if path not in self._open:
+                with contextlib.suppress(OSError):  # somebody else has it open, and feeds it
+                    self._open[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        for descriptor in self._open.values():
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"\0")
+
+
+def remember(state: dict[str, object], path: str = STATE) -> None:
+    """Keep what a second attempt must know (the crash's name)."""
+    Path(path).write_text(json.dumps(state), encoding="utf-8")
+
+
+def recall(path: str = STATE) -> dict[str, object]:
+    """What `remember` kept; empty if this is the first attempt."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,130 @@
+"""The capture plan: everything the second kernel must know, resolved on the healthy host, as JSON in the image.
+
+The user's configuration says what is wanted; the plan says what follows from it on this machine. It holds no secrets:
+keys and credentials are files of the image (mode 0600) that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+from kdump.errors import FormatError
+from kdump.targets.protocol import Spec
+
+PLAN_PATH = "/etc/kdump/plan.json"
+ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
+FIRST, ALL = "first", "all"
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Executables of the image, run as `PATH` with the environment that docs/reliability.md lists; empty: none."""
+
+    pre: tuple[str, ...] = ()
+    post: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    seconds: float = 30.0  # bound of each
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds. What does not end in time is given up and the next thing happens; after `total`, the final action."""
+
+    network: float = 60.0
+    target: float = 60.0  # each target: its device is there, or its server answers
+    dmesg: float = 60.0
+    report: float = 60.0
+    stall: float = 300.0  # the dump makes no progress
+    total: float = 7200.0
+    action: float = 20.0  # a reboot that hangs is forced
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """What the second kernel does, in the order in which it needs it.
+
+    `modules` are absolute paths in the image in load order, or "PATH PARAMETERS". `page_facts` are the filter's
+    precomputed facts by build ID. `mode` is "first" (targets in order until one has everything) or "all".
+    `inject` makes stages fail on purpose, for tests: stage name -> "raise", "hang", "kill" or "full".
+    """
+
+    hostname: str = "localhost"
+    modules: tuple[str, ...] = ()
+    targets: tuple[Spec, ...] = ()
+    mode: str = FIRST
+    level: int = 31
+    codec: str = "zstd"
+    codec_level: int = 1
+    cpus: int = 1
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    on_success: str = "reboot"
+    on_failure: str = "reboot"
+    hooks: Hooks = field(default_factory=Hooks)
+    report: bool = True
+    recipients: tuple[str, ...] = ()
+    network: Mapping[str, typing.Any] = field(default_factory=dict)
+    storage: tuple[Mapping[str, typing.Any], ...] = ()
+    keep: int = 0  # crashes kept on a target, the new one included; 0: all
+    min_free: int = 0  # bytes that must stay free after the dump
+    page_facts: Mapping[str, typing.Any] = field(default_factory=dict)
+    watchdog: bool = True
+    inject: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The plan as the image carries it."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, path: str = PLAN_PATH) -> CapturePlan:
+        """Read a plan. Raises `FormatError` naming the field that is wrong; unknown fields are errors too."""
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise FormatError("is not JSON", path=path, why=str(error)) from None
+        plan: CapturePlan = _build(cls, raw, path, "plan")
+        return plan
+
+
+def load_plan(path: str = PLAN_PATH) -> CapturePlan:
+    """The plan of this image. Raises `FormatError` or OSError."""
+    with open(path, encoding="utf-8") as file:
+        return CapturePlan.from_json(file.read(), path)
+
+
+def _build(cls: typing.Any, raw: object, path: str, where: str) -> typing.Any:
+    """An instance of dataclass `cls` from parsed JSON, checked against its type hints."""
+    if not isinstance(raw, dict):
+        raise FormatError("must be an object", path=path, field=where)
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in fields(cls)}
+    if unknown := sorted(set(raw) - known):
+        raise FormatError(f"unknown fields {', '.join(unknown)}", path=path, field=where)
+    values = {name: _convert(hints[name], value, path, f"{where}.{name}") for name, value in raw.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise FormatError("is incomplete", path=path, field=where, why=str(error)) from None
+
+
+def _convert(hint: typing.Any, value: object, path: str, where: str) -> object:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise FormatError("must be a list", path=path, field=where)
+        inner = typing.get_args(hint)[0]
+        return tuple(_convert(inner, item, path, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is not None and not isinstance(origin, types.UnionType):
+        if not isinstance(value, dict):
+            raise FormatError("must be an object", path=path, field=where)
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, path, where)
+    if hint is not typing.Any and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise FormatError(f"must be {hint.__name__}, is {value!r}", path=path, field=where)
+    return value

@@ -1,0 +1,79 @@
+"""The worker: from a bare kernel to a saved crash. Forked by the supervisor; everything large is imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+from kdump.capture import crash as names
+from kdump.capture import system
+from kdump.capture.console import Console
+from kdump.capture.init import DEGRADED, FAILED, SAVED, recall, remember
+from kdump.capture.ladder import VMCORE_SOURCE, Ladder
+from kdump.capture.plan import CapturePlan
+from kdump.capture.stages import Stages, install_alarm
+from kdump.errors import KdumpError
+from kdump.targets.protocol import Ground
+
+_EXIT = {names.COMPLETE: SAVED, names.DEGRADED: DEGRADED, names.INCOMPLETE: FAILED}
+
+
+def work(
+    plan: CapturePlan, console: Console, *, notify: int = -1, attempt: int = 1, source: str = VMCORE_SOURCE
+) -> int:
+    """Drivers, hooks, the ladder; returns the worker's exit status."""
+    console.say(f"capture of {plan.hostname} on {os.uname().release}" + (f", attempt {attempt}" if attempt > 1 else ""))
+    install_alarm()
+    stages = Stages(console, notify, plan.inject if attempt == 1 else {})
+    with stages.stage("drivers", plan.deadlines.target):
+        load_modules(plan.modules, console)
+    run_hooks(plan.hooks.pre, "pre", plan, stages)
+    ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
+    crash = str(recall().get("crash", ""))
+    ladder = Ladder(plan, console, stages, ground, crash=crash, attempt=attempt, source=source)
+    ladder.open_memory()
+    remember({"crash": ladder.crash})
+    outcome = ladder.climb()
+    console.say(f"{outcome}: {ladder.crash}")
+    hooks = plan.hooks.failed if outcome == names.INCOMPLETE else plan.hooks.post
+    run_hooks(hooks, outcome, plan, stages, ladder.crash)
+    return _EXIT[outcome]
+
+
+def load_modules(modules: Sequence[str], console: Console) -> None:
+    """Load each; one that the kernel refuses is said and passed over, because another may do."""
+    for entry in modules:
+        path, _, parameters = entry.partition(" ")
+        try:
+            system.load_module(path, parameters)
+        except OSError as error:
+            console.say(f"{path}: {error.strerror}")
+
+
+def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:
+    """Run executables one after the other, each bounded; a failure is recorded and that is all."""
+    for path in hooks:
+        with stages.stage(f"hook {path}", plan.hooks.seconds):
+            environment = {
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "KDUMP_EVENT": event,
+                "KDUMP_HOST": plan.hostname,
+                "KDUMP_CRASH": crash,
+            }
+            run_bounded([path], environment)
+
+
+def run_bounded(command: Sequence[str], environment: dict[str, str]) -> None:
+    """Run a command in a session of its own; killed with all its children if an exception (a deadline) arrives."""
+    import signal
+
+    child = os.posix_spawn(command[0], list(command), environment, setsid=True)
+    try:
+        _, status = os.waitpid(child, 0)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        raise
+    if code := os.waitstatus_to_exitcode(status):
+        raise KdumpError(f"{command[0]} ended with status {code}")

@@ -1,0 +1,201 @@
+"""file:///directory: a directory of a local file system, found by the file system's UUID.
+
+Facts in the specification: `uuid` and `fstype` of the file system, `options` for mount(2) (for example `subvolid=256`),
+`path` of the directory below the mount. Without a `uuid` the directory is used as it stands (it is mounted already).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kdump.errors import KdumpError
+from kdump.targets.devices import find_uuid, wait_for
+from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
+
+# Sources: mount(2), include/uapi/linux/mount.h.
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
+
+_WAIT = 30.0  # seconds for the device to appear
+_WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
+_REFUSED = {
+    "vfat": "a file on FAT cannot exceed 4 GiB",
+    "ext2": "without a journal it cannot be trusted after a crash",
+    "tmpfs": "its contents are gone after the reboot",
+    "ramfs": "its contents are gone after the reboot",
+    "overlay": "the file system below it has to be named",
+}
+
+
+class FileTarget:
+    """A directory on a local file system."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        parts = spec.parts
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise KdumpError(f"{spec.url!r} is not a file target", remedy="write file:///var/crash")
+
+    def describe(self) -> str:
+        """The directory and the file system it is on."""
+        facts = self.spec.facts
+        on = f" on {facts['fstype']} {facts['uuid']}" if "uuid" in facts else ""
+        return f"{self.spec.parts.path}{on}"
+
+    def check(self) -> Spec:
+        """Find the file system under the directory; see `Target.check`."""
+        from kdump.targets.mountinfo import mount_of
+
+        directory = self.spec.parts.path
+        mount = mount_of(directory)
+        if reason := _REFUSED.get(mount.fstype):
+            raise KdumpError(
+                f"{directory} cannot take dumps", why=f"it is on {mount.fstype}: {reason}", remedy="name another one"
+            )
+        if not mount.uuid:
+            raise KdumpError(
+                f"{directory} cannot take dumps",
+                why=f"no file system UUID found on {mount.source} ({mount.fstype})",
+                remedy="kdump knows ext3, ext4, xfs and btrfs",
+            )
+        if "ro" in mount.options.split(","):
+            raise KdumpError(f"{directory} cannot take dumps", why=f"{mount.source} is mounted read-only")
+        facts = {"uuid": mount.uuid, "fstype": mount.fstype, "options": mount.filesystem_options, "path": mount.path}
+        return replace(self.spec, facts={**self.spec.facts, **facts})
+
+    def open(self, crash: str, ground: Ground) -> Session:
+        """Mount the file system and make the crash's directory."""
+        uuid = self.spec.facts.get("uuid", "")
+        if not uuid:
+            return DirectorySession(self.spec.parts.path, crash)
+        look = min(_WAIT, ground.remaining())
+        device = wait_for(lambda: find_uuid(uuid, ground.sysfs, ground.dev), f"the file system {uuid}", look)
+        mountpoint = f"{ground.run}/{uuid}"
+        path = f"{mountpoint}/{self.spec.facts.get('path', '').strip('/')}"
+        shown = self.spec.parts.path
+        if os.path.ismount(mountpoint):
+            return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint))
+        Path(mountpoint).mkdir(parents=True, exist_ok=True)
+        fstype = self.spec.facts.get("fstype", "ext4")
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
+        try:
+            ground.mount(device, mountpoint, fstype, flags, self.spec.facts.get("options", ""))
+        except OSError as error:
+            raise KdumpError(
+                f"{device} ({fstype} {uuid}) cannot be mounted",
+                why=error.strerror or str(error),
+                remedy=_MOUNT_REMEDY.get(error.errno or 0, ""),
+            ) from None
+        return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint))
+
+
+_MOUNT_REMEDY = {
+    errno.ENODEV: "the file system's module is missing from the capture image: kdump build",
+    errno.EUCLEAN: "the file system is damaged: check it with its fsck",
+    errno.EINVAL: "the superblock is damaged or an option is refused: check it with its fsck",
+}
+
+
+class DirectorySession:
+    """A crash saved into a directory, whatever file system it is on; shared by the targets that mount one."""
+
+    def __init__(
+        self,
+        directory: str,
+        crash: str,
+        *,
+        shown: str = "",
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        self._release = release
+        self.directory = f"{directory.rstrip('/')}/{crash}"
+        self.where = f"{(shown or directory).rstrip('/')}/{crash}"
+        try:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            Path(self.directory).mkdir(mode=0o700, exist_ok=True)
+            sync_directory(directory)
+        except OSError:
+            self.close()
+            raise
+
+    def free(self) -> int | None:
+        """Bytes that root may still write here."""
+        stat = os.statvfs(self.directory)
+        return stat.f_bfree * stat.f_frsize
+
+    def create(self, name: str) -> Stream:
+        """Begin a file."""
+        return FileStream(self.directory, name)
+
+    def close(self) -> None:
+        """Unmount, if this session mounted."""
+        release, self._release = self._release, None
+        if release:
+            release()
+
+
+class FileStream:
+    """A file that is `NAME.incomplete` until it is sealed; mode 0600 from its first byte."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self.name = name
+        self._directory = directory
+        self._path = f"{directory}/{name}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path + INCOMPLETE, flags, 0o600)
+        self._end = 0
+        self._pushed = 0
+
+    def skip(self, size: int) -> None:
+        """Leave a gap at the front."""
+        self._end = size
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append, and push what was written out of the page cache: the second kernel has little memory."""
+        size = self.pwrite(data, self._end)
+        self._end += size
+        if self._end - self._pushed >= _WINDOW:
+            # Starts write-back of dirty pages and drops the clean ones (mm/fadvise.c); the window before this one is
+            # clean by now.
+            os.posix_fadvise(self._fd, max(0, self._pushed - _WINDOW), 2 * _WINDOW, os.POSIX_FADV_DONTNEED)
+            self._pushed = self._end
+        return size
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Write all of it at an offset."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            done = os.pwrite(self._fd, rest, offset)
+            rest, offset = rest[done:], offset + done
+        return size
+
+    def seal(self) -> None:
+        """fsync, rename to the final name, fsync the directory."""
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        Path(self._path + INCOMPLETE).rename(self._path)
+        sync_directory(self._directory)
+
+    def abort(self) -> None:
+        """Keep what there is under the incomplete name."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.fsync(self._fd)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+
+
+def sync_directory(path: str) -> None:
+    """Make a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
