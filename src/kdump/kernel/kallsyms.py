@@ -1,0 +1,263 @@
+"""The kernel's own symbol table, read from its memory: names to addresses and back, without vmlinux.
+
+Source: scripts/kallsyms.c (how the tables are made) and kernel/kallsyms.c (how the kernel reads them). VMCOREINFO
+names the tables since 6.0. Names are compressed: each is a length and that many one-byte tokens, and every token
+stands for a short string; the first decoded character is the symbol's type as nm(1) prints it. Addresses come in four
+encodings: absolute (`kallsyms_addresses`, until 6.10), relative to a base, the same with negative offsets so that
+per-CPU symbols can stay absolute (until 6.14), and relative to the place of the entry itself (since 7.0).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kdump.errors import KdumpError, NotPresentError
+from kdump.kernel.vmcoreinfo import VmCoreInfo
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
+
+_MAX_SYMBOLS = 1 << 23
+_MAX_NAMES = 1 << 27
+_MAX_EXPANDED = 1 << 29  # bytes of all names together: a hostile token table must not fill the memory
+_MARKER_STEP = 256  # one marker (offset into the names) for so many symbols
+_MAX_TOKEN = 512
+_CHUNK = 1 << 16  # bytes expanded at a time: temporary arrays stay in the cache and in the heap
+
+
+class Reader(Protocol):
+    """What the modules of this package need of virtual memory."""
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Bytes of [address, address+size); raises `NotPresentError` if any is absent."""
+
+
+class Symbol(NamedTuple):
+    """A symbol: `type` is nm's letter; `size` in bytes to the next symbol or 0; `module` is empty for vmlinux."""
+
+    name: str
+    address: int
+    type: str
+    size: int
+    module: str = ""
+
+
+class Kallsyms:
+    """Symbols of vmlinux, decoded once (some 20 to 50 ms) into one text and one sorted array of addresses."""
+
+    def __init__(self, names: bytes, addresses: npt.NDArray[np.uint64]) -> None:
+        """`names` is "\\nTname\\nTname\\n" and `addresses` belong to them in that order (sorted or not)."""
+        self._names = names
+        ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 10).astype(np.uint32)
+        if len(ends) != len(addresses) + 1:
+            raise KdumpError("the kernel's symbol table does not decode", why="names and addresses differ in number")
+        self._starts = ends  # entry i lies in names[starts[i]+1 : starts[i+1]]
+        self._by_index = addresses
+        self._order: npt.NDArray[np.intp] | None = None
+        if len(addresses) and not bool(np.all(addresses[1:] >= addresses[:-1])):
+            self._order = np.argsort(addresses, kind="stable")
+            self._sorted = addresses[self._order]
+        else:
+            self._sorted = addresses
+
+    @classmethod
+    def from_kernel(cls, kernel: Kernel) -> Kallsyms:
+        """See `load`."""
+        return load(kernel.virtual, kernel.vmcoreinfo)
+
+    def __len__(self) -> int:
+        return len(self._by_index)
+
+    def get(self, name: str) -> int | None:
+        """Address of the first symbol of that name, or None."""
+        for index in self._find(name):
+            return int(self._by_index[index])
+        return None
+
+    def address(self, name: str) -> int:
+        """Address of the first symbol of that name; raises `KeyError`."""
+        found = self.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def addresses(self, name: str) -> list[int]:
+        """Every address a name has (static symbols may share one)."""
+        return [int(self._by_index[index]) for index in self._find(name)]
+
+    def at(self, address: int) -> Symbol | None:
+        """The symbol that covers `address`: the last one that does not start after it."""
+        place = int(np.searchsorted(self._sorted, np.uint64(address), side="right")) - 1
+        if place < 0:
+            return None
+        # Of several names for one address take the first, as the kernel does.
+        start = int(self._sorted[place])
+        following = place + 1
+        place = int(np.searchsorted(self._sorted, self._sorted[place], side="left"))
+        size = int(self._sorted[following]) - start if following < len(self._sorted) else 0
+        return self._symbol(int(self._order[place]) if self._order is not None else place, size)
+
+    def __iter__(self) -> Iterator[Symbol]:
+        """All symbols by address; slow (decodes each), for dumps of the whole table."""
+        order = self._order if self._order is not None else range(len(self._by_index))
+        following = np.append(self._sorted[1:], self._sorted[-1:])
+        for place, index in enumerate(order):
+            yield self._symbol(int(index), int(following[place]) - int(self._sorted[place]))
+
+    def matching(self, pattern: str) -> list[Symbol]:
+        """Symbols whose whole name matches a regular expression (without anchors), in table order; size is 0."""
+        compiled = re.compile(rb"\n.(?:" + pattern.encode() + rb")(?=\n)")
+        return [self._symbol(self._index(found.start()), 0) for found in compiled.finditer(self._names)]
+
+    def _find(self, name: str) -> Iterator[int]:
+        needle = name.encode("utf-8", "surrogateescape") + b"\n"
+        position = self._names.find(needle)
+        while position >= 0:
+            if position >= 2 and self._names[position - 2] == 10:  # newline, type letter, name
+                yield self._index(position - 2)
+            position = self._names.find(needle, position + 1)
+
+    def _index(self, newline: int) -> int:
+        return int(np.searchsorted(self._starts, newline))
+
+    def _symbol(self, index: int, size: int) -> Symbol:
+        text = self._names[int(self._starts[index]) + 1 : int(self._starts[index + 1])].decode("utf-8", "replace")
+        return Symbol(text[1:], int(self._by_index[index]), text[:1], size)
+
+
+def load(memory: Reader, info: VmCoreInfo) -> Kallsyms:
+    """Decode the table that VMCOREINFO points to. Raises `KdumpError` if the kernel does not say where it is."""
+    symbols = info.symbols
+    missing = [
+        name
+        for name in ("kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kallsyms_token_index")
+        if name not in symbols
+    ]
+    if missing or not ("kallsyms_offsets" in symbols or "kallsyms_addresses" in symbols):
+        raise KdumpError(
+            "the dump does not say where the kernel's symbol table is",
+            why=f"VMCOREINFO of {info.release or 'this kernel'} lacks {', '.join(missing) or 'kallsyms_offsets'}"
+            " (present since Linux 6.0)",
+            remedy="symbols, types and stacks need the kernel's debug vmlinux for this dump",
+        )
+    try:
+        count = int.from_bytes(memory.view(symbols["kallsyms_num_syms"], 4), "little")
+        if not 0 < count <= _MAX_SYMBOLS:
+            raise KdumpError("the kernel's symbol table does not decode", why=f"{count} symbols")
+        names = _names(memory, symbols, count)
+        return Kallsyms(names, _addresses(memory, info, count, names))
+    except NotPresentError as error:
+        raise KdumpError("the kernel's symbol table cannot be read", why=str(error)) from error
+
+
+def _names(memory: Reader, symbols: Mapping[str, int], count: int) -> bytes:
+    start, end = symbols["kallsyms_names"], symbols["kallsyms_token_table"]
+    if not start < end <= start + _MAX_NAMES:
+        raise KdumpError("the kernel's symbol table does not decode", why="its names do not precede its tokens")
+    raw = bytes(memory.view(start, end - start))
+    wide, places = _walk(raw, count)
+    return _expand(raw, wide, places, _tokens(memory, end, symbols["kallsyms_token_index"]))
+
+
+def _walk(raw: bytes, count: int) -> tuple[bool, list[int]]:
+    """Where each name's length byte is, and the end of the last; and whether a length from 128 on takes two bytes.
+
+    It does (ULEB128) since 6.1, and no flag tells; the table of markers that follows the names does: its first entry
+    is 0 and its second is the offset of symbol 256.
+    """
+    for wide in (True, False):
+        places: list[int] = []
+        note, place = places.append, 0
+        try:
+            if wide:
+                for _ in range(count):
+                    note(place)
+                    length = raw[place]
+                    place += length + 1 if length < 0x80 else ((length & 0x7F) | raw[place + 1] << 7) + 2
+            else:
+                for _ in range(count):
+                    note(place)
+                    place += raw[place] + 1
+        except IndexError:
+            continue
+        note(place)
+        if place <= len(raw) and _markers_agree(raw, places):
+            return wide, places
+    raise KdumpError("the kernel's symbol table does not decode", why="names and markers disagree")
+
+
+def _markers_agree(raw: bytes, places: list[int]) -> bool:
+    if len(places) <= _MARKER_STEP + 1:
+        return True
+    expected = (0).to_bytes(4, "little") + places[_MARKER_STEP].to_bytes(4, "little")
+    return any(raw[at : at + 8] == expected for at in (-(-places[-1] // 4) * 4, -(-places[-1] // 8) * 8))
+
+
+def _tokens(memory: Reader, table: int, index: int) -> list[bytes]:
+    """The strings that the 256 tokens stand for."""
+    starts = np.frombuffer(memory.view(index, 512), "<u2").tolist()
+    last = max(starts)
+    text = bytearray(memory.view(table, last))
+    while not text[last:].endswith(b"\0") and len(text) < last + _MAX_TOKEN:
+        text += memory.view(table + len(text), 1)
+    pieces = [bytes(text[start : text.find(b"\0", start)]).replace(b"\n", b"?") for start in starts]
+    if max(map(len, pieces)) > _MAX_TOKEN:
+        raise KdumpError("the kernel's symbol table does not decode", why="its tokens are longer than any kernel's")
+    return pieces
+
+
+def _expand(raw: bytes, wide: bool, places: list[int], pieces: list[bytes]) -> bytes:
+    """All names decoded: "\\nTname\\nTname\\n".
+
+    Each token's string is padded with NULs to one width, so that looking up is one array operation per chunk;
+    dropping the NULs afterwards is another. The length before each name becomes a token that stands for a newline.
+    """
+    newline, nothing = 256, 257
+    width = -(-max(map(len, pieces)) // 8) * 8
+    padded = b"".join(piece.ljust(width, b"\0") for piece in (*pieces, b"\n", b""))
+    table = np.frombuffer(padded, np.uint64).reshape(-1, width // 8)
+    codes = np.frombuffer(raw, np.uint8, places[-1]).astype(np.uint16)
+    at = np.array(places[:-1], np.int64)
+    long = at[codes[at] >= 0x80] if wide else at[:0]
+    codes[at] = newline
+    codes[long + 1] = nothing
+    step = _CHUNK // width
+    out: list[bytes] = []
+    total = 0
+    for first in range(0, len(codes), step):
+        out.append(table.take(codes[first : first + step], axis=0).tobytes().translate(None, b"\0"))
+        total += len(out[-1])
+        if total > _MAX_EXPANDED:
+            raise KdumpError("the kernel's symbol table does not decode", why="its names are longer than any kernel's")
+    out.append(b"\n")
+    return b"".join(out)
+
+
+def _addresses(memory: Reader, info: VmCoreInfo, count: int, names: bytes) -> npt.NDArray[np.uint64]:
+    symbols = info.symbols
+    if "kallsyms_offsets" not in symbols:
+        return np.frombuffer(memory.view(symbols["kallsyms_addresses"], 8 * count), "<u8").astype(np.uint64)
+    place = symbols["kallsyms_offsets"]
+    raw = np.frombuffer(memory.view(place, 4 * count), "<i4").astype(np.int64)
+    if "kallsyms_relative_base" not in symbols:
+        return (raw + np.arange(count, dtype=np.int64) * 4).astype(np.uint64) + np.uint64(place)
+    base = int.from_bytes(memory.view(symbols["kallsyms_relative_base"], 8), "little")
+    plain = (raw & 0xFFFFFFFF).astype(np.uint64) + np.uint64(base)
+    # Which of the two encodings is not written down; an image is under 2 GiB, so only one has negative offsets, and
+    # VMCOREINFO's _stext settles it.
+    if int(np.count_nonzero(raw < 0)) * 2 < count:
+        chosen = plain
+    else:
+        chosen = np.where(raw >= 0, raw.astype(np.uint64), np.uint64(base) + (-1 - raw).astype(np.uint64))
+    known = symbols.get("_stext")
+    if known is not None:
+        found = re.search(rb"\n._stext\n", names)
+        index = names.count(b"\n", 0, found.start()) if found else -1
+        if index < 0 or int(chosen[index]) != known:
+            raise KdumpError("the kernel's symbol table does not decode", why="its _stext is not VMCOREINFO's")
+    return chosen
