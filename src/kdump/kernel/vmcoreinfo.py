@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kdump.errors import KdumpError
+
 _LINE = re.compile(r"^(SYMBOL|OFFSET|SIZE|LENGTH|NUMBER)\(([^)]+)\)=(.*)$")
 
 
@@ -29,6 +31,35 @@ class VmCoreInfo:
     lengths: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
     strings: Mapping[str, str] = field(default_factory=dict)
+
+    def symbol(self, name: str) -> int:
+        """SYMBOL(name): a virtual address. Raises `KdumpError` if the kernel did not say."""
+        return self._need("SYMBOL", self.symbols, name)
+
+    def offset(self, name: str) -> int:
+        """OFFSET(type.member) in bytes. Raises `KdumpError` if the kernel did not say."""
+        return self._need("OFFSET", self.offsets, name)
+
+    def size(self, name: str) -> int:
+        """SIZE(type) in bytes. Raises `KdumpError` if the kernel did not say."""
+        return self._need("SIZE", self.sizes, name)
+
+    def length(self, name: str) -> int:
+        """LENGTH(array) in elements. Raises `KdumpError` if the kernel did not say."""
+        return self._need("LENGTH", self.lengths, name)
+
+    def number(self, name: str) -> int:
+        """NUMBER(name). Raises `KdumpError` if the kernel did not say."""
+        return self._need("NUMBER", self.numbers, name)
+
+    def _need(self, kind: str, table: Mapping[str, int], name: str) -> int:
+        value = table.get(name)
+        if value is None:
+            raise KdumpError(
+                f"VMCOREINFO has no {kind}({name})",
+                why=f"kernel {self.release or 'unknown'} does not say, or it is damaged",
+            )
+        return value
 
     @property
     def release(self) -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:  # the loader reads `Range` from here and needs no NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Range(NamedTuple):
@@ -39,6 +43,9 @@ class Memory(Protocol):
         if the file is damaged there.
         """
 
+    def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
+        """Shape (count,): whether each page from `first_pfn` on is held in full, so that `view` will give it."""
+
     def close(self) -> None:
         """Release files and mappings."""
 
@@ -68,6 +75,12 @@ class Dump:
     notes: tuple[Note, ...] = ()
     header: dict[str, object] = field(default_factory=dict)
     incomplete: bool = False
+    parts: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file of the dump: `parts` of a split set, else the one."""
+        return self.parts or (self.path,)
 
     def __enter__(self) -> Dump:
         return self

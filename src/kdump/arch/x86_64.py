@@ -1,0 +1,45 @@
+"""x86_64.
+
+Sources: Intel SDM volume 3, chapter 4 (paging); Linux arch/x86/include/asm/pgtable_types.h, pgtable.h (what counts as
+present), pgtable-invert.h (PROT_NONE entries are stored inverted), page_64_types.h (the address space),
+arch/x86/kernel/vmcore_info_64.c (what VMCOREINFO says).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdump.arch.paging import Paging
+
+NAME = "x86_64"
+ELF_MACHINE = 62  # EM_X86_64
+PAGE_SHIFT = 12
+START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000  # __START_KERNEL_map: where the kernel's image is linked
+
+_PRESENT, _PSE, _PROTNONE = 1 << 0, 1 << 7, 1 << 8  # _PAGE_PROTNONE is _PAGE_GLOBAL where not present
+_ADDRESS = (1 << 52) - (1 << PAGE_SHIFT)
+
+
+def paging(root: int, *, five_levels: bool, encryption_mask: int = 0) -> Paging:
+    """Tables under the PGD at physical address `root`; `encryption_mask` is AMD's C-bit (sme_me_mask)."""
+    return Paging(
+        root=root,
+        shifts=(48, 39, 30, 21, 12) if five_levels else (39, 30, 21, 12),
+        index_bits=9,
+        valid=_PRESENT,
+        present=_PRESENT | _PROTNONE,
+        leaf=_PSE,
+        leaf_shifts=frozenset({30, 21}),
+        present_leaf=_PSE,  # a huge page being split has only this bit left
+        address_mask=_ADDRESS & ~encryption_mask,
+    )
+
+
+def kernel_paging(symbols: Mapping[str, int], numbers: Mapping[str, int]) -> Paging:
+    """The kernel's own tables, from VMCOREINFO. Raises `KeyError` with the name of what is missing."""
+    root = symbols["init_top_pgt" if "init_top_pgt" in symbols else "swapper_pg_dir"]
+    return paging(
+        root - START_KERNEL_MAP + numbers["phys_base"],
+        five_levels=bool(numbers.get("pgtable_l5_enabled", 0)),
+        encryption_mask=numbers.get("sme_mask", 0),
+    )

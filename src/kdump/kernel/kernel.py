@@ -1,0 +1,89 @@
+"""`Kernel`: a dead or live kernel as it describes itself. Opening costs nothing; parts are read when first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kdump.arch import Architecture, by_machine
+from kdump.errors import KdumpError
+from kdump.kernel import vmcoreinfo
+from kdump.memory.protocol import Dump, Memory
+from kdump.memory.virtual import VirtualMemory
+
+if TYPE_CHECKING:
+    from kdump.kernel.btf import Btf
+    from kdump.kernel.kallsyms import Kallsyms
+    from kdump.kernel.orc import OrcTable
+    from kdump.kernel.printk import Log
+
+
+class Kernel:
+    """What a dump's kernel says about itself.
+
+    `memory` is physical, `virtual` is the kernel's address space. Whatever VMCOREINFO lacks for a part raises a
+    `KdumpError` when that part is asked for, not before.
+    """
+
+    def __init__(self, dump: Dump) -> None:
+        self.dump = dump
+
+    @property
+    def memory(self) -> Memory:
+        """Physical memory."""
+        return self.dump.memory
+
+    @cached_property
+    def vmcoreinfo(self) -> vmcoreinfo.VmCoreInfo:
+        """The kernel's VMCOREINFO. Raises `KdumpError` if the dump carries none."""
+        if not self.dump.vmcoreinfo:
+            raise KdumpError(
+                f"{self.dump.path}: no VMCOREINFO note, so the kernel in it cannot be interpreted",
+                remedy="dumps taken from outside a virtual machine need its vmcoreinfo device",
+            )
+        return vmcoreinfo.parse(self.dump.vmcoreinfo)
+
+    @cached_property
+    def arch(self) -> Architecture:
+        """The architecture, from the dump's header."""
+        machine = self.dump.header.get("machine", "")
+        return by_machine(machine if isinstance(machine, int) else str(machine))
+
+    @cached_property
+    def virtual(self) -> VirtualMemory:
+        """The kernel's address space, through its own page tables."""
+        info = self.vmcoreinfo
+        try:
+            paging = self.arch.kernel_paging(info.symbols, info.numbers)
+        except KeyError as error:
+            raise KdumpError(
+                f"VMCOREINFO has no {error.args[0]}", why="without it the kernel's page tables cannot be found"
+            ) from None
+        return VirtualMemory(self.memory, paging)
+
+    @cached_property
+    def symbols(self) -> Kallsyms:
+        """Symbols by name and address, from the kernel's own table."""
+        from kdump.kernel.kallsyms import Kallsyms
+
+        return Kallsyms.from_kernel(self)
+
+    @cached_property
+    def types(self) -> Btf:
+        """Types, from the kernel's own BTF."""
+        from kdump.kernel.btf import Btf
+
+        return Btf.from_kernel(self)
+
+    @cached_property
+    def orc(self) -> OrcTable:
+        """The unwind tables of the kernel's image."""
+        from kdump.kernel.orc import OrcTable
+
+        return OrcTable.from_kernel(self)
+
+    def log(self) -> Log:
+        """The printk ring: records oldest first, and what was lost. See `kdump.kernel.printk`."""
+        from kdump.kernel.printk import read_log
+
+        return read_log(self)

@@ -1,0 +1,243 @@
+"""The kernel log out of the printk ring buffer (5.10 and later).
+
+Source: kernel/printk/printk_ringbuffer.h and .c (descriptors, logical positions, wrapping data blocks), printk.c (which
+members VMCOREINFO gives, how a record is printed). Member offsets come from VMCOREINFO; what it does not give is fixed
+by the layout: in struct printk_info `facility` and `flags:5, level:3` follow the 16-bit `text_len`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from kdump.errors import KdumpError, NotPresentError
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
+    from kdump.kernel.vmcoreinfo import VmCoreInfo
+    from kdump.memory.virtual import VirtualMemory
+
+COMMITTED, FINALIZED = 1, 2  # enum desc_state, in the two top bits of prb_desc.state_var
+ID_MASK = (1 << 62) - 1
+EMPTY_LINE = 0x3  # EMPTY_LINE_LPOS; every other odd position means that the text is lost
+MAX_COUNT_BITS = 26  # LOG_BUF_LEN_MAX (2 GiB) in records of 32 bytes
+MAX_SIZE_BITS = 31
+PATCH_LIMIT = 64 << 20  # bytes read page by page where some are absent
+CALLER_IS_CPU = 1 << 31
+
+LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+
+
+class Record(NamedTuple):
+    """One printk record. `timestamp` is in nanoseconds since boot; `caller` a thread id, or a CPU if bit 31 is set."""
+
+    sequence: int
+    timestamp: int
+    level: int
+    facility: int
+    caller: int
+    text: bytes
+    subsystem: str
+    device: str
+
+    @property
+    def caller_name(self) -> str:
+        """T123 for thread 123, C1 for CPU 1, as CONFIG_PRINTK_CALLER prints it."""
+        return f"C{self.caller & ~CALLER_IS_CPU}" if self.caller & CALLER_IS_CPU else f"T{self.caller}"
+
+
+class Log(NamedTuple):
+    """Records oldest first, and one sentence for each way in which some could not be read (empty if all could)."""
+
+    records: list[Record]
+    lost: list[str]
+
+
+class _Ring(NamedTuple):
+    """The data ring: `data` has 2^bits bytes."""
+
+    data: memoryview
+    bits: int
+
+    def text(self, identifier: int, begin: int, end: int) -> memoryview | None:
+        """The text area of descriptor `identifier`'s block at logical positions [begin, end), None if not there."""
+        if begin & 1 or end & 1:
+            return memoryview(b"") if begin == end == EMPTY_LINE else None
+        size = 1 << self.bits
+        start, stop = begin % size, end % size
+        wraps = (end >> self.bits) - (begin >> self.bits) & (1 << 64 - self.bits) - 1
+        if wraps == 1 and stop == 0:  # ends with the buffer (kernels since 6.19 do not call that wrapping)
+            stop = size
+        elif wraps == 1:  # did not fit the rest of the buffer: stored at its start
+            start = 0
+        elif wraps:
+            return None
+        if stop - start < 8 or start & 7 or int.from_bytes(self.data[start : start + 8], "little") != identifier:
+            return None
+        return self.data[start + 8 : stop]
+
+
+def read_log(kernel: Kernel) -> Log:
+    """Every record that is still in the ring. A damaged ring yields what is sound and says what is not.
+
+    Raises `KdumpError` only if there is no ring to be found.
+    """
+    info, virtual = kernel.vmcoreinfo, kernel.virtual
+    lost: list[str] = []
+    ring_at = virtual.u64(info.symbol("prb"))
+    descs_at = ring_at + info.offset("printk_ringbuffer.desc_ring")
+    texts_at = ring_at + info.offset("printk_ringbuffer.text_data_ring")
+    count_bits = virtual.u32(descs_at + info.offset("prb_desc_ring.count_bits"))
+    size_bits = virtual.u32(texts_at + info.offset("prb_data_ring.size_bits"))
+    if not 1 <= count_bits <= MAX_COUNT_BITS or not 3 <= size_bits <= MAX_SIZE_BITS:
+        raise KdumpError(
+            f"the printk ring at {ring_at:#x} is damaged", why=f"2^{count_bits} records in 2^{size_bits} bytes of text"
+        )
+    count = 1 << count_bits
+
+    def array(address: int, size: int, what: str) -> memoryview:
+        return _patched(virtual, virtual.u64(address), size, what, lost)
+
+    desc_size, info_size = info.size("prb_desc"), info.size("printk_info")
+    descs = array(descs_at + info.offset("prb_desc_ring.descs"), count * desc_size, "descriptors")
+    infos = array(descs_at + info.offset("prb_desc_ring.infos"), count * info_size, "record headers")
+    ring = _Ring(array(texts_at + info.offset("prb_data_ring.data"), 1 << size_bits, "text"), size_bits)
+    counter = info.offset("atomic_long_t.counter")
+    head, tail = (
+        virtual.u64(descs_at + info.offset(f"prb_desc_ring.{end}_id") + counter) & ID_MASK for end in ("head", "tail")
+    )
+
+    position = info.offset("prb_desc.text_blk_lpos")
+    desc_type = np.dtype(
+        {
+            "names": ["state", "begin", "next"],
+            "formats": ["<u8"] * 3,
+            "offsets": [
+                info.offset("prb_desc.state_var") + counter,
+                position + info.offset("prb_data_blk_lpos.begin"),
+                position + info.offset("prb_data_blk_lpos.next"),
+            ],
+            "itemsize": desc_size,
+        }
+    )
+    table = np.frombuffer(descs, desc_type)
+    info_table = np.frombuffer(infos, _info_type(info, info_size))
+    state, identifiers = table["state"] >> np.uint64(62), table["state"] & np.uint64(ID_MASK)
+    ours = identifiers % np.uint64(count) == np.arange(count, dtype=np.uint64)
+    ready = np.flatnonzero(((state == COMMITTED) | (state == FINALIZED)) & ours)
+    age = identifiers[ready] - np.uint64(tail) & np.uint64(ID_MASK)
+    if (span := head - tail & ID_MASK) < count:
+        if stale := int((age > span).sum()):
+            lost.append(f"{stale} records lie outside the ring's head and tail and were left out")
+        ready, age = ready[age <= span], age[age <= span]
+        if unfinished := int(
+            ((state == 0) & ours & (identifiers - np.uint64(tail) & np.uint64(ID_MASK) <= span)).sum()
+        ):
+            lost.append(f"{unfinished} records were still being written when the kernel died")
+        order = np.argsort(age)
+    else:
+        lost.append(
+            f"the ring's head and tail ({head:#x}, {tail:#x}) are damaged: records are in order of their numbers"
+        )
+        order = np.argsort(info_table["seq"][ready], kind="stable")
+
+    records: list[Record] = []
+    gone = 0
+    for slot in ready[order].tolist():
+        entry, header = table[slot], info_table[slot]
+        text = ring.text(int(identifiers[slot]), int(entry["begin"]), int(entry["next"]))
+        if text is None:
+            gone += 1
+            continue
+        records.append(
+            Record(
+                sequence=int(header["seq"]),
+                timestamp=int(header["ts_nsec"]),
+                level=int(header["flags"]) >> 5,
+                facility=int(header["facility"]),
+                caller=int(header["caller_id"]),
+                text=bytes(text[: int(header["text_len"])]),
+                subsystem=_name(header["subsystem"]),
+                device=_name(header["device"]),
+            )
+        )
+    if gone:
+        lost.append(f"the text of {gone} records is gone from the ring")
+    return Log(records, lost)
+
+
+def format_record(record: Record, *, caller: bool = False, raw: bool = False) -> Iterator[str]:
+    """The lines of a record as the kernel's console prints them: the prefix on each, control characters as \\xNN.
+
+    `raw` puts <priority> in front, as syslog(2) does; `caller` the thread or CPU behind the time.
+    """
+    seconds, rest = divmod(record.timestamp, 10**9)
+    prefix = f"<{record.facility << 3 | record.level}>" if raw else ""
+    prefix += f"[{seconds:5d}.{rest // 1000:06d}]"
+    if caller:
+        prefix += f"[{record.caller_name:>6}]"
+    for line in record.text.split(b"\n"):
+        yield f"{prefix} {escape(line)}"
+
+
+def escape(text: bytes) -> str:
+    """Text that is safe to print: UTF-8 stays, control characters and broken bytes become \\xNN; a tab stays."""
+    line = text.decode("utf-8", "backslashreplace")
+    if line.isprintable():
+        return line
+    return "".join(
+        letter
+        if letter.isprintable() or letter == "\t"
+        else "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
+        for letter in line
+    )
+
+
+def _info_type(info: VmCoreInfo, size: int) -> np.dtype[np.void]:
+    length, device = info.offset("printk_info.text_len"), info.offset("printk_info.dev_info")
+    fields = {
+        "seq": ("<u8", info.offset("printk_info.seq")),
+        "ts_nsec": ("<u8", info.offset("printk_info.ts_nsec")),
+        "text_len": ("<u2", length),
+        "facility": ("u1", length + 2),
+        "flags": ("u1", length + 3),
+        "caller_id": ("<u4", info.offset("printk_info.caller_id")),
+        "subsystem": (f"S{info.length('printk_info_subsystem')}", device + info.offset("dev_printk_info.subsystem")),
+        "device": (f"S{info.length('printk_info_device')}", device + info.offset("dev_printk_info.device")),
+    }
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": [kind for kind, _ in fields.values()],
+            "offsets": [offset for _, offset in fields.values()],
+            "itemsize": size,
+        }
+    )
+
+
+def _name(raw: np.bytes_) -> str:
+    return escape(bytes(raw).split(b"\0", 1)[0])
+
+
+def _patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: list[str]) -> memoryview:
+    """Memory of the ring, with zeros for what the dump does not hold."""
+    try:
+        return virtual.view(address, size)
+    except NotPresentError:
+        if size > PATCH_LIMIT:
+            raise
+    data, absent, page = bytearray(size), 0, 1 << virtual.paging.shifts[-1]
+    at = address
+    while at < address + size:
+        count = min(page - at % page, address + size - at)
+        try:
+            data[at - address : at - address + count] = virtual.view(at, count)
+        except NotPresentError:
+            absent += count
+        at += count
+    if absent == size:
+        raise KdumpError(f"the printk ring's {what} at {address:#x} are not in the dump")
+    lost.append(f"{absent} of {size} bytes of the ring's {what} are not in the dump")
+    return memoryview(data)

@@ -1,0 +1,53 @@
+"""What a dump holds, as one JSON-able value: `kdump info` prints it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdump.kernel import vmcoreinfo
+from kdump.memory.counts import count_pages
+from kdump.memory.decompress import NAMES
+from kdump.memory.protocol import Dump
+
+
+def summarize(dump: Dump) -> dict[str, object]:
+    """Format, kernel, level, ranges, pages by state, compression ratio, completeness, notes. Sizes are in bytes."""
+    info = vmcoreinfo.parse(dump.vmcoreinfo)
+    counts = count_pages(dump.memory)
+    page = dump.memory.page_size
+    size = sum(Path(path).stat().st_size for path in dump.paths)
+    status = dump.header.get("status")
+    crash_time = info.crash_time or dump.header.get("timestamp") or 0
+    utsname = dump.header.get("utsname") or ("",) * 6
+    assert isinstance(utsname, tuple)
+    return {
+        "paths": list(dump.paths),
+        "format": dump.format,
+        "header_version": dump.header.get("header_version"),
+        "size": size,
+        "incomplete": dump.incomplete or bool(counts.missing),
+        "kernel": {
+            "release": info.release or utsname[2],
+            "version": utsname[3],
+            "machine": dump.header.get("machine"),
+            "node": utsname[1],
+            "build_id": info.build_id,
+            "crash_time": crash_time,
+            "vmcoreinfo": bool(dump.vmcoreinfo),
+        },
+        "dump_level": dump.header.get("dump_level"),
+        "compression": next((name for bit, name in NAMES.items() if isinstance(status, int) and status & bit), "none"),
+        "page_size": page,
+        "ranges": [{"start": each.start, "end": each.end} for each in dump.memory.ranges],
+        "pages": {
+            "memory": counts.memory,
+            "dumped": counts.dumped,
+            "zero": counts.zero,
+            "excluded": counts.excluded,
+            "missing": counts.missing,
+        },
+        "codecs": counts.codecs,
+        "stored": counts.stored,
+        "ratio": round(counts.dumped * page / counts.stored, 2) if counts.stored else None,
+        "notes": [{"name": note.name, "type": note.type, "size": len(note.data)} for note in dump.notes],
+    }

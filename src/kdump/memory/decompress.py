@@ -1,0 +1,83 @@
+"""Pages out of a kdump-compressed dump, by the codec bit of their descriptor.
+
+A page must come out at exactly the block size; nothing larger is ever allocated, whatever the data claims. Codecs that
+few dumps use (lzo, snappy) come from optional packages; the capture path never needs them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from kdump.errors import FormatError, KdumpError
+
+ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20
+NAMES = {ZLIB: "zlib", LZO: "lzo", SNAPPY: "snappy", ZSTD: "zstd"}
+
+Codec = Callable[[memoryview], bytes]
+
+
+class Decompressor:
+    """Decompresses pages of `page_size` bytes. Thread-safe: each thread has its own contexts."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._local = threading.local()
+
+    def __call__(self, data: memoryview, codec: int, path: str, offset: int) -> memoryview:
+        """The page in `data`. Raises `FormatError` (naming `path` and `offset`) if it is damaged."""
+        decode = getattr(self._local, NAMES.get(codec, "unknown"), None)
+        if decode is None:
+            decode = self._codec(codec, path, offset)
+            setattr(self._local, NAMES[codec], decode)
+        try:
+            page = decode(data)
+        except KdumpError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each codec has its own exceptions; all of them mean this
+            raise FormatError(
+                f"a page does not decompress ({NAMES[codec]})", path=path, offset=offset, why=str(error)
+            ) from None
+        if len(page) != self._page_size:
+            raise FormatError(
+                f"a page decompresses to {len(page)} bytes, not {self._page_size} ({NAMES[codec]})",
+                path=path,
+                offset=offset,
+            )
+        return memoryview(page)
+
+    def _codec(self, codec: int, path: str, offset: int) -> Codec:
+        if codec == ZLIB:
+            return _zlib(self._page_size)
+        if codec == ZSTD:
+            return _zstd(self._page_size)
+        raise FormatError(
+            f"compressed with {NAMES.get(codec, f'codec {codec:#x}')}",
+            path=path,
+            offset=offset,
+            field="page_desc.flags",
+        )
+
+
+def _zlib(page_size: int) -> Codec:
+    from isal import isal_zlib
+
+    def decode(data: memoryview) -> bytes:
+        page: bytes = isal_zlib.decompressobj().decompress(data, page_size + 1)
+        return page
+
+    return decode
+
+
+def _zstd(page_size: int) -> Codec:
+    import zstandard
+
+    context = zstandard.ZstdDecompressor()
+
+    def decode(data: memoryview) -> bytes:
+        claimed = zstandard.frame_content_size(data)
+        if claimed not in (-1, page_size):  # the library would allocate whatever is claimed
+            return bytes(0)
+        return context.decompress(data, max_output_size=page_size)
+
+    return decode

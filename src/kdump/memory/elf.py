@@ -1,0 +1,226 @@
+"""ELF64 vmcores: /proc/vmcore, a copy of it, QEMU's dump-guest-memory.
+
+Source: the ELF specification, chapters 4 (header, PN_XNUM) and 5 (program header, notes); kernel/kexec_file.c,
+crash_prepare_elf64_headers(), for what PT_LOADs mean: physical ranges in p_paddr, the kernel's text a second time.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.errors import FormatError, NotPresentError
+from kdump.memory.protocol import Dump, Note, Range
+from kdump.memory.source import Source
+
+MAGIC = b"\x7fELF"
+EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
+PHDR = np.dtype(
+    [
+        ("type", "<u4"), ("flags", "<u4"), ("offset", "<u8"), ("vaddr", "<u8"), ("paddr", "<u8"),
+        ("filesz", "<u8"), ("memsz", "<u8"), ("align", "<u8"),
+    ]
+)  # fmt: skip  # Elf64_Phdr
+NHDR = struct.Struct("<III")  # Elf64_Nhdr
+SH_INFO = 44  # offset of sh_info in Elf64_Shdr
+ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
+NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
+LOADS_LIMIT = 1 << 20
+
+
+class Segment(NamedTuple):
+    """One PT_LOAD: [physical, physical+memory_size), of which the first `file_size` bytes should be at `offset`.
+
+    `held` of them are in the file; fewer than `file_size` if it was truncated.
+    """
+
+    physical: int
+    memory_size: int
+    offset: int
+    file_size: int
+    held: int
+    virtual: int
+
+
+class ElfMemory:
+    """Physical memory in the PT_LOADs of an ELF64 core. `view` copies only across segments. Thread-safe."""
+
+    page_size = 4096
+
+    def __init__(self, source: Source, segments: Sequence[Segment]) -> None:
+        """`segments` are sorted by physical address and do not overlap."""
+        self._source = source
+        self.segments = tuple(segments)
+        self._starts = [segment.physical for segment in segments]
+        self.ranges = _merge(Range(s.physical, s.physical + s.memory_size) for s in segments)
+
+    def view(self, address: int, size: int) -> memoryview:
+        """See `Memory.view`."""
+        segment = self._segment(address)
+        within = address - segment.physical
+        if within + size <= segment.held:
+            return self._source.view(segment.offset + within, size)
+        if not size:
+            return memoryview(b"")
+        parts, at, end = [], address, address + size
+        while at < end:
+            segment = self._segment(at)
+            within = at - segment.physical
+            count = min(segment.held - within, end - at)
+            if count <= 0:
+                raise NotPresentError(address, size, why=f"{at:#x} is not in the dump")
+            parts.append(self._source.view(segment.offset + within, count))
+            at += count
+        return memoryview(b"".join(parts))
+
+    def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
+        """See `Memory.present`."""
+        held = np.zeros(count, np.bool_)
+        for segment in self.segments:
+            start = -(-segment.physical // self.page_size) - first_pfn
+            end = (segment.physical + segment.held) // self.page_size - first_pfn
+            if start < count and end > 0:
+                held[max(start, 0) : end] = True
+        return held
+
+    def close(self) -> None:
+        """See `Memory.close`."""
+        self._source.close()
+
+    def _segment(self, address: int) -> Segment:
+        index = bisect_right(self._starts, address) - 1
+        if index < 0:
+            raise NotPresentError(address)
+        return self.segments[index]
+
+
+def open_elf(source: Source) -> Dump:
+    """An ELF64 core as a `Dump`. Raises `FormatError` for anything that is not one or contradicts itself."""
+    machine, headers = read_headers(source)
+    loads = headers[headers["type"] == PT_LOAD]
+    segments, clipped = physical_segments(source, loads)
+    notes: list[Note] = []
+    for header in headers[headers["type"] == PT_NOTE]:
+        end = int(header["offset"]) + int(header["filesz"])
+        clipped |= end > source.size
+        notes += read_notes(source, int(header["offset"]), min(end, source.size))
+    return Dump(
+        path=source.path,
+        format="elf",
+        memory=ElfMemory(source, segments),
+        vmcoreinfo=next((note.data for note in notes if note.name == "VMCOREINFO"), b""),
+        notes=tuple(notes),
+        header={"machine": machine, "loads": len(loads)},
+        incomplete=clipped,
+    )
+
+
+def read_headers(source: Source) -> tuple[int, NDArray[np.void]]:
+    """(e_machine, program headers as a structured array of `PHDR`)."""
+
+    def wrong(what: str, field: str, offset: int) -> FormatError:
+        return FormatError(what, path=source.path, offset=offset, field=field)
+
+    if source.size < EHDR.size:
+        raise FormatError(f"only {source.size} bytes: no room for an ELF header", path=source.path)
+    header = EHDR.unpack(source.view(0, EHDR.size))
+    ident, kind, machine, phoff, shoff, entry_size, count = (header[i] for i in (0, 1, 2, 5, 6, 9, 10))
+    if ident[:4] != MAGIC:
+        raise wrong("not an ELF file", "e_ident", 0)
+    if ident[5] != 1:
+        raise wrong("big-endian ELF dumps are not supported", "e_ident[EI_DATA]", 5)
+    if ident[4] != 2:
+        raise wrong("32-bit ELF dumps are not supported", "e_ident[EI_CLASS]", 4)
+    if kind != ET_CORE:
+        raise wrong(f"an ELF file of type {kind}, not a core (4)", "e_type", 16)
+    if entry_size != PHDR.itemsize:
+        raise wrong(f"program headers of {entry_size} bytes, not {PHDR.itemsize}", "e_phentsize", 54)
+    if count == PN_XNUM:
+        if not shoff:
+            raise wrong("PN_XNUM without a section header to say the true count", "e_shoff", 40)
+        count = int.from_bytes(source.view(shoff + SH_INFO, 4), "little")
+    if not count or count > LOADS_LIMIT:
+        raise wrong(f"{count} program headers", "e_phnum", 56)
+    if phoff + count * PHDR.itemsize > source.size:
+        raise wrong(f"{count} program headers at {phoff:#x} do not fit the file", "e_phoff", 32)
+    return machine, np.frombuffer(source.view(phoff, count * PHDR.itemsize), PHDR)
+
+
+def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Segment], bool]:
+    """Sorted, non-overlapping segments, and whether any lies (partly) past the end of the file.
+
+    A segment inside another is the same memory under a second virtual address (the kernel's text) and is dropped.
+    Segments that overlap otherwise raise `FormatError`, as do addresses past 2^64.
+    """
+    found, clipped = [], False
+    for load in loads:
+        offset, virtual, physical, file_size, memory_size = (
+            int(load[name]) for name in ("offset", "vaddr", "paddr", "filesz", "memsz")
+        )
+        if not memory_size:
+            continue
+        if physical + memory_size > 1 << 64 or file_size > memory_size:
+            raise FormatError(
+                f"PT_LOAD of {file_size:#x} bytes in the file and {memory_size:#x} in memory at physical {physical:#x}",
+                path=source.path,
+                offset=offset,
+                field="p_filesz" if file_size > memory_size else "p_memsz",
+                why="that is impossible",
+            )
+        held = max(min(file_size, source.size - offset), 0)
+        clipped |= held < file_size
+        found.append(Segment(physical, memory_size, offset, file_size, held, virtual))
+    found.sort(key=lambda segment: (segment.physical, -segment.memory_size, -segment.held))
+    kept: list[Segment] = []
+    for segment in found:
+        before = kept[-1] if kept else None
+        if before is None or segment.physical >= before.physical + before.memory_size:
+            kept.append(segment)
+        elif segment.physical + segment.memory_size > before.physical + before.memory_size:
+            raise FormatError(
+                f"PT_LOADs at physical {before.physical:#x} and {segment.physical:#x} overlap",
+                path=source.path,
+                offset=segment.offset,
+                field="p_paddr",
+            )
+    if not kept:
+        raise FormatError("holds no memory (no PT_LOAD)", path=source.path, field="e_phnum")
+    return kept, clipped
+
+
+def read_notes(source: Source, start: int, end: int) -> list[Note]:
+    """The notes in file bytes [start, end). Raises `FormatError` if one runs past the end."""
+    if end - start > NOTES_LIMIT:
+        raise FormatError(f"{end - start:#x} bytes of notes", path=source.path, offset=start, field="p_filesz")
+    return list(parse_notes(source.view(start, end - start), source.path, start)) if end > start else []
+
+
+def parse_notes(data: memoryview, path: str, base: int) -> Iterator[Note]:
+    """Notes in `data`, which lies at file offset `base`. Trailing zeros (an unused note slot) end the list."""
+    at = 0
+    while at + NHDR.size <= len(data):
+        name_size, size, kind = NHDR.unpack_from(data, at)
+        if not name_size and not size and not kind:
+            return
+        name_at = at + NHDR.size
+        data_at = name_at + (name_size + 3 & ~3)
+        if data_at + size > len(data):
+            raise FormatError("a note runs past its segment", path=path, offset=base + at, field="n_descsz")
+        name = bytes(data[name_at : name_at + name_size]).split(b"\0", 1)[0].decode("ascii", "replace")
+        yield Note(name, kind, bytes(data[data_at : data_at + size]))
+        at = data_at + (size + 3 & ~3)
+
+
+def _merge(ranges: Iterator[Range]) -> list[Range]:
+    merged: list[Range] = []
+    for each in ranges:
+        if merged and merged[-1].end == each.start:
+            merged[-1] = Range(merged[-1].start, each.end)
+        else:
+            merged.append(each)
+    return merged

@@ -1,0 +1,339 @@
+"""kdump-compressed dumps (the format of makedumpfile, crash, QEMU and kdump save), header versions 1 to 6.
+
+Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION, QEMU's include/sysemu/dump.h; checked on real dumps.
+Block 0 is the main header, block 1 on the sub header with VMCOREINFO and notes behind it, then two bitmaps (one bit a
+page, least significant first): memory that existed, and pages that have a descriptor. Descriptors follow in the
+order of pfns, then page data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.errors import FormatError, NotPresentError
+from kdump.memory.decompress import Decompressor
+from kdump.memory.elf import parse_notes
+from kdump.memory.protocol import Dump, Note, Range
+from kdump.memory.source import Source
+
+MAGIC = b"KDUMP   "
+MAIN = struct.Struct("<8si390s6xqqIiiII4Ii")  # struct disk_dump_header, 64-bit
+SUB = struct.Struct("<QiiQQqQqQqQQQQ")  # struct kdump_sub_header, 64-bit
+# Fields of the sub header, and the header version that each came with.
+SUB_FIELDS = (
+    ("phys_base", 0), ("dump_level", 1), ("split", 2), ("start_pfn", 2), ("end_pfn", 2), ("offset_vmcoreinfo", 3),
+    ("size_vmcoreinfo", 3), ("offset_note", 4), ("size_note", 4), ("offset_eraseinfo", 5), ("size_eraseinfo", 5),
+    ("start_pfn_64", 6), ("end_pfn_64", 6), ("max_mapnr_64", 6),
+)  # fmt: skip
+DESCRIPTOR = np.dtype([("offset", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])  # page_desc_t
+
+STATUS_INCOMPLETE = 0x08
+STATUS_EXCLUDED_VMEMMAP = 0x10
+COMPRESSION = 0x27  # bits of status and of a descriptor's flags that name a codec
+
+BLOCK_SIZES = (4096, 8192, 16384, 32768, 65536)
+RANK_STEP = 512  # bytes of bitmap between two stored ranks
+RANGES_LIMIT = 1 << 16
+CACHED_PAGES = 512
+INFO_LIMIT = 64 << 20  # bytes of VMCOREINFO or notes
+
+
+class Header(NamedTuple):
+    """Both headers: the main header's fields, and those of the sub header that this version has (others 0)."""
+
+    version: int
+    utsname: tuple[str, ...]
+    timestamp: int
+    status: int
+    block_size: int
+    sub_blocks: int
+    bitmap_blocks: int
+    max_mapnr: int
+    nr_cpus: int
+    sub: dict[str, int]
+
+
+class Part:
+    """One file of a dump: header, bitmaps, descriptors. `first`..`end` are the pfns whose descriptors it holds."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.header = header = _read_header(source)
+        block = header.block_size
+        self._bitmap_offset = (1 + header.sub_blocks) * block
+        self._half = header.bitmap_blocks // 2 * block
+        self.descriptors_offset = self._bitmap_offset + 2 * self._half
+        sub = header.sub
+        self.max_pfn = sub["max_mapnr_64"] or header.max_mapnr
+        self.split = bool(sub["split"])
+        self.first = (sub["start_pfn_64"] or sub["start_pfn"]) if self.split else 0
+        self.end = min((sub["end_pfn_64"] or sub["end_pfn"]) if self.split else self.max_pfn, self.max_pfn)
+        if self.max_pfn > self._half * 8:
+            raise FormatError(
+                f"{self.max_pfn:#x} pages, but a bitmap of {self._half:#x} bytes",
+                path=source.path,
+                offset=block + 96,
+                field="max_mapnr",
+            )
+        if self.descriptors_offset > source.size:
+            raise FormatError(
+                f"two bitmaps of {self._half:#x} bytes do not fit the file ({source.size:#x} bytes)",
+                path=source.path,
+                offset=436,
+                field="bitmap_blocks",
+            )
+        self._ranks: NDArray[np.int64] | None = None
+
+    def present(self, first_byte: int, end_byte: int) -> NDArray[np.uint8]:
+        """Bytes of the first bitmap: memory that existed."""
+        return np.frombuffer(self.source.view(self._bitmap_offset + first_byte, end_byte - first_byte), np.uint8)
+
+    def dumped(self, first_byte: int, end_byte: int) -> NDArray[np.uint8]:
+        """Bytes of the second bitmap: pages with a descriptor."""
+        offset = self._bitmap_offset + self._half + first_byte
+        return np.frombuffer(self.source.view(offset, end_byte - first_byte), np.uint8)
+
+    def rank(self, pfn: int) -> int:
+        """How many bits of the second bitmap are set before `pfn`."""
+        if self._ranks is None:
+            self._ranks = self._count()
+        step = (pfn >> 3) // RANK_STEP
+        count = int(self._ranks[step])
+        tail = self.dumped(step * RANK_STEP, pfn >> 3)
+        count += int(np.bitwise_count(tail).sum(dtype=np.int64))
+        if pfn & 7:
+            count += (int(self.dumped(pfn >> 3, (pfn >> 3) + 1)[0]) & (1 << (pfn & 7)) - 1).bit_count()
+        return count
+
+    def has(self, pfn: int) -> bool:
+        """Whether this part holds a descriptor for `pfn`."""
+        if not self.first <= pfn < self.end:
+            return False
+        return bool(self.dumped(pfn >> 3, (pfn >> 3) + 1)[0] >> (pfn & 7) & 1)
+
+    def existed(self, pfn: int) -> bool:
+        """Whether `pfn` was memory."""
+        return pfn < self.max_pfn and bool(self.present(pfn >> 3, (pfn >> 3) + 1)[0] >> (pfn & 7) & 1)
+
+    def descriptors(self, first: int, count: int) -> NDArray[np.void]:
+        """Descriptors of `count` pages from the `first`th of this part on; dtype `DESCRIPTOR`."""
+        offset = self.descriptors_offset + first * DESCRIPTOR.itemsize
+        return np.frombuffer(self.source.view(offset, count * DESCRIPTOR.itemsize), DESCRIPTOR)
+
+    def page(self, pfn: int) -> tuple[int, int, int]:
+        """(offset, size, flags) of a page that `has` says is there."""
+        index = self.rank(pfn) - (self.rank(self.first) if self.split else 0)
+        offset = self.descriptors_offset + index * DESCRIPTOR.itemsize
+        start, size, flags, _ = struct.unpack("<qIIQ", self.source.view(offset, DESCRIPTOR.itemsize))
+        if start <= 0 or size > self.header.block_size or start + size > self.source.size or not size:
+            if not start and self.header.status & STATUS_INCOMPLETE:
+                raise NotPresentError(pfn * self.header.block_size, why="the dump is incomplete")
+            raise FormatError(
+                f"the descriptor of page {pfn:#x} names {size:#x} bytes at {start:#x}",
+                path=self.source.path,
+                offset=offset,
+                field="page_desc",
+                why=f"the file has {self.source.size:#x} bytes, a page {self.header.block_size:#x}",
+            )
+        return start, size, flags
+
+    def _count(self) -> NDArray[np.int64]:
+        """The rank of every RANK_STEP-th byte, in chunks so that memory stays small."""
+        steps = self._half // RANK_STEP
+        counts = np.zeros(steps + 1, np.int64)
+        chunk = 1 << 20
+        for start in range(0, self._half, chunk):
+            end = min(start + chunk, self._half)
+            ones = np.bitwise_count(self.dumped(start, end)).reshape(-1, RANK_STEP).sum(axis=1, dtype=np.int64)
+            counts[start // RANK_STEP + 1 : end // RANK_STEP + 1] = ones
+        return np.cumsum(counts, out=counts)
+
+
+class KdumpMemory:
+    """Physical memory in one or several kdump-compressed files. Thread-safe."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        """`parts` are sorted by their first pfn and do not overlap."""
+        self.parts = tuple(parts)
+        self.page_size = parts[0].header.block_size
+        self.max_pfn = max(part.max_pfn for part in parts)
+        self._firsts = [part.first for part in parts]
+        self._ranges: list[Range] | None = None
+        self._decompress = Decompressor(self.page_size)
+        self._pages: OrderedDict[int, memoryview] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """See `Memory.ranges`; from the first bitmap."""
+        if self._ranges is None:
+            self._ranges = _runs(self.parts[0], self.page_size)
+        return self._ranges
+
+    def view(self, address: int, size: int) -> memoryview:
+        """See `Memory.view`; a view inside one page shares the cached page, a longer one is a copy."""
+        pfn, start = divmod(address, self.page_size)
+        if start + size <= self.page_size:
+            return self._page(pfn)[start : start + size]
+        last = (address + size - 1) // self.page_size
+        data = b"".join(self._page(each) for each in range(pfn, last + 1))
+        return memoryview(data)[start : start + size]
+
+    def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
+        """See `Memory.present`."""
+        held = np.zeros(count, np.bool_)
+        for part in self.parts:
+            start, end = max(part.first, first_pfn), min(part.end, first_pfn + count)
+            if start < end:
+                bits = np.unpackbits(part.dumped(start >> 3, (end + 7) >> 3), bitorder="little")
+                held[start - first_pfn : end - first_pfn] = bits[start & 7 :][: end - start]
+        return held
+
+    def close(self) -> None:
+        """See `Memory.close`."""
+        for part in self.parts:
+            part.source.close()
+
+    def _page(self, pfn: int) -> memoryview:
+        with self._lock:
+            page = self._pages.get(pfn)
+            if page is not None:
+                self._pages.move_to_end(pfn)
+                return page
+        part = self.parts[max(bisect_right(self._firsts, pfn) - 1, 0)]
+        if not part.has(pfn):
+            why = "excluded by the filter" if self.parts[0].existed(pfn) else "not memory of the machine"
+            raise NotPresentError(pfn * self.page_size, self.page_size, why=why)
+        offset, size, flags = part.page(pfn)
+        data = part.source.view(offset, size)
+        if flags & COMPRESSION:
+            data = self._decompress(data, flags & COMPRESSION, part.source.path, offset)
+        elif size != self.page_size:
+            raise FormatError(f"a raw page of {size:#x} bytes", path=part.source.path, offset=offset, field="page_desc")
+        with self._lock:
+            self._pages[pfn] = data
+            if len(self._pages) > CACHED_PAGES:
+                self._pages.popitem(last=False)
+        return data
+
+
+def open_kdump(source: Source) -> Dump:
+    """One kdump-compressed file as a `Dump`; one part of a split set too (it holds only its own pages)."""
+    return _dump([Part(source)])
+
+
+def open_split(sources: Sequence[Source]) -> Dump:
+    """The files of a split set, in any order, as one `Dump`. Raises `FormatError` if they do not belong together."""
+    parts = sorted((Part(source) for source in sources), key=lambda part: part.first)
+    for before, part in itertools.pairwise(parts):
+        main, other = before.header, part.header
+        if not part.split or not before.split or main[:2] + main[4:8] != other[:2] + other[4:8]:
+            raise FormatError(f"does not belong to the same split dump as {before.source.path}", path=part.source.path)
+        if part.first < before.end:
+            raise FormatError(
+                f"pages from {part.first:#x} on are in {before.source.path} too",
+                path=part.source.path,
+                field="start_pfn",
+            )
+    return _dump(parts)
+
+
+def _dump(parts: list[Part]) -> Dump:
+    first = parts[0]
+    header, sub = first.header, first.header.sub
+    vmcoreinfo = bytes(_section(first, "vmcoreinfo"))
+    raw = _section(first, "note")
+    notes: tuple[Note, ...] = tuple(parse_notes(raw, first.source.path, sub["offset_note"]))
+    if not vmcoreinfo:
+        vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
+    gaps = any(before.end < part.first for before, part in itertools.pairwise(parts))
+    whole = not gaps and first.first == 0 and parts[-1].end >= parts[-1].max_pfn
+    return Dump(
+        path=first.source.path,
+        format="kdump",
+        memory=KdumpMemory(parts),
+        vmcoreinfo=vmcoreinfo,
+        notes=notes,
+        header={
+            "header_version": header.version,
+            "utsname": header.utsname,
+            "machine": header.utsname[4],
+            "timestamp": header.timestamp,
+            "status": header.status,
+            "block_size": header.block_size,
+            "nr_cpus": header.nr_cpus,
+            "max_mapnr": first.max_pfn,
+            "parts": len(parts),
+            **{name: sub[name] for name in ("phys_base", "dump_level", "split", "offset_eraseinfo", "size_eraseinfo")},
+        },
+        incomplete=any(part.header.status & STATUS_INCOMPLETE for part in parts) or not whole,
+        parts=tuple(part.source.path for part in parts) if len(parts) > 1 else (),
+    )
+
+
+def _section(part: Part, name: str) -> memoryview:
+    offset, size = part.header.sub[f"offset_{name}"], part.header.sub[f"size_{name}"]
+    if size > INFO_LIMIT:
+        raise FormatError(f"{size:#x} bytes", path=part.source.path, field=f"size_{name}")
+    return part.source.view(offset, size) if size and offset else memoryview(b"")
+
+
+def _read_header(source: Source) -> Header:
+    def wrong(what: str, field: str, offset: int) -> FormatError:
+        return FormatError(what, path=source.path, offset=offset, field=field)
+
+    if source.size < MAIN.size:
+        raise FormatError(f"only {source.size} bytes: no room for a header", path=source.path)
+    raw = source.view(0, MAIN.size)
+    (magic, version, names, seconds, _, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_, cpus) = MAIN.unpack(
+        raw
+    )
+    if magic != MAGIC:
+        raise wrong("not a kdump-compressed dump", "signature", 0)
+    if 0 < int.from_bytes(raw[8:12], "big") < 100:
+        raise wrong("big-endian dumps are not supported", "header_version", 8)
+    if not 0 <= version < 100:
+        raise wrong(f"version {version}", "header_version", 8)
+    if block not in BLOCK_SIZES:
+        if int.from_bytes(raw[416:420], "little") in BLOCK_SIZES:
+            raise wrong("32-bit dumps are not supported", "block_size", 416)
+        raise wrong(f"pages of {block} bytes", "block_size", 428)
+    if sub_blocks < 1:
+        raise wrong(f"{sub_blocks} blocks of sub header", "sub_hdr_size", 432)
+    if source.size < block + SUB.size:
+        raise wrong("ends before the sub header", "sub_hdr_size", 432)
+    values = SUB.unpack(source.view(block, SUB.size))
+    sub = {name: value if version >= since else 0 for (name, since), value in zip(SUB_FIELDS, values, strict=True)}
+    utsname = tuple(
+        names[at : at + 65].split(b"\0", 1)[0].decode("utf-8", "replace") for at in range(0, len(names), 65)
+    )
+    return Header(version, utsname, seconds, status, block, sub_blocks, bitmap_blocks, max_mapnr, cpus, sub)
+
+
+def _runs(part: Part, page_size: int) -> list[Range]:
+    """Runs of set bits of the first bitmap, as physical ranges."""
+    edges: list[int] = []
+    last, chunk = np.uint8(0), 1 << 16
+    total = (part.max_pfn + 7) >> 3
+    for start in range(0, total, chunk):
+        data = part.present(start, min(start + chunk, total))
+        if not (data != (0xFF if last else 0)).any():
+            continue
+        bits = np.unpackbits(data, bitorder="little")[: part.max_pfn - start * 8]
+        changes = np.flatnonzero(np.diff(bits, prepend=last))
+        last = bits[-1]
+        edges += (changes + start * 8).tolist()
+        if len(edges) > 2 * RANGES_LIMIT:
+            raise FormatError(f"memory in more than {RANGES_LIMIT} pieces", path=part.source.path, field="bitmap1")
+    if last:
+        edges.append(part.max_pfn)
+    return [Range(a * page_size, b * page_size) for a, b in zip(edges[::2], edges[1::2], strict=True)]

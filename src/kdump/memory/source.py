@@ -1,0 +1,116 @@
+"""One open file, read at random through a few mmap windows.
+
+Bounded on purpose: mapping /proc/vmcore builds page tables at once (2 MiB for each GiB mapped), so windows are small,
+few, and dropped least recently used first. A dropped window lives on for as long as somebody holds a view of it.
+Where a file cannot be mapped (/proc/kcore, pipes' spool on odd file systems), pread(2) takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import stat
+import threading
+from collections import OrderedDict
+from typing import Protocol
+
+from kdump.errors import FormatError, KdumpError
+
+WINDOW = 64 << 20  # bytes; 128 KiB of page tables each
+WINDOWS = 8
+
+
+class Source(Protocol):
+    """The bytes of a dump's container, whatever wraps them."""
+
+    path: str
+    size: int
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """Read-only bytes [offset, offset+size); raises `FormatError` past the end."""
+
+    def close(self) -> None:
+        """Release files and mappings."""
+
+
+class FileSource:
+    """A regular file, block device, /proc/vmcore or /proc/kcore. Thread-safe."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise KdumpError(f"{self.path}: no such file") from None
+        except PermissionError:
+            raise KdumpError(f"{self.path}: permission denied", remedy="dumps belong to root: try as root") from None
+        except OSError as error:
+            raise KdumpError(f"{self.path}: cannot be opened", why=error.strerror or str(error)) from None
+        status = os.fstat(self._fd)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            os.close(self._fd)
+            raise KdumpError(f"{self.path}: not a file", remedy="a dump is read at random, so it must be a file")
+        self.size = os.lseek(self._fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
+        self._windows: OrderedDict[int, memoryview | None] = OrderedDict()  # None: this window cannot be mapped
+        self._lock = threading.Lock()
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """Bytes [offset, offset+size), mapped where possible. Raises `FormatError` past the end of the file."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise FormatError(
+                f"{size:#x} bytes are wanted there but the file ends at {self.size:#x}",
+                path=self.path,
+                offset=offset,
+                why="the file is truncated or its headers are damaged",
+            )
+        if not size:
+            return memoryview(b"")
+        first = offset // WINDOW
+        if (offset + size - 1) // WINDOW == first:
+            window, start = self._window(first), offset % WINDOW
+        else:  # across a boundary: a mapping of its own, gone with the view
+            start = offset % mmap.ALLOCATIONGRANULARITY
+            window = self._map(offset - start, start + size)
+        return self._pread(offset, size) if window is None else window[start : start + size]
+
+    def close(self) -> None:
+        """Close the file. Views handed out keep their mappings until they are dropped."""
+        with self._lock:
+            self._windows.clear()
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _window(self, number: int) -> memoryview | None:
+        with self._lock:
+            if number in self._windows:
+                self._windows.move_to_end(number)
+                return self._windows[number]
+            start = number * WINDOW
+            window = self._map(start, min(WINDOW, self.size - start))
+            self._windows[number] = window
+            if len(self._windows) > WINDOWS:
+                self._windows.popitem(last=False)
+            return window
+
+    def _map(self, start: int, size: int) -> memoryview | None:
+        with contextlib.suppress(OSError, ValueError):
+            return memoryview(mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=start))
+        return None
+
+    def _pread(self, offset: int, size: int) -> memoryview:
+        data = bytearray(size)
+        rest = memoryview(data)
+        while rest:
+            try:
+                count = os.preadv(self._fd, [rest], offset)
+            except OSError as error:
+                raise FormatError(
+                    f"{size:#x} bytes cannot be read", path=self.path, offset=offset, why=error.strerror or str(error)
+                ) from None
+            if not count:
+                raise FormatError(f"ends {len(rest):#x} bytes early", path=self.path, offset=offset)
+            offset += count
+            rest = rest[count:]
+        return memoryview(data).toreadonly()

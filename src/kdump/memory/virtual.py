@@ -1,0 +1,225 @@
+"""Virtual memory: page tables walked over a `Memory`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.arch.paging import Paging
+from kdump.errors import NotPresentError
+from kdump.memory.protocol import Memory
+
+CACHED_TABLES = 1024  # page tables kept, 4 KiB each where the source is not mapped
+CACHED_BLOCKS = 1 << 16
+
+
+class Extent(NamedTuple):
+    """A run of virtual memory that is contiguous in physical memory too."""
+
+    virtual: int
+    physical: int
+    size: int
+
+
+class VirtualMemory:
+    """One address space of a dead or live kernel. Thread-safe.
+
+    `view` and `read` take virtual addresses. What is not mapped, or mapped to pages that the dump does not hold, raises
+    `NotPresentError`.
+    """
+
+    def __init__(self, memory: Memory, paging: Paging) -> None:
+        self.memory = memory
+        self.paging = paging
+        self._page_shift = paging.shifts[-1]
+        self._block_shift = paging.shifts[-2]
+        self._tables: dict[int, NDArray[np.uint64]] = {}
+        self._blocks: dict[int, int] = {}  # virtual >> block_shift -> virtual-to-physical offset of huge mappings
+
+    def translate(self, address: int) -> int:
+        """The physical address of a virtual one. Raises `NotPresentError` if nothing is mapped there."""
+        offset = self._blocks.get(address >> self._block_shift)
+        if offset is not None:
+            return address + offset
+        base, physical, shift = self._walk(address)
+        if shift >= self._block_shift:
+            if len(self._blocks) >= CACHED_BLOCKS:
+                self._blocks.clear()
+            self._blocks[address >> self._block_shift] = physical - base
+        return physical + (address - base)
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Read-only bytes, without a copy where they are contiguous in one segment of the dump."""
+        page = 1 << self._page_shift
+        if (address & page - 1) + size <= page:
+            return self.memory.view(self.translate(address), size)
+        extents = list(self.extents(address, size))
+        at = address
+        for extent in extents:
+            if extent.virtual != at:
+                break
+            at += extent.size
+        if at != address + size:
+            raise NotPresentError(address, size, virtual=True, why=f"{at:#x} is not mapped")
+        if len(extents) == 1:
+            return self.memory.view(extents[0].physical, size)
+        return memoryview(b"".join(self.memory.view(extent.physical, extent.size) for extent in extents))
+
+    def read(self, address: int, size: int) -> bytes:
+        """A copy of `size` bytes."""
+        return bytes(self.view(address, size))
+
+    def u64(self, address: int) -> int:
+        """The little-endian 64-bit number at `address` (a pointer, an unsigned long)."""
+        return int.from_bytes(self.view(address, 8), "little")
+
+    def u32(self, address: int) -> int:
+        """The little-endian 32-bit number at `address`."""
+        return int.from_bytes(self.view(address, 4), "little")
+
+    def cstring(self, address: int, limit: int = 256) -> bytes:
+        """The bytes at `address` up to a NUL, `limit` bytes at most. What is absent ends the string too."""
+        page = 1 << self._page_shift
+        text = b""
+        while len(text) < limit:
+            count = min(limit - len(text), page - (address + len(text)) % page)
+            try:
+                part = self.read(address + len(text), count)
+            except NotPresentError:
+                if not text:
+                    raise
+                break
+            head, nul, _ = part.partition(b"\0")
+            text += head
+            if nul:
+                break
+        return text
+
+    def extents(self, address: int, size: int) -> Iterator[Extent]:
+        """What is mapped in [address, address+size), in order, joined where physically contiguous; holes are left out.
+
+        Reads whole page tables at a time, so a terabyte of struct pages costs thousands of steps, not millions.
+        """
+        pending: Extent | None = None
+        for found in self._extents(address, size):
+            if (
+                pending
+                and pending.virtual + pending.size == found.virtual
+                and pending.physical + pending.size == found.physical
+            ):
+                pending = Extent(pending.virtual, pending.physical, pending.size + found.size)
+                continue
+            if pending:
+                yield pending
+            pending = found
+        if pending:
+            yield pending
+
+    def _extents(self, address: int, size: int) -> Iterator[Extent]:
+        bits = self.paging.canonical_bits
+        mask = (1 << bits) - 1
+        end = address + size
+        while address < end:
+            # One half of the address space at a time: the sign bit decides what the upper bits are.
+            upper = address & ~mask
+            stop = min(end, upper + (1 << bits))
+            if self._canonical(address):
+                for virtual, physical, length in self._table_extents(self.paging.root, 0, address & mask, stop - upper):
+                    yield Extent(virtual + upper, physical, length)
+            address = stop
+
+    def _table_extents(self, table_address: int, level: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Runs of [start, end), relative to what this table maps at 0."""
+        paging = self.paging
+        shift = paging.shifts[level]
+        first, last = start >> shift, (end - 1) >> shift
+        try:
+            table = self._table(table_address)[first : last + 1]
+        except NotPresentError:
+            return
+        leaf, present, physical = self._decode(table, shift)
+        if leaf.all() and len(table) > 1:  # the common case of a full table: join runs without a Python step for each
+            breaks = np.flatnonzero(np.diff(physical) != np.uint64(1 << shift)) + 1
+            for run in np.split(np.arange(len(table)), breaks):
+                yield self._clip((first + int(run[0])) << shift, int(physical[run[0]]), len(run) << shift, start, end)
+            return
+        for index in np.flatnonzero(present):
+            base = (first + int(index)) << shift
+            target = int(physical[index])
+            if leaf[index]:
+                yield self._clip(base, target, 1 << shift, start, end)
+            else:
+                inner = self._table_extents(target, level + 1, max(start - base, 0), min(end - base, 1 << shift))
+                for virtual, where, length in inner:
+                    yield virtual + base, where, length
+
+    @staticmethod
+    def _clip(virtual: int, physical: int, size: int, start: int, end: int) -> tuple[int, int, int]:
+        skip = max(start - virtual, 0)
+        stop = min(virtual + size, end)
+        return virtual + skip, physical + skip, stop - virtual - skip
+
+    def _walk(self, address: int) -> tuple[int, int, int]:
+        """(virtual start, physical start, shift) of the page that maps `address`."""
+        paging = self.paging
+        if not self._canonical(address):
+            raise NotPresentError(address, virtual=True, why="not a canonical address")
+        table_address = paging.root
+        for shift in paging.shifts:
+            index = address >> shift & (1 << paging.index_bits) - 1
+            entry = int(self._table(table_address)[index])
+            leaf, present, physical = self._decode_entry(entry, shift)
+            if not present:
+                break
+            if leaf:
+                return address >> shift << shift, physical, shift
+            table_address = physical
+        raise NotPresentError(address, virtual=True, why="not mapped")
+
+    def _canonical(self, address: int) -> bool:
+        bits = self.paging.canonical_bits
+        return address >> (bits - 1) in (0, (1 << (65 - bits)) - 1)
+
+    def _table(self, address: int) -> NDArray[np.uint64]:
+        table = self._tables.get(address)
+        if table is None:
+            size = 8 << self.paging.index_bits
+            # A copy: a cached table must not keep a window of the file mapped.
+            table = np.frombuffer(self.memory.view(address, size), "<u8").copy()
+            if len(self._tables) >= CACHED_TABLES:
+                self._tables.clear()
+            self._tables[address] = table
+        return table
+
+    def _decode_entry(self, entry: int, shift: int) -> tuple[bool, bool, int]:
+        """(maps memory, present, physical address) of an entry at the level that resolves from bit `shift`."""
+        paging = self.paging
+        last = shift == self._page_shift
+        huge = shift in paging.leaf_shifts
+        present = bool(entry & paging.present or (huge and entry & paging.present_leaf))
+        leaf = present and (last or (huge and bool(entry & paging.leaf)))
+        if leaf and not entry & paging.valid:
+            entry = ~entry
+        return leaf, present, entry & paging.address_mask & ~((1 << shift) - 1 if leaf else 0)
+
+    def _decode(
+        self, table: NDArray[np.uint64], shift: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.uint64]]:
+        """`_decode_entry` for many entries."""
+        paging = self.paging
+        huge = shift in paging.leaf_shifts
+        present = (table & np.uint64(paging.present | (paging.present_leaf if huge else 0))) != 0
+        if shift == self._page_shift:
+            leaf = present
+        elif huge:
+            leaf = present & ((table & np.uint64(paging.leaf)) != 0)
+        else:
+            leaf = np.zeros(len(table), np.bool_)
+        entries: NDArray[np.uint64] = np.where(leaf & ((table & np.uint64(paging.valid)) == 0), ~table, table)
+        mask: NDArray[np.uint64] = np.where(
+            leaf, np.uint64(paging.address_mask & ~((1 << shift) - 1)), np.uint64(paging.address_mask)
+        )
+        return leaf, present, entries & mask
