@@ -21,7 +21,7 @@ def sha256() -> Hash:
     if sys.version_info >= (3, 12):
         import _sha2 as module
     else:
-        import _sha256 as module
+        import _sha256 as module  # type: ignore[import-not-found]
     found: Hash = module.sha256()
     return found
 

@@ -21,7 +21,7 @@ from kdump.capture.plan import PLAN_PATH, CapturePlan, load_plan
 from kdump.capture.stages import describe
 
 STATE = "/run/kdump/state.json"
-SAVED, FAILED, DEGRADED = 0, 1, 3  # exit statuses of the worker
+SAVED, FAILED, DEGRADED, BROKEN = 0, 1, 3, 70  # exit statuses of the worker; BROKEN is a fault of its own
 _ATTEMPTS = 2
 _GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside
 _TICK = 1.0
@@ -83,7 +83,7 @@ def supervise(plan: CapturePlan, console: Console) -> bool:
 
 def _work(plan: CapturePlan, console: Console, notify: int, attempt: int) -> None:
     """The worker's whole life; it never returns."""
-    status = FAILED
+    status = BROKEN
     try:
         with contextlib.suppress(OSError):
             set_oom_score(1000)

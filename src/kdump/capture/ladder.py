@@ -6,11 +6,11 @@ fails never takes the others with it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kdump import __version__
@@ -18,11 +18,12 @@ from kdump.capture import crash as names
 from kdump.capture.console import Console
 from kdump.capture.meminfo import Sampler
 from kdump.capture.plan import ALL, CapturePlan
-from kdump.capture.stages import DEGRADED, DONE, Record, Stages
+from kdump.capture.stages import DONE, Stages
 from kdump.capture.tee import Tee
 from kdump.errors import KdumpError
 from kdump.targets import target_for
-from kdump.targets.protocol import Ground, Session, Spec
+from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
+from kdump.units import size_text
 
 if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
@@ -79,15 +80,12 @@ class Ladder:
 
     def open_memory(self) -> None:
         """Open the dead kernel's memory and name the crash. A failure is recorded: the name is then today's."""
-        with self.stages.stage("memory", self.plan.deadlines.dmesg):
-            from kdump.memory import open_dump
+        from kdump.kernel import vmcoreinfo
+        from kdump.memory import open_dump
 
-            self._dump = open_dump(self._source)
-        if not self.crash:
-            from kdump.kernel import vmcoreinfo
-
-            time_of_panic = vmcoreinfo.parse(self._dump.vmcoreinfo).crash_time if self._dump else 0
-            self.crash = names.crash_name(self.plan.hostname, time_of_panic)
+        self._dump = self.stages.run("memory", self.plan.deadlines.dmesg, lambda: open_dump(self._source))
+        self._info = vmcoreinfo.parse(self._dump.vmcoreinfo if self._dump else b"")
+        self.crash = self.crash or names.crash_name(self.plan.hostname, self._info.crash_time)
 
     def _save_to(self, group: Sequence[Spec], *, first: bool) -> str:
         began = len(self.stages.records)
@@ -106,39 +104,52 @@ class Ladder:
 
     def _open(self, spec: Spec) -> list[Session]:
         """The target's session, or nothing if it cannot be had."""
-        opened: list[Session] = []
-        with self.stages.stage(f"target {spec.parts.scheme}", self.plan.deadlines.target):
-            opened.append(target_for(spec).open(self.crash, self.ground))
-            self.console.say(f"saving to {opened[0].where}")
-        return opened
+        session = self.stages.run(
+            f"target {spec.parts.scheme}",
+            self.plan.deadlines.target,
+            lambda: target_for(spec).open(self.crash, self.ground),
+        )
+        if session is None:
+            return []
+        self.console.say(f"saving to {session.where}")
+        return [session]
 
     def _rungs(self, sessions: list[Session]) -> bool:
+        deadlines = self.plan.deadlines
+        self._rung("dmesg", deadlines.dmesg, names.DMESG, sessions, self._write_dmesg)
+        return self._rung("vmcore", deadlines.stall, names.VMCORE, sessions, self._write_vmcore)
+
+    def _write_dmesg(self, stream: Stream) -> None:
         from kdump.capture import rungs
 
-        deadlines = self.plan.deadlines
-        with self._rung("dmesg", deadlines.dmesg, names.DMESG, sessions) as (record, stream):
-            for sentence in rungs.dmesg(self._need_dump(), stream):
-                self.console.say(f"dmesg: {sentence}")
-                record.outcome = DEGRADED
-        with self._rung("vmcore", deadlines.stall, names.VMCORE, sessions) as (record, stream):
-            self._summary = rungs.vmcore(self._need_dump(), stream, self.plan, self._progress, frugal=self.attempt > 1)
-        return record.outcome == DONE
+        for sentence in rungs.dmesg(self._need_dump(), stream):
+            self.stages.degrade(sentence)
 
-    @contextlib.contextmanager
-    def _rung(self, stage: str, seconds: float, name: str, sessions: Sequence[Session]) -> Iterator[tuple[Record, Tee]]:
+    def _write_vmcore(self, stream: Stream) -> None:
+        from kdump.capture import rungs
+
+        self._summary = rungs.vmcore(self._need_dump(), stream, self.plan, self._progress, frugal=self.attempt > 1)
+
+    def _rung(
+        self, stage: str, seconds: float, name: str, sessions: Sequence[Session], write: Callable[[Stream], None]
+    ) -> bool:
         """A stage that writes one file: sealed if the body ends well, else left marked as incomplete."""
-        with self.stages.stage(stage, seconds) as record:
-            stream = Tee(name, [s for s in sessions if id(s) not in self._lost], self._lose)
+
+        def body() -> bool:
+            stream = Tee(name, [session for session in sessions if id(session) not in self._lost], self._lose)
             try:
-                yield record, stream
+                write(stream)
                 stream.seal()
             except BaseException:
                 stream.abort()
-                self._files.append({**stream.describe(), "name": name + ".incomplete"})
+                self._files.append({**stream.describe(), "name": name + INCOMPLETE})
                 raise
             entry = stream.describe()
             self._files.append(entry)
-            self.console.say(f"{name} saved, {entry['size']} bytes")
+            self.console.say(f"{name} saved, {size_text(entry['size'])}")
+            return True
+
+        return self.stages.run(stage, seconds, body) or False
 
     def _progress(self, done: int, total: int) -> None:
         """Bytes of memory done and to do: said now and then; as long as they grow there is no stall."""
@@ -157,20 +168,16 @@ class Ladder:
     def _last_words(self, sessions: Sequence[Session], outcome: str) -> None:
         """Manifest and log, to each target by itself: one that is full may still take these few bytes."""
         for session in sessions:
-            with self.stages.stage("manifest", _LAST_WORDS):
-                _put(session, names.MANIFEST, names.manifest_text(self.manifest(session, outcome)))
-            with self.stages.stage("log", _LAST_WORDS):
-                _put(session, names.LOG, self.console.log())
-            with self.stages.stage("close", _LAST_WORDS):
-                session.close()
+            manifest = partial(self.manifest, session, outcome)
+            self.stages.run("manifest", _LAST_WORDS, partial(_put, session, names.MANIFEST, manifest))
+            self.stages.run("log", _LAST_WORDS, partial(_put, session, names.LOG, self.console.log))
+            self.stages.run("close", _LAST_WORDS, session.close)
 
-    def manifest(self, session: Session, outcome: str) -> dict[str, Any]:
+    def manifest(self, session: Session, outcome: str) -> bytes:
         """What was saved, from what, how long it took and how much memory."""
-        from kdump.kernel import vmcoreinfo
-
-        info = vmcoreinfo.parse(self._dump.vmcoreinfo if self._dump else b"")
+        info = self._info
         now = time.time()
-        return {
+        content = {
             "crash": self.crash,
             "status": names.INCOMPLETE if id(session) in self._lost else outcome,
             "host": self.plan.hostname,
@@ -183,7 +190,7 @@ class Ladder:
             "files": list(self._files),
             "dump": self._summary,
             "stages": [asdict(record) for record in self.stages.records],
-            "memory": self._sampler.result() if self._sampler else {},
+            "memory": self._sampler.result() if self._sampler else None,
             "capture": {
                 "kdump": __version__,
                 "kernel": os.uname().release,
@@ -192,13 +199,14 @@ class Ladder:
                 "uptime": round(self.console.now(), 3),
             },
         }
+        return names.manifest_text(content)
 
 
-def _put(session: Session, name: str, data: bytes) -> None:
+def _put(session: Session, name: str, text: Callable[[], bytes]) -> None:
     """A small file, all at once."""
     stream = session.create(name)
     try:
-        stream.write(data)
+        stream.write(text())
         stream.seal()
     except BaseException:
         stream.abort()

@@ -10,14 +10,16 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
+from typing import TypeVar
 
 from kdump.capture.console import Console
 from kdump.errors import KdumpError
 
-DONE, FAILED, SKIPPED, DEGRADED = "done", "failed", "skipped", "degraded"
+DONE, FAILED, DEGRADED = "done", "failed", "degraded"
+T = TypeVar("T")
 
 
 class DeadlineError(KdumpError):
@@ -44,34 +46,42 @@ class Stages:
         self._notify = notify
         self._inject = dict(inject or {})
         self._ends: list[float] = []
+        self._running: list[Record] = []
         self._renewed = 0.0
 
     def remaining(self) -> float:
         """Seconds that the stages now running may still take."""
         return max(0.0, min(self._ends, default=float("inf")) - time.monotonic())
 
-    @contextlib.contextmanager
-    def stage(self, name: str, seconds: float, *, optional: bool = True) -> Iterator[Record]:
-        """One stage. An exception becomes its record (`optional`), or leaves it as a KdumpError after being recorded.
+    def run(self, name: str, seconds: float, body: Callable[[], T]) -> T | None:
+        """Run one stage; its result, or None if it failed, which its record and the console say.
 
-        `MemoryError` counts as any other failure; KeyboardInterrupt and SystemExit pass.
+        Whatever happens in a stage (MemoryError included) must not take the others with it; only SystemExit and
+        KeyboardInterrupt pass.
         """
-        record = Record(name, self.console.now())
+        record = Record(name, round(self.console.now(), 3))
         self.records.append(record)
         self._ends.append(time.monotonic() + seconds)
-        self._arm(name)
+        self._running.append(record)
         try:
+            self._arm()
             self._fault(name)
-            yield record
-        except Exception as error:  # whatever happened must not take the other stages with it
+            return body()
+        except Exception as error:  # noqa: BLE001 -- that is the point of a stage
             record.outcome, record.error = FAILED, describe(error)
             self.console.say(f"{name} failed: {record.error}")
-            if not optional:
-                raise
+            return None
         finally:
             self._ends.pop()
-            self._arm("between stages")
-            record.seconds = self.console.now() - record.began
+            self._running.pop()
+            self._arm()
+            record.seconds = round(self.console.now() - record.began, 3)
+
+    def degrade(self, reason: str) -> None:
+        """What the innermost stage does succeeds, but not as asked."""
+        record = self._running[-1]
+        record.outcome, record.error = DEGRADED, f"{record.error}; {reason}".lstrip("; ")
+        self.console.say(f"{record.name}: {reason}")
 
     def renew(self, seconds: float) -> None:
         """The innermost stage made progress: it has `seconds` from now on."""
@@ -79,9 +89,10 @@ class Stages:
         if self._ends and now - self._renewed >= 1.0:
             self._renewed = now
             self._ends[-1] = now + seconds
-            self._arm(self.records[-1].name)
+            self._arm()
 
-    def _arm(self, name: str) -> None:
+    def _arm(self) -> None:
+        name = self._running[-1].name if self._running else "between stages"
         left = self.remaining()
         finite = left != float("inf")
         # A timer of zero would be off: a stage that has no time left gets the shortest one.

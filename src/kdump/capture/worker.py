@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from kdump.capture import crash as names
 from kdump.capture import system
@@ -26,8 +27,7 @@ def work(
     console.say(f"capture of {plan.hostname} on {os.uname().release}" + (f", attempt {attempt}" if attempt > 1 else ""))
     install_alarm()
     stages = Stages(console, notify, plan.inject if attempt == 1 else {})
-    with stages.stage("drivers", plan.deadlines.target):
-        load_modules(plan.modules, console)
+    stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
     run_hooks(plan.hooks.pre, "pre", plan, stages)
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
     crash = str(recall().get("crash", ""))
@@ -41,27 +41,26 @@ def work(
     return _EXIT[outcome]
 
 
-def load_modules(modules: Sequence[str], console: Console) -> None:
+def load_modules(modules: Sequence[str], stages: Stages) -> None:
     """Load each; one that the kernel refuses is said and passed over, because another may do."""
     for entry in modules:
         path, _, parameters = entry.partition(" ")
         try:
             system.load_module(path, parameters)
         except OSError as error:
-            console.say(f"{path}: {error.strerror}")
+            stages.degrade(f"{path}: {error.strerror}")
 
 
 def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:
     """Run executables one after the other, each bounded; a failure is recorded and that is all."""
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "KDUMP_EVENT": event,
+        "KDUMP_HOST": plan.hostname,
+        "KDUMP_CRASH": crash,
+    }
     for path in hooks:
-        with stages.stage(f"hook {path}", plan.hooks.seconds):
-            environment = {
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                "KDUMP_EVENT": event,
-                "KDUMP_HOST": plan.hostname,
-                "KDUMP_CRASH": crash,
-            }
-            run_bounded([path], environment)
+        stages.run(f"hook {path}", plan.hooks.seconds, partial(run_bounded, [path], environment))
 
 
 def run_bounded(command: Sequence[str], environment: dict[str, str]) -> None:
