@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import glob
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,28 +128,42 @@ def system_directories() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*read("/etc/ld.so.conf"), *_DEFAULT_DIRECTORIES]))
 
 
-def resolve(paths: Iterable[Path]) -> dict[str, Path]:
-    """Every shared library, and the program interpreter, that these ELF files need, transitively.
+def strip(data: bytes) -> bytes:
+    """The file without what no segment loads: sections' headers, symbols, debug information.
 
-    Maps the path under which the loader will look in the image (identical to the one here) to the file; the files
-    given are not in it. KdumpError names a library that is not found and who needs it.
+    Nothing is moved, so nothing that aligns or patches a library's segments can break; a hole between segments is
+    zeroed, what lies behind the last one is cut off.
+    """
+    header = list(HEADER.unpack_from(data))
+    offset, entry, count = header[5], header[9], header[10]
+    header[6] = header[11] = header[12] = header[13] = 0
+    covered = [(0, HEADER.size), (offset, offset + entry * count)]
+    for number in range(count):
+        kind, _, start, _, _, size, *_ = PROGRAM.unpack_from(data, offset + number * entry)
+        if kind == PT_LOAD:
+            covered.append((start, start + size))
+    result = bytearray(max(end for _, end in covered))
+    for start, end in covered:
+        result[start:end] = data[start:end]
+    HEADER.pack_into(result, 0, *header)
+    return bytes(result)
+
+
+def resolve(paths: Iterable[Path], provided: Container[str] = ()) -> dict[str, Path]:
+    """Every shared library that these ELF files need, transitively: the name it is asked for by, and its file here.
+
+    As in a running process, a name is looked for once, whoever needs it. Names in `provided` are taken care of
+    elsewhere. KdumpError names a library that is not found and who needs it.
     """
     found: dict[str, Path] = {}
-    by_name: dict[str, Path] = {}  # ld.so loads a SONAME once, whoever asks for it
     pending: list[tuple[Elf, tuple[str, ...]]] = [(parse(path), ()) for path in paths]
     while pending:
         elf, inherited = pending.pop(0)
-        own = () if elf.runpath else tuple(_expand(elf, elf.rpath))
-        if elf.interpreter and elf.interpreter not in found:
-            found[elf.interpreter] = Path(elf.interpreter)
+        rpath = (*(() if elf.runpath else _expand(elf, elf.rpath)), *inherited)
         for name in elf.needed:
-            if name in by_name:
-                continue
-            path = _search(elf, name, (*own, *inherited))
-            by_name[name] = path
-            if str(path) not in found:
-                found[str(path)] = path
-                pending.append((parse(path), (*own, *inherited)))
+            if name not in found and name not in provided:
+                found[name] = _search(elf, name, rpath)
+                pending.append((parse(found[name]), rpath))
     return found
 
 
@@ -160,13 +174,8 @@ def _expand(elf: Elf, directories: Iterable[str]) -> Iterator[str]:
 
 
 def _search(elf: Elf, name: str, rpath: Iterable[str]) -> Path:
-    if "/" in name:
-        candidates = [name]
-    else:
-        places = [*rpath, *_expand(elf, elf.runpath), *system_directories()]
-        candidates = [f"{place}/{name}" for place in places]
-    for candidate in candidates:
-        path = Path(candidate)
+    places = [*rpath, *_expand(elf, elf.runpath), *system_directories()]
+    for path in [Path(name)] if "/" in name else [Path(place, name) for place in places]:
         if path.is_file() and parse(path).machine == elf.machine:
             return path
     raise KdumpError(f"the library {name} was not found", why=f"{elf.path} needs it")

@@ -1,0 +1,197 @@
+"""Builds the capture image: one file that a kernel takes as its initramfs.
+
+It is two cpio archives in a row. The first, plain, holds the root file system as a squashfs, which is compressed
+already; the second, compressed, holds the first stage (see `kdump.image.stage0`) that mounts it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from kdump.errors import KdumpError
+from kdump.image import closure, cpio, elf, squashfs
+from kdump.image.closure import PythonModule
+from kdump.image.kernel import KernelTree
+from kdump.image.tree import Tree
+
+PYTHON = "/usr/bin/python3"
+MODULES = "usr/lib/modules"
+_STAGE0_MODULES = ("loop", "squashfs")
+_STAGE0 = "kdump.image.stage0"
+_LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+_MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
+_WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
+
+
+@dataclass(frozen=True)
+class ImageSummary:
+    """What was built. Sizes in bytes; `contents` maps a class of files to (number, bytes before compression)."""
+
+    path: Path
+    release: str
+    entry: str
+    size: int
+    root_size: int
+    first_stage_size: int
+    seconds: float
+    contents: Mapping[str, tuple[int, int]]
+    modules: tuple[str, ...]
+
+
+def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
+    """Where an image built with these modules has them, in the order in which they are to be loaded."""
+    return [f"/{MODULES}/{module.name}.ko" for module in tree.module_index.load_order(names)]
+
+
+def build(
+    tree: KernelTree,
+    *,
+    entry: str,
+    output: Path,
+    modules: Iterable[str] = (),
+    files: Mapping[str, bytes | Path] | None = None,
+) -> ImageSummary:
+    """Write the image for kernel `tree` whose first process runs the module `entry` (`python -m entry`).
+
+    `modules` are names of kernel modules; what they depend on comes along. `files` maps paths in the image to bytes
+    (mode 0600) or to files of this machine (their own mode); shared libraries that an executable needs come along.
+    The output is replaced atomically, mode 0600. Raises KdumpError: unknown modules, libraries not found, not written.
+    """
+    started = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        stage0 = pool.submit(closure.find, _STAGE0)
+        root = _Root()
+        root.python(closure.find(entry))
+        root.files(files or {})
+        root.kernel_modules(tree, modules)
+        image = squashfs.pack(root.tree)
+        first = _first_stage(tree, stage0.result(), entry)
+    outer = Tree()
+    outer.file("image.squashfs", image)
+    data = cpio.archive(outer) + _compress(cpio.archive(first))
+    _write(output, data)
+    return ImageSummary(
+        path=output,
+        release=tree.release,
+        entry=entry,
+        size=len(data),
+        root_size=len(image),
+        first_stage_size=len(data) - len(image),
+        seconds=time.monotonic() - started,
+        contents=root.contents,
+        modules=tuple(root.module_names),
+    )
+
+
+class _Root:
+    """A root file system in the making, and the count of what went into it."""
+
+    def __init__(self) -> None:
+        self.tree = Tree()
+        self.contents: dict[str, tuple[int, int]] = {}
+        self.module_names: list[str] = []
+        self._libraries: set[str] = set()
+        for name in _DIRECTORIES:
+            self.tree.directory(name, 0o1777 if name == "tmp" else 0o755)
+        # Loaders of all distributions look in one of these.
+        for name in ("lib", "lib64"):
+            self.tree.symlink(name, "usr/lib")
+        self.tree.symlink("bin", "usr/bin")
+        self.tree.symlink("usr/lib64", "lib")
+        for name in _MULTIARCH:
+            self.tree.symlink(f"usr/lib/{name}", ".")
+
+    def add(self, kind: str, path: str, content: bytes, mode: int = 0o644) -> None:
+        self.tree.file(path, content, mode)
+        count, size = self.contents.get(kind, (0, 0))
+        self.contents[kind] = (count + 1, size + len(content))
+
+    def python(self, modules: Sequence[PythonModule]) -> None:
+        """The interpreter and its modules, in the order in which they are read."""
+        interpreter = Path("/proc/self/exe").resolve()
+        self.executable(PYTHON.lstrip("/"), interpreter, "python")
+        self.tree.directory(f"{_LIBRARY}/lib-dynload")  # its absence makes the interpreter complain
+        for module in modules:
+            place = f"{_LIBRARY}/{module.place}"
+            if module.code:
+                self.add("python", place, module.code)
+            else:
+                self.executable(place, module.path, "extensions")
+
+    def executable(self, place: str, path: Path, kind: str) -> None:
+        """An ELF file with what it needs."""
+        needed = elf.parse(path)
+        if needed.interpreter:
+            self._library(needed.interpreter.lstrip("/"), Path(needed.interpreter))
+        self.add(kind, place, elf.strip(path.read_bytes()), 0o755)
+        for name, library in elf.resolve([path]).items():
+            self._library(f"usr/lib/{name}", library)
+
+    def _library(self, place: str, path: Path) -> None:
+        # /lib and /lib64 are links to /usr/lib.
+        name = place.rpartition("/")[2]
+        if place.startswith(("lib/", "lib64/", "usr/lib/", "usr/lib64/")):
+            place = f"usr/lib/{name}"
+        if place not in self._libraries:
+            self._libraries.add(place)
+            self.add("libraries", place, elf.strip(path.read_bytes()), 0o755)
+
+    def files(self, files: Mapping[str, bytes | Path]) -> None:
+        """What the caller wants in the image."""
+        for place, source in sorted(files.items()):
+            if isinstance(source, bytes):
+                self.add("files", place.lstrip("/"), source, 0o600)
+                continue
+            try:
+                content, mode = source.read_bytes(), stat.S_IMODE(source.stat().st_mode)
+            except OSError as error:
+                raise KdumpError(f"{source} cannot be put in the image", why=error.strerror or str(error)) from error
+            if elf.is_elf(content) and mode & 0o111:
+                self.executable(place.lstrip("/"), source, "files")
+            else:
+                self.add("files", place.lstrip("/"), content, mode)
+
+    def kernel_modules(self, tree: KernelTree, names: Iterable[str]) -> None:
+        """Kernel modules, uncompressed: the squashfs compresses better than they do one by one."""
+        for module in tree.module_index.load_order(names):
+            self.module_names.append(module.name)
+            self.add("modules", f"{MODULES}/{module.name}.ko", module.data)
+
+
+def _first_stage(tree: KernelTree, modules: Sequence[PythonModule], entry: str) -> Tree:
+    root = _Root()
+    root.python(modules)
+    root.kernel_modules(tree, _STAGE0_MODULES)
+    root.tree.directory("newroot")
+    root.tree.character_device("dev/console", 5, 1)
+    paths = [f"/{MODULES}/{name}.ko" for name in root.module_names]
+    command = [PYTHON, "-I", "-S", "-B", "-m", entry]
+    script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({paths!r}, {command!r})\n"
+    root.add("python", "init", script.encode(), 0o755)
+    return root.tree
+
+
+def _compress(data: bytes) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters.from_level(19, window_log=_WINDOW_LOG, write_checksum=0, threads=2)
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+
+
+def _write(output: Path, data: bytes) -> None:
+    staging = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+        staging.replace(output)
+    except OSError as error:
+        staging.unlink(missing_ok=True)
+        raise KdumpError(f"the image {output} cannot be written", why=error.strerror or str(error)) from error
