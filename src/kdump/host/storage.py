@@ -1,0 +1,171 @@
+"""From a block device of the healthy machine down to its hardware: what lies between, and which modules drive it.
+
+Read from sysfs (Documentation/ABI/stable/sysfs-block, testing/sysfs-block-dm, sysfs-bus-*): a partition's parent, the
+`slaves` of a stacked device, and for a disk every device on the way to its bus with its driver and `modalias`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kdump.errors import KdumpError
+
+SYSFS: Final = Path("/sys")
+
+# The start of a device-mapper UUID names its maker: lvm2, cryptsetup, multipath-tools (and its kpartx), dmraid.
+_DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "part": "partition", "DMRAID-": "dmraid"}
+# Module of an MD personality by its level (drivers/md: MODULE_ALIAS("md-raid1") and its kin).
+_MD_MODULES: Final = {
+    "linear": "md_linear", "raid0": "raid0", "raid1": "raid1", "raid10": "raid10",
+    "raid4": "raid456", "raid5": "raid456", "raid6": "raid456",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block device: kernel name, "major:minor", what it is, and the names of those it stands on.
+
+    `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid" or "dm". `detail`: RAID level or
+    device-mapper name; `uuid`: device-mapper UUID.
+    """
+
+    name: str
+    device: str
+    kind: str
+    detail: str = ""
+    uuid: str = ""
+    beneath: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """All layers under a device, each once and above what it stands on, and what drives them, from the bus upward.
+
+    `modules` are loadable modules in use (built-in drivers do not appear). `modaliases` name the same devices for a
+    kernel other than the running one.
+    """
+
+    layers: tuple[Layer, ...]
+    modules: tuple[str, ...]
+    modaliases: tuple[str, ...]
+
+    def of_kind(self, kind: str) -> tuple[Layer, ...]:
+        """The layers of one kind."""
+        return tuple(layer for layer in self.layers if layer.kind == kind)
+
+
+def device_of(path: str) -> str:
+    """The "major:minor" of the block device at `path` (a node or a link to one). Raises KdumpError."""
+    import stat
+
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise KdumpError(f"{path}: no such device", why=error.strerror or str(error)) from None
+    if not stat.S_ISBLK(status.st_mode):
+        raise KdumpError(f"{path} is not a block device")
+    return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+
+
+def walk(device: str, sysfs: Path = SYSFS) -> Storage:
+    """Everything under the block device "major:minor". Raises KdumpError if sysfs does not know it."""
+    layers: dict[str, Layer] = {}
+    modules: dict[str, None] = {}
+    modaliases: dict[str, None] = {}
+
+    def descend(directory: Path) -> None:
+        if directory.name in layers:
+            return
+        layer = read_layer(directory)
+        layers[layer.name] = layer
+        for below in _below(directory):
+            descend(below)
+        names, aliases = _drivers(directory, layer)
+        modules.update(dict.fromkeys(names))
+        modaliases.update(dict.fromkeys(aliases))
+
+    descend(block_directory(device, sysfs))
+    return Storage(tuple(layers.values()), tuple(modules), tuple(modaliases))
+
+
+def block_directory(device: str, sysfs: Path = SYSFS) -> Path:
+    """The directory of the block device "major:minor" below /sys/devices. Raises KdumpError."""
+    link = sysfs / "dev/block" / device
+    if not link.exists():
+        raise KdumpError(f"no block device {device}", why=f"{link} does not exist")
+    return link.resolve()
+
+
+def read_layer(directory: Path) -> Layer:
+    """What a block device's directory in sysfs says of it."""
+    name = directory.name.replace("!", "/")
+    device = _read(directory / "dev")
+    beneath = tuple(below.name.replace("!", "/") for below in _below(directory))
+    if (directory / "partition").exists():
+        return Layer(name, device, "partition", beneath=beneath)
+    if (directory / "dm").is_dir():
+        uuid = _read(directory / "dm/uuid")
+        kind = next((kind for start, kind in _DM_KINDS.items() if uuid.startswith(start)), "dm")
+        return Layer(name, device, kind, _read(directory / "dm/name"), uuid, beneath)
+    if (directory / "md").is_dir():
+        return Layer(name, device, "md", _read(directory / "md/level"), beneath=beneath)
+    return Layer(name, device, "loop" if (directory / "loop").is_dir() else "disk")
+
+
+def hardware(place: Path) -> tuple[list[str], list[str]]:
+    """Modules and modaliases of a device and of all it hangs on, from the bus to itself.
+
+    `place` is its directory below /sys/devices, resolved: a disk's, or a network interface's.
+    """
+    modules, modaliases = [], []
+    for directory in _ancestors(place):
+        module = directory / "driver/module"
+        if module.exists():
+            modules.append(module.resolve().name)
+        alias = _read(directory / "modalias")
+        if alias:
+            modaliases.append(alias)
+    return modules, modaliases
+
+
+def _below(directory: Path) -> list[Path]:
+    """The directories of the block devices that one stands on directly."""
+    if (directory / "partition").exists():
+        return [directory.parent]
+    return sorted(entry.resolve() for entry in (directory / "slaves").glob("*"))
+
+
+def _drivers(directory: Path, layer: Layer) -> tuple[list[str], list[str]]:
+    if layer.kind == "md":
+        return ["md_mod", *filter(None, [_MD_MODULES.get(layer.detail)])], []
+    if (directory / "dm").is_dir():
+        return ["dm_mod"], []
+    if layer.kind != "disk":
+        return [], []
+    modules, modaliases = hardware(directory)
+    # With native multipathing an NVMe disk hangs on a subsystem, whose links lead to the controllers.
+    if "nvme-subsystem" in directory.parts:
+        for link in sorted(directory.parent.glob("nvme*")):
+            if link.is_symlink():
+                more = hardware(link.resolve())
+                modules += more[0]
+                modaliases += more[1]
+    return modules, modaliases
+
+
+def _ancestors(place: Path) -> Iterator[Path]:
+    """The directories from below .../devices down to `place`."""
+    at = len(place.parts) - 1 - place.parts[::-1].index("devices") if "devices" in place.parts else 0
+    for count in range(at + 2, len(place.parts) + 1):
+        yield Path(*place.parts[:count])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
