@@ -29,6 +29,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
     Command("load", LOAD, "kdump.cli.load", "load the capture kernel and its image"),
     Command("unload", LOAD, "kdump.cli.unload", "take the capture kernel out of the reservation"),
+    Command("capture", CAPTURE, "kdump.cli.capture", "save the memory of the kernel that crashed"),
     Command("info", DUMP, "kdump.cli.info", "show what a dump holds"),
     Command("dmesg", DUMP, "kdump.cli.dmesg", "print the kernel log out of a dump"),
 )

@@ -96,14 +96,14 @@ def guid_text(raw: bytes) -> str:
     return f"{first:08x}-{second:04x}-{third:04x}-{raw[8:10].hex()}-{raw[10:16].hex()}"
 
 
-def wait_for(look: Callable[[], str | None], what: str, seconds: float) -> str:
+def wait_for(look: Callable[[], str | None], what: str, seconds: float, sysfs: str = "/sys", dev: str = "/dev") -> str:
     """Look for a device until it is there or `seconds` are over. Raises `KdumpError` that lists what is there."""
     end = time.monotonic() + seconds
     while True:
         if found := look():
             return found
         if time.monotonic() >= end:
-            there = ", ".join(f"{path} {content.fstype} {content.uuid}" for path, content in contents())
+            there = ", ".join(f"{path} {content.fstype} {content.uuid}" for path, content in contents(sysfs, dev))
             raise KdumpError(
                 f"{what} did not appear within {seconds:.0f} s",
                 why=f"block devices here: {there or 'none'}",

@@ -73,7 +73,8 @@ class FileTarget:
         if not uuid:
             return DirectorySession(self.spec.parts.path, crash)
         look = min(_WAIT, ground.remaining())
-        device = wait_for(lambda: find_uuid(uuid, ground.sysfs, ground.dev), f"the file system {uuid}", look)
+        around = ground.sysfs, ground.dev
+        device = wait_for(lambda: find_uuid(uuid, *around), f"the file system {uuid}", look, *around)
         mountpoint = f"{ground.run}/{uuid}"
         path = f"{mountpoint}/{self.spec.facts.get('path', '').strip('/')}"
         shown = self.spec.parts.path

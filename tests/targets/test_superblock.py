@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from kdump.targets.superblock import Content, identify, lvm_uuid, recognise
+
+UUID = "0b9d9f5c-3b8e-4a77-9a0c-d5a3b1c2e4f6"
+
+
+@pytest.mark.parametrize("version", ["ext2", "ext3", "ext4"])
+def test_ext_as_its_own_tool_makes_it(tmp_path: Path, version: str) -> None:
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run([f"mkfs.{version}", "-q", "-F", "-U", UUID, "-L", "dumps", image], check=True, capture_output=True)
+    assert identify(str(image)) == Content(version, UUID, "dumps")
+
+
+def place(**pieces: bytes) -> bytes:
+    head = bytearray(0x11000)
+    for where, what in pieces.items():
+        offset = int(where[1:], 16)
+        head[offset : offset + len(what)] = what
+    return bytes(head)
+
+
+RAW = uuid.UUID(UUID).bytes
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (place(x0=b"XFSB", x20=RAW, x6c=b"data"), Content("xfs", UUID, "data")),
+        (place(x10040=b"_BHRfS_M", x10020=RAW, x1012b=b"pool"), Content("btrfs", UUID, "pool")),
+        (place(x52=b"FAT32   ", x43=b"\x4d\x3c\x2b\x1aEFI        ", x1fe=b"\x55\xaa"), Content("vfat", "1A2B-3C4D", "EFI")),  # noqa: E501
+        (place(x0=b"LUKS\xba\xbe", xa8=UUID.encode()), Content("crypto_LUKS", UUID)),
+        (place(x0=b"\0"), None),
+        (b"XFSB", None),
+        (b"", None),
+    ],
+)  # fmt: skip
+def test_signatures(head: bytes, expected: Content | None) -> None:
+    assert recognise(head) == expected
+
+
+def test_lvm_label_points_at_the_physical_volume() -> None:
+    plain = "q0H6hWxYnT2v5ZdAkLmN3pR7sUb9cEfG"
+    label = b"LABELONE" + bytes(12) + (32).to_bytes(4, "little") + b"LVM2 001" + plain.encode()
+    assert recognise(place(x200=label)) == Content("LVM2_member", lvm_uuid(plain))
+    assert lvm_uuid(plain) == "q0H6hW-xYnT-2v5Z-dAkL-mN3p-R7sU-b9cEfG"

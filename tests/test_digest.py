@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import hashlib
+
+from kdump.digest import Pieces, sha256
+
+
+def test_sha256_is_sha256() -> None:
+    mine = sha256()
+    mine.update(b"abc")
+    assert mine.hexdigest() == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_file_written_in_order_has_one_digest() -> None:
+    pieces = Pieces()
+    pieces.add(0, b"ab")
+    pieces.add(2, memoryview(b"c"))
+    assert pieces.describe() == {"size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    assert Pieces().describe() == {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+
+
+def test_body_first_head_last_gives_two_pieces() -> None:
+    pieces = Pieces()
+    pieces.add(4, b"body")
+    pieces.add(0, b"he")
+    pieces.add(2, b"ad")
+    assert pieces.describe() == {
+        "size": 8,
+        "pieces": [
+            {"offset": 0, "size": 4, "sha256": hashlib.sha256(b"head").hexdigest()},
+            {"offset": 4, "size": 4, "sha256": hashlib.sha256(b"body").hexdigest()},
+        ],
+    }
