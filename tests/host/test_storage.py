@@ -1,0 +1,131 @@
+"""From a block device down to its bus, on trees laid out as sysfs lays them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdump.errors import KdumpError
+from kdump.host import storage
+
+PCI = "devices/pci0000:00/0000:00:05.0"
+
+
+class Sysfs:
+    """A small sysfs: devices, their drivers, and the links that the kernel makes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "dev/block").mkdir(parents=True)
+
+    def device(self, path: str, *, modalias: str = "", driver: str = "", module: str = "") -> Path:
+        place = self.root / path
+        place.mkdir(parents=True, exist_ok=True)
+        if modalias:
+            (place / "modalias").write_text(modalias + "\n")
+        if driver:
+            home = self.root / "bus/any/drivers" / driver
+            home.mkdir(parents=True, exist_ok=True)
+            (place / "driver").symlink_to(home)
+            if module and not (home / "module").exists():
+                (self.root / "module" / module).mkdir(parents=True)
+                (home / "module").symlink_to(self.root / "module" / module)
+        return place
+
+    def block(self, path: str, number: str, *slaves: Path, **files: str) -> Path:
+        place = self.device(path)
+        (place / "dev").write_text(number + "\n")
+        (place / "slaves").mkdir()
+        for name, text in files.items():
+            file = place / name.replace("__", "/")
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text + "\n")
+        for slave in slaves:
+            (place / "slaves" / slave.name).symlink_to(slave)
+        (self.root / "dev/block" / number).symlink_to(place)
+        return place
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path) -> Sysfs:
+    return Sysfs(tmp_path)
+
+
+def virtio_disk(sysfs: Sysfs) -> Path:
+    sysfs.device(PCI, modalias="pci:v00001AF4d00001042", driver="virtio-pci", module="virtio_pci")
+    sysfs.device(f"{PCI}/virtio1", modalias="virtio:d00000002v00001AF4", driver="virtio_blk", module="virtio_blk")
+    return sysfs.block(f"{PCI}/virtio1/block/vda", "254:0")
+
+
+def test_a_partition_of_a_virtio_disk(sysfs: Sysfs) -> None:
+    virtio_disk(sysfs)
+    sysfs.block(f"{PCI}/virtio1/block/vda/vda1", "254:1", partition="1")
+    found = storage.walk("254:1", sysfs.root)
+    assert [(layer.name, layer.kind, layer.beneath) for layer in found.layers] == [
+        ("vda1", "partition", ("vda",)),
+        ("vda", "disk", ()),
+    ]
+    assert found.modules == ("virtio_pci", "virtio_blk")
+    assert found.modaliases == ("pci:v00001AF4d00001042", "virtio:d00000002v00001AF4")
+
+
+def test_a_builtin_driver_is_no_module_but_its_device_keeps_its_modalias(sysfs: Sysfs) -> None:
+    sysfs.device(PCI, modalias="pci:nvme", driver="nvme")
+    sysfs.block(f"{PCI}/nvme/nvme0/nvme0n1", "259:0")
+    found = storage.walk("259:0", sysfs.root)
+    assert found.modules == ()
+    assert found.modaliases == ("pci:nvme",)
+
+
+def test_lvm_on_raid1_on_two_scsi_disks(sysfs: Sysfs) -> None:
+    ata = "devices/pci0000:00/0000:00:1f.2"
+    sysfs.device(ata, modalias="pci:ahci", driver="ahci", module="ahci")
+    halves = []
+    for number, host in enumerate("ab"):
+        unit = f"{ata}/ata{number}/host{number}/target{number}:0:0/{number}:0:0:0"
+        sysfs.device(unit, modalias="scsi:t-0x00", driver="sd", module="sd_mod")
+        sysfs.block(f"{unit}/block/sd{host}", f"8:{16 * number}")
+        halves.append(sysfs.block(f"{unit}/block/sd{host}/sd{host}1", f"8:{16 * number + 1}", partition="1"))
+    array = sysfs.block("devices/virtual/block/md0", "9:0", *halves, md__level="raid1")
+    sysfs.block("devices/virtual/block/dm-0", "253:0", array, dm__name="vg-crash", dm__uuid="LVM-abc")
+    found = storage.walk("253:0", sysfs.root)
+    assert [(layer.name, layer.kind, layer.detail) for layer in found.layers] == [
+        ("dm-0", "lvm", "vg-crash"),
+        ("md0", "md", "raid1"),
+        ("sda1", "partition", ""),
+        ("sda", "disk", ""),
+        ("sdb1", "partition", ""),
+        ("sdb", "disk", ""),
+    ]
+    assert found.modules == ("ahci", "sd_mod", "md_mod", "raid1", "dm_mod")
+    assert [layer.uuid for layer in found.of_kind("lvm")] == ["LVM-abc"]
+
+
+def test_encryption_and_multipath_are_recognised(sysfs: Sysfs) -> None:
+    disk = virtio_disk(sysfs)
+    path = sysfs.block("devices/virtual/block/dm-0", "253:0", disk, dm__name="m", dm__uuid="mpath-3600")
+    sysfs.block("devices/virtual/block/dm-1", "253:1", path, dm__name="c", dm__uuid="CRYPT-LUKS2-x")
+    assert [layer.kind for layer in storage.walk("253:1", sysfs.root).layers] == ["crypt", "multipath", "disk"]
+
+
+def test_nvme_with_native_multipathing(sysfs: Sysfs) -> None:
+    sysfs.device(PCI, modalias="pci:nvme", driver="nvme", module="nvme")
+    controller = sysfs.device(f"{PCI}/nvme/nvme0")
+    sysfs.block("devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "259:0")
+    (sysfs.root / "devices/virtual/nvme-subsystem/nvme-subsys0/nvme0").symlink_to(controller)
+    assert storage.walk("259:0", sysfs.root).modules == ("nvme",)
+
+
+def test_what_is_not_there_is_said(sysfs: Sysfs, tmp_path: Path) -> None:
+    with pytest.raises(KdumpError, match="no block device 8:99"):
+        storage.walk("8:99", sysfs.root)
+    with pytest.raises(KdumpError, match="no such device"):
+        storage.device_of(str(tmp_path / "nothing"))
+    with pytest.raises(KdumpError, match="not a block device"):
+        storage.device_of("/dev/null")
+
+
+def test_this_machines_own_devices_can_be_walked() -> None:
+    for entry in storage.SYSFS.glob("dev/block/*"):
+        assert storage.walk(entry.name).layers[0].device == entry.name
