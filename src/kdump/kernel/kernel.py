@@ -1,4 +1,4 @@
-"""`Kernel`: a dead or live kernel as it describes itself. Opening costs nothing; parts are read when first asked for."""
+"""`Kernel`: a dead or live kernel as it describes itself. Opening costs nothing: a part is read when first asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from kdump.memory.virtual import VirtualMemory
 if TYPE_CHECKING:
     from kdump.kernel.btf import Btf
     from kdump.kernel.kallsyms import Kallsyms
+    from kdump.kernel.modules import Module, Symbolizer
+    from kdump.kernel.objects import Objects
     from kdump.kernel.orc import OrcTable
     from kdump.kernel.printk import Log
 
@@ -81,6 +83,27 @@ class Kernel:
         from kdump.kernel.orc import OrcTable
 
         return OrcTable.from_kernel(self)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """Access to the kernel's objects by their types: `objects.variable("init_task").comm`."""
+        from kdump.kernel.objects import Objects
+
+        return Objects(self)
+
+    @cached_property
+    def modules(self) -> list[Module]:
+        """Loaded kernel modules."""
+        from kdump.kernel.modules import modules
+
+        return modules(self.objects)
+
+    @cached_property
+    def symbolizer(self) -> Symbolizer:
+        """Names for addresses in the image, modules and generated code."""
+        from kdump.kernel.modules import Symbolizer
+
+        return Symbolizer(self.objects)
 
     def log(self) -> Log:
         """The printk ring: records oldest first, and what was lost. See `kdump.kernel.printk`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kdump.errors import KdumpError, NotPresentError
+from kdump.errors import FormatError, KdumpError, NotPresentError
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -225,7 +225,7 @@ def _patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: l
     """Memory of the ring, with zeros for what the dump does not hold."""
     try:
         return virtual.view(address, size)
-    except NotPresentError:
+    except (NotPresentError, FormatError):
         if size > PATCH_LIMIT:
             raise
     data, absent, page = bytearray(size), 0, 1 << virtual.paging.shifts[-1]
@@ -234,10 +234,10 @@ def _patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: l
         count = min(page - at % page, address + size - at)
         try:
             data[at - address : at - address + count] = virtual.view(at, count)
-        except NotPresentError:
+        except (NotPresentError, FormatError):
             absent += count
         at += count
     if absent == size:
-        raise KdumpError(f"the printk ring's {what} at {address:#x} are not in the dump")
-    lost.append(f"{absent} of {size} bytes of the ring's {what} are not in the dump")
+        raise KdumpError(f"the dump lacks the printk ring's {what} at {address:#x}")
+    lost.append(f"the dump lacks {absent} of {size} bytes of the ring's {what}")
     return memoryview(data)

@@ -4,42 +4,74 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kdump.errors import FormatError
 from kdump.memory.protocol import Dump
 
+if TYPE_CHECKING:
+    from kdump.memory.source import Source
+
 __all__ = ["open_dump"]
+
+# What else people hand to a dump reader, by its first bytes.
+STRANGERS = (
+    (b"DISKDUMP", "a diskdump (before kdump-compressed) is not supported"),
+    (b"\x1f\x8b", "compressed with gzip as a whole: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd as a whole: unpack it first"),
+    (b"\xfd7zXZ", "compressed with xz as a whole: unpack it first"),
+    (b"age-encryption.org", "encrypted: decrypt it first"),
+    (b"PAGEDU64", "a Windows crash dump"),
+)
+MAGIC_SIZE = 32
 
 
 def open_dump(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Dump:
-    """Open a dump, recognised by its content: ELF vmcore, kdump-compressed, flattened; several paths are a split set.
+    """Open a dump, recognised by its content: ELF, kdump-compressed, either of them flattened, /proc/kcore.
 
-    Raises `FormatError` for what is none of these (or is one that is not supported, by name) and `KdumpError` if the
-    file cannot be opened. Nothing is scanned: this takes milliseconds whatever the size.
+    Several paths are a split set. Nothing is scanned (but a flattened file's records): this takes milliseconds whatever
+    the size. Raises `FormatError` for what is none of these (or is one that is not supported, by name), `KdumpError` if
+    a file cannot be opened.
     """
-    from kdump.memory import elf, kdump_compressed
+    from kdump.memory.kdump_compressed import open_split
     from kdump.memory.source import FileSource
 
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    sources = [FileSource(each) for each in paths]
+    sources: list[Source] = []
     try:
+        for each in paths:
+            sources.append(FileSource(each))
         if len(sources) > 1:
-            return kdump_compressed.open_split(sources)
-        source = sources[0]
-        magic = bytes(source.view(0, min(source.size, 16)))
-        if magic.startswith(elf.MAGIC):
-            return elf.open_elf(source)
-        if magic.startswith(kdump_compressed.MAGIC):
-            return kdump_compressed.open_kdump(source)
-        raise FormatError(
-            "not a dump in a known format",
-            path=source.path,
-            offset=0,
-            field="magic",
-            why=f"it starts with {magic[:8]!r}",
-            remedy="ELF vmcores and kdump-compressed dumps, also flattened or split, can be read",
-        )
+            sources = [_unflattened(source) for source in sources]
+            return open_split(sources)
+        return _recognise(sources[0])
     except BaseException:
         for source in sources:
             source.close()
         raise
+
+
+def _unflattened(source: Source) -> Source:
+    from kdump.memory import flattened
+
+    if source.view(0, min(source.size, MAGIC_SIZE))[:16] == flattened.MAGIC:
+        return flattened.FlattenedSource(source)
+    return source
+
+
+def _recognise(source: Source) -> Dump:
+    from kdump.memory import elf, kdump_compressed
+
+    inner = _unflattened(source)
+    magic = bytes(inner.view(0, min(inner.size, MAGIC_SIZE)))
+    if magic.startswith(elf.MAGIC):
+        return elf.open_elf(inner)
+    if magic.startswith(kdump_compressed.MAGIC):
+        return kdump_compressed.open_kdump(inner)
+    known = next((what for start, what in STRANGERS if magic.startswith(start)), f"it starts with {magic[:8]!r}")
+    raise FormatError(
+        "not a dump in a known format" if magic else "an empty file",
+        path=source.path,
+        why=known if magic else "",
+        remedy="ELF vmcores and kdump-compressed dumps, also flattened or split, can be read",
+    )

@@ -1,7 +1,7 @@
 """Pages out of a kdump-compressed dump, by the codec bit of their descriptor.
 
 A page must come out at exactly the block size; nothing larger is ever allocated, whatever the data claims. Codecs that
-few dumps use (lzo, snappy) come from optional packages; the capture path never needs them.
+few dumps use (lzo, snappy) come from optional packages (the extra `codecs`); the capture path never needs them.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Decompressor:
         return memoryview(page)
 
     def _codec(self, codec: int, path: str, offset: int) -> Codec:
-        if codec == ZLIB:
-            return _zlib(self._page_size)
-        if codec == ZSTD:
-            return _zstd(self._page_size)
-        raise FormatError(
-            f"compressed with {NAMES.get(codec, f'codec {codec:#x}')}",
-            path=path,
-            offset=offset,
-            field="page_desc.flags",
-        )
+        make = {ZLIB: _zlib, ZSTD: _zstd, LZO: _lzo, SNAPPY: _snappy}.get(codec)
+        if make is None:
+            raise FormatError(f"no such compression: {codec:#x}", path=path, offset=offset, field="page_desc.flags")
+        try:
+            return make(self._page_size)
+        except ImportError as error:
+            raise KdumpError(
+                f"{path}: compressed with {NAMES[codec]}, and the Python package {error.name} is not installed",
+                remedy="install it, or all optional codecs: pip install 'linux-kdump[codecs]'",
+            ) from None
 
 
 def _zlib(page_size: int) -> Codec:
@@ -79,5 +79,28 @@ def _zstd(page_size: int) -> Codec:
         if claimed not in (-1, page_size):  # the library would allocate whatever is claimed
             return bytes(0)
         return context.decompress(data, max_output_size=page_size)
+
+    return decode
+
+
+def _lzo(page_size: int) -> Codec:
+    from lzallright import LZOCompressor
+
+    context = LZOCompressor()
+
+    def decode(data: memoryview) -> bytes:
+        # Its output grows past the hint, but LZO expands 255 times at most and a descriptor names a page at most.
+        page: bytes = context.decompress(data, page_size)
+        return page
+
+    return decode
+
+
+def _snappy(page_size: int) -> Codec:
+    from cramjam import snappy
+
+    def decode(data: memoryview) -> bytes:
+        page = bytearray(page_size)
+        return bytes(page) if snappy.decompress_raw_into(data, page) == page_size else b""
 
     return decode

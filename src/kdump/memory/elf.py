@@ -111,12 +111,12 @@ def open_elf(source: Source) -> Dump:
         notes += read_notes(source, int(header["offset"]), min(end, source.size))
     return Dump(
         path=source.path,
-        format="elf",
+        format=f"{source.wrapping}elf",
         memory=ElfMemory(source, segments),
         vmcoreinfo=next((note.data for note in notes if note.name == "VMCOREINFO"), b""),
         notes=tuple(notes),
         header={"machine": machine, "loads": len(loads)},
-        incomplete=clipped,
+        incomplete=clipped or source.incomplete,
     )
 
 

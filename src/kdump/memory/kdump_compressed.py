@@ -13,7 +13,8 @@ import struct
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ SUB_FIELDS = (
     ("start_pfn_64", 6), ("end_pfn_64", 6), ("max_mapnr_64", 6),
 )  # fmt: skip
 DESCRIPTOR = np.dtype([("offset", "<i8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])  # page_desc_t
+DESCRIPTOR_FIELDS = struct.Struct("<qIIQ")  # the same
 
 STATUS_INCOMPLETE = 0x08
 STATUS_EXCLUDED_VMEMMAP = 0x10
@@ -44,6 +46,8 @@ BLOCK_SIZES = (4096, 8192, 16384, 32768, 65536)
 RANK_STEP = 512  # bytes of bitmap between two stored ranks
 RANGES_LIMIT = 1 << 16
 CACHED_PAGES = 512
+DESCRIPTORS_CHUNK = 1 << 14
+BATCH = 1 << 14  # pages looked up together
 INFO_LIMIT = 64 << 20  # bytes of VMCOREINFO or notes
 
 
@@ -114,12 +118,6 @@ class Part:
             count += (int(self.dumped(pfn >> 3, (pfn >> 3) + 1)[0]) & (1 << (pfn & 7)) - 1).bit_count()
         return count
 
-    def has(self, pfn: int) -> bool:
-        """Whether this part holds a descriptor for `pfn`."""
-        if not self.first <= pfn < self.end:
-            return False
-        return bool(self.dumped(pfn >> 3, (pfn >> 3) + 1)[0] >> (pfn & 7) & 1)
-
     def existed(self, pfn: int) -> bool:
         """Whether `pfn` was memory."""
         return pfn < self.max_pfn and bool(self.present(pfn >> 3, (pfn >> 3) + 1)[0] >> (pfn & 7) & 1)
@@ -129,22 +127,53 @@ class Part:
         offset = self.descriptors_offset + first * DESCRIPTOR.itemsize
         return np.frombuffer(self.source.view(offset, count * DESCRIPTOR.itemsize), DESCRIPTOR)
 
-    def page(self, pfn: int) -> tuple[int, int, int]:
-        """(offset, size, flags) of a page that `has` says is there."""
+    def pages(self, pfn: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """(offset, size, flags) of each of `count` consecutive pages, all of which the second bitmap has.
+
+        Raises `NotPresentError` for one that an incomplete file lacks, `FormatError` for an impossible descriptor.
+        """
         index = self.rank(pfn) - (self.rank(self.first) if self.split else 0)
         offset = self.descriptors_offset + index * DESCRIPTOR.itemsize
-        start, size, flags, _ = struct.unpack("<qIIQ", self.source.view(offset, DESCRIPTOR.itemsize))
-        if start <= 0 or size > self.header.block_size or start + size > self.source.size or not size:
-            if not start and self.header.status & STATUS_INCOMPLETE:
-                raise NotPresentError(pfn * self.header.block_size, why="the dump is incomplete")
+        if offset + count * DESCRIPTOR.itemsize > self.source.size:
+            raise NotPresentError(pfn * self.header.block_size, why=f"{self.source.path} is incomplete and lacks it")
+        for start, size, flags, _ in DESCRIPTOR_FIELDS.iter_unpack(
+            self.source.view(offset, count * DESCRIPTOR.itemsize)
+        ):
+            self._check(pfn, offset, start, size)
+            yield start, size, flags
+            pfn += 1
+            offset += DESCRIPTOR.itemsize
+
+    def _check(self, pfn: int, offset: int, start: int, size: int) -> None:
+        if (not start and self.incomplete) or (start > 0 and start + size > self.source.size):
+            raise NotPresentError(pfn * self.header.block_size, why=f"{self.source.path} is incomplete and lacks it")
+        if start <= 0 or not 0 < size <= self.header.block_size:
             raise FormatError(
                 f"the descriptor of page {pfn:#x} names {size:#x} bytes at {start:#x}",
                 path=self.source.path,
                 offset=offset,
                 field="page_desc",
-                why=f"the file has {self.source.size:#x} bytes, a page {self.header.block_size:#x}",
+                why="that is impossible",
             )
-        return start, size, flags
+
+    @cached_property
+    def incomplete(self) -> bool:
+        """Whether the header says so, or descriptors or the last page's data lie past the end of the file.
+
+        Page data are in the order of pfns, but pages of zeros share one place: the last chunk of descriptors with more
+        than one offset decides.
+        """
+        if self.header.status & STATUS_INCOMPLETE or self.source.incomplete:
+            return True
+        total = self.rank(self.end) - (self.rank(self.first) if self.split else 0)
+        if self.descriptors_offset + total * DESCRIPTOR.itemsize > self.source.size:
+            return True
+        for end in range(total, 0, -DESCRIPTORS_CHUNK):
+            start = max(end - DESCRIPTORS_CHUNK, 0)
+            table = self.descriptors(start, end - start)
+            if not start or (table["offset"] != table["offset"][0]).any():
+                return bool((table["offset"] + table["size"] > self.source.size).any())
+        return False
 
     def _count(self) -> NDArray[np.int64]:
         """The rank of every RANK_STEP-th byte, in chunks so that memory stays small."""
@@ -185,7 +214,7 @@ class KdumpMemory:
         if start + size <= self.page_size:
             return self._page(pfn)[start : start + size]
         last = (address + size - 1) // self.page_size
-        data = b"".join(self._page(each) for each in range(pfn, last + 1))
+        data = b"".join(self._pages_from(pfn, last + 1 - pfn))
         return memoryview(data)[start : start + size]
 
     def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
@@ -209,21 +238,34 @@ class KdumpMemory:
             if page is not None:
                 self._pages.move_to_end(pfn)
                 return page
-        part = self.parts[max(bisect_right(self._firsts, pfn) - 1, 0)]
-        if not part.has(pfn):
-            why = "excluded by the filter" if self.parts[0].existed(pfn) else "not memory of the machine"
-            raise NotPresentError(pfn * self.page_size, self.page_size, why=why)
-        offset, size, flags = part.page(pfn)
-        data = part.source.view(offset, size)
-        if flags & COMPRESSION:
-            data = self._decompress(data, flags & COMPRESSION, part.source.path, offset)
-        elif size != self.page_size:
-            raise FormatError(f"a raw page of {size:#x} bytes", path=part.source.path, offset=offset, field="page_desc")
+        data = next(self._pages_from(pfn, 1))
         with self._lock:
             self._pages[pfn] = data
             if len(self._pages) > CACHED_PAGES:
                 self._pages.popitem(last=False)
         return data
+
+    def _pages_from(self, pfn: int, count: int) -> Iterator[memoryview]:
+        """Consecutive pages, past the cache."""
+        end = pfn + count
+        while pfn < end:
+            part = self.parts[max(bisect_right(self._firsts, pfn) - 1, 0)]
+            stop = min(end, pfn + BATCH, part.end)
+            absent = np.flatnonzero(~self.present(pfn, max(stop - pfn, 1)))
+            if len(absent):
+                missing = pfn + int(absent[0])
+                why = "excluded by the filter" if self.parts[0].existed(missing) else "not memory of the machine"
+                raise NotPresentError(missing * self.page_size, self.page_size, why=why)
+            for offset, size, flags in part.pages(pfn, stop - pfn):
+                data = part.source.view(offset, size)
+                if flags & COMPRESSION:
+                    data = self._decompress(data, flags & COMPRESSION, part.source.path, offset)
+                elif size != self.page_size:
+                    raise FormatError(
+                        f"a raw page of {size:#x} bytes", path=part.source.path, offset=offset, field="page_desc"
+                    )
+                yield data
+            pfn = stop
 
 
 def open_kdump(source: Source) -> Dump:
@@ -259,7 +301,7 @@ def _dump(parts: list[Part]) -> Dump:
     whole = not gaps and first.first == 0 and parts[-1].end >= parts[-1].max_pfn
     return Dump(
         path=first.source.path,
-        format="kdump",
+        format=f"{first.source.wrapping}kdump",
         memory=KdumpMemory(parts),
         vmcoreinfo=vmcoreinfo,
         notes=notes,
@@ -275,7 +317,7 @@ def _dump(parts: list[Part]) -> Dump:
             "parts": len(parts),
             **{name: sub[name] for name in ("phys_base", "dump_level", "split", "offset_eraseinfo", "size_eraseinfo")},
         },
-        incomplete=any(part.header.status & STATUS_INCOMPLETE for part in parts) or not whole,
+        incomplete=not whole or any(part.incomplete for part in parts),
         parts=tuple(part.source.path for part in parts) if len(parts) > 1 else (),
     )
 

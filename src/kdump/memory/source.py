@@ -22,10 +22,15 @@ WINDOWS = 8
 
 
 class Source(Protocol):
-    """The bytes of a dump's container, whatever wraps them."""
+    """The bytes of a dump's container, whatever wraps them: `wrapping` is "" or a prefix such as "flattened+".
+
+    `incomplete` is set if the wrapping says that bytes are missing.
+    """
 
     path: str
     size: int
+    incomplete: bool
+    wrapping: str
 
     def view(self, offset: int, size: int) -> memoryview:
         """Read-only bytes [offset, offset+size); raises `FormatError` past the end."""
@@ -36,6 +41,9 @@ class Source(Protocol):
 
 class FileSource:
     """A regular file, block device, /proc/vmcore or /proc/kcore. Thread-safe."""
+
+    incomplete = False
+    wrapping = ""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
