@@ -1,0 +1,70 @@
+"""Purgatory: the code between the dead kernel and the capture kernel, and the block of parameters it reads.
+
+purgatory.S is the source and says what it does; code.py carries its bytes. The layout below is that of `parameters`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kdump.kexec.purgatory.code import CODE
+from kdump.kexec.syscalls import SEGMENTS_MAX
+
+MAGIC = b"KDUMPPG1"
+MAGIC_AT = 8
+# kernel_entry, boot_params, backup_from, backup_to, backup_size, serial_port, use_vga, reset_after, region_count
+HEAD = struct.Struct("<QQQQQIIQQ")
+HEAD_AT = 16
+REGION = struct.Struct("<QQ32s")  # address, size, SHA-256
+REGIONS_AT = HEAD_AT + HEAD.size
+CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the digest check, callable as a C function
+BLOCK = 64  # a region is a whole number of SHA-256 blocks
+
+SERIAL_PORTS = {"ttyS0": 0x3F8, "ttyS1": 0x2F8, "ttyS2": 0x3E8, "ttyS3": 0x2E8}  # arch/x86/include/asm/serial.h
+
+
+class Region(NamedTuple):
+    """A checked piece of memory: physical address, size (a multiple of BLOCK) and SHA-256 digest (32 bytes)."""
+
+    address: int
+    size: int
+    digest: bytes
+
+
+class Parameters(NamedTuple):
+    """What purgatory is told. Addresses are physical, sizes in bytes; `reset_after` in seconds, 0 stops for good."""
+
+    kernel_entry: int
+    boot_params: int
+    backup_from: int = 0
+    backup_to: int = 0
+    backup_size: int = 0
+    serial_port: int = 0
+    use_vga: bool = True
+    reset_after: int = 10
+    regions: Sequence[Region] = ()
+
+
+def make(parameters: Parameters) -> bytes:
+    """The bytes to load, at any page-aligned address; its first byte is the entry point."""
+    p = parameters
+    code = bytearray(CODE)
+    HEAD.pack_into(
+        code, HEAD_AT, p.kernel_entry, p.boot_params, p.backup_from, p.backup_to, p.backup_size, p.serial_port,
+        p.use_vga, p.reset_after * 1_000_000, len(p.regions),
+    )  # fmt: skip
+    for index, region in enumerate(p.regions):
+        REGION.pack_into(code, REGIONS_AT + index * REGION.size, *region)
+    return bytes(code)
+
+
+def serial_port(cmdline: str) -> int:
+    """I/O port of the last serial console that a command line names, 0 if it names none."""
+    port = 0
+    for option in cmdline.split():
+        name, _, value = option.partition("=")
+        if name == "console":
+            port = SERIAL_PORTS.get(value.partition(",")[0], port)
+    return port
