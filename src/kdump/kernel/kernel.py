@@ -1,4 +1,4 @@
-"""`Kernel`: a dead or live kernel as it describes itself. Opening costs nothing: a part is read when first asked for."""
+"""`Kernel`: a dead or live kernel as it describes itself. Opening costs nothing: parts are read when asked for."""
 
 from __future__ import annotations
 

@@ -1,0 +1,195 @@
+"""Loaded kernel modules: where they lie, their symbols, types and unwind tables.
+
+Source: include/linux/module.h: struct module (`core_layout` and `init_layout` before 6.4, `mem[]` since), struct
+mod_kallsyms; arch/x86/include/asm/module.h: struct mod_arch_specific; kernel/bpf/btf.c: struct btf_module.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kdump.errors import KdumpError
+from kdump.kernel.btf import Btf
+from kdump.kernel.kallsyms import Symbol
+
+if TYPE_CHECKING:
+    from kdump.kernel.objects import Objects, Struct
+
+_ELF_SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
+)
+_MAX_SYMBOLS = 1 << 20
+_MAX_MODULES = 1 << 14
+_MAX_BTF = 1 << 26
+
+
+class OrcPlace(NamedTuple):
+    """Where a module's unwind tables are, and how many entries they have."""
+
+    addresses: int
+    entries: int
+    length: int
+
+
+class Module:
+    """One module. `text` and `ranges` are [start, end) of its code and of all its memory."""
+
+    def __init__(self, objects: Objects, module: Struct) -> None:
+        self.objects = objects
+        self.struct = module
+        self.name = objects.string(module.name)
+
+    def __repr__(self) -> str:
+        return f"Module({self.name!r})"
+
+    @cached_property
+    def ranges(self) -> list[tuple[int, int]]:
+        """All memory of the module; what was only needed to load it is left out."""
+        if self.objects.has(self.struct, "mem"):
+            keep = {value for name, value in self.objects.types.enum("mod_mem_type").items() if "INIT" not in name}
+            parts = [(int(part.base), part.size) for index, part in enumerate(self.struct.mem) if index in keep]
+        else:
+            parts = [(int(self.struct.core_layout.base), self.struct.core_layout.size)]
+        return [(base, base + size) for base, size in parts if base and size]
+
+    @cached_property
+    def text(self) -> list[tuple[int, int]]:
+        """Its code."""
+        if self.objects.has(self.struct, "mem"):
+            part = self.struct.mem[self.objects.types.enumerator("MOD_TEXT")]
+            return [(int(part.base), int(part.base) + part.size)]
+        layout = self.struct.core_layout
+        return [(int(layout.base), int(layout.base) + layout.text_size)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, as lsmod counts them."""
+        return sum(end - start for start, end in self.ranges)
+
+    def covers(self, address: int) -> bool:
+        """Whether the address lies in the module."""
+        return any(start <= address < end for start, end in self.ranges)
+
+    @cached_property
+    def _symbols(self) -> tuple[npt.NDArray[np.void], bytes]:
+        table = self.struct.kallsyms
+        count = int(table.num_symtab)
+        if not 0 < count <= _MAX_SYMBOLS:
+            return np.empty(0, _ELF_SYMBOL), b""
+        read = self.objects.kernel.virtual.read
+        symbols = np.frombuffer(read(int(table.symtab), count * _ELF_SYMBOL.itemsize), _ELF_SYMBOL)
+        names = self._strings(int(table.strtab), int(symbols["name"].max()))
+        symbols = symbols[(symbols["section"] != 0) & (symbols["name"] != 0)]
+        return symbols[np.argsort(symbols["value"], kind="stable")], names
+
+    def _strings(self, address: int, last: int) -> bytes:
+        virtual = self.objects.kernel.virtual
+        if last > _MAX_BTF:
+            raise KdumpError(f"module {self.name}: its symbol names are damaged")
+        return virtual.read(address, last) + virtual.cstring(address + last, 4096) + b"\0"
+
+    def at(self, address: int) -> Symbol | None:
+        """The symbol that covers an address of this module."""
+        symbols, names = self._symbols
+        place = int(np.searchsorted(symbols["value"], np.uint64(address), side="right")) - 1
+        while place >= 0:
+            found = self._symbol(symbols, names, place)
+            # Assembler-local names and section marks name no function.
+            if found.name and not found.name.startswith((".L", "L0\x01", "__pfx_")):
+                return found
+            place -= 1
+        return None
+
+    def symbols(self) -> list[Symbol]:
+        """All of its symbols, by address."""
+        symbols, names = self._symbols
+        return [self._symbol(symbols, names, place) for place in range(len(symbols))]
+
+    def _symbol(self, symbols: npt.NDArray[np.void], names: bytes, place: int) -> Symbol:
+        row = symbols[place]
+        start = int(row["name"])
+        text = names[start : names.find(b"\0", start)].decode("utf-8", "replace")
+        kind = "t" if int(row["info"]) & 15 == 2 else "d"
+        return Symbol(text, int(row["value"]), kind, int(row["size"]), self.name)
+
+    def orc(self) -> OrcPlace | None:
+        """Where its unwind tables are, None if the kernel has none for modules."""
+        if not self.objects.has(self.struct, "arch.num_orcs"):
+            return None
+        arch = self.struct.arch
+        return OrcPlace(int(arch.orc_unwind_ip), int(arch.orc_unwind), int(arch.num_orcs))
+
+    @cached_property
+    def types(self) -> Btf | None:
+        """Its own types on top of the kernel's, None if it has none."""
+        objects = self.objects
+        if objects.symbols.get("btf_modules") is None or not objects.types.has_struct("btf_module"):
+            return None
+        for entry in objects.list(objects.variable("btf_modules"), "btf_module", "list", _MAX_MODULES):
+            if entry.module == objects.address(self.struct):
+                size = int(entry.btf.data_size)
+                if not 0 < size <= _MAX_BTF:
+                    raise KdumpError(f"module {self.name}: {size} bytes cannot be its types")
+                return Btf(objects.kernel.virtual.read(int(entry.btf.data), size), objects.types)
+        return None
+
+
+def modules(objects: Objects) -> list[Module]:
+    """All loaded modules, newest first as in /proc/modules. One whose struct cannot be read is noted and left out."""
+    found = []
+    for module in objects.list(objects.variable("modules"), "module", "list", _MAX_MODULES):
+        try:
+            # Those still being set up (MODULE_STATE_UNFORMED) hold nothing to read yet.
+            if int(module.state) != objects.types.enumerator("MODULE_STATE_UNFORMED"):
+                found.append(Module(objects, module))
+        except KdumpError as error:
+            objects.problem(f"a module cannot be read: {error}")
+    return found
+
+
+class Symbolizer:
+    """Names for addresses anywhere in the kernel: image, modules, BPF programs and trampolines."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        symbols = objects.symbols
+        self._start = symbols.get("_stext") or symbols.address("_text")
+        self._end = symbols.get("_end") or symbols.address("_etext")
+        self._cache: dict[int, Symbol | None] = {}
+
+    @cached_property
+    def _generated(self) -> list[tuple[int, int, str]]:
+        """Code made at run time: [start, end) and name of each BPF program, dispatcher and trampoline."""
+        objects = self._objects
+        if objects.symbols.get("bpf_kallsyms") is None or not objects.types.has_struct("bpf_ksym"):
+            return []
+        head = objects.symbols.address("bpf_kallsyms")
+        return [
+            (int(found.start), int(found.end), objects.string(found.name))
+            for found in objects.attempt(objects.list(head, "bpf_ksym", "lnode"))
+        ]
+
+    def at(self, address: int) -> Symbol | None:
+        """The symbol that covers an address, None if nothing does."""
+        if address not in self._cache:
+            self._cache[address] = self._find(address)
+        return self._cache[address]
+
+    def _find(self, address: int) -> Symbol | None:
+        if self._start <= address < self._end:
+            return self._objects.symbols.at(address)
+        for module in self._objects.kernel.modules:
+            if module.covers(address):
+                try:
+                    return module.at(address)
+                except KdumpError as error:
+                    self._objects.problem(f"symbols of module {module.name}: {error}")
+                    return Symbol("", module.ranges[0][0], "t", 0, module.name)
+        for start, end, name in self._generated:
+            if start <= address < end:
+                return Symbol(name, start, "t", end - start, "bpf")
+        return None

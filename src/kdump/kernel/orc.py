@@ -1,0 +1,334 @@
+"""Stack unwinding on x86-64 with the kernel's own unwind tables (ORC), read from its memory.
+
+Source: Documentation/arch/x86/orc-unwinder.rst, arch/x86/include/asm/orc_types.h and arch/x86/kernel/unwind_orc.c.
+An entry says, for every instruction from an address on, where the caller's stack pointer, frame pointer and return
+address are. Its bits were moved twice (6.3 added `signal`, 6.4 replaced `end` by a type): BTF's struct orc_entry tells
+which layout a kernel has.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kdump.errors import FormatError, KdumpError, NotPresentError
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
+
+# Order of struct pt_regs (arch/x86/include/asm/ptrace.h), which is also that of NT_PRSTATUS' registers.
+REGISTERS = (
+    "r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "orig_ax",
+    "ip", "cs", "flags", "sp", "ss",
+)  # fmt: skip
+_PT_REGS = struct.Struct("<21Q")
+_IRET = struct.Struct("<5Q")  # ip, cs, flags, sp, ss: the tail of pt_regs, all that the processor itself pushes
+_LIMIT = 256  # frames of one stack
+_MAX_ENTRIES = 1 << 24
+_SCAN = 256  # words searched for a return address where there are no unwind entries
+
+# Where the caller's stack pointer comes from (ORC_REG_*), and what is there (ORC_TYPE_*).
+_UNDEFINED, _PREV_SP, _DX, _DI, _BP, _SP, _R10, _R13, _BP_INDIRECT, _SP_INDIRECT = range(10)
+_NAMED = {_DX: "dx", _DI: "di", _R10: "r10", _R13: "r13"}
+_END, _CALL, _REGS, _REGS_PARTIAL = 1, 2, 3, 4
+
+
+class Registers:
+    """Processor registers by the kernel's names; `values` follow `REGISTERS`."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: tuple[int, ...]) -> None:
+        self.values = values
+
+    def __getitem__(self, name: str) -> int:
+        return self.values[REGISTERS.index(name)]
+
+    @property
+    def user(self) -> bool:
+        """Whether the processor was in user mode."""
+        return self["cs"] & 3 == 3
+
+    def as_dict(self) -> dict[str, int]:
+        """Name to value."""
+        return dict(zip(REGISTERS, self.values, strict=True))
+
+
+class Frame(NamedTuple):
+    """One frame. `pc` is exact if `registers` are there (an interrupted context), else a return address."""
+
+    pc: int
+    sp: int
+    registers: Registers | None = None
+
+    @property
+    def lookup(self) -> int:
+        """The address to look up: a return address may already belong to the next function."""
+        return self.pc if self.registers else self.pc - 1
+
+
+class Unwound(NamedTuple):
+    """A stack from the innermost frame; `reliable` unless the unwinder guessed or stopped early, as `note` says."""
+
+    frames: list[Frame]
+    reliable: bool = True
+    note: str = ""
+    user: Registers | None = None
+
+
+class _Entry(NamedTuple):
+    sp_offset: int
+    bp_offset: int
+    sp_reg: int
+    bp_reg: int
+    type: int
+    signal: bool
+
+
+class _Part(NamedTuple):
+    """Unwind entries of vmlinux or one module: sorted start addresses, and as many 6-byte entries."""
+
+    start: int
+    end: int
+    addresses: npt.NDArray[np.uint64]
+    entries: memoryview
+
+
+class OrcTable:
+    """Unwind entries of the kernel image and its modules; a module's are read when first needed."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Raises `KdumpError` if the kernel has no such tables or no types to read them by."""
+        self._kernel = kernel
+        symbols = kernel.symbols
+        names = ("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
+        start, stop, entries = (symbols.get(name) for name in names)
+        if start is None or stop is None or entries is None:
+            raise KdumpError(
+                "the kernel has no ORC unwind tables",
+                why="it was built without CONFIG_UNWINDER_ORC or for another processor",
+            )
+        layout = kernel.types.struct("orc_entry")
+        self._size = layout.size
+        bits = {name: (member.offset * 8 + member.shift, member.bits) for name, member in layout.members.items()}
+        self._fields = {name: (place - 32, (1 << width) - 1) for name, (place, width) in bits.items() if place >= 32}
+        self._old_types = "end" in bits
+        count = (stop - start) // 4
+        text, end = symbols.get("_stext") or symbols.address("_text"), symbols.get("_etext") or stop
+        self._parts = [self._part(text, max(end, symbols.get("_einittext") or 0), start, entries, count)]
+        self._modules: list[_Part] | None = None
+
+    @classmethod
+    def from_kernel(cls, kernel: Kernel) -> OrcTable:
+        """The tables of `kernel`."""
+        return cls(kernel)
+
+    def find(self, pc: int) -> _Entry | None:
+        """The entry for an instruction, None for code that has none."""
+        for part in self._parts:
+            if part.start <= pc < part.end:
+                return self._entry(part, pc)
+        if self._modules is None:
+            self._modules = self._module_parts()
+        for part in self._modules:
+            if part.start <= pc < part.end:
+                return self._entry(part, pc)
+        return None
+
+    def _part(self, start: int, end: int, ips: int, entries: int, count: int) -> _Part:
+        if not 0 < count <= _MAX_ENTRIES:
+            raise FormatError(f"{count} entries", field="ORC")
+        view = self._kernel.virtual.view
+        relative = np.frombuffer(view(ips, 4 * count), "<i4").astype(np.int64)
+        relative += np.arange(count, dtype=np.int64) * 4
+        return _Part(start, end, relative.astype(np.uint64) + np.uint64(ips), view(entries, self._size * count))
+
+    def _module_parts(self) -> list[_Part]:
+        parts = []
+        for module in self._kernel.modules:
+            unwind = module.orc()
+            if unwind is None or not unwind.length:
+                continue
+            try:
+                for start, end in module.text:
+                    parts.append(self._part(start, end, unwind.addresses, unwind.entries, unwind.length))
+            except KdumpError:
+                continue  # its pages are not in the dump: callers of its frames are guessed, and marked so
+        return parts
+
+    def _entry(self, part: _Part, pc: int) -> _Entry | None:
+        index = int(np.searchsorted(part.addresses, np.uint64(pc), side="right")) - 1
+        if index < 0:
+            return None
+        raw = part.entries[index * self._size : (index + 1) * self._size]
+        sp_offset, bp_offset = struct.unpack_from("<hh", raw)
+        word = int.from_bytes(raw[4:], "little")
+
+        def bits(name: str) -> int:
+            shift, mask = self._fields[name]
+            return word >> shift & mask
+
+        kind = bits("type")
+        if self._old_types:
+            # CALL, REGS and REGS_PARTIAL were 0, 1, 2; `end` or an undefined stack pointer ended a stack.
+            kind = _END if bits("end") else _UNDEFINED if not bits("sp_reg") else kind + _CALL
+        signal = bool(bits("signal")) if "signal" in self._fields else kind in (_REGS, _REGS_PARTIAL)
+        return _Entry(sp_offset, bp_offset, bits("sp_reg"), bits("bp_reg"), kind, signal)
+
+
+def registers(raw: bytes | memoryview) -> Registers:
+    """Registers out of 168 bytes in the order of struct pt_regs."""
+    return Registers(_PT_REGS.unpack_from(raw))
+
+
+def from_prstatus(note: bytes) -> Registers:
+    """Registers of an NT_PRSTATUS note; pr_reg is at byte 112 (include/linux/elfcore.h)."""
+    if len(note) < 112 + _PT_REGS.size:
+        raise FormatError(f"NT_PRSTATUS of {len(note)} bytes", field="note")
+    return registers(note[112:])
+
+
+class Unwinder:
+    """Walks stacks of one kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._read = kernel.virtual.view
+        self._table = kernel.orc
+        self._symbolizer = kernel.symbolizer
+
+    def _word(self, address: int) -> int:
+        return int.from_bytes(self._read(address & 0xFFFFFFFFFFFFFFFF, 8), "little")
+
+    def from_registers(self, regs: Registers) -> Unwound:
+        """The stack of an interrupted context."""
+        if regs.user:
+            return Unwound([], user=regs)
+        return self._walk(regs["ip"], regs["sp"], regs["bp"], regs)
+
+    def from_switch(self, sp: int) -> Unwound:
+        """The stack of a task that does not run: `sp` is its thread.sp, at a struct inactive_task_frame.
+
+        Source: arch/x86/include/asm/switch_to.h: r15, r14, r13, r12, bx, bp, return address.
+        """
+        try:
+            frame = self._read(sp, 56)
+        except NotPresentError as error:
+            return Unwound([], False, str(error))
+        bp, pc = struct.unpack_from("<QQ", frame, 40)
+        return self._walk(pc, sp + 56, bp, None)
+
+    def _walk(self, pc: int, sp: int, bp: int, regs: Registers | None) -> Unwound:
+        frames = [Frame(pc, sp, regs)]
+        exact, full = regs is not None, regs
+        note = ""
+        seen = {(pc, sp)}
+        try:
+            while len(frames) < _LIMIT:
+                entry = self._table.find(pc if exact else pc - 1)
+                if entry is None or entry.type == _UNDEFINED:
+                    found = self._recover(pc, sp, bp)
+                    if found is None:
+                        return Unwound(frames, False, f"no unwind information at {pc:#x}")
+                    pc, sp, bp, proven = found
+                    exact, full = False, None
+                    note = note if proven else "a caller was guessed from the stack"
+                    frames.append(Frame(pc, sp))
+                    continue
+                if entry.type == _END:
+                    return Unwound(frames, not note, note)
+                exact = entry.signal
+                base = self._previous_sp(entry, sp, bp, full)
+                here: Registers | None = None
+                if entry.type == _CALL:
+                    pc, sp, before = self._word(base - 8), base, None
+                elif entry.type == _REGS:
+                    here = before = registers(self._read(base, _PT_REGS.size))
+                else:
+                    # Only what the processor pushed; the other registers are as before, if they are known.
+                    kept = full.values[:16] if full else (0,) * 16
+                    here, before = Registers(kept + _IRET.unpack(self._read(base, _IRET.size))), full
+                if here is not None:
+                    pc, sp = here["ip"], here["sp"]
+                    if here.user:
+                        return Unwound(frames, not note, note, here)
+                bp = self._previous_bp(entry, base, bp, before)
+                full = before
+                if (pc, sp) in seen:
+                    return Unwound(frames, False, "the stack runs in a circle")
+                seen.add((pc, sp))
+                if not pc >> 47:
+                    return Unwound(frames, False, f"the stack leads to {pc:#x}, which is no kernel code")
+                frames.append(Frame(pc, sp, here))
+        except NotPresentError as error:
+            return Unwound(frames, False, str(error))
+        return Unwound(frames, False, f"cut off after {_LIMIT} frames")
+
+    def _recover(self, pc: int, sp: int, bp: int) -> tuple[int, int, int, bool] | None:
+        """The caller where there are no unwind entries: (pc, sp, bp, proven), None if the stack shows none.
+
+        Such code is hand-made (__crash_kexec, which saves the registers we start from), generated (BPF), or no code at
+        all (a call through a bad pointer). A return address follows a call instruction; it is proven if that calls the
+        very function we are in.
+        """
+        symbol = self._symbolizer.at(pc)
+        candidates: list[tuple[int, int]] = []  # (place of a return address, bp of its frame)
+        if symbol is None:
+            candidates.append((sp, bp))
+        if sp <= bp < sp + _SCAN * 32 and bp % 8 == 0:
+            candidates.append((bp + 8, self._try_word(bp) or 0))
+        guess = None
+        for place, saved in [*candidates, *((place, bp) for place in range(sp, sp + 8 * _SCAN, 8))]:
+            caller = self._try_word(place)
+            if caller is None:
+                break
+            target = self._call_before(caller)
+            if target is None:
+                continue
+            if symbol and target == symbol.address:
+                return caller, place + 8, saved, True
+            if guess is None and (place, saved) in candidates:
+                guess = (caller, place + 8, saved, False)
+        return guess
+
+    def _try_word(self, address: int) -> int | None:
+        try:
+            return self._word(address)
+        except NotPresentError:
+            return None
+
+    def _call_before(self, address: int) -> int | None:
+        """Target of the call instruction that ends at `address`, 0 if it is indirect, None if there is none."""
+        if not address >> 47 or self._table.find(address - 1) is None:
+            return None
+        try:
+            code = self._read(address - 7, 7)
+        except NotPresentError:
+            return None
+        if code[2] == 0xE8:  # call rel32
+            return (address + int.from_bytes(code[3:7], "little", signed=True)) & 0xFFFFFFFFFFFFFFFF
+        # call r/m64: opcode FF with /2 in the ModRM byte; its length depends on the addressing mode.
+        forms = ((5, 0xC0), (4, 0x40), (3, 0x40), (1, 0x80), (0, 0x80), (5, 0x00), (1, 0x00))
+        return 0 if any(code[at] == 0xFF and code[at + 1] & 0xF8 == mode | 0x10 for at, mode in forms) else None
+
+    def _previous_sp(self, entry: _Entry, sp: int, bp: int, full: Registers | None) -> int:
+        if entry.sp_reg == _SP:
+            return sp + entry.sp_offset
+        if entry.sp_reg == _BP:
+            return bp + entry.sp_offset
+        if entry.sp_reg == _SP_INDIRECT:
+            return self._word(sp) + entry.sp_offset
+        if entry.sp_reg == _BP_INDIRECT:
+            return self._word(bp + entry.sp_offset)
+        if entry.sp_reg in _NAMED and full:
+            return full[_NAMED[entry.sp_reg]]
+        raise NotPresentError(sp, 8, virtual=True, why=f"the caller's stack pointer is in register {entry.sp_reg}")
+
+    def _previous_bp(self, entry: _Entry, base: int, bp: int, full: Registers | None) -> int:
+        if entry.bp_reg == _PREV_SP:
+            return self._word(base + entry.bp_offset)
+        if entry.bp_reg == _BP:
+            return self._word(bp + entry.bp_offset)
+        return full["bp"] if full else bp
