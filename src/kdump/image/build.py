@@ -18,7 +18,7 @@ from pathlib import Path
 import zstandard
 
 from kdump.errors import KdumpError
-from kdump.image import closure, cpio, elf, squashfs
+from kdump.image import blas, closure, cpio, elf, squashfs
 from kdump.image.closure import PythonModule
 from kdump.image.kernel import KernelTree
 from kdump.image.tree import Tree
@@ -30,6 +30,7 @@ _STAGE0 = "kdump.image.stage0"
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
+_LEVEL = 12
 _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
 
 
@@ -68,17 +69,17 @@ def build(
     The output is replaced atomically, mode 0600. Raises KdumpError: unknown modules, libraries not found, not written.
     """
     started = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
-        stage0 = pool.submit(closure.find, _STAGE0)
+    with ThreadPoolExecutor(1) as pool:
+        first_stage = pool.submit(_first_stage, tree, entry)
         root = _Root()
         root.python(closure.find(entry))
         root.files(files or {})
+        root.libraries()
         root.kernel_modules(tree, modules)
         image = squashfs.pack(root.tree)
-        first = _first_stage(tree, stage0.result(), entry)
-    outer = Tree()
-    outer.file("image.squashfs", image)
-    data = cpio.archive(outer) + _compress(cpio.archive(first))
+        outer = Tree()
+        outer.file("image.squashfs", image)
+        data = cpio.archive(outer) + first_stage.result()
     _write(output, data)
     return ImageSummary(
         path=output,
@@ -100,7 +101,7 @@ class _Root:
         self.tree = Tree()
         self.contents: dict[str, tuple[int, int]] = {}
         self.module_names: list[str] = []
-        self._libraries: set[str] = set()
+        self._executables: dict[str, Path] = {}
         for name in _DIRECTORIES:
             self.tree.directory(name, 0o1777 if name == "tmp" else 0o755)
         # Loaders of all distributions look in one of these.
@@ -129,22 +130,29 @@ class _Root:
                 self.executable(place, module.path, "extensions")
 
     def executable(self, place: str, path: Path, kind: str) -> None:
-        """An ELF file with what it needs."""
-        needed = elf.parse(path)
-        if needed.interpreter:
-            self._library(needed.interpreter.lstrip("/"), Path(needed.interpreter))
+        """An ELF file; `libraries` brings what it needs."""
+        self._executables[place] = path
         self.add(kind, place, elf.strip(path.read_bytes()), 0o755)
-        for name, library in elf.resolve([path]).items():
-            self._library(f"usr/lib/{name}", library)
 
-    def _library(self, place: str, path: Path) -> None:
-        # /lib and /lib64 are links to /usr/lib.
-        name = place.rpartition("/")[2]
-        if place.startswith(("lib/", "lib64/", "usr/lib/", "usr/lib64/")):
-            place = f"usr/lib/{name}"
-        if place not in self._libraries:
-            self._libraries.add(place)
-            self.add("libraries", place, elf.strip(path.read_bytes()), 0o755)
+    def libraries(self) -> None:
+        """Loaders and shared libraries of all executables, in one directory, by the names they are asked for."""
+        users = [elf.parse(path) for path in self._executables.values()]
+        stand_ins: dict[str, bytes] = {}
+        for name, path in elf.resolve(users).items():
+            direct = [user.path for user in users if name in user.needed]
+            if blas.can_replace(name, path, direct):
+                stand_ins[name] = blas.stand_in(name, path, direct)
+        for name, content in stand_ins.items():
+            self.add("libraries", f"usr/lib/{name}", content, 0o755)
+        for name, path in elf.resolve(users, provided=stand_ins).items():
+            self.add("libraries", f"usr/lib/{name.rpartition('/')[2]}", elf.strip(path.read_bytes()), 0o755)
+        for interpreter in sorted({user.interpreter for user in users} - {""}):
+            if interpreter.startswith(("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/")):  # links to one directory
+                place = f"usr/lib/{interpreter.rpartition('/')[2]}"
+            else:
+                place = interpreter.lstrip("/")
+            if place not in self.tree:
+                self.add("libraries", place, elf.strip(Path(interpreter).read_bytes()), 0o755)
 
     def files(self, files: Mapping[str, bytes | Path]) -> None:
         """What the caller wants in the image."""
@@ -168,9 +176,10 @@ class _Root:
             self.add("modules", f"{MODULES}/{module.name}.ko", module.data)
 
 
-def _first_stage(tree: KernelTree, modules: Sequence[PythonModule], entry: str) -> Tree:
+def _first_stage(tree: KernelTree, entry: str) -> bytes:
     root = _Root()
-    root.python(modules)
+    root.python(closure.find(_STAGE0))
+    root.libraries()
     root.kernel_modules(tree, _STAGE0_MODULES)
     root.tree.directory("newroot")
     root.tree.character_device("dev/console", 5, 1)
@@ -178,12 +187,8 @@ def _first_stage(tree: KernelTree, modules: Sequence[PythonModule], entry: str) 
     command = [PYTHON, "-I", "-S", "-B", "-m", entry]
     script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({paths!r}, {command!r})\n"
     root.add("python", "init", script.encode(), 0o755)
-    return root.tree
-
-
-def _compress(data: bytes) -> bytes:
-    parameters = zstandard.ZstdCompressionParameters.from_level(19, window_log=_WINDOW_LOG, write_checksum=0, threads=2)
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(cpio.archive(root.tree))
 
 
 def _write(output: Path, data: bytes) -> None:

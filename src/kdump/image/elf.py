@@ -18,6 +18,7 @@ from kdump.errors import FormatError, KdumpError
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM = struct.Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz, memsz, align
 SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, addr, offset, size, link, info, addralign, entsize
+SYMBOL = struct.Struct("<IBBHQQ")  # name, info, other, section index, value, size
 DYNAMIC = struct.Struct("<qQ")
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 14, 15, 29
@@ -128,6 +129,25 @@ def system_directories() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*read("/etc/ld.so.conf"), *_DEFAULT_DIRECTORIES]))
 
 
+@dataclass(frozen=True)
+class Symbols:
+    """Names in a file's dynamic symbol table, and whether its own definitions carry versions."""
+
+    defined: frozenset[str]
+    undefined: frozenset[str]
+    versioned: bool
+
+
+def symbols(data: bytes) -> Symbols:
+    """The dynamic symbols of an ELF file that still has its section headers."""
+    content, strings = section(data, ".dynsym") or b"", section(data, ".dynstr") or b""
+    found: tuple[set[str], set[str]] = (set(), set())
+    for name, _, _, index, _, _ in SYMBOL.iter_unpack(content):
+        if name:
+            found[index == 0].add(strings[name : strings.index(b"\0", name)].decode())
+    return Symbols(frozenset(found[0]), frozenset(found[1]), section(data, ".gnu.version_d") is not None)
+
+
 def strip(data: bytes) -> bytes:
     """The file without what no segment loads: sections' headers, symbols, debug information.
 
@@ -149,14 +169,14 @@ def strip(data: bytes) -> bytes:
     return bytes(result)
 
 
-def resolve(paths: Iterable[Path], provided: Container[str] = ()) -> dict[str, Path]:
+def resolve(files: Iterable[Elf], provided: Container[str] = ()) -> dict[str, Path]:
     """Every shared library that these ELF files need, transitively: the name it is asked for by, and its file here.
 
     As in a running process, a name is looked for once, whoever needs it. Names in `provided` are taken care of
     elsewhere. KdumpError names a library that is not found and who needs it.
     """
     found: dict[str, Path] = {}
-    pending: list[tuple[Elf, tuple[str, ...]]] = [(parse(path), ()) for path in paths]
+    pending: list[tuple[Elf, tuple[str, ...]]] = [(elf, ()) for elf in files]
     while pending:
         elf, inherited = pending.pop(0)
         rpath = (*(() if elf.runpath else _expand(elf, elf.rpath)), *inherited)

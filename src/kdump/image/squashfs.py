@@ -237,8 +237,8 @@ def pack(nodes: Mapping[str, Node], *, block_size: int = BLOCK_SIZE, level: int 
     used = len(writer.output)
     _SUPERBLOCK.pack_into(
         writer.output, 0, _MAGIC, writer.count, 0, block_size, len(writer.fragments),
-        _ZSTD, block_size.bit_length() - 1, _NO_XATTRS, 1, 4, 0, block << 16 | offset, used, id_start, _NONE64, inode_start, listing_start, fragment_start,
-        _NONE64,
+        _ZSTD, block_size.bit_length() - 1, _NO_XATTRS, 1, 4, 0, block << 16 | offset, used,
+        id_start, _NONE64, inode_start, listing_start, fragment_start, _NONE64,
     )  # fmt: skip
     return bytes(writer.output) + bytes(-used % 4096)
 

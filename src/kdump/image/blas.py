@@ -1,0 +1,150 @@
+"""Stands in for NumPy's linear algebra library in the capture image.
+
+The capture path never multiplies matrices, yet NumPy is linked against OpenBLAS: 28 MB of files with its Fortran
+run-time, and threads and buffers at start-up. The stand-in is a shared object of a few kilobytes, made here, that
+defines exactly the functions that NumPy's own extension modules take from the library. A call ends the process with a
+message (SIGILL), except for the dot products of real vectors, which work: importing NumPy tries one.
+
+Source of the format: the System V gABI; of the calling convention: the System V psABI for x86_64.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kdump.image.elf import DYNAMIC, HEADER, PROGRAM, PT_DYNAMIC, PT_LOAD, SYMBOL, parse, symbols
+
+_LIBRARIES = re.compile(r"lib(scipy_)?(openblas|blas|cblas|lapack|flexiblas)\w*(-\w+)*\.so[.\d]*")
+_DOT = re.compile(r"(?:scipy_)?cblas_([sd])dot(64_)?")
+_GLOBAL_FUNCTION = 0x12
+_DEFINED = 1  # any section index but 0, which means undefined; there are no sections
+_PAGE = 0x1000
+_PT_GNU_STACK = 0x6474E551
+_MESSAGE = b"kdump: the capture image has no linear algebra library (BLAS), and something called it\n"
+
+# Arguments: n rdi, x rsi, increment of x rdx, y rcx, increment of y r8; the result in xmm0.
+_DOT_CODE = {
+    "s": bytes.fromhex(
+        "0f57c0"  # xorps xmm0, xmm0
+        "4885ff"  # test rdi, rdi
+        "7e19"  # jle end
+        "f30f100e"  # next: movss xmm1, [rsi]
+        "f30f5909"  # mulss xmm1, [rcx]
+        "f30f58c1"  # addss xmm0, xmm1
+        "488d3496"  # lea rsi, [rsi + 4*rdx]
+        "4a8d0c81"  # lea rcx, [rcx + 4*r8]
+        "48ffcf"  # dec rdi
+        "75e7"  # jnz next
+        "c3"  # end: ret
+    ),
+    "d": bytes.fromhex(
+        "0f57c0"
+        "4885ff"
+        "7e19"
+        "f20f100e"  # the same with movsd, mulsd, addsd and steps of 8 bytes
+        "f20f5909"
+        "f20f58c1"
+        "488d34d6"
+        "4a8d0cc1"
+        "48ffcf"
+        "75e7"
+        "c3"
+    ),
+}
+_WIDEN = bytes.fromhex("4863ff4863d24d63c0")  # movsxd rdi, edi; rdx, edx; r8, r8d: libraries with 32-bit integers
+_DIE_CODE = b"".join(
+    (
+        bytes.fromhex("b801000000"),  # mov eax, 1: write(2)
+        bytes.fromhex("bf02000000"),  # mov edi, 2
+        bytes.fromhex("488d3509000000"),  # lea rsi, [rip + 9]: the message, behind this code
+        b"\xba" + struct.pack("<I", len(_MESSAGE)),  # mov edx, its length
+        bytes.fromhex("0f05"),  # syscall
+        bytes.fromhex("0f0b"),  # ud2
+    )
+)
+
+
+def can_replace(name: str, library: Path, users: Sequence[Path]) -> bool:
+    """Is this a linear algebra library that only NumPy uses, and for which the stand-in serves?
+
+    `users` are the files that need it directly. Where symbols carry versions the real library stays.
+    """
+    if not _LIBRARIES.fullmatch(name) or parse(library).machine != "x86_64":
+        return False
+    only_numpy = bool(users) and all("numpy" in path.parts for path in users)
+    return only_numpy and not symbols(library.read_bytes()).versioned
+
+
+def stand_in(name: str, library: Path, users: Iterable[Path]) -> bytes:
+    """A shared object for `name` defining what `users` (NumPy's extension modules) take from `library`."""
+    wanted = {symbol for user in users for symbol in symbols(user.read_bytes()).undefined}
+    return _shared_object(name, sorted(wanted & symbols(library.read_bytes()).defined))
+
+
+def _code(names: list[str]) -> tuple[bytes, list[int]]:
+    """The machine code, and where in it each function starts."""
+    code = bytearray(_DIE_CODE + _MESSAGE)
+    starts = []
+    for name in names:
+        if found := _DOT.fullmatch(name):
+            starts.append(len(code))
+            code += (b"" if found[2] else _WIDEN) + _DOT_CODE[found[1]]
+        else:
+            starts.append(0)
+    return bytes(code), starts
+
+
+def _shared_object(soname: str, names: list[str]) -> bytes:
+    code, starts = _code(names)
+    strings = bytearray(b"\0")
+    offsets = []
+    for text in [soname, *names]:
+        offsets.append(len(strings))
+        strings += text.encode() + b"\0"
+    # One hash bucket (gABI): nbucket, nchain, the bucket, then the chain through all symbols.
+    count = len(names) + 1
+    table = struct.pack(f"<3I{count}I", 1, count, 1 if names else 0, 0, *range(2, count), *([0] if names else []))
+    headers = HEADER.size + 4 * PROGRAM.size
+    hash_start = headers
+    symbol_start = hash_start + len(table) + -len(table) % 8
+    string_start = symbol_start + SYMBOL.size * count
+    code_start = -(-(string_start + len(strings)) // 16) * 16
+    records = [SYMBOL.pack(0, 0, 0, 0, 0, 0)]
+    for offset, start in zip(offsets[1:], starts, strict=True):
+        records.append(SYMBOL.pack(offset, _GLOBAL_FUNCTION, 0, _DEFINED, code_start + start, 0))
+    end = code_start + len(code)
+    dynamic_start = -(-end // _PAGE) * _PAGE
+    entries = [
+        (14, offsets[0]),
+        (4, hash_start),
+        (5, string_start),
+        (6, symbol_start),
+        (10, len(strings)),
+        (11, 24),
+        (0, 0),
+    ]
+    dynamic = b"".join(DYNAMIC.pack(tag, value) for tag, value in entries)
+    read, write, execute = 4, 2, 1
+    programs = [
+        (PT_LOAD, read | execute, 0, 0, 0, end, end, _PAGE),
+        (PT_LOAD, read | write, dynamic_start, dynamic_start, dynamic_start, len(dynamic), len(dynamic), _PAGE),
+        (PT_DYNAMIC, read | write, dynamic_start, dynamic_start, dynamic_start, len(dynamic), len(dynamic), 8),
+        (_PT_GNU_STACK, read | write, 0, 0, 0, 0, 0, 16),
+    ]
+    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
+    result = bytearray(dynamic_start + len(dynamic))
+    HEADER.pack_into(result, 0, identity, 3, 62, 1, 0, HEADER.size, 0, 0, HEADER.size, PROGRAM.size, 4, 0, 0, 0)
+    for number, program in enumerate(programs):
+        PROGRAM.pack_into(result, HEADER.size + number * PROGRAM.size, *program)
+    for start, part in (
+        (hash_start, table),
+        (symbol_start, b"".join(records)),
+        (string_start, strings),
+        (code_start, code),
+        (dynamic_start, dynamic),
+    ):
+        result[start : start + len(part)] = part
+    return bytes(result)
