@@ -40,6 +40,8 @@ class Pieces:
     def add(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """`data` was written at `offset`."""
         size = memoryview(data).nbytes
+        if not size:
+            return
         if self._last is None or offset != self._last[0] + self._last[1]:
             self._last = [offset, 0, sha256()]
             self._pieces = [piece for piece in self._pieces if piece[0] != offset] + [self._last]

@@ -32,4 +32,5 @@ COMMANDS: tuple[Command, ...] = (
     Command("capture", CAPTURE, "kdump.cli.capture", "save the memory of the kernel that crashed"),
     Command("info", DUMP, "kdump.cli.info", "show what a dump holds"),
     Command("dmesg", DUMP, "kdump.cli.dmesg", "print the kernel log out of a dump"),
+    Command("decrypt", DUMP, "kdump.cli.decrypt", "decrypt a dump that was encrypted when it was saved"),
 )

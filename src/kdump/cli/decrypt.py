@@ -1,0 +1,66 @@
+"""Decrypt a dump, or a whole crash, that was encrypted to an age public key.
+
+IN is a file that ends in .age, or a crash's directory: then every such file in it is decrypted into the directory OUT.
+The private key ("AGE-SECRET-KEY-1…", as `age-keygen` writes it) is read from the file that --identity names. `age -d`
+does the same for a single file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from kdump.errors import KdumpError, UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("input", metavar="IN", type=Path, help="encrypted file, or a crash's directory")
+    parser.add_argument("output", metavar="OUT", type=Path, help="where the plaintext goes; it must not exist")
+    parser.add_argument("-i", "--identity", required=True, type=Path, metavar="FILE", help="file with the private key")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decrypt; nothing is left under the final name unless it is whole and authentic."""
+    identities = read_identities(args.identity)
+    if not args.input.is_dir():
+        decrypt_file(args.input, args.output, identities)
+        return 0
+    found = sorted(args.input.glob("*.age"))
+    if not found:
+        raise KdumpError(f"{args.input} holds no encrypted file", why="encrypted files end in .age")
+    args.output.mkdir(mode=0o700)
+    for path in found:
+        decrypt_file(path, args.output / path.name.removesuffix(".age"), identities)
+    return 0
+
+
+def read_identities(path: Path) -> list[str]:
+    """The private keys in a file of `age-keygen`: one a line, comments with #."""
+    lines = [line.strip() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    found = [line for line in lines if line.upper().startswith("AGE-SECRET-KEY-1")]
+    if not found:
+        raise UsageError(f"{path} holds no private key", remedy="it is a line that begins with AGE-SECRET-KEY-1")
+    return found
+
+
+def decrypt_file(source: Path, target: Path, identities: list[str]) -> None:
+    """Decrypt one file; the target appears only when all of it is authentic, with mode 0600."""
+    from kdump.targets.age import decrypt
+
+    if target.exists():
+        raise KdumpError(f"{target} exists already", remedy="name another file")
+    part = target.with_name(target.name + ".incomplete")
+    try:
+        with (
+            source.open("rb") as reading,
+            os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as writing,
+        ):
+            for chunk in decrypt(reading, identities, str(source)):
+                writing.write(chunk)
+        part.rename(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    print(f"{target}: {target.stat().st_size} bytes")
