@@ -1,0 +1,216 @@
+"""Crash a whole machine and bring home what it left: the path that the demo, the rehearsal and the tests share.
+
+A production machine boots with a reservation, does some work, loads the capture kernel and panics; the capture kernel
+saves to the machine's disk and powers off; the disk is read from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kdump.capture.plan import PLAN_PATH, CapturePlan
+from kdump.errors import KdumpError
+from kdump.image.build import ImageSummary, build, module_paths
+from kdump.image.kernel import KernelTree
+from kdump.lab import disk
+from kdump.lab.causes import Cause
+from kdump.lab.guest import BEFORE, ORDERS, Orders
+from kdump.lab.machine import Disk, Machine, Spec
+from kdump.targets.protocol import Spec as TargetSpec
+
+MODULES = ("virtio_pci", "virtio_blk", "ext4")  # what the lab's disk needs
+DUMPS = "var/crash"
+GIB = 1 << 30
+
+# Console lines that mark the way. The capture kernel stamps its own with seconds since its boot.
+_PANIC = r"Kernel panic - not syncing"
+_CAPTURE = re.compile(r"kdump: \[\s*([\d.]+)\] ")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A machine to crash. `memory` in bytes; `crashkernel` as on a kernel's command line ("" leaves it out).
+
+    `cpu` is QEMU's model ("max" has 5-level page tables, "max,la57=off" 4). `cmdline` is added to the production
+    kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules and final
+    action are filled in here. `timeout` in seconds bounds each phase.
+    """
+
+    tree: KernelTree
+    cause: Cause
+    memory: int = 1 << 30
+    cpus: int = 1
+    cpu: str = "max"
+    crashkernel: str = "256M"
+    cmdline: str = ""
+    append: str = ""
+    work: int | None = None
+    plan: CapturePlan = field(default_factory=CapturePlan)
+    timeout: float = 180.0
+    accelerator: str = ""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What came of it: `directory` holds the files that were saved, `before` what the guest knew of itself.
+
+    `timeline` maps an event to seconds after the panic message, in order; `image` describes the capture image.
+    """
+
+    directory: Path
+    console: Path
+    disk: Path
+    before: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    timeline: Mapping[str, float]
+    image: ImageSummary
+
+
+def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambda _: None) -> Crash:
+    """Run the scenario; everything it makes is kept in `directory`, which must exist.
+
+    Raises KdumpError (with the console's last lines, and where the rest is) when the machine does not boot, does not
+    load, does not panic, or leaves no dump.
+    """
+    if scenario.cpus < scenario.cause.cpus:
+        raise KdumpError(
+            f"the cause {scenario.cause.name!r} needs {scenario.cause.cpus} CPUs",
+            why=f"the machine has {scenario.cpus}",
+            remedy=f"add --cpus {scenario.cause.cpus}",
+        )
+    volume = str(uuid.uuid4())
+    capture_image = directory / "capture.img"
+    image = build_capture(scenario, volume, capture_image)
+    say(f"built the capture image: {image}")
+    guest_image = build_guest(scenario, volume, directory / "guest.img")
+    medium = make_disk(scenario, volume, capture_image, directory / "disk.img")
+    machine = Spec(
+        kernel=scenario.tree.vmlinuz,
+        initrd=guest_image,
+        cmdline=command_line(scenario),
+        disks=[Disk(medium)],
+        memory=scenario.memory,
+        cpus=scenario.cpus,
+        cpu=scenario.cpu,
+    )
+    console = directory / "console.log"
+    with Machine(machine, console=console, accelerator=scenario.accelerator) as running:
+        unless = r"kdump guest: FAILED|kdump-stage0: .*failed"
+        running.wait_for(r"kdump guest: LOADED", scenario.timeout, unless=f"{unless}|{_PANIC}")
+        say("the production machine is up and has loaded its capture kernel")
+        running.wait_for(r"kdump guest: crashing", scenario.timeout, unless=unless)
+        if scenario.cause.from_outside:
+            running.wait_for(r"kdump guest: waiting for an NMI", scenario.timeout, unless=unless)
+            with running.qmp() as monitor:
+                monitor.execute("inject-nmi")
+        running.wait_for(_PANIC, scenario.timeout, unless=unless)
+        say(f"it panicked: {scenario.cause.summary}")
+        running.wait_for(_CAPTURE.pattern, scenario.timeout)
+        say("the capture kernel is up")
+        running.run_to_exit(scenario.timeout + scenario.plan.deadlines.total)
+        lines = running.lines
+    return _bring_home(directory, medium, console, lines, image)
+
+
+def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary:
+    """The capture image for this machine: its one target is the disk with that file system UUID."""
+    target = TargetSpec("file:///" + DUMPS, {"uuid": volume, "fstype": "ext4", "path": "/" + DUMPS})
+    plan = replace(
+        scenario.plan,
+        hostname=scenario.plan.hostname if scenario.plan.hostname != CapturePlan.hostname else "lab",
+        targets=scenario.plan.targets or (target,),
+        modules=scenario.plan.modules or tuple(module_paths(scenario.tree, MODULES)),
+        on_success="poweroff",
+        on_failure="poweroff",
+    )
+    return build(
+        scenario.tree,
+        entry="kdump.capture.__main__",
+        modules=MODULES,
+        files={PLAN_PATH: plan.to_json().encode()},
+        output=output,
+    )
+
+
+def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
+    """The production machine's image, with its orders."""
+    work = scenario.memory // 10 if scenario.work is None else scenario.work
+    orders = Orders(
+        disk=volume,
+        kernel="boot/vmlinuz",
+        initrd="boot/capture.img",
+        crash=scenario.cause.name,
+        work=work,
+        append=scenario.append,
+        modules=module_paths(scenario.tree, MODULES),
+    )
+    build(
+        scenario.tree,
+        entry="kdump.lab.guest",
+        modules=MODULES,
+        files={str(ORDERS): orders.to_json()},
+        output=output,
+    )
+    return output
+
+
+def make_disk(scenario: Scenario, volume: str, capture_image: Path, path: Path) -> Path:
+    """The machine's disk: ext4 with the capture kernel and image on it, and room for any dump."""
+    with tempfile.TemporaryDirectory(prefix="kdump-disk-", dir=path.parent) as scratch:
+        content = Path(scratch)
+        (content / DUMPS).mkdir(parents=True)
+        (content / "boot").mkdir()
+        shutil.copyfile(scenario.tree.vmlinuz, content / "boot/vmlinuz")
+        shutil.copyfile(capture_image, content / "boot/capture.img")
+        return disk.create_ext4(path, scenario.memory + GIB, uuid=volume, content=content)
+
+
+def command_line(scenario: Scenario) -> str:
+    """The production kernel's command line."""
+    reservation = f"crashkernel={scenario.crashkernel}" if scenario.crashkernel else ""
+    return " ".join(filter(None, ["console=ttyS0,115200", "panic=30", reservation, scenario.cmdline]))
+
+
+def _bring_home(
+    directory: Path, medium: Path, console: Path, lines: Sequence[tuple[float, str]], image: ImageSummary
+) -> Crash:
+    disk.check(medium)
+    names = sorted(disk.listing(medium, "/" + DUMPS))
+    if not names:
+        raise KdumpError(
+            "the capture kernel left nothing on the disk", remedy=f"its console is in {console}, its disk in {medium}"
+        )
+    saved = disk.fetch(medium, f"/{DUMPS}/{names[-1]}", directory)
+    manifest_file = saved / "manifest.json"
+    if not manifest_file.exists():
+        raise KdumpError(
+            f"the crash {names[-1]} has no manifest, it is not complete",
+            why="it holds " + (", ".join(sorted(path.name for path in saved.iterdir())) or "nothing"),
+            remedy=f"read {console} and what there is in {saved}",
+        )
+    manifest = json.loads(manifest_file.read_bytes())
+    before = json.loads(disk.read(medium, "/" + BEFORE))
+    return Crash(saved, console, medium, before, manifest, timeline(lines, manifest), image)
+
+
+def timeline(lines: Sequence[tuple[float, str]], manifest: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds after the panic message of: "capture user space", and the end of each stage of the capture.
+
+    `lines` are the console's with their times on the host. The stages are the manifest's, on the capture kernel's own
+    clock; the first line that the capture kernel stamped joins the two.
+    """
+    panic = next(when for when, text in lines if re.search(_PANIC, text))
+    first, stamp = next((when, float(found[1])) for when, text in lines if (found := _CAPTURE.search(text)))
+    boot = first - stamp - panic
+    events = {"capture user space": first - panic}
+    for stage in manifest["stages"]:
+        events[stage["name"]] = boot + stage["began"] + stage["seconds"]
+    return events

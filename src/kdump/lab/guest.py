@@ -1,0 +1,134 @@
+"""PID 1 of the production machine in the lab: does some work, loads the capture kernel, and crashes as it was told.
+
+Runs from an image that `kdump.image` built with this module as its entry. What to do is in /etc/kdump/guest.json
+(see `Orders`). Every line it prints starts with "kdump guest:"; the host waits for some of them.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdump.capture import system
+from kdump.errors import KdumpError
+from kdump.kexec.cmdline import capture_command_line, running_command_line
+from kdump.kexec.load import load
+from kdump.lab.causes import find_cause
+from kdump.targets.devices import find_uuid, wait_for
+
+ORDERS = Path("/etc/kdump/guest.json")
+DISK = Path("/run/disk")
+BEFORE = "before-panic.json"  # on the disk: what the machine knew of itself, for tests to compare with the dump
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the guest shall do.
+
+    `modules` are paths in the image, in load order; `disk` the UUID of its ext4 file system; `kernel` and `initrd`
+    paths on that disk; `append` more options for the capture kernel. `work` is how many bytes of page cache,
+    anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
+    """
+
+    disk: str
+    kernel: str
+    initrd: str
+    crash: str
+    work: int
+    modules: Sequence[str] = ()
+    append: str = ""
+
+    def to_json(self) -> bytes:
+        """The text of guest.json."""
+        return json.dumps(vars(self), indent=1, default=list).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Orders:
+        """Read guest.json."""
+        return cls(**json.loads(text))
+
+
+def main() -> None:
+    """Carry the orders out; a machine that cannot says so and powers off."""
+    try:
+        _carry_out(Orders.from_json(ORDERS.read_bytes()))
+    except (KdumpError, OSError) as error:
+        say(f"FAILED {error}")
+    time.sleep(0.2)  # let the console drain
+    os.sync()
+    system.reboot(system.POWER_OFF)
+
+
+def say(text: str) -> None:
+    """One line on the console."""
+    print(f"kdump guest: {text}", flush=True)
+
+
+def _carry_out(orders: Orders) -> None:
+    say(f"user space is up, {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s after the kernel started")
+    for path in orders.modules:
+        system.load_module(path)
+    DISK.mkdir()
+    device = wait_for(lambda: find_uuid(orders.disk), f"the file system {orders.disk}", 20)
+    system.mount(device, str(DISK), "ext4")
+    held = _work(orders.work)
+    if orders.crash:
+        cause = find_cause(orders.crash)
+        _load(orders)
+        (DISK / BEFORE).write_text(json.dumps(_self_portrait(), indent=1))
+        os.sync()
+        say(f"crashing: {cause.summary}")
+        time.sleep(0.2)
+        cause.trigger(DISK)
+        time.sleep(120)
+        say(f"FAILED still alive after: {cause.summary}")
+    del held
+
+
+def _load(orders: Orders) -> None:
+    cmdline = capture_command_line(running_command_line(), append=orders.append).text
+    result = load(DISK / orders.kernel, DISK / orders.initrd, cmdline)
+    say(f"LOADED the capture kernel in {result.seconds:.2f} s")
+
+
+def _work(size: int) -> list[Any]:
+    """Fill `size` bytes each of page cache, anonymous memory and slab (files of a tmpfs, pipes), and hold them."""
+    noise = os.urandom(MIB)
+    anonymous = mmap.mmap(-1, max(size, mmap.PAGESIZE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for offset in range(0, size - MIB + 1, MIB):
+        # Every other MiB is compressible, and no two are equal.
+        block = noise if offset // MIB % 2 else b"anonymous memory of the lab guest ".ljust(64, b".") * (MIB // 64)
+        anonymous[offset : offset + MIB] = offset.to_bytes(8, "little") + block[8:]
+    with (DISK / "page-cache").open("wb") as file:
+        for offset in range(0, size, MIB):
+            file.write(offset.to_bytes(8, "little") + noise[8:])
+    clutter = Path("/tmp/clutter")  # noqa: S108 -- the guest's own tmpfs
+    clutter.mkdir()
+    for number in range(size // (64 << 10)):
+        (clutter / f"{number:08}").touch()
+    pipes = [os.pipe() for _ in range(200)]
+    say(f"made {size // MIB} MiB of page cache, as much anonymous memory, {size // (64 << 10)} files, 200 pipes")
+    return [anonymous, pipes]
+
+
+def _self_portrait() -> dict[str, Any]:
+    return {
+        "uname": list(os.uname()),
+        "cpus": os.cpu_count(),
+        "pid": os.getpid(),
+        **{name: Path(f"/proc/{name}").read_text() for name in ("cmdline", "meminfo", "iomem", "modules", "version")},
+        "kallsyms_readable": "0000000000000000" not in Path("/proc/kallsyms").open().readline(),
+        "tasks": {path.name: (path / "comm").read_text().strip() for path in Path("/proc").glob("[0-9]*")},
+    }
+
+
+if __name__ == "__main__":
+    main()
