@@ -53,7 +53,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     lines += [row(name.replace("_", " "), kernel[name]) for name in ("version", "node", "build_id") if kernel[name]]
     if not kernel["vmcoreinfo"]:
-        lines.append(row("vmcoreinfo", "none: the kernel in it cannot be interpreted"))
+        lines.append(row("vmcoreinfo", "no note"))
     if kernel["crash_time"]:
         lines.append(row("crashed", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(kernel["crash_time"]))))
     if facts["dump_level"] is not None:

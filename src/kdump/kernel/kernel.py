@@ -37,13 +37,19 @@ class Kernel:
 
     @cached_property
     def vmcoreinfo(self) -> vmcoreinfo.VmCoreInfo:
-        """The kernel's VMCOREINFO. Raises `KdumpError` if the dump carries none."""
-        if not self.dump.vmcoreinfo:
+        """The kernel's VMCOREINFO: the dump's note, else searched in memory. Raises `KdumpError` if there is none."""
+        raw = self.dump.vmcoreinfo
+        if not raw:
+            from kdump.kernel.search import find_vmcoreinfo
+
+            raw = find_vmcoreinfo(self.memory, self.arch)
+        if not raw:
             raise KdumpError(
-                f"{self.dump.path}: no VMCOREINFO note, so the kernel in it cannot be interpreted",
-                remedy="dumps taken from outside a virtual machine need its vmcoreinfo device",
+                f"{self.dump.path}: no VMCOREINFO, neither as a note nor in memory",
+                why="the kernel in it cannot be interpreted without",
+                remedy="dumps taken from outside a virtual machine should be made with its vmcoreinfo device",
             )
-        return vmcoreinfo.parse(self.dump.vmcoreinfo)
+        return vmcoreinfo.parse(raw)
 
     @cached_property
     def arch(self) -> Architecture:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdump.arch import by_machine
+from kdump.errors import KdumpError
 from kdump.kernel import vmcoreinfo
 from kdump.memory.counts import count_pages
 from kdump.memory.decompress import NAMES
@@ -29,7 +31,7 @@ def summarize(dump: Dump) -> dict[str, object]:
         "kernel": {
             "release": info.release or utsname[2],
             "version": utsname[3],
-            "machine": dump.header.get("machine"),
+            "machine": _machine(dump),
             "node": utsname[1],
             "build_id": info.build_id,
             "crash_time": crash_time,
@@ -51,3 +53,11 @@ def summarize(dump: Dump) -> dict[str, object]:
         "ratio": round(counts.dumped * page / counts.stored, 2) if counts.stored else None,
         "notes": [{"name": note.name, "type": note.type, "size": len(note.data)} for note in dump.notes],
     }
+
+
+def _machine(dump: Dump) -> str:
+    machine = dump.header.get("machine", "")
+    try:
+        return by_machine(machine if isinstance(machine, int) else str(machine)).name
+    except KdumpError:
+        return f"ELF machine {machine}" if isinstance(machine, int) else str(machine)

@@ -154,8 +154,9 @@ def read_headers(source: Source) -> tuple[int, NDArray[np.void]]:
 def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Segment], bool]:
     """Sorted, non-overlapping segments, and whether any lies (partly) past the end of the file.
 
-    A segment inside another is the same memory under a second virtual address (the kernel's text) and is dropped.
-    Segments that overlap otherwise raise `FormatError`, as do addresses past 2^64.
+    A segment inside another is the same memory under a second virtual address (the kernel's text) and is dropped;
+    segments that overlap in memory and in the file alike are joined (QEMU, with paging=true). Any other overlap raises
+    `FormatError`, as do addresses past 2^64.
     """
     found, clipped = [], False
     for load in loads:
@@ -181,7 +182,14 @@ def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Seg
         before = kept[-1] if kept else None
         if before is None or segment.physical >= before.physical + before.memory_size:
             kept.append(segment)
-        elif segment.physical + segment.memory_size > before.physical + before.memory_size:
+        elif (end := segment.physical + segment.memory_size) <= before.physical + before.memory_size:
+            continue
+        elif (
+            segment.offset - segment.physical == before.offset - before.physical and _whole(before) and _whole(segment)
+        ):
+            size = end - before.physical
+            kept[-1] = before._replace(memory_size=size, file_size=size, held=size)
+        else:
             raise FormatError(
                 f"PT_LOADs at physical {before.physical:#x} and {segment.physical:#x} overlap",
                 path=source.path,
@@ -224,3 +232,7 @@ def _merge(ranges: Iterator[Range]) -> list[Range]:
         else:
             merged.append(each)
     return merged
+
+
+def _whole(segment: Segment) -> bool:
+    return segment.memory_size == segment.file_size == segment.held

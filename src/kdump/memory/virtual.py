@@ -34,6 +34,7 @@ class VirtualMemory:
     def __init__(self, memory: Memory, paging: Paging) -> None:
         self.memory = memory
         self.paging = paging
+        self._memory_size = sum(each.size for each in memory.ranges)
         self._page_shift = paging.shifts[-1]
         self._block_shift = paging.shifts[-2]
         self._tables: dict[int, NDArray[np.uint64]] = {}
@@ -55,7 +56,9 @@ class VirtualMemory:
         """Read-only bytes, without a copy where they are contiguous in one segment of the dump."""
         page = 1 << self._page_shift
         if (address & page - 1) + size <= page:
-            return self.memory.view(self.translate(address), size)
+            return self._physical(Extent(address, self.translate(address), size))
+        if size > self._memory_size:
+            raise NotPresentError(address, size, virtual=True, why="more than the machine's memory")
         extents = list(self.extents(address, size))
         at = address
         for extent in extents:
@@ -65,8 +68,8 @@ class VirtualMemory:
         if at != address + size:
             raise NotPresentError(address, size, virtual=True, why=f"{at:#x} is not mapped")
         if len(extents) == 1:
-            return self.memory.view(extents[0].physical, size)
-        return memoryview(b"".join(self.memory.view(extent.physical, extent.size) for extent in extents))
+            return self._physical(extents[0])
+        return memoryview(b"".join(self._physical(extent) for extent in extents))
 
     def read(self, address: int, size: int) -> bytes:
         """A copy of `size` bytes."""
@@ -117,6 +120,13 @@ class VirtualMemory:
             pending = found
         if pending:
             yield pending
+
+    def _physical(self, extent: Extent) -> memoryview:
+        try:
+            return self.memory.view(extent.physical, extent.size)
+        except NotPresentError as error:
+            why = f"physical {error.address:#x} {error.why}"
+            raise NotPresentError(extent.virtual, extent.size, virtual=True, why=why) from None
 
     def _extents(self, address: int, size: int) -> Iterator[Extent]:
         bits = self.paging.canonical_bits

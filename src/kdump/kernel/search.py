@@ -1,0 +1,53 @@
+"""VMCOREINFO out of memory itself, for dumps whose container carries none (taken by a hypervisor, say).
+
+Source: kernel/vmcore_info.c: the text fills a page of its own and begins with OSRELEASE=.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdump.arch import Architecture
+from kdump.errors import FormatError, KdumpError
+from kdump.kernel import vmcoreinfo
+from kdump.memory.protocol import Memory
+from kdump.memory.virtual import VirtualMemory
+
+START = b"OSRELEASE="
+CHUNK = 4096  # pages looked at together
+
+
+def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
+    """The VMCOREINFO text of the kernel in `memory`, empty if there is none. Looks at the start of every page.
+
+    Memory may hold texts of other kernels too (the one that booted this one, a file in the page cache), so a find counts
+    only if its kernel's page tables map their own root where the text says that it is.
+    """
+    page = memory.page_size
+    word = int.from_bytes(START[:8], "little")
+    for each in memory.ranges:
+        first, end = -(-each.start // page), each.end // page
+        for pfn in range(first, end, CHUNK):
+            count = min(CHUNK, end - pfn)
+            held = memory.present(pfn, count)
+            edges = np.flatnonzero(np.diff(held, prepend=False, append=False))
+            for start, stop in edges.reshape(-1, 2).tolist():
+                try:
+                    data = memory.view((pfn + start) * page, (stop - start) * page)
+                except FormatError:
+                    continue  # damaged there: what is wanted may be elsewhere
+                for index in np.flatnonzero(np.frombuffer(data, "<u8")[:: page // 8] == word).tolist():
+                    text = bytes(data[index * page : (index + 1) * page])
+                    if text.startswith(START) and _sound(memory, arch, text):
+                        return text.split(b"\0", 1)[0]
+    return b""
+
+
+def _sound(memory: Memory, arch: Architecture, text: bytes) -> bool:
+    info = vmcoreinfo.parse(text)
+    try:
+        paging = arch.kernel_paging(info.symbols, info.numbers)
+        root = info.symbols.get("init_top_pgt", info.symbols.get("swapper_pg_dir", 0))
+        return VirtualMemory(memory, paging).translate(root) == paging.root
+    except (KeyError, KdumpError):
+        return False
