@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
+__capture_imports__ = ("_sha2" if sys.version_info >= (3, 12) else "_sha256",)
+
 
 class Hash(Protocol):
     """What hash objects offer."""

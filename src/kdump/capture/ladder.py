@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
 VMCORE_SOURCE = "/proc/vmcore"
+__capture_imports__ = ("kdump.capture.rungs", "kdump.memory", "kdump.kernel.vmcoreinfo", "kdump.targets.file")
 _LAST_WORDS = 20.0  # seconds for manifest and log
 
 
@@ -189,13 +190,13 @@ class Ladder:
             "panic_to_saved": round(now - info.crash_time, 3) if info.crash_time else None,
             "files": list(self._files),
             "dump": self._summary,
+            "stages": [asdict(record) for record in self.stages.records],
+            "memory": self._sampler.result() if self._sampler else None,
             "capture": {
                 "kdump": __version__,
                 "kernel": os.uname().release,
                 "cpus": len(os.sched_getaffinity(0)),
                 "attempt": self.attempt,
-                "stages": [asdict(record) for record in self.stages.records],
-                "memory": self._sampler.result() if self._sampler else None,
                 "uptime": round(self.console.now(), 3),
             },
         }

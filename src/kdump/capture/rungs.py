@@ -12,6 +12,8 @@ from kdump.targets.protocol import Stream
 if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
+__capture_imports__ = ("kdump.kernel.kernel", "kdump.kernel.printk", "kdump.memory")
+
 
 def dmesg(dump: Dump, stream: Stream) -> list[str]:
     """The kernel's log from its ring buffer, as its console prints it; returns what of it could not be read."""
