@@ -1,0 +1,169 @@
+"""The capture image of this machine: built when what goes into it has changed, loaded, and known by its record.
+
+Whether an image is stale is decided by content: digests of everything it is made of are recorded beside it and worked
+out again. Time stamps play no part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from kdump.capture.plan import PLAN_PATH
+from kdump.config import Config
+from kdump.digest import sha256
+from kdump.errors import KdumpError
+from kdump.host.plan import Prepared
+from kdump.image import closure, elf
+from kdump.image.build import ImageSummary, build
+from kdump.kexec import load as kexec
+from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
+
+STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
+LOADED: Final = Path("/run/kdump/image.json")  # the record of the image that is loaded; gone after a reboot, as it is
+ENTRY: Final = "kdump.capture"
+IMAGE: Final = "capture.img"
+RECORD: Final = "image.json"
+PARTS: Final = {
+    "plan": "the configuration or the machine it was resolved on",
+    "kernel": "the kernel",
+    "modules": "kernel modules",
+    "python": "kdump or its Python",
+    "libraries": "shared libraries",
+    "files": "files that the configuration adds",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a built image: where it is, its kernel, its size in bytes, when it was built (Unix time).
+
+    `parts` maps each of PARTS to the SHA-256 of what went in.
+    """
+
+    image: str
+    release: str
+    vmlinuz: str
+    size: int
+    built: float
+    parts: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Record | None:
+        """The record in a file; None if there is none, or none that this version understands."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Put the record into a file, mode 0600, all or nothing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(json.dumps(asdict(self), indent=1) + "\n")
+        draft.replace(path)
+
+
+def directory(release: str, state: Path = STATE) -> Path:
+    """Where the image for a kernel release and its record are."""
+    return state / release
+
+
+def recorded(release: str, state: Path = STATE) -> Record | None:
+    """The record of the image for a kernel release, if there is an image."""
+    record = Record.read(directory(release, state) / RECORD)
+    return record if record and Path(record.image).exists() else None
+
+
+def fingerprint(prepared: Prepared) -> dict[str, str]:
+    """Digest of each part of an image made from `prepared`. Reads everything that goes into it."""
+    files = dict(prepared.files)
+    plan = files.pop(PLAN_PATH)
+    modules = prepared.kernel.module_index.load_order(prepared.modules)
+    python = closure.find(ENTRY)
+    binaries = [Path("/proc/self/exe").resolve(), *(module.path for module in python if not module.code)]
+    libraries = elf.resolve([elf.parse(path) for path in binaries])
+    return {
+        "plan": _digest([plan]),
+        "kernel": _digest([prepared.kernel.vmlinuz]),
+        "modules": _digest(module.path for module in modules),
+        "python": _digest([*(module.code for module in python), *binaries]),
+        "libraries": _digest(libraries.values()),
+        "files": _digest(part for name in sorted(files) for part in (name.encode(), files[name])),
+    }
+
+
+def stale(record: Record | None, prepared: Prepared) -> list[str]:
+    """Why the recorded image is not what would be built now; empty if it is."""
+    if record is None:
+        return ["no image is built"]
+    now = fingerprint(prepared)
+    return [f"{meaning} changed" for part, meaning in PARTS.items() if record.parts.get(part) != now[part]]
+
+
+def build_image(prepared: Prepared, state: Path = STATE) -> tuple[Record, ImageSummary]:
+    """Build the image and its record. Raises KdumpError."""
+    release = prepared.kernel.release
+    place = directory(release, state)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KdumpError(f"{place} cannot be made", why=error.strerror or str(error), remedy="run as root") from None
+    parts = fingerprint(prepared)
+    files = dict(prepared.files)
+    summary = build(prepared.kernel, entry=ENTRY, output=place / IMAGE, modules=prepared.modules, files=files)
+    record = Record(str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), parts)
+    record.write(place / RECORD)
+    return record, summary
+
+
+def command_line(config: Config, root: Path = Path("/")) -> CommandLine:
+    """The capture kernel's command line: the running one's, as the lists of `kdump.kexec` and `config` change it."""
+    unwanted = {option_name(option) for option in config.capture.cmdline_remove}
+    kept = [option for option in split(running_command_line(root)) if option_name(option) not in unwanted]
+    cpus = config.capture.cpus
+    return capture_command_line(
+        " ".join(kept), append=" ".join(config.capture.cmdline_add), cpus=cpus, boot_cpu_apicid=boot_cpu(root)
+    )
+
+
+def load_image(record: Record, config: Config, loaded: Path = LOADED) -> kexec.LoadResult:
+    """Load the recorded image and its kernel for the next panic. Raises KdumpError."""
+    result = kexec.load(Path(record.vmlinuz), Path(record.image), command_line(config).text)
+    record.write(loaded)
+    return result
+
+
+def loaded_record(loaded: Path = LOADED) -> Record | None:
+    """The record of the image that `load_image` put in place since the machine booted."""
+    return Record.read(loaded)
+
+
+def boot_cpu(root: Path = Path("/")) -> int | None:
+    """APIC id of the CPU that the firmware started (the first in /proc/cpuinfo), if the architecture has one."""
+    found = re.search(r"^initial apicid\s*: (\d+)", (root / "proc/cpuinfo").read_text(), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _digest(parts: Iterable[bytes | Path]) -> str:
+    """SHA-256 of contents one after another; each is preceded by its length, so that none can run into the next."""
+    digest = sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else _content(part)
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KdumpError(f"{path} cannot be read", why=error.strerror or str(error)) from None

@@ -1,0 +1,185 @@
+"""From configuration and machine to what the capture kernel needs: its plan, its kernel modules, files for its image.
+
+Everything that can be found out while the machine is healthy is found out here, and every reason why a target could
+not work is an error here, not in the capture kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Hooks
+from kdump.config import Config
+from kdump.errors import KdumpError
+from kdump.host import storage
+from kdump.image.build import module_paths
+from kdump.image.kernel import KernelTree, tree_of
+from kdump.targets import target_for
+from kdump.targets.mountinfo import mount_of
+from kdump.targets.protocol import Spec
+
+FILESYSTEM_MODULES: Final = {"ext2": "ext4", "ext3": "ext4"}  # others are called like the file system
+CODEC_LEVELS: Final = {"zstd": 1, "zlib": 1}  # what `codec_level = 0` means; the other codecs have no levels
+KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What to build the image from.
+
+    `modules` are names for `kdump.image.build.build`, `files` paths in the image with their contents (the plan is one);
+    `layers` are the block devices under the local targets.
+    """
+
+    kernel: KernelTree
+    plan: CapturePlan
+    modules: tuple[str, ...]
+    files: Mapping[str, bytes | Path]
+    layers: tuple[storage.Layer, ...]
+
+
+def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
+    """Resolve `config` on this machine, for `kernel` (default: the configured or the running one).
+
+    Raises KdumpError for a target that could not take a dump, a device that the capture kernel could not reach, a
+    module or file that does not exist.
+    """
+    tree = kernel or capture_kernel(config)
+    specs = [target_for(specification(url, config)).check() for url in config.targets]
+    found = [storage.walk(device, storage.SYSFS) for device in filter(None, map(device_under, specs))]
+    layers = {layer.name: layer for each in found for layer in each.layers}
+    refuse_unreachable(layers.values())
+    modules = modules_for(specs, found, tree)
+    modules.update(dict.fromkeys(config.capture.modules))
+    files = carried(config)
+    plan = replace(plan_of(config), targets=tuple(specs), modules=tuple(module_paths(tree, modules)))
+    files[PLAN_PATH] = plan.to_json().encode()
+    return Prepared(tree, plan, tuple(modules), files, tuple(layers.values()))
+
+
+def capture_kernel(config: Config) -> KernelTree:
+    """The kernel to capture with: the configured one, or the running one where distributions keep it."""
+    if config.capture.kernel:
+        return tree_of(Path(config.capture.kernel))
+    return tree_of(kernel_image(os.uname().release))
+
+
+def kernel_image(release: str) -> Path:
+    """The bootable image of an installed kernel. Raises KdumpError that lists where it was looked for."""
+    places = [place.format(release) for place in KERNELS]
+    for place in places:
+        if Path(place).exists():
+            return Path(place)
+    raise KdumpError(
+        f"the image of kernel {release} is not found",
+        why="looked for " + ", ".join(places),
+        remedy="name it in kdump.toml: [capture] kernel = …",
+    )
+
+
+def plan_of(config: Config) -> CapturePlan:
+    """The part of the plan that follows from the configuration alone."""
+    deadlines, dump = config.deadlines, config.dump
+    return CapturePlan(
+        hostname=config.name or socket.gethostname(),
+        mode=config.save_to,
+        level=dump.level,
+        codec=dump.codec,
+        codec_level=dump.codec_level or CODEC_LEVELS.get(dump.codec, 0),
+        cpus=config.capture.cpus,
+        deadlines=Deadlines(
+            network=deadlines.network,
+            target=deadlines.target,
+            report=deadlines.report,
+            stall=deadlines.stall,
+            total=deadlines.total,
+        ),
+        on_success=config.action.success,
+        on_failure=config.action.failure,
+        hooks=Hooks(config.hooks.pre, config.hooks.post, config.hooks.failed, config.hooks.timeout),
+        report=dump.report,
+        recipients=config.encrypt.recipients,
+        keep=config.retention.keep,
+        min_free=config.retention.min_free,
+    )
+
+
+def specification(url: str, config: Config) -> Spec:
+    """A target as configured, before the machine is asked: its URL and what its table in kdump.toml says."""
+    scheme = url.partition("://")[0]
+    facts: dict[str, dict[str, str]] = {
+        "ssh": {"identity": config.ssh.identity, "known_hosts": config.ssh.known_hosts},
+        "s3": {
+            "endpoint": config.s3.endpoint,
+            "region": config.s3.region,
+            "credentials": config.s3.credentials,
+            "ca_file": config.s3.ca_file,
+        },
+        "nfs": {"options": config.nfs.options},
+    }
+    return Spec(url, {name: value for name, value in facts.get(scheme, {}).items() if value})
+
+
+def device_under(spec: Spec) -> str | None:
+    """ "major:minor" of the block device that a local target is on; None for a target across the network."""
+    if spec.parts.scheme == "file":
+        return storage.device_of(mount_of(spec.parts.path).source)
+    return storage.device_of(spec.parts.path) if spec.parts.scheme == "block" else None
+
+
+def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
+    """Raise KdumpError for a layer that the capture kernel cannot put together."""
+    for layer in layers:
+        if layer.kind == "crypt":
+            raise KdumpError(
+                f"{layer.detail or layer.name} is encrypted: the capture kernel has no key to open it",
+                remedy="choose a plain file system or the network; [encrypt] in kdump.toml protects dumps",
+            )
+        if layer.kind == "loop":
+            raise KdumpError(
+                f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"
+            )
+
+
+def modules_for(specs: Iterable[Spec], found: Iterable[storage.Storage], tree: KernelTree) -> dict[str, None]:
+    """Names of the modules that the targets need, in the order of first need, as a dict's keys.
+
+    For the running kernel, the drivers in use; for another one, those whose aliases match the devices.
+    """
+    modules: dict[str, None] = {}
+    running = tree.release == os.uname().release
+    for each in found:
+        modules.update(dict.fromkeys(each.modules))
+        for modalias in () if running else each.modaliases:
+            modules.update(dict.fromkeys(tree.module_index.matching(modalias)))
+    for spec in specs:
+        if fstype := spec.facts.get("fstype"):
+            modules[FILESYSTEM_MODULES.get(fstype, fstype)] = None
+    known = tree.module_index
+    if not running:
+        # A driver that is a module here may be called differently there: its alias has found it.
+        return {name: None for name in modules if known.get(name) or name in known.builtin}
+    return modules
+
+
+def carried(config: Config) -> dict[str, bytes | Path]:
+    """Files of this machine that the image carries under the same path: hooks, keys, what the configuration adds."""
+    schemes = {url.partition("://")[0] for url in config.targets}
+    wanted = [*config.hooks.pre, *config.hooks.post, *config.hooks.failed, *config.capture.files]
+    if "ssh" in schemes:
+        wanted += [config.ssh.identity, config.ssh.known_hosts]
+    if "s3" in schemes:
+        wanted += [config.s3.credentials, *filter(None, [config.s3.ca_file])]
+    files: dict[str, bytes | Path] = {}
+    for name in wanted:
+        path = Path(name)
+        if not path.exists():
+            raise KdumpError(f"{name} does not exist", why="kdump.toml names it for the capture image")
+        inside = (each for each in sorted(path.rglob("*")) if each.is_file()) if path.is_dir() else [path]
+        files.update({str(each): each for each in inside})
+    return files
