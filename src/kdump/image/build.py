@@ -36,7 +36,10 @@ _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tigh
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """What was built. Sizes in bytes; `contents` maps a class of files to (number, bytes before compression)."""
+    """What was built. Sizes in bytes; `contents` maps a class of files to (number, bytes before compression).
+
+    `missing` are Python modules that the entry may ask for and that are not installed here.
+    """
 
     path: Path
     release: str
@@ -47,6 +50,7 @@ class ImageSummary:
     seconds: float
     contents: Mapping[str, tuple[int, int]]
     modules: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
@@ -72,7 +76,8 @@ def build(
     with ThreadPoolExecutor(1) as pool:
         first_stage = pool.submit(_first_stage, tree, entry)
         root = _Root()
-        root.python(closure.find(entry))
+        needed = closure.find(entry, "runpy")
+        root.python(needed.modules)
         root.files(files or {})
         root.libraries()
         root.kernel_modules(tree, modules)
@@ -91,6 +96,7 @@ def build(
         seconds=time.monotonic() - started,
         contents=root.contents,
         modules=tuple(root.module_names),
+        missing=needed.missing,
     )
 
 
@@ -178,7 +184,7 @@ class _Root:
 
 def _first_stage(tree: KernelTree, entry: str) -> bytes:
     root = _Root()
-    root.python(closure.find(_STAGE0))
+    root.python(closure.find(_STAGE0).modules)
     root.libraries()
     root.kernel_modules(tree, _STAGE0_MODULES)
     root.tree.directory("newroot")

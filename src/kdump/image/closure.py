@@ -1,6 +1,8 @@
 """Which modules an entry module needs: found by importing it in a fresh interpreter, not listed by hand.
 
-A module that imports lazily declares what its users will need, as `__capture_imports__ = ("package.module", …)`.
+Imports inside the functions of our own modules are followed too. A module of ours may declare more, where a name is
+made at run time, as `__capture_imports__ = ("package.module", …)`, and top-level packages that it imports inside
+functions but never in the capture kernel as `__capture_omits__ = ("package", …)`.
 """
 
 from __future__ import annotations
@@ -16,15 +18,7 @@ import kdump
 from kdump.errors import KdumpError
 
 # Codecs are looked up by name, so no import shows them; these are what start-up and text files ask for.
-_ALWAYS = (
-    "encodings",
-    "encodings.aliases",
-    "encodings.utf_8",
-    "encodings.latin_1",
-    "encodings.ascii",
-    "runpy",
-    "pkgutil",
-)
+_ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "encodings.ascii")
 
 
 @dataclass(frozen=True)
@@ -45,8 +39,18 @@ class PythonModule:
         return f"{base}/__init__.pyc" if self.package else f"{base}.pyc"
 
 
-def find(entry: str) -> list[PythonModule]:
-    """The closure of `entry`, in the order of import. Built-in and frozen modules are part of the interpreter.
+@dataclass(frozen=True)
+class Closure:
+    """`modules` in the order of import; `missing`: imports inside functions that fail here, and so would there."""
+
+    modules: tuple[PythonModule, ...]
+    missing: tuple[str, ...]
+
+
+def find(entry: str, *more: str) -> Closure:
+    """The closure of `entry`, a module or a package with a `__main__`, and of the modules `more`.
+
+    Built-in and frozen modules are left out.
 
     KdumpError if the module cannot be imported.
     """
@@ -58,10 +62,11 @@ def find(entry: str) -> list[PythonModule]:
     probe = Path(__file__).with_name("probe.py")
     command = [sys.executable, "-s", "-S", "-P", str(probe), entry]
     result = subprocess.run(
-        command, input=marshal.dumps((path, _ALWAYS)), capture_output=True, env=environment, check=False
+        command, input=marshal.dumps((path, [*_ALWAYS, *more])), capture_output=True, env=environment, check=False
     )
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
         raise KdumpError(f"{entry} cannot be put in an image", why="importing it failed: " + " ".join(lines[-1:]))
-    found = marshal.loads(result.stdout)  # noqa: S302 - our own child wrote it
-    return [PythonModule(name, Path(origin), package, code) for name, origin, package, code in found]
+    found, missing = marshal.loads(result.stdout)  # noqa: S302 - our own child wrote it
+    modules = (PythonModule(name, Path(origin), package, code) for name, origin, package, code in found)
+    return Closure(tuple(modules), tuple(missing))

@@ -1,27 +1,33 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Input and output are marshalled: (sys.path, modules always wanted) in; [(name, file, is a package, .pyc or b"")] out,
-in the order of import. It must import nothing for its own use that is not in every interpreter already.
+Input and output are marshalled: (sys.path, modules always wanted) in; ([(name, file, is a package, .pyc or b"")],
+[lazy imports that failed]) out, in the order of import. It imports nothing for its own use that is not in every
+interpreter already.
 """
 
 import _imp
 import marshal
 import sys
-from importlib.util import MAGIC_NUMBER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ast
+    from types import ModuleType
+
+_MAGIC: bytes = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER  # importlib.util would import more
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
+_OWN = "kdump"  # of our own modules the imports inside functions are followed too
 
 
 def main(entry: str) -> None:
-    """Import, follow `__capture_imports__`, compile, report."""
+    """Import, follow lazy imports, compile, report."""
     sys.path[:], always = marshal.load(sys.stdin.buffer)  # noqa: S302
-    pending = [entry, *always]
-    done: set[str] = set()
-    while pending:
-        name = pending.pop(0)
-        if name not in done:
-            done.add(name)
-            __import__(name)
-        for module in list(sys.modules.values()):
-            pending += [name for name in getattr(module, "__capture_imports__", ()) if name not in done]
+    __import__(entry)
+    if hasattr(sys.modules[entry], "__path__"):
+        __import__(f"{entry}.__main__")
+    for name in always:
+        __import__(name)
+    missing = _follow_lazy_imports()
     found = []
     seen = set()
     for module in list(sys.modules.values()):
@@ -35,13 +41,54 @@ def main(entry: str) -> None:
                 continue
             origin = str(module.__file__)
         package = spec.submodule_search_locations is not None
-        code = b"" if _is_extension(origin) else _compile(spec.name, origin, package)
+        code = b"" if origin.endswith(tuple(_imp.extension_suffixes())) else _compile(spec.name, origin, package)
         found.append((spec.name, origin, package, code))
-    sys.stdout.buffer.write(marshal.dumps(found))
+    sys.stdout.buffer.write(marshal.dumps((found, missing)))
 
 
-def _is_extension(path: str) -> bool:
-    return path.endswith(tuple(_imp.extension_suffixes()))
+def _follow_lazy_imports() -> list[str]:
+    """Import what our modules import inside functions, or declare in `__capture_imports__`, until nothing is new."""
+    done: set[str] = set()
+    missing: list[str] = []
+    while True:
+        modules = [module for name, module in list(sys.modules.items()) if name.split(".")[0] == _OWN]
+        wanted = dict.fromkeys(name for module in modules for name in _lazy_imports(module) if name not in done)
+        if not wanted:
+            return missing
+        for name in wanted:
+            done.add(name)
+            try:
+                __import__(name)
+            except ImportError:
+                # "package.name" may name an attribute, not a module. Private modules come and go with Python's version.
+                parent, _, attribute = name.rpartition(".")
+                if not name.startswith("_") and not hasattr(sys.modules.get(parent), attribute):
+                    missing.append(name)
+
+
+def _lazy_imports(module: "ModuleType") -> list[str]:
+    found: list[str] = []
+    origin = getattr(module.__spec__, "origin", None)
+    if origin:
+        with open(origin, "rb") as file:
+            _imports_in_functions(compile(file.read(), origin, "exec", _ONLY_AST, dont_inherit=True), False, found)
+    omitted = getattr(module, "__capture_omits__", ())
+    return [*getattr(module, "__capture_imports__", ()), *(name for name in found if name.split(".")[0] not in omitted)]
+
+
+def _imports_in_functions(node: "ast.AST", inside: bool, found: list[str]) -> None:
+    kind = type(node).__name__
+    if inside and kind == "Import":
+        found += [alias.name for alias in node.names]  # type: ignore[attr-defined]
+    elif inside and kind == "ImportFrom":
+        parent = node.module  # type: ignore[attr-defined]
+        found += [parent, *(f"{parent}.{alias.name}" for alias in node.names)]  # type: ignore[attr-defined]
+    inside = inside or kind in ("FunctionDef", "AsyncFunctionDef", "Lambda")
+    for field in node._fields:
+        value = getattr(node, field, None)
+        for child in value if isinstance(value, list) else [value]:
+            if child is not None and hasattr(child, "_fields"):
+                _imports_in_functions(child, inside, found)
 
 
 def _compile(name: str, origin: str, package: bool) -> bytes:
@@ -50,7 +97,7 @@ def _compile(name: str, origin: str, package: bool) -> bytes:
         source = file.read()
     code = compile(source, shown, "exec", dont_inherit=True, optimize=2)
     # No flags, no time, no size: nothing checks a .pyc that has no source beside it.
-    return MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
+    return _MAGIC + bytes(12) + marshal.dumps(code)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import faulthandler
 import os
 import sys
 import time
-from collections.abc import Sequence
 
 from kdump.capture import system
 
@@ -25,7 +24,7 @@ _KERNEL_MOUNTS = (("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"))
 _MEMORY_MOUNTS = ("/run", "/tmp")  # noqa: S108 - mount points
 
 
-def main(modules: Sequence[str], command: list[str]) -> None:
+def main(modules: list[str], command: list[str]) -> None:
     """Load `modules` (paths in load order), enter the image and execute `command` there. Does not return."""
     # If this hangs, the watchdog thread ends the process, which panics the kernel, which restarts (panic=).
     faulthandler.dump_traceback_later(DEADLINE, exit=True)
@@ -36,7 +35,7 @@ def main(modules: Sequence[str], command: list[str]) -> None:
         _give_up(error)
 
 
-def _enter(modules: Sequence[str]) -> None:
+def _enter(modules: list[str]) -> None:
     for kind, place in _KERNEL_MOUNTS:
         _mount_unless_mounted(kind, place)
     for path in modules:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from kdump.errors import FormatError, KdumpError
 
+__capture_omits__ = ("lzallright", "cramjam")  # 5 MB that a capture image need not carry
+
 ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20
 NAMES = {ZLIB: "zlib", LZO: "lzo", SNAPPY: "snappy", ZSTD: "zstd"}
 
