@@ -60,11 +60,13 @@ def _unflattened(source: Source) -> Source:
 
 
 def _recognise(source: Source) -> Dump:
-    from kdump.memory import elf, kdump_compressed
+    from kdump.memory import elf, kcore, kdump_compressed
 
     inner = _unflattened(source)
     magic = bytes(inner.view(0, min(inner.size, MAGIC_SIZE)))
     if magic.startswith(elf.MAGIC):
+        if os.path.realpath(source.path) == kcore.PATH:
+            return kcore.open_kcore(inner)
         return elf.open_elf(inner)
     if magic.startswith(kdump_compressed.MAGIC):
         return kdump_compressed.open_kdump(inner)

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdump.memory.decompress import NAMES
 from kdump.memory.elf import ElfMemory
-from kdump.memory.kdump_compressed import COMPRESSION, KdumpMemory, Part
+from kdump.memory.kdump_compressed import COMPRESSION, DESCRIPTOR, KdumpMemory, Part
 from kdump.memory.protocol import Memory
 
 CHUNK = 1 << 16  # descriptors looked at together (1.5 MiB)
@@ -36,6 +36,8 @@ def count_pages(memory: Memory) -> PageCounts:
     page = memory.page_size
     counts = PageCounts(memory=sum(-(-each.end // page) - each.start // page for each in memory.ranges))
     if isinstance(memory, KdumpMemory):
+        first = memory.parts[0]
+        counts.missing = first.rank(first.max_pfn) - sum(part.total for part in memory.parts)  # in files not given
         for part in memory.parts:
             _count_part(part, counts)
         counts.excluded = counts.memory - counts.dumped - counts.zero - counts.missing
@@ -49,9 +51,8 @@ def count_pages(memory: Memory) -> PageCounts:
 
 
 def _count_part(part: Part, counts: PageCounts) -> None:
-    total = part.rank(part.end) - part.rank(part.first)
-    readable = max(min(total, (part.source.size - part.descriptors_offset) // 24), 0)
-    counts.missing += total - readable
+    readable = max(min(part.total, (part.source.size - part.descriptors_offset) // DESCRIPTOR.itemsize), 0)
+    counts.missing += part.total - readable
     zero_at: set[int] = set()
     looked_at: set[int] = set()
     for start in range(0, readable, CHUNK):

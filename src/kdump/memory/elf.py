@@ -31,6 +31,7 @@ SH_INFO = 44  # offset of sh_info in Elf64_Shdr
 ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
 NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
 LOADS_LIMIT = 1 << 20
+NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
 
 
 class Segment(NamedTuple):
@@ -163,7 +164,7 @@ def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Seg
         offset, virtual, physical, file_size, memory_size = (
             int(load[name]) for name in ("offset", "vaddr", "paddr", "filesz", "memsz")
         )
-        if not memory_size:
+        if not memory_size or physical == NO_ADDRESS:
             continue
         if physical + memory_size > 1 << 64 or file_size > memory_size:
             raise FormatError(

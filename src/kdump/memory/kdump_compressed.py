@@ -132,7 +132,7 @@ class Part:
 
         Raises `NotPresentError` for one that an incomplete file lacks, `FormatError` for an impossible descriptor.
         """
-        index = self.rank(pfn) - (self.rank(self.first) if self.split else 0)
+        index = self.rank(pfn) - self.rank(self.first)
         offset = self.descriptors_offset + index * DESCRIPTOR.itemsize
         if offset + count * DESCRIPTOR.itemsize > self.source.size:
             raise NotPresentError(pfn * self.header.block_size, why=f"{self.source.path} is incomplete and lacks it")
@@ -157,6 +157,11 @@ class Part:
             )
 
     @cached_property
+    def total(self) -> int:
+        """How many descriptors this part should have."""
+        return self.rank(self.end) - self.rank(self.first) if self.end > self.first else 0
+
+    @cached_property
     def incomplete(self) -> bool:
         """Whether the header says so, or descriptors or the last page's data lie past the end of the file.
 
@@ -165,7 +170,7 @@ class Part:
         """
         if self.header.status & STATUS_INCOMPLETE or self.source.incomplete:
             return True
-        total = self.rank(self.end) - (self.rank(self.first) if self.split else 0)
+        total = self.total
         if self.descriptors_offset + total * DESCRIPTOR.itemsize > self.source.size:
             return True
         for end in range(total, 0, -DESCRIPTORS_CHUNK):
@@ -245,6 +250,14 @@ class KdumpMemory:
                 self._pages.popitem(last=False)
         return data
 
+    def _why_absent(self, pfn: int) -> str:
+        first = self.parts[0]
+        if not first.existed(pfn):
+            return "not memory of the machine"
+        if first.rank(pfn + 1) > first.rank(pfn):
+            return "in another file of the split dump"
+        return "excluded by the filter"
+
     def _pages_from(self, pfn: int, count: int) -> Iterator[memoryview]:
         """Consecutive pages, past the cache."""
         end = pfn + count
@@ -254,8 +267,7 @@ class KdumpMemory:
             absent = np.flatnonzero(~self.present(pfn, max(stop - pfn, 1)))
             if len(absent):
                 missing = pfn + int(absent[0])
-                why = "excluded by the filter" if self.parts[0].existed(missing) else "not memory of the machine"
-                raise NotPresentError(missing * self.page_size, self.page_size, why=why)
+                raise NotPresentError(missing * self.page_size, self.page_size, why=self._why_absent(missing))
             for offset, size, flags in part.pages(pfn, stop - pfn):
                 data = part.source.view(offset, size)
                 if flags & COMPRESSION:

@@ -7,7 +7,7 @@ Where a file cannot be mapped (/proc/kcore, pipes' spool on odd file systems), p
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import mmap
 import os
 import stat
@@ -60,6 +60,7 @@ class FileSource:
             os.close(self._fd)
             raise KdumpError(f"{self.path}: not a file", remedy="a dump is read at random, so it must be a file")
         self.size = os.lseek(self._fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
+        self._mappable = True
         self._windows: OrderedDict[int, memoryview | None] = OrderedDict()  # None: this window cannot be mapped
         self._lock = threading.Lock()
 
@@ -103,9 +104,13 @@ class FileSource:
             return window
 
     def _map(self, start: int, size: int) -> memoryview | None:
-        with contextlib.suppress(OSError, ValueError):
+        if not self._mappable:
+            return None
+        try:
             return memoryview(mmap.mmap(self._fd, size, mmap.MAP_SHARED, mmap.PROT_READ, offset=start))
-        return None
+        except OSError as error:  # one window may fail where others do not: memory that must not be touched
+            self._mappable = error.errno != errno.ENODEV
+            return None
 
     def _pread(self, offset: int, size: int) -> memoryview:
         data = bytearray(size)
