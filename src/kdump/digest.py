@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-__capture_imports__ = ("_sha2" if sys.version_info >= (3, 12) else "_sha256",)
+_openssl = False
 
 
 class Hash(Protocol):
@@ -18,12 +18,22 @@ class Hash(Protocol):
         """The digest so far."""
 
 
+def prefer_openssl() -> None:
+    """Use hashlib from now on: it knows the processor's SHA instructions. Not for the capture kernel."""
+    global _openssl  # noqa: PLW0603 -- one choice for the process, made by its entry point
+    _openssl = True
+
+
 def sha256() -> Hash:
-    """A new SHA-256 from CPython's own module (named _sha2 since 3.12)."""
+    """A new SHA-256: from CPython's own module (named _sha2 since 3.12) unless `prefer_openssl` was called."""
+    if _openssl:
+        import hashlib
+
+        return hashlib.sha256()
     if sys.version_info >= (3, 12):
         import _sha2 as module
     else:
-        import _sha256 as module  # type: ignore[import-not-found]
+        import _sha256 as module
     found: Hash = module.sha256()
     return found
 
@@ -32,28 +42,28 @@ class Pieces:
     """Digests of a file's pieces: each run of bytes that was written in order is one.
 
     A dump is written body first, head last: its digest as one stream could only be had by reading it again. The
-    pieces cover the file without gaps or overlaps, which `describe` asserts in its output by their offsets and sizes.
+    pieces cover the file without gaps or overlaps, which `describe` shows by their offsets and sizes.
     """
 
     def __init__(self) -> None:
-        self._pieces: list[list[Any]] = []  # [offset, size, hash], in the order of writing
-        self._last: list[Any] | None = None
+        self._pieces: dict[int, list[Any]] = {}  # by the offset at which the piece ends: [offset, hash]
 
     def add(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """`data` was written at `offset`."""
+        """`data` was written at `offset`. What is written where a piece began takes its place."""
         size = memoryview(data).nbytes
         if not size:
             return
-        if self._last is None or offset != self._last[0] + self._last[1]:
-            self._last = [offset, 0, sha256()]
-            self._pieces = [piece for piece in self._pieces if piece[0] != offset] + [self._last]
-        self._last[1] += size
-        self._last[2].update(data)
+        piece = self._pieces.pop(offset, None)
+        if piece is None:
+            self._pieces = {end: known for end, known in self._pieces.items() if known[0] != offset}
+            piece = [offset, sha256()]
+        piece[1].update(data)
+        self._pieces[offset + size] = piece
 
     def describe(self) -> dict[str, Any]:
         """`size` in bytes and `sha256` of a file of one piece; `pieces` with offset, size and sha256 otherwise."""
-        pieces = sorted((offset, size, digest.hexdigest()) for offset, size, digest in self._pieces)
-        total = max((offset + size for offset, size, _ in pieces), default=0)
+        pieces = sorted((start, end - start, digest.hexdigest()) for end, (start, digest) in self._pieces.items())
+        total = max(self._pieces, default=0)
         if not pieces:
             return {"size": 0, "sha256": sha256().hexdigest()}
         if len(pieces) == 1 and pieces[0][0] == 0:

@@ -72,7 +72,7 @@ def supervise(plan: CapturePlan, console: Console) -> bool:
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _work(plan, console, writing, attempt)
+            _work(plan, console, writing, attempt, end)
         os.close(writing)
         status = _watch(child, reading, end, console, watchdogs)
         os.close(reading)
@@ -83,7 +83,7 @@ def supervise(plan: CapturePlan, console: Console) -> bool:
     return False
 
 
-def _work(plan: CapturePlan, console: Console, notify: int, attempt: int) -> None:
+def _work(plan: CapturePlan, console: Console, notify: int, attempt: int, end: float) -> None:
     """The worker's whole life; it never returns."""
     status = BROKEN
     try:
@@ -91,7 +91,7 @@ def _work(plan: CapturePlan, console: Console, notify: int, attempt: int) -> Non
             set_oom_score(1000)
         from kdump.capture.worker import work
 
-        status = work(plan, console, notify=notify, attempt=attempt)
+        status = work(plan, console, notify=notify, attempt=attempt, end=end)
     except BaseException as error:  # noqa: BLE001 -- the exit status tells the supervisor
         console.say(f"worker: {describe(error)}")
     finally:

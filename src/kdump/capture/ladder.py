@@ -120,42 +120,68 @@ class Ladder:
         self._rung("dmesg", deadlines.dmesg, names.DMESG, sessions, self._write_dmesg)
         return self._rung("vmcore", deadlines.stall, names.VMCORE, sessions, self._write_vmcore)
 
-    def _write_dmesg(self, stream: Stream) -> None:
+    def _write_dmesg(self, begin: Callable[[], Stream]) -> None:
         from kdump.capture import rungs
 
-        for sentence in rungs.dmesg(self._need_dump(), stream):
+        for sentence in rungs.dmesg(self._need_dump(), begin()):
             self.stages.degrade(sentence)
 
-    def _write_vmcore(self, stream: Stream) -> None:
+    def _write_vmcore(self, begin: Callable[[], Stream]) -> None:
         from kdump.capture import rungs
 
-        self._summary = rungs.vmcore(self._need_dump(), stream, self.plan, self._progress, frugal=self.attempt > 1)
+        summary = rungs.vmcore(
+            self._need_dump(), begin, self.plan, self._progress, self.stages.stop, frugal=self.attempt > 1
+        )
+        self._summary = summary.to_dict()
+        if summary.incomplete:
+            raise KdumpError("the dump is incomplete", why=summary.incomplete)
+        if summary.level != self.plan.level:
+            self.stages.degrade(f"no room at level {self.plan.level}, saved at level {summary.level}")
+        for name, why in summary.not_applied.items():
+            self.stages.degrade(f"{name} pages are kept: {why}")
+        if summary.pages_unreadable:
+            self.stages.degrade(f"{summary.pages_unreadable} pages could not be read")
 
     def _rung(
-        self, stage: str, seconds: float, name: str, sessions: Sequence[Session], write: Callable[[Stream], None]
+        self,
+        stage: str,
+        seconds: float,
+        name: str,
+        sessions: Sequence[Session],
+        write: Callable[[Callable[[], Stream]], None],
     ) -> bool:
-        """A stage that writes one file: sealed if the body ends well, else left marked as incomplete."""
+        """A stage that writes one file: sealed if `write` ends well, else left marked as incomplete.
+
+        `write` gets a function that begins the file, and begins it anew if it is called again.
+        """
+        begun: list[Tee] = []
+
+        def begin() -> Tee:
+            if begun:
+                begun.pop().abort()
+            begun.append(Tee(name, [session for session in sessions if id(session) not in self._lost], self._lose))
+            return begun[0]
 
         def body() -> bool:
-            stream = Tee(name, [session for session in sessions if id(session) not in self._lost], self._lose)
             try:
-                write(stream)
-                stream.seal()
+                write(begin)
+                begun[0].seal()
             except BaseException:
-                stream.abort()
-                self._files.append({**stream.describe(), "name": name + INCOMPLETE})
+                if begun:
+                    begun[0].abort()
+                    self._files.append({**begun[0].describe(), "name": name + INCOMPLETE})
                 raise
-            entry = stream.describe()
+            entry = begun[0].describe()
             self._files.append(entry)
             self.console.say(f"{name} saved, {size_text(entry['size'])}")
             return True
 
         return self.stages.run(stage, seconds, body) or False
 
-    def _progress(self, done: int, total: int) -> None:
+    def _progress(self, what: str, done: int, total: int) -> None:
         """Bytes of memory done and to do: said now and then; as long as they grow there is no stall."""
         self.stages.renew(self.plan.deadlines.stall)
-        self.console.progress("vmcore", done, total)
+        self.console.progress(f"vmcore {what}", done, total)
 
     def _need_dump(self) -> Dump:
         if self._dump is None:

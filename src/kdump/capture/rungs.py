@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from kdump.capture.plan import CapturePlan
+from kdump.dump.facts import PageFacts
+from kdump.dump.pipeline import PAGES_A_BATCH, Options, Summary, save
 from kdump.errors import KdumpError
+from kdump.kernel.kernel import Kernel
+from kdump.kernel.printk import format_record
+from kdump.memory.protocol import Dump
 from kdump.targets.protocol import Stream
 
-if TYPE_CHECKING:
-    from kdump.memory.protocol import Dump
+# What `open_dump` and the parts of a `Kernel` import when they are asked for.
+__capture_imports__ = (
+    "kdump.kernel.btf",
+    "kdump.kernel.kallsyms",
+    "kdump.memory.elf",
+    "kdump.memory.flattened",
+    "kdump.memory.kdump_compressed",
+)
 
-__capture_imports__ = ("kdump.kernel.kernel", "kdump.kernel.printk", "kdump.memory")
+_SPARSEST = 31
+_FRUGAL_BATCH = 64  # pages
 
 
 def dmesg(dump: Dump, stream: Stream) -> list[str]:
     """The kernel's log from its ring buffer, as its console prints it; returns what of it could not be read."""
-    from kdump.kernel.kernel import Kernel
-    from kdump.kernel.printk import format_record
-
     log = Kernel(dump).log()
     text = "".join(f"{line}\n" for record in log.records for line in format_record(record))
     text += "".join(f"# {sentence}\n" for sentence in log.lost)
@@ -30,7 +38,28 @@ def dmesg(dump: Dump, stream: Stream) -> list[str]:
 
 
 def vmcore(
-    dump: Dump, stream: Stream, plan: CapturePlan, progress: Callable[[int, int], None], *, frugal: bool = False
-) -> dict[str, Any]:
-    """The filtered, compressed dump; returns the filter's summary. `frugal`: one thread, little memory."""
-    raise NotImplementedError
+    dump: Dump,
+    begin: Callable[[], Stream],
+    plan: CapturePlan,
+    progress: Callable[[str, int, int], None],
+    stop: Callable[[], str],
+    *,
+    frugal: bool = False,
+) -> Summary:
+    """The filtered, compressed dump, written to the stream that `begin()` gives; it is left to the caller to seal.
+
+    `frugal`: small batches and no threads, for a second attempt after the first was killed. If the disk is full, a
+    dump without any page that can be spared is tried before it is given up.
+    """
+    facts = plan.page_facts.get(Kernel(dump).vmcoreinfo.build_id) if dump.vmcoreinfo else None
+    options = Options(
+        levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
+        codec=plan.codec,
+        compression_level=plan.codec_level or None,
+        threads=plan.cpus if plan.cpus > 1 and not frugal else 0,
+        batch=_FRUGAL_BATCH if frugal else PAGES_A_BATCH,
+        facts=PageFacts(**facts) if facts else None,
+        progress=progress,
+        stop=stop,
+    )
+    return save(dump, begin, options)

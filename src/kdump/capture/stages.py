@@ -12,12 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from types import FrameType
 from typing import TypeVar
 
 from kdump.capture.console import Console
 from kdump.errors import KdumpError
 
+_RESERVE = 30.0  # seconds kept for sealing, manifest and log
 DONE, FAILED, DEGRADED = "done", "failed", "degraded"
 T = TypeVar("T")
 
@@ -40,18 +42,22 @@ class Record:
 class Stages:
     """Runs stages and keeps their records."""
 
-    def __init__(self, console: Console, notify: int = -1, inject: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, console: Console, notify: int = -1, inject: Mapping[str, str] | None = None, end: float = inf
+    ) -> None:
+        """`notify` is the supervisor's pipe; `end` on the monotonic clock bounds everything."""
         self.console = console
         self.records: list[Record] = []
         self._notify = notify
         self._inject = dict(inject or {})
+        self._end = end
         self._ends: list[float] = []
         self._running: list[Record] = []
         self._renewed = 0.0
 
     def remaining(self) -> float:
         """Seconds that the stages now running may still take."""
-        return max(0.0, min(self._ends, default=float("inf")) - time.monotonic())
+        return max(0.0, min(self._ends, default=inf) - time.monotonic())
 
     def run(self, name: str, seconds: float, body: Callable[[], T]) -> T | None:
         """Run one stage; its result, or None if it failed, which its record and the console say.
@@ -83,6 +89,10 @@ class Stages:
         record.outcome, record.error = DEGRADED, f"{record.error}; {reason}".lstrip("; ")
         self.console.say(f"{record.name}: {reason}")
 
+    def stop(self) -> str:
+        """Why the dump must end now, in time for what comes after it; empty to go on."""
+        return "the time for everything is over" if self._end - time.monotonic() < _RESERVE else ""
+
     def renew(self, seconds: float) -> None:
         """The innermost stage made progress: it has `seconds` from now on."""
         now = time.monotonic()
@@ -94,7 +104,7 @@ class Stages:
     def _arm(self) -> None:
         name = self._running[-1].name if self._running else "between stages"
         left = self.remaining()
-        finite = left != float("inf")
+        finite = left != inf
         # A timer of zero would be off: a stage that has no time left gets the shortest one.
         signal.setitimer(signal.ITIMER_REAL, max(left, 0.001) if finite else 0.0)
         if self._notify >= 0:

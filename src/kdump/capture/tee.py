@@ -16,7 +16,8 @@ Bytes = bytes | bytearray | memoryview
 class Tee:
     """A `Stream` over the sessions; `lost(session, error)` is told of each that fails.
 
-    Raises `KdumpError` once no target is left. A deadline is everybody's and passes through.
+    The failure of the last one is raised as it is, and the stream stays usable: on a full disk the head of an
+    incomplete dump can still be written into the gap left for it. A deadline is everybody's and passes through.
     """
 
     def __init__(self, name: str, sessions: Sequence[Session], lost: Callable[[Session, str], None]) -> None:
@@ -25,12 +26,18 @@ class Tee:
         self._lost = lost
         self._streams: list[tuple[Session, Stream]] = []
         self._end = 0
+        failure: Exception = KdumpError(f"no target is left for {name}")
         for session in sessions:
             try:
                 self._streams.append((session, session.create(name)))
+            except DeadlineError:
+                self.abort()
+                raise
             except (OSError, KdumpError) as error:
-                self._drop(session, None, error)
-        self._check("")
+                failure = error
+                lost(session, describe(error))
+        if not self._streams:
+            raise failure
 
     def skip(self, size: int) -> None:
         """Leave a gap at the front; see `Stream.skip`."""
@@ -65,23 +72,14 @@ class Tee:
         return {"name": self.name, **self.pieces.describe()}
 
     def _each(self, method: str, *arguments: Any) -> None:
-        failure = ""
         for session, stream in list(self._streams):
             try:
                 getattr(stream, method)(*arguments)
             except DeadlineError:
                 raise
             except (OSError, KdumpError) as error:
-                failure = describe(error)
-                self._drop(session, stream, error)
-        self._check(failure)
-
-    def _drop(self, session: Session, stream: Stream | None, error: Exception) -> None:
-        if stream is not None:
-            self._streams.remove((session, stream))
-            stream.abort()
-        self._lost(session, describe(error))
-
-    def _check(self, failure: str) -> None:
-        if not self._streams:
-            raise KdumpError(f"{self.name} could not be written to any target", why=failure)
+                self._lost(session, describe(error))
+                if len(self._streams) == 1:
+                    raise
+                self._streams.remove((session, stream))
+                stream.abort()

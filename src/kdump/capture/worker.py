@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 
 from kdump.capture import crash as names
 from kdump.capture import system
@@ -21,12 +22,18 @@ _EXIT = {names.COMPLETE: SAVED, names.DEGRADED: DEGRADED, names.INCOMPLETE: FAIL
 
 
 def work(
-    plan: CapturePlan, console: Console, *, notify: int = -1, attempt: int = 1, source: str = VMCORE_SOURCE
+    plan: CapturePlan,
+    console: Console,
+    *,
+    notify: int = -1,
+    attempt: int = 1,
+    end: float = inf,
+    source: str = VMCORE_SOURCE,
 ) -> int:
-    """Drivers, hooks, the ladder; returns the worker's exit status."""
+    """Drivers, hooks, the ladder; returns the worker's exit status. `end`: when to be done, on the monotonic clock."""
     console.say(f"capture of {plan.hostname} on {os.uname().release}" + (f", attempt {attempt}" if attempt > 1 else ""))
     install_alarm()
-    stages = Stages(console, notify, plan.inject if attempt == 1 else {})
+    stages = Stages(console, notify, plan.inject if attempt == 1 else {}, end)
     stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
     run_hooks(plan.hooks.pre, "pre", plan, stages)
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)

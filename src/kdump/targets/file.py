@@ -152,7 +152,8 @@ class FileStream:
         self._pushed = 0
 
     def skip(self, size: int) -> None:
-        """Leave a gap at the front."""
+        """Leave a gap at the front, its blocks allocated: on a full disk an incomplete dump still gets its head."""
+        os.posix_fallocate(self._fd, 0, size)
         self._end = size
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
