@@ -1,0 +1,142 @@
+"""Compression of pages: one interface, a batch of pages at a time, in C code that releases the GIL.
+
+Every page is compressed by itself: kdump-compressed dumps are read at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.errors import KdumpError, UsageError
+
+ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20  # bits in a descriptor's flags and in the header's status
+
+
+class Packed(NamedTuple):
+    """A batch of compressed pages: their bytes back to back, each page's size, and the codec bit of each (0 is raw)."""
+
+    data: bytes
+    sizes: NDArray[np.uint32]
+    flags: NDArray[np.uint32]
+
+
+class Compressor(Protocol):
+    """Compresses rows of `pages`; one for each thread."""
+
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+        """Pack pages[rows]; `pages` has shape (n, page size) and is contiguous."""
+
+
+class Codec(NamedTuple):
+    """A codec by name. `make(level)` gives a compressor; level None is the codec's default here."""
+
+    name: str
+    flag: int
+    make: Callable[[int | None], Compressor]
+    levels: range | None = None
+
+
+def codec(name: str, level: int | None = None) -> Codec:
+    """The codec of that name, with its level checked. Raises `UsageError`, or `KdumpError` if its library is missing."""
+    found = CODECS.get(name)
+    if found is None:
+        raise UsageError(f"unknown compression {name!r}", remedy="known: " + ", ".join(CODECS))
+    if level is not None and (found.levels is None or level not in found.levels):
+        allowed = f"{found.levels[0]} to {found.levels[-1]}" if found.levels else "none"
+        raise UsageError(f"{name} has no level {level}", remedy=f"levels of {name}: {allowed}")
+    found.make(level)  # a missing library is found out before anything is written
+    return found
+
+
+def _pack(
+    pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Sequence[Any], sizes: NDArray[np.uint32], flag: int
+) -> Packed:
+    """Join pages; those that did not shrink are stored raw."""
+    size = pages.shape[1]
+    flags = np.full(len(rows), flag, np.uint32)
+    raw = np.flatnonzero(sizes >= size)
+    if len(raw):
+        packed = list(packed)
+        for index in raw.tolist():
+            packed[index] = pages[rows[index]]
+        sizes[raw] = size
+        flags[raw] = 0
+    return Packed(b"".join(packed), sizes, flags)
+
+
+class _Raw:
+    """No compression."""
+
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+        sizes = np.full(len(rows), pages.shape[1], np.uint32)
+        return Packed(pages[rows].tobytes(), sizes, np.zeros(len(rows), np.uint32))
+
+
+class _Zstd:
+    """A whole batch in one call into C; each page a frame that states its content size."""
+
+    def __init__(self, level: int | None) -> None:
+        import zstandard
+
+        self._segments = zstandard.BufferWithSegments
+        self._compressor = zstandard.ZstdCompressor(level=1 if level is None else level, write_checksum=False)
+
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+        size = pages.shape[1]
+        if not len(rows):
+            return _EMPTY
+        where = np.empty((len(rows), 2), np.uint64)
+        where[:, 0] = rows
+        where[:, 0] *= np.uint64(size)
+        where[:, 1] = size
+        frames = self._compressor.multi_compress_to_buffer(self._segments(pages.data.cast("B"), where.tobytes()))
+        sizes = np.fromiter(map(len, frames), np.uint32, len(rows))
+        return _pack(pages, rows, frames, sizes, ZSTD)
+
+
+class _Each:
+    """A codec whose library takes one page at a time."""
+
+    def __init__(self, flag: int, compress: Callable[[NDArray[np.uint8]], bytes]) -> None:
+        self._flag = flag
+        self._compress = compress
+
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+        compress = self._compress
+        packed = [compress(pages[row]) for row in rows.tolist()]
+        sizes = np.fromiter(map(len, packed), np.uint32, len(rows))
+        return _pack(pages, rows, packed, sizes, self._flag)
+
+
+_EMPTY = Packed(b"", np.zeros(0, np.uint32), np.zeros(0, np.uint32))
+
+
+def _zlib(level: int | None) -> Compressor:
+    """ISA-L's deflate, in zlib's wrapping."""
+    from isal import igzip_lib
+
+    compress, number, flag = igzip_lib.compress, 1 if level is None else level, igzip_lib.COMP_ZLIB
+    return _Each(ZLIB, lambda page: compress(page, number, flag))
+
+
+def _missing(name: str) -> Callable[[int | None], Compressor]:
+    def make(_level: int | None) -> Compressor:
+        raise KdumpError(f"{name} is not available", remedy="use zstd or zlib")
+
+    return make
+
+
+CODECS = {
+    each.name: each
+    for each in (
+        Codec("none", 0, lambda _level: _Raw()),
+        Codec("zstd", ZSTD, _Zstd, range(-50, 23)),
+        Codec("zlib", ZLIB, _zlib, range(4)),
+        Codec("lzo", LZO, _missing("lzo")),
+        Codec("snappy", SNAPPY, _missing("snappy")),
+    )
+}

@@ -1,0 +1,182 @@
+"""Writes the kdump-compressed format, version 6 (header, bitmaps, descriptors, data).
+
+Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION; what crash and libkdumpfile accept, tried out. The data goes out
+front to back as it is compressed; the head, whose contents are known last, fills the gap left for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.codecs import Packed
+from kdump.dump.pfnset import PfnSet
+from kdump.memory.kdump_compressed import DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
+from kdump.memory.protocol import Note
+
+VERSION = 6
+UTS_FIELD = 65  # bytes of each of the six strings in struct new_utsname
+NOTE_HEAD = struct.Struct("<III")
+NT_PRSTATUS = 1
+FLUSH = 1 << 17  # descriptors kept back before they are written
+
+
+class Stream(Protocol):
+    """Where a dump is written: bytes go in front to back, into a gap at the front at any time. See `kdump.targets`."""
+
+    def skip(self, size: int) -> None:
+        """Leave a gap at the front."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append."""
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Fill (a part of) the gap."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a dump says about the machine it comes from."""
+
+    page_size: int
+    notes: Sequence[Note]
+    vmcoreinfo: bytes
+    uts: Sequence[bytes]  # sysname, nodename, release, version, machine, domainname
+    timestamp: int  # seconds since 1970
+    phys_base: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pfns [first, end) whose data a file of a split set holds; `number` of them all. A whole dump has none."""
+
+    first: int
+    end: int
+
+
+class KdumpWriter:
+    """One dump (or one part of a split set) being written to a stream.
+
+    Call `append` with the kept pages in order, then `finish`. Positions: header, sub header with notes, bitmaps,
+    descriptors, then the data from `data_offset` on.
+    """
+
+    def __init__(
+        self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, level: int, flag: int,
+        part: Part | None = None, count: int | None = None,
+    ) -> None:  # fmt: skip
+        """`count` is the number of kept pages of this part; `flag` is the codec's bit in the header's status."""
+        self.stream = stream
+        self.origin = origin
+        self.present = present
+        self.kept = kept
+        self.level = level
+        self.flag = flag
+        self.part = part
+        self.reserved = kept.count if count is None else count
+        block = origin.page_size
+        self._notes = pack_notes(origin.notes)
+        self._sub_blocks = _blocks(SUB.size + len(self._notes), block)
+        self._bitmap_blocks = 2 * _blocks(-(-present.limit // 8), block)
+        self.descriptors_offset = (1 + self._sub_blocks + self._bitmap_blocks) * block
+        self.data_offset = self.descriptors_offset + self.reserved * DESCRIPTOR.itemsize
+        self.end = self.data_offset
+        self.written = 0  # pages that have a descriptor
+        self._flushed = 0
+        self._pending: list[NDArray[np.void]] = []
+        self._pending_count = 0
+        self._zero_offset = 0
+        stream.skip(self.data_offset)
+
+    def append(self, packed: Packed, zero: NDArray[np.bool_] | None) -> None:
+        """Pages in the order of their pfns; `zero` (shape (n,)) says which of them are all zeros and not in `packed`."""
+        count = len(packed.sizes) if zero is None else len(zero)
+        found = np.zeros(count, DESCRIPTOR)
+        if zero is not None and not self._zero_offset and zero.any():
+            self._zero_offset = self.end
+            self.end += self.stream.write(bytes(self.origin.page_size))
+        filled = slice(None) if zero is None else ~zero
+        ends = np.cumsum(packed.sizes, dtype=np.int64)
+        found["offset"][filled] = self.end + ends - packed.sizes
+        found["size"][filled] = packed.sizes
+        found["flags"][filled] = packed.flags
+        if zero is not None:
+            found["offset"][zero] = self._zero_offset
+            found["size"][zero] = self.origin.page_size
+        if packed.data:
+            self.end += self.stream.write(packed.data)
+        self._pending.append(found)
+        self._pending_count += count
+        self.written += count
+        if self._pending_count >= FLUSH:
+            self._flush()
+
+    def finish(self, *, incomplete: bool) -> None:
+        """Write what is left of the head. An incomplete dump's missing descriptors stay zero, and its header says so."""
+        self._flush()
+        # Pages that turned out unreadable, or were not reached, leave descriptors unused.
+        rest = (self.reserved - self.written) * DESCRIPTOR.itemsize
+        offset = self.descriptors_offset + self.written * DESCRIPTOR.itemsize
+        while rest:
+            piece = min(rest, 1 << 20)
+            self.stream.pwrite(bytes(piece), offset)
+            offset, rest = offset + piece, rest - piece
+        offset = 0
+        for piece in self._head(incomplete):
+            offset += self.stream.pwrite(piece, offset)
+
+    def _flush(self) -> None:
+        if self._pending:
+            data = np.concatenate(self._pending)
+            self.stream.pwrite(data.tobytes(), self.descriptors_offset + self._flushed * DESCRIPTOR.itemsize)
+            self._flushed += len(data)
+            self._pending.clear()
+            self._pending_count = 0
+
+    def _head(self, incomplete: bool) -> Iterable[bytes]:
+        """Header, sub header, both bitmaps: in order, without gaps."""
+        origin, block = self.origin, self.origin.page_size
+        limit = self.present.limit
+        uts = b"".join(text[: UTS_FIELD - 1].ljust(UTS_FIELD, b"\0") for text in origin.uts)
+        status = self.flag | (STATUS_INCOMPLETE if incomplete else 0)
+        cpus = sum(note.type == NT_PRSTATUS and note.name == "CORE" for note in origin.notes)
+        main = MAIN.pack(
+            MAGIC, VERSION, uts, origin.timestamp, 0, status, block, self._sub_blocks, self._bitmap_blocks,
+            min(limit, 0xFFFF_FFFF), 0, 0, 0, 0, cpus,
+        )  # fmt: skip
+        yield main.ljust(block, b"\0")
+        notes_at = block + SUB.size
+        info_at = self._notes.find(origin.vmcoreinfo) if origin.vmcoreinfo else -1
+        first, end = (self.part.first, self.part.end) if self.part else (0, 0)
+        sub = SUB.pack(
+            origin.phys_base & (1 << 64) - 1, self.level, int(self.part is not None),
+            min(first, 0xFFFF_FFFF), min(end, 0xFFFF_FFFF),
+            notes_at + info_at if info_at >= 0 else 0, len(origin.vmcoreinfo) if info_at >= 0 else 0,
+            notes_at, len(self._notes), 0, 0, first, end, limit,
+        )  # fmt: skip
+        yield (sub + self._notes).ljust(self._sub_blocks * block, b"\0")
+        for bits in (self.present, self.kept):
+            left = self._bitmap_blocks // 2 * block
+            for piece in bits.bitmap():
+                yield piece.tobytes()
+                left -= len(piece)
+            yield bytes(left)
+
+
+def pack_notes(notes: Iterable[Note]) -> bytes:
+    """ELF notes as they stand in a PT_NOTE segment."""
+    packed = b""
+    for note in notes:
+        name = note.name.encode() + b"\0"
+        packed += NOTE_HEAD.pack(len(name), len(note.data), note.type)
+        packed += name.ljust(len(name) + 3 & ~3, b"\0") + note.data.ljust(len(note.data) + 3 & ~3, b"\0")
+    return packed
+
+
+def _blocks(size: int, block: int) -> int:
+    return -(-size // block)

@@ -1,0 +1,36 @@
+"""Dump levels: which classes of pages a dump leaves out.
+
+The bits are makedumpfile's (its manual page, -d); `OURS` is one more of our own.
+"""
+
+from __future__ import annotations
+
+from kdump.errors import UsageError
+
+ZERO, CACHE, CACHE_PRIVATE, USER, FREE = 1, 2, 4, 8, 16
+OURS = 32  # page cache that is on no LRU list; see `classes`
+MAXIMUM = 63
+
+BITS = {ZERO: "zero", CACHE: "cache", CACHE_PRIVATE: "private cache", USER: "user", FREE: "free", OURS: "cache off LRU"}
+PAGE_CLASS_BITS = MAXIMUM & ~ZERO  # the bits that need struct pages
+
+
+def parse_levels(text: str) -> tuple[int, ...]:
+    """Levels from "31" or "1,17,31": the first is used, the next ones if the disk is too full for it.
+
+    Raises `UsageError` for what is not a level, and for lists that do not rise.
+    """
+    try:
+        levels = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        levels = (-1,)
+    if not all(0 <= level <= MAXIMUM for level in levels):
+        raise UsageError(f"{text!r} is not a dump level", remedy="write 0 to 31, or a rising list such as 1,17,31")
+    if any(before >= after for before, after in zip(levels, levels[1:], strict=False)):
+        raise UsageError(f"the levels {text} do not rise", remedy="each must drop more than the one before: 1,17,31")
+    return levels
+
+
+def describe(level: int) -> str:
+    """The classes that a level drops, in words."""
+    return ", ".join(name for bit, name in BITS.items() if level & bit) or "nothing"

@@ -1,0 +1,59 @@
+"""A set of page frame numbers as large as the machine, in little memory: a bitmap kept compressed in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+CHUNK = 1 << 19  # pfns of one chunk: 64 KiB of bitmap, 2 GiB of memory
+
+
+class PfnSet:
+    """Bits for pfns 0 to `limit` - 1, written once per chunk in any order; chunks that are never written are empty.
+
+    Bits are packed as kdump-compressed bitmaps are: least significant first.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.count = 0
+        self._chunks: dict[int, bytes] = {}
+        self._compressor = zstandard.ZstdCompressor(level=1)
+
+    def put(self, chunk: int, members: NDArray[np.bool_]) -> None:
+        """Set chunk number `chunk` to the bits in `members` (shape (CHUNK,) or shorter). Once for each chunk."""
+        held = int(np.count_nonzero(members))
+        if held:
+            self.count += held
+            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little"))
+
+    def remove(self, pfns: NDArray[np.int64]) -> None:
+        """Take members out again: pages that turned out to be unreadable. Rare, so each chunk is packed anew."""
+        for chunk in np.unique(pfns // CHUNK).tolist():
+            members = np.unpackbits(self.bits(chunk), bitorder="little").view(np.bool_)
+            before = int(np.count_nonzero(members))
+            members[pfns[pfns // CHUNK == chunk] - chunk * CHUNK] = False
+            self.count -= before - int(np.count_nonzero(members))
+            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little"))
+
+    def bits(self, chunk: int) -> NDArray[np.uint8]:
+        """The packed bits of a chunk: shape (CHUNK // 8,), dtype u1."""
+        packed = np.zeros(CHUNK // 8, np.uint8)
+        if data := self._chunks.get(chunk):
+            found = np.frombuffer(zstandard.ZstdDecompressor().decompress(data), np.uint8)
+            packed[: len(found)] = found
+        return packed
+
+    def pfns(self) -> Iterator[NDArray[np.int64]]:
+        """The members in order, one array (not empty) for each chunk that has any."""
+        for chunk in sorted(self._chunks):
+            yield np.flatnonzero(np.unpackbits(self.bits(chunk), bitorder="little")) + chunk * CHUNK
+
+    def bitmap(self) -> Iterator[NDArray[np.uint8]]:
+        """The packed bits of all chunks up to `limit`, empty ones included; the last is cut at `limit`, rounded up."""
+        for chunk in range(-(-self.limit // CHUNK)):
+            left = -(-(self.limit - chunk * CHUNK) // 8)
+            yield self.bits(chunk)[:left]

@@ -1,0 +1,222 @@
+"""Filter, compress, write: from an opened dump to a kdump-compressed file on a stream, in bounded memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.codecs import Codec, Packed, codec
+from kdump.dump.facts import PageFacts, find_facts
+from kdump.dump.kdump_writer import KdumpWriter, Stream
+from kdump.dump.levels import PAGE_CLASS_BITS, ZERO
+from kdump.dump.memmap import find_runs
+from kdump.dump.origin import find_origin
+from kdump.dump.pages import read_pages, zero_pages
+from kdump.dump.select import MemoryMap, Selection, select
+from kdump.dump.workers import in_order
+from kdump.errors import KdumpError
+from kdump.kernel.kernel import Kernel
+from kdump.memory.protocol import Dump
+
+Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
+PAGES_A_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to save. `levels` beyond the first are tried if the disk is full and the stream can be begun again.
+
+    `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are used if they are about the same
+    kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on.
+    """
+
+    levels: tuple[int, ...] = (31,)
+    codec: str = "zstd"
+    compression_level: int | None = None
+    threads: int | None = None
+    batch: int = PAGES_A_BATCH  # pages; memory in use is about 3 batches a thread
+    facts: PageFacts | None = None
+    progress: Progress = field(default=lambda _stage, _done, _total: None)
+    stop: Callable[[], str] = field(default=lambda: "")
+
+
+@dataclass
+class Summary:
+    """What became of the pages, and at what cost. Sizes in bytes, times in seconds."""
+
+    level: int
+    codec: str
+    pages_present: int = 0
+    pages_kept: int = 0
+    pages_written: int = 0
+    pages_zero: int = 0
+    pages_unreadable: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    not_applied: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    size: int = 0
+    incomplete: str = ""  # why, if the dump does not hold all it should
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether the dump is all that was asked for."""
+        return not (self.incomplete or self.not_applied or self.pages_unreadable)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest and `--json`."""
+        return {
+            "level": self.level,
+            "codec": self.codec,
+            "pages": {
+                "present": self.pages_present,
+                "kept": self.pages_kept,
+                "written": self.pages_written,
+                "zero": self.pages_zero,
+                "unreadable": self.pages_unreadable,
+                "dropped": self.dropped,
+            },
+            "not_applied": self.not_applied,
+            "doubts": self.doubts,
+            "size": self.size,
+            "incomplete": self.incomplete,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+
+
+def save(dump: Dump, begin: Callable[[], Stream], options: Options) -> Summary:
+    """Save `dump` to the stream that `begin()` gives; with a list of levels it is called again for each.
+
+    The caller seals the stream. Raises what the stream raises; a full disk (ENOSPC) on the last level, or a stop, gives a
+    valid incomplete dump and a summary that says so.
+    """
+    chosen = codec(options.codec, options.compression_level)
+    for number, level in enumerate(options.levels):
+        last = number == len(options.levels) - 1
+        try:
+            return _save_level(dump, begin(), options, chosen, level, finish_when_full=last)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or last:
+                raise
+    raise AssertionError("a level is always given")
+
+
+def open_memory_map(dump: Dump, facts: PageFacts | None = None) -> MemoryMap:
+    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
+    kernel = Kernel(dump)
+    info = kernel.vmcoreinfo
+    if facts is None or not info.build_id or facts.build_id != info.build_id:
+        facts = find_facts(info, lambda: kernel.types)
+    return MemoryMap(facts, find_runs(info, kernel.virtual), kernel.virtual)
+
+
+def choose(dump: Dump, level: int, facts: PageFacts | None = None, progress: Progress | None = None) -> Selection:
+    """The first pass alone: what a level would keep. A memory map that cannot be used keeps everything, and says why."""
+    memory_map = None
+    why = ""
+    if level & PAGE_CLASS_BITS:
+        try:
+            memory_map = open_memory_map(dump, facts)
+        except KdumpError as error:
+            why = f"{error.what}{f': {error.why}' if error.why else ''}"
+    size = dump.memory.page_size
+    tick = progress or (lambda _stage, _done, _total: None)
+    selection = select(dump.memory, memory_map, level, lambda done, total: tick("filter", done * size, total * size))
+    if why:
+        selection.not_applied["all but zero pages"] = why
+    return selection
+
+
+@dataclass
+class _Batch:
+    """What a worker makes of a batch of pfns."""
+
+    packed: Packed
+    zero: NDArray[np.bool_] | None
+    unreadable: NDArray[np.bool_] | None
+
+
+def _save_level(
+    dump: Dump, stream: Stream, options: Options, chosen: Codec, level: int, *, finish_when_full: bool
+) -> Summary:
+    began = time.monotonic()
+    selection = choose(dump, level, options.facts, options.progress)
+    filtered = time.monotonic()
+    summary = Summary(
+        level, chosen.name, selection.present.count, selection.kept.count,
+        dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
+    )  # fmt: skip
+    origin = find_origin(dump)
+    writer = KdumpWriter(stream, origin, selection.present, selection.kept, level, chosen.flag)
+    try:
+        _write_pages(dump, writer, options, chosen, selection, summary)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or not finish_when_full:
+            raise
+        summary.incomplete = f"no room: {error.strerror}"
+    except BaseException:
+        # Whatever ended it, what is there shall be readable; the first error is the one to report.
+        _finish_quietly(writer)
+        raise
+    writer.finish(incomplete=bool(summary.incomplete))
+    summary.pages_written = writer.written
+    summary.size = writer.end
+    summary.seconds = {"filter": filtered - began, "write": time.monotonic() - filtered}
+    return summary
+
+
+def _finish_quietly(writer: KdumpWriter) -> None:
+    try:
+        writer.finish(incomplete=True)
+    except (OSError, KdumpError):
+        return
+
+
+def _write_pages(
+    dump: Dump, writer: KdumpWriter, options: Options, chosen: Codec, selection: Selection, summary: Summary
+) -> None:
+    """The second pass: read, find zeros, compress (on all CPUs), write."""
+    memory = dump.memory
+    size = memory.page_size
+    find_zeros = bool(selection.level & ZERO)
+
+    def make_work() -> Callable[[NDArray[np.int64]], _Batch]:
+        compress = chosen.make(options.compression_level)
+
+        def work(pfns: NDArray[np.int64]) -> _Batch:
+            pages, unreadable = read_pages(memory, pfns)
+            if unreadable is not None:
+                pages = pages[~unreadable]
+            zero = zero_pages(pages) if find_zeros else None
+            rows = np.arange(len(pages)) if zero is None else np.flatnonzero(~zero)
+            return _Batch(compress(pages, rows), zero, unreadable)
+
+        return work
+
+    threads = len(os.sched_getaffinity(0)) if options.threads is None else options.threads
+    done, total = 0, selection.kept.count
+    for pfns, batch in in_order(_batches(selection, options.batch), make_work, threads):
+        writer.append(batch.packed, batch.zero)
+        if batch.zero is not None:
+            summary.pages_zero += int(np.count_nonzero(batch.zero))
+        if batch.unreadable is not None:
+            selection.kept.remove(pfns[batch.unreadable])
+            summary.pages_unreadable += int(np.count_nonzero(batch.unreadable))
+        done += len(pfns)
+        options.progress("write", done * size, total * size)
+        if done < total and (why := options.stop()):
+            summary.incomplete = why
+            return
+
+
+def _batches(selection: Selection, size: int) -> Iterator[NDArray[np.int64]]:
+    for pfns in selection.kept.pfns():
+        for start in range(0, len(pfns), size):
+            yield pfns[start : start + size]

@@ -1,0 +1,72 @@
+"""Threads that compress batches of pages while the caller writes them, in order, with a bounded number in flight."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class _Task(Generic[Job, Result]):
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.done = threading.Event()
+        self.result: Result | None = None
+        self.error: BaseException | None = None
+
+
+def in_order(
+    jobs: Iterable[Job], make_work: Callable[[], Callable[[Job], Result]], threads: int
+) -> Iterator[tuple[Job, Result]]:
+    """(job, work(job)) in the order of `jobs`; each thread has a `work` of its own, from `make_work()`.
+
+    At most threads + 2 jobs are between being taken and being yielded. An exception of `work` is raised here. With
+    `threads` 0 the work is done by the caller.
+    """
+    if not threads:
+        work = make_work()
+        for job in jobs:
+            yield job, work(job)
+        return
+    queue: SimpleQueue[_Task[Job, Result] | None] = SimpleQueue()
+
+    def run() -> None:
+        work = make_work()
+        while (task := queue.get()) is not None:
+            try:
+                task.result = work(task.job)
+            except BaseException as error:  # noqa: BLE001 -- handed to the caller, who raises it
+                task.error = error
+            task.done.set()
+
+    workers = [threading.Thread(target=run, name=f"compress-{i}", daemon=True) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    flying: deque[_Task[Job, Result]] = deque()
+    try:
+        for job in jobs:
+            task: _Task[Job, Result] = _Task(job)
+            queue.put(task)
+            flying.append(task)
+            if len(flying) >= threads + 2:
+                yield _wait(flying.popleft())
+        while flying:
+            yield _wait(flying.popleft())
+    finally:
+        for _ in workers:
+            queue.put(None)
+        for worker in workers:
+            worker.join()
+
+
+def _wait(task: _Task[Job, Result]) -> tuple[Job, Result]:
+    task.done.wait()
+    if task.error is not None:
+        raise task.error
+    assert task.result is not None
+    return task.job, task.result
