@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from kdump.kexec import purgatory
 from kdump.kexec.purgatory import Parameters, Region
+from kdump.kexec.purgatory.code import CODE
 
 TOOL = Path(__file__).parents[2] / "tools/purgatory"
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs x86_64 code")
@@ -30,9 +31,9 @@ def test_the_shipped_bytes_are_what_the_source_gives() -> None:
 
 
 def test_the_layout_is_where_the_source_puts_it() -> None:
-    assert purgatory.CODE[purgatory.MAGIC_AT : purgatory.MAGIC_AT + 8] == purgatory.MAGIC
-    assert purgatory.CODE[purgatory.CHECK_AT] in (0xE9, 0xEB)  # the jump behind the last region
-    assert len(purgatory.CODE) <= 4096
+    assert CODE[purgatory.MAGIC_AT : purgatory.MAGIC_AT + 8] == purgatory.MAGIC
+    assert CODE[purgatory.CHECK_AT] in (0xE9, 0xEB)  # the jump behind the last region
+    assert len(CODE) <= 4096
 
 
 def check(pieces: list[bytes], digests: list[bytes]) -> int | None:

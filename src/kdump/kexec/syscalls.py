@@ -174,9 +174,9 @@ def kexec_load(entry: int, segments: list[Segment], flags: int, *, lockdown: str
 
 def _address(data: bytes | bytearray | memoryview) -> tuple[ctypes.Array[ctypes.c_char], int]:
     size = len(data)
-    if isinstance(data, bytearray):
-        return (ctypes.c_char * size).from_buffer(data), size
-    return (ctypes.c_char * size).from_buffer_copy(data), size
+    if memoryview(data).readonly:
+        return (ctypes.c_char * size).from_buffer_copy(data), size
+    return (ctypes.c_char * size).from_buffer(data), size
 
 
 def _syscall(number: int, *arguments: object) -> int:

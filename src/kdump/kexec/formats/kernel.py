@@ -1,0 +1,41 @@
+"""A kernel as the loader sees it, whatever file it came in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# struct setup_header, arch/x86/include/uapi/asm/bootparam.h and Documentation/arch/x86/boot.rst: it lies at 0x1f1 of
+# both a bzImage and boot_params.
+SETUP_HEADER = 0x1F1
+
+
+class Part(NamedTuple):
+    """Bytes of a kernel, at `offset` bytes from where it is put; `size` in memory is at least their length."""
+
+    offset: int
+    data: memoryview
+    size: int
+
+
+class Kernel(NamedTuple):
+    """A kernel that can be put anywhere its `align` (bytes) allows, from the physical address `lowest` on.
+
+    `span` is the memory it needs in bytes, `entry` the offset of its 64-bit entry point. `setup_header` is the header
+    as it goes into boot_params (empty for a vmlinux). `file` are the bytes for kexec_file_load(2), None if it takes no
+    such kernel. `initrd`, `cmdline` and `os_release` are what a unified kernel image brings along.
+    """
+
+    kind: str
+    release: str
+    parts: tuple[Part, ...]
+    span: int
+    align: int
+    lowest: int
+    entry: int
+    setup_header: bytes
+    cmdline_limit: int
+    five_level: bool
+    file: memoryview | None
+    initrd: memoryview | None = None
+    cmdline: str | None = None
+    os_release: str | None = None

@@ -1,0 +1,189 @@
+"""The segments of a new kernel, made in user space for kexec_load(2): what goes where, and what purgatory checks.
+
+For a panic everything lies inside the crash reservation, core headers and backup region at its bottom; for a reboot
+anywhere in RAM. The order of placing is the order of need: what is tied to an alignment first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kdump.digest import sha256
+from kdump.errors import KdumpError
+from kdump.kexec import boot_params, elfcore, purgatory
+from kdump.kexec.cmdline import option_name, split
+from kdump.kexec.formats.kernel import Kernel
+from kdump.kexec.memory_map import Entry, MemoryMap, capture_e820, read_memory_map
+from kdump.kexec.placement import Space, pages
+from kdump.kexec.purgatory.code import CODE
+from kdump.kexec.syscalls import Segment
+from kdump.memory.protocol import Range
+
+LOW_MEMORY_END = 0xA0000  # the first 640 KiB: the capture kernel starts its CPUs there, so the dead kernel's is saved
+BELOW_4G = 1 << 32
+ABOVE_LOW = 1 << 20
+RESET_AFTER = 10  # seconds, unless the command line's panic= says otherwise
+
+
+class Placed(NamedTuple):
+    """A segment in its place: `name`, physical `address`, `size` in memory (whole pages) and `data`.
+
+    `checked` tells whether purgatory compares its digest (not the one the kernel rewrites, nor purgatory itself).
+    """
+
+    name: str
+    address: int
+    size: int
+    data: bytes | bytearray | memoryview
+    checked: bool = True
+
+    @property
+    def range(self) -> Range:
+        """Its place in physical memory."""
+        return Range(self.address, self.address + self.size)
+
+
+class Plan(NamedTuple):
+    """A complete load: entry point, segments, where they were allowed to be, and what the new kernel is told."""
+
+    entry: int
+    segments: tuple[Placed, ...]
+    space: tuple[Range, ...]
+    e820: tuple[Entry, ...]
+    cmdline: str
+    core_headers: tuple[elfcore.Header, ...]
+
+    def for_syscall(self) -> list[Segment]:
+        """As kexec_load(2) takes them."""
+        return [Segment(placed.data, placed.address, placed.size) for placed in self.segments]
+
+
+def main_reservation(memory_map: MemoryMap, crash_size: int | None) -> Range:
+    """The part of the reservation that segments may lie in: the high one, if there is a low one beside it.
+
+    The kernel takes panic segments in crashk_res only; with crashkernel=…,high its companion below 4 GiB is for DMA.
+    """
+    if not memory_map.reservation:
+        raise KdumpError("no memory is reserved for a capture kernel", remedy="see `kdump load --help`")
+    return next((part for part in memory_map.reservation if part.size == crash_size), memory_map.reservation[-1])
+
+
+def plan_panic(
+    kernel: Kernel,
+    initrd: memoryview | None,
+    cmdline: str,
+    *,
+    crash_size: int | None,
+    elfcorehdr_size: int | None = None,
+    root: Path = Path("/"),
+) -> Plan:
+    """Segments of a panic kernel. `elfcorehdr_size` is the room the running kernel wants for updating the core headers
+    itself; None if it does not. Raises KdumpError if something does not fit or the machine hides its addresses.
+    """
+    memory_map = read_memory_map(root)
+    reservation = main_reservation(memory_map, crash_size)
+    space = Space([reservation])
+    backup = low_memory(memory_map)
+    backup_at = space.take("backup of low memory", backup.size, top_down=False)
+    mappings = elfcore.read_mappings(memory_map, root)
+    headers = elfcore.core_headers(memory_map, elfcore.read_notes(root), mappings, backup, backup_at)
+    packed = elfcore.pack(headers)
+    room = pages(max(len(packed), elfcorehdr_size or 0))
+    headers_at = space.take("core headers", room, top_down=False)
+    e820 = capture_e820(
+        memory_map, [Range(backup_at, backup_at + pages(backup.size)), Range(headers_at, headers_at + room)]
+    )
+    core = Placed("core headers", headers_at, room, packed, checked=elfcorehdr_size is None)
+    save = purgatory.Parameters(
+        0, 0, backup_from=backup.start, backup_to=backup_at, backup_size=-(-backup.size // 8) * 8
+    )
+    line = f"elfcorehdr={headers_at:#x} {cmdline}"
+    plan = _plan(kernel, initrd, line, space=space, e820=e820, segments=[core], parameters=save, root=root)
+    held = Placed("backup of low memory", backup_at, pages(backup.size), b"", checked=False)
+    return plan._replace(
+        segments=tuple(sorted([held, *plan.segments], key=lambda placed: placed.address)), core_headers=tuple(headers)
+    )
+
+
+def plan_reboot(
+    kernel: Kernel,
+    initrd: memoryview | None,
+    cmdline: str,
+    *,
+    low: int = 0,
+    high: int = BELOW_4G,
+    root: Path = Path("/"),
+) -> Plan:
+    """Segments of a kernel to reboot into, inside [low, high) of RAM. Raises KdumpError."""
+    memory_map = read_memory_map(root)
+    allowed = [Range(max(part.start, low, ABOVE_LOW), min(part.end, high)) for part in memory_map.ram]
+    space = Space([part for part in allowed if part.start < part.end])
+    e820 = list(memory_map.firmware)
+    parameters = purgatory.Parameters(0, 0)
+    return _plan(kernel, initrd, cmdline, space=space, e820=e820, segments=[], parameters=parameters, root=root)
+
+
+def _plan(
+    kernel: Kernel,
+    initrd: memoryview | None,
+    cmdline: str,
+    *,
+    space: Space,
+    e820: Sequence[Entry],
+    segments: list[Placed],
+    parameters: purgatory.Parameters,
+    root: Path,
+) -> Plan:
+    base = space.take("kernel", kernel.span, align=kernel.align, low=kernel.lowest, top_down=False)
+    for index, part in enumerate(kernel.parts):
+        name = "kernel" if len(kernel.parts) == 1 else f"kernel, part {index + 1}"
+        segments.append(Placed(name, base + part.offset, pages(part.size), part.data))
+    image = None
+    if initrd is not None:
+        image = Range(at := space.take("image", len(initrd)), at + len(initrd))
+        segments.append(Placed("image", at, pages(len(initrd)), initrd))
+    platform = boot_params.read_platform(root)
+    size = len(boot_params.build(0, kernel, cmdline, initrd=image, e820=e820, platform=platform))
+    params_at = space.take("boot parameters", size)
+    block = boot_params.build(params_at, kernel, cmdline, initrd=image, e820=e820, platform=platform)
+    segments.append(Placed("boot parameters", params_at, pages(size), block))
+    purgatory_at = space.take("purgatory", len(CODE))
+    code = purgatory.make(
+        parameters._replace(
+            kernel_entry=base + kernel.entry,
+            boot_params=params_at,
+            serial_port=purgatory.serial_port(cmdline),
+            reset_after=_reset_after(cmdline),
+            regions=[_region(placed) for placed in segments if placed.checked],
+        )
+    )
+    segments.append(Placed("purgatory", purgatory_at, pages(len(code)), code, checked=False))
+    ordered = tuple(sorted(segments, key=lambda placed: placed.address))
+    return Plan(purgatory_at, ordered, tuple(space.total), tuple(e820), cmdline, ())
+
+
+def low_memory(memory_map: MemoryMap) -> Range:
+    """RAM in the first 640 KiB, from its first byte to its last; empty if there is none."""
+    parts = [Range(part.start, min(part.end, LOW_MEMORY_END)) for part in memory_map.ram if part.start < LOW_MEMORY_END]
+    return Range(parts[0].start, parts[-1].end) if parts else Range(0, 0)
+
+
+def _region(placed: Placed) -> purgatory.Region:
+    """The digest covers the data and the zeros behind it up to whole blocks: the kernel clears a page's rest."""
+    padding = -len(placed.data) % purgatory.BLOCK
+    digest = sha256()
+    digest.update(placed.data)
+    digest.update(bytes(padding))
+    return purgatory.Region(placed.address, len(placed.data) + padding, bytes.fromhex(digest.hexdigest()))
+
+
+def _reset_after(cmdline: str) -> int:
+    """Seconds until a machine with a damaged capture kernel resets itself: as its panic= says, 0 for never."""
+    seconds = RESET_AFTER
+    for option in split(cmdline):
+        value = option.partition("=")[2]
+        if option_name(option) == "panic" and value.lstrip("-").isdigit():
+            seconds = int(value)
+    return max(0, seconds)
