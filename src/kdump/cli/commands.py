@@ -26,11 +26,18 @@ DUMP = "Read, check and reshape a dump"
 REPORT = "What happened"
 
 COMMANDS: tuple[Command, ...] = (
+    Command("status", HOST, "kdump.cli.status", "is this machine ready to be dumped?"),
+    Command("estimate", HOST, "kdump.cli.estimate", "how much memory to reserve; explain crashkernel="),
     Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
+    Command("list", HOST, "kdump.cli.list", "the crashes stored on this machine"),
+    Command("prune", HOST, "kdump.cli.prune", "delete stored crashes that retention does not keep"),
+    Command("build", LOAD, "kdump.cli.build", "build the capture image for this machine"),
     Command("load", LOAD, "kdump.cli.load", "load the capture kernel and its image"),
     Command("unload", LOAD, "kdump.cli.unload", "take the capture kernel out of the reservation"),
     Command("capture", CAPTURE, "kdump.cli.capture", "save the memory of the kernel that crashed"),
+    Command("save", DUMP, "kdump.cli.save", "filter and compress a dump"),
     Command("info", DUMP, "kdump.cli.info", "show what a dump holds"),
     Command("dmesg", DUMP, "kdump.cli.dmesg", "print the kernel log out of a dump"),
+    Command("verify", DUMP, "kdump.cli.verify", "check that a dump is whole and unchanged"),
     Command("decrypt", DUMP, "kdump.cli.decrypt", "decrypt a dump that was encrypted when it was saved"),
 )

@@ -24,6 +24,7 @@ from kdump.image import closure, elf
 from kdump.image.build import ImageSummary, build
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
+from kdump.kexec.state import read_state
 
 STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
 LOADED: Final = Path("/run/kdump/image.json")  # the record of the image that is loaded; gone after a reboot, as it is
@@ -87,7 +88,7 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
     files = dict(prepared.files)
     plan = files.pop(PLAN_PATH)
     modules = prepared.kernel.module_index.load_order(prepared.modules)
-    python = closure.find(ENTRY)
+    python = closure.find(ENTRY).modules
     binaries = [Path("/proc/self/exe").resolve(), *(module.path for module in python if not module.code)]
     libraries = elf.resolve([elf.parse(path) for path in binaries])
     return {
@@ -144,6 +145,12 @@ def load_image(record: Record, config: Config, loaded: Path = LOADED) -> kexec.L
 def loaded_record(loaded: Path = LOADED) -> Record | None:
     """The record of the image that `load_image` put in place since the machine booted."""
     return Record.read(loaded)
+
+
+def is_loaded(record: Record, root: Path = Path("/")) -> bool:
+    """Whether the image of that record is the one that is loaded."""
+    inside = loaded_record(root / LOADED.relative_to("/"))
+    return read_state(root).crash_loaded and inside is not None and inside.parts == record.parts
 
 
 def boot_cpu(root: Path = Path("/")) -> int | None:

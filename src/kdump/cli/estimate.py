@@ -1,0 +1,78 @@
+"""How much memory to reserve for the capture kernel, and what a crashkernel= value would do here.
+
+The figure comes from what captures and rehearsals on this machine really used, plus a margin; before there is one, from
+a formula. With VALUE ("2G-64G:256M,64G-:512M", "512M,high" …) it explains the value and what this kernel would make of
+it on this machine. --shrink gives back what is reserved beyond need, until the next boot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from kdump import config
+from kdump.host import crashkernel, expected, reservation
+from kdump.kexec.state import read_state
+from kdump.units import parse_size, size_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("value", nargs="?", metavar="VALUE", help="a crashkernel= value to explain")
+    parser.add_argument("--ram", type=parse_size, metavar="SIZE", help="explain it for a machine with this much RAM")
+    parser.add_argument("--shrink", type=parse_size, metavar="SIZE", help="give back what is reserved beyond SIZE")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Estimate, explain or shrink; returns the exit status."""
+    if args.shrink is not None:
+        left = reservation.shrink(args.shrink)
+        print(json.dumps({"reserved": left}) if args.json else f"{size_text(left)} reserved now, until the next boot")
+        return 0
+    if args.value is not None:
+        return explain(args.value, args.ram, as_json=args.json)
+    wanted = expected.wanted(config.load(args.config))
+    reserved = read_state().reserved
+    ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    others = expected.distributions(ram)
+    if args.json:
+        result = asdict(wanted) | {"value": wanted.value, "reserved": reserved, "distributions": others}
+        print(json.dumps(result, indent=1))
+        return 0
+    print(f"reserve {size_text(wanted.size)}: crashkernel={wanted.value} (by {wanted.reason})\n")
+    for name, size in wanted.parts:
+        print(f"  {size_text(size):>9}  {name}")
+    print(f"\nreserved now: {size_text(reserved)}")
+    print("a distribution's default here: " + ", ".join(f"{name} {size_text(size)}" for name, size in others.items()))
+    return 0
+
+
+def explain(value: str, ram: int | None, *, as_json: bool) -> int:
+    """What a value asks for, and what comes of it."""
+    text = value.removeprefix(crashkernel.NAME)
+    asked = crashkernel.parse(text).explain()
+    memory = ((crashkernel.MIB, ram),) if ram else reservation.system_ram()
+    outcome = crashkernel.evaluate(crashkernel.NAME + text, memory, crashkernel.Rules.of(os.uname().release))
+    if as_json:
+        print(json.dumps({"asked": asked, "outcome": asdict(outcome)}, indent=1))
+    else:
+        print(f"asks for  {asked}")
+        for step in outcome.steps:
+            print(f"          {step}")
+        print(f"reserves  {result_text(outcome)}")
+    return 0 if outcome.size else 3
+
+
+def result_text(outcome: crashkernel.Outcome) -> str:
+    """The outcome in words."""
+    if outcome.why:
+        return f"nothing: {outcome.why}"
+    text = f"{size_text(outcome.size)} " + ("above 4 GiB" if outcome.above_4g else "below 4 GiB")
+    if outcome.low:
+        text += f", and {size_text(outcome.low)} below"
+    return text + (f", and {size_text(outcome.cma)} movable" if outcome.cma else "")

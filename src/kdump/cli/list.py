@@ -1,0 +1,46 @@
+"""The crashes stored on this machine: when, whole or not, how large, of what.
+
+Crashes with the same signature have the same cause, as far as can be told without a person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from kdump import config
+from kdump.host import stored
+from kdump.units import size_text
+
+WIDTH = 79
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("directory", nargs="*", type=Path, help="where to look (default: the configured file targets)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list; returns the exit status."""
+    places = args.directory or stored.directories(config.load(args.config))
+    crashes = stored.scan(places)
+    if args.json:
+        print(json.dumps([asdict(crash) | {"path": str(crash.path)} for crash in crashes], indent=1))
+        return 0
+    if not crashes:
+        print("no crashes in " + ", ".join(map(str, places)) if places else "no target is a directory of this machine")
+    for crash in crashes:
+        print("\n".join(lines(crash)))
+    return 0
+
+
+def lines(crash: stored.Crash) -> list[str]:
+    """A crash as two or three lines."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(crash.when))
+    head = f"{when} UTC  {crash.status:<11} {size_text(crash.size):>8}  {crash.signature or '-':<12}  {crash.release}"
+    return [head[:WIDTH], *([f"  {crash.title}"[:WIDTH]] if crash.title else []), f"  {crash.path}"]

@@ -1,0 +1,46 @@
+"""Delete stored crashes that retention does not keep.
+
+[retention] in kdump.toml says how many, how old and how large; the newest crash always stays, and the last one of a
+kind goes only when nothing else is left to delete. Crashes that kdump did not write are never touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from kdump import config
+from kdump.host import stored
+from kdump.units import size_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Apply retention; returns the exit status."""
+    gone = []
+    for victim in stored.prune(config.load(args.config), dry_run=args.dry_run):
+        gone.append(victim)
+        if not args.json:
+            verb = "would delete" if args.dry_run else "deleted"
+            print(f"{verb} {victim.crash.path} ({size_text(victim.crash.size)}): {victim.reason}")
+    if args.json:
+        rows = [
+            {
+                "path": str(victim.crash.path),
+                "size": victim.crash.size,
+                "reason": victim.reason,
+                "deleted": not args.dry_run,
+            }
+            for victim in gone
+        ]
+        print(json.dumps(rows, indent=1))
+    elif not gone:
+        print("nothing to delete")
+    return 0

@@ -1,0 +1,66 @@
+"""Is this machine ready to be dumped? Exit status 0 ready, 3 not ready.
+
+One screen, the verdict first. Every "no" comes with what to do about it; a "note" does not stand in the way of a dump.
+--prometheus writes figures for node_exporter's textfile collector.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdump import config
+
+if TYPE_CHECKING:
+    from kdump.host.readiness import Readiness
+
+WIDTH = 79
+NOT_READY = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--quiet", action="store_true", help="print nothing; the exit status says it")
+    parser.add_argument("--prometheus", type=Path, metavar="FILE", help="write figures to FILE, for node_exporter")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine the machine; returns the exit status."""
+    from kdump.host import readiness
+
+    found = readiness.Examination(config.load(args.config)).run()
+    if args.prometheus:
+        write_atomically(args.prometheus, readiness.as_prometheus(found))
+    if args.json:
+        print(json.dumps(readiness.as_json(found), indent=1))
+    elif not args.quiet:
+        print("\n".join(screen(found)))
+    return 0 if found.ready else NOT_READY
+
+
+def screen(found: Readiness) -> list[str]:
+    """The examination as lines of a terminal."""
+    lines = [f"kdump is {found.verdict}", ""]
+    for check in found.checks:
+        lines += _folded(f"{check.answer:<4}  {check.name:<13} {check.found}", 20)
+        if check.remedy:
+            lines += _folded(f"{'':20}-> {check.remedy}", 23)
+    return lines
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file that a collector may be reading; readable by all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.chmod(0o644)
+    draft.replace(path)
+
+
+def _folded(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False)

@@ -1,0 +1,125 @@
+"""What a crash of this machine will take: memory for the capture kernel, room for the dump."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kdump.capture.crash import COMPLETE
+from kdump.capture.meminfo import meminfo
+from kdump.config import Config
+from kdump.host import crashkernel, rehearsed, reservation, stored
+from kdump.host.crashkernel import GIB, MIB
+from kdump.kexec.state import read_state
+
+STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
+
+# What is in /proc/meminfo of the page classes that each bit of the dump level leaves out (docs/sizing.md).
+_LEFT_OUT: Final = {16: ("MemFree",), 8: ("AnonPages",), 2: ("Cached", "Buffers")}
+
+# Without a measurement: what the capture needs on a small machine, and what grows with a larger one. Sizes in bytes.
+FLOOR: Final = 160 * MIB
+NETWORK: Final = 32 * MIB  # drivers' buffers, a TCP stack in use, TLS or SSH
+PER_GIB: Final = 128 << 10  # bitmaps of its pages, page tables to reach them, drivers that size their tables by RAM
+PER_CPU: Final = 16 * MIB  # each CPU of the capture kernel beyond the first: per-CPU areas and a compressor
+
+# What distributions reserve on x86_64 if nobody says otherwise: facts from their packages.
+DISTRIBUTIONS: Final = {
+    "Debian 12": "384M-:128M",
+    "Debian 13": "512M-:192M",
+    "RHEL 9": "1G-4G:192M,4G-64G:256M,64G-:512M",
+    "RHEL 10": "2G-64G:256M,64G-:512M",
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes to reserve, what says so, and how the figure is made up (what, bytes)."""
+
+    size: int
+    reason: str
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def value(self) -> str:
+        """As crashkernel= writes it."""
+        return f"{self.size // MIB}M"
+
+
+def wanted(config: Config, root: Path = Path("/")) -> Estimate:
+    """What should be reserved: as configured, else as measured, else by formula. Raises KdumpError."""
+    value = config.crashkernel.value
+    if value == "auto":
+        return measured(config, root) or by_formula(config, root)
+    rules = crashkernel.Rules.of((root / "proc/sys/kernel/osrelease").read_text())
+    outcome = crashkernel.evaluate(f"crashkernel={value}", reservation.system_ram(root), rules)
+    if outcome.why:
+        raise crashkernel.CrashkernelError(value, outcome.why)
+    return Estimate(outcome.size + outcome.low, "kdump.toml", ((value, outcome.size + outcome.low),))
+
+
+def measured(config: Config, root: Path = Path("/")) -> Estimate | None:
+    """The most that a capture or the last rehearsal used, and the configured margin; None if there was neither."""
+    peaks = list(_peaks(config, root))
+    if not peaks:
+        return None
+    source, need = max(peaks, key=lambda peak: peak[1])
+    margin = need * config.crashkernel.margin // 100
+    parts = ((source, need), (f"margin, {config.crashkernel.margin} %", margin))
+    return Estimate(_rounded(need + margin), "measurement", parts)
+
+
+def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
+    """What the capture kernel should need on this machine with this configuration."""
+    ram = meminfo(str(root / "proc/meminfo"))["MemTotal"]
+    parts = [("kernel, image, filter", FLOOR), (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB)]
+    if any(url.partition("://")[0] in ("nfs", "ssh", "s3") for url in config.targets):
+        parts.append(("network", NETWORK))
+    if config.capture.cpus > 1:
+        parts.append((f"{config.capture.cpus} CPUs", (config.capture.cpus - 1) * PER_CPU))
+    return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
+
+
+def distributions(ram: int) -> dict[str, int]:
+    """What each distribution would reserve by default on a machine with `ram` bytes."""
+    memory = ((MIB, MIB + ram),)
+    rules = crashkernel.Rules()
+    return {
+        name: crashkernel.evaluate(f"crashkernel={value}", memory, rules).size for name, value in DISTRIBUTIONS.items()
+    }
+
+
+def dump_size(level: int, root: Path = Path("/")) -> int:
+    """Bytes of memory that a dump of the machine as it is now would hold, before compression."""
+    memory = meminfo(str(root / "proc/meminfo"))
+    left_out = sum(memory.get(name, 0) for bit, names in _LEFT_OUT.items() if level & bit for name in names)
+    # Shared memory is part of Cached, but anonymous to the filter: bit 8 leaves it out.
+    if level & 2 and not level & 8:
+        left_out -= memory.get("Shmem", 0)
+    return max(memory["MemTotal"] - left_out, 0)
+
+
+def free_space(place: Path) -> int:
+    """Bytes free on the file system that a directory is on, or will be when it is made."""
+    existing = next(each for each in (place, *place.parents) if each.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _peaks(config: Config, root: Path) -> Iterator[tuple[str, int]]:
+    """(what, bytes of the reservation that were in use at most), for each capture that measured itself."""
+    rehearsal = rehearsed.last(root / "var/lib/kdump")
+    if rehearsal and rehearsal.passed and rehearsal.peak:
+        yield "peak of the last rehearsal", rehearsal.peak
+    reserved = read_state(root).reserved
+    for crash in stored.scan(stored.directories(config)):
+        memory = stored.manifest(crash.path).get("memory") or {}
+        # What was available at the worst moment was not needed; the rest of the reservation was.
+        if crash.status == COMPLETE and 0 < memory.get("lowest_available", 0) < reserved:
+            yield f"peak of {crash.name}", reserved - memory["lowest_available"]
+
+
+def _rounded(size: int) -> int:
+    return -(-size // STEP) * STEP

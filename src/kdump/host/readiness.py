@@ -1,0 +1,230 @@
+"""Is this machine ready to be dumped? Every check is a question with an answer and, if that is no, a remedy."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kdump.capture.crash import COMPLETE
+from kdump.config import Config
+from kdump.errors import KdumpError
+from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
+from kdump.host.plan import Prepared, prepare
+from kdump.kexec.state import KexecState, read_state
+from kdump.units import duration_text, size_text
+
+YES: Final = "yes"  # good
+NOTE: Final = "note"  # worth knowing, does not stand in the way
+NO: Final = "no"  # a crash now would leave no dump, or not the one asked for
+REHEARSAL_AGE: Final = 90 * 86400  # seconds after which a rehearsal is called old
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question: its name (stable, for programs), the answer (YES, NOTE or NO), what was found, what to do."""
+
+    name: str
+    answer: str
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """All checks, and figures for graphs (bytes, seconds, Unix times, counts)."""
+
+    checks: tuple[Check, ...]
+    figures: dict[str, float]
+
+    @property
+    def ready(self) -> bool:
+        """Whether a crash now would leave the dump that the configuration asks for, as far as can be told."""
+        return not any(check.answer == NO for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """The one line that matters."""
+        reasons = [check.name for check in self.checks if check.answer == NO]
+        return "ready" if not reasons else "not ready: " + ", ".join(reasons)
+
+
+class Examination:
+    """One look at the machine. `root` is where proc, sys, var and run are read."""
+
+    def __init__(self, config: Config, root: Path = Path("/")) -> None:
+        self.config = config
+        self.root = root
+        self.state: KexecState = read_state(root)
+        self.figures: dict[str, float] = {"reserved_bytes": self.state.reserved, "loaded": self.state.crash_loaded}
+        self.prepared: Prepared | None = None
+
+    def run(self) -> Readiness:
+        """Ask everything. A check that cannot be made is a NO with the reason."""
+        checks: list[Check] = []
+        steps: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+            ("reservation", self.reservation),
+            ("targets", self.targets),
+            ("image", self.image),
+            ("loaded", self.loaded),
+            ("space", self.space),
+            ("panic policy", self.policy),
+            ("secure boot", self.secure_boot),
+            ("rehearsal", self.rehearsal),
+            ("crashes", self.crashes),
+        )
+        for name, step in steps:
+            try:
+                checks += step()
+            except KdumpError as error:
+                found = error.what + (f": {error.why}" if error.why else "")
+                checks.append(Check(name, NO, found, error.remedy))
+            except OSError as error:
+                remedy = "run as root" if isinstance(error, PermissionError) and os.geteuid() else ""
+                checks.append(Check(name, NO, f"{error.filename}: {error.strerror}", remedy))
+        return Readiness(tuple(checks), self.figures)
+
+    def reservation(self) -> Iterator[Check]:
+        """Is memory reserved, and enough?"""
+        state = self.state
+        cmdline = (self.root / "proc/cmdline").read_text()
+        if not state.supported:
+            remedy = "use a kernel with CONFIG_KEXEC_FILE and CONFIG_CRASH_DUMP"
+            yield Check("reservation", NO, "this kernel has no kexec for crashes", remedy)
+        elif state.reserved:
+            wanted = expected.wanted(self.config, self.root)
+            found = f"{size_text(state.reserved)} reserved"
+            if state.reserved < wanted.size:
+                found += f", {wanted.reason} says {size_text(wanted.size)}"
+                yield Check("reservation", NOTE, found, "`kdump estimate` explains; `kdump setup` changes it")
+            else:
+                yield Check("reservation", YES, found)
+        elif "crashkernel=" in cmdline:
+            rules = crashkernel.Rules.of(os.uname().release)
+            why = crashkernel.evaluate(cmdline, reservation.system_ram(self.root), rules).why
+            found = f"nothing reserved: {why or 'the kernel found no room, see dmesg'}"
+            yield Check("reservation", NO, found, "`kdump setup` writes a crashkernel= that works here; reboot")
+        else:
+            yield Check(
+                "reservation", NO, "no crashkernel= on the kernel command line", "`kdump setup` adds it; reboot once"
+            )
+
+    def targets(self) -> Iterator[Check]:
+        """Would each target take a dump? Settles `prepared`."""
+        self.prepared = prepare(self.config)
+        for spec in self.prepared.plan.targets:
+            facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
+            yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))
+
+    def image(self) -> Iterator[Check]:
+        """Is the image built from what is there now, drivers included?"""
+        if self.prepared is None:
+            yield Check("image", NO, "cannot be judged before the targets are in order")
+            return
+        record = built.recorded(self.prepared.kernel.release, self.root / "var/lib/kdump")
+        reasons = built.stale(record, self.prepared)
+        if record is None or reasons:
+            yield Check("image", NO, "stale: " + ", ".join(reasons) if record else reasons[0], "kdump build --load")
+            return
+        self.figures |= {"image_bytes": record.size, "image_built_timestamp": record.built}
+        drivers = ", ".join(self.prepared.modules) or "all built into the kernel"
+        yield Check("image", YES, f"{record.release}, {size_text(record.size)}, fresh; drivers: {drivers}")
+
+    def loaded(self) -> Iterator[Check]:
+        """Is the capture kernel in place, and the image of now with it?"""
+        if not self.state.crash_loaded:
+            yield Check("loaded", NO, "no capture kernel is loaded", "`kdump build --load`, then see kdump.service")
+            return
+        inside = built.loaded_record(self.root / "run/kdump/image.json")
+        record = built.recorded(inside.release, self.root / "var/lib/kdump") if inside else None
+        if inside is None:
+            yield Check("loaded", NO, "another tool's capture kernel is loaded", "`kdump load` puts ours there")
+        elif record is None or record.parts != inside.parts:
+            yield Check("loaded", NO, "an older image is loaded", "`kdump build --load`")
+        else:
+            yield Check("loaded", YES, f"capture kernel {inside.release}")
+
+    def space(self) -> Iterator[Check]:
+        """Is there room for the dump where it goes?"""
+        size = expected.dump_size(self.config.dump.level, self.root)
+        self.figures["expected_dump_bytes"] = size
+        for place in stored.directories(self.config):
+            free = expected.free_space(place)
+            text = f"{place}: {size_text(free)} free, dump at most {size_text(size)} before compression"
+            # Kernel memory compresses three- to sixfold; a quarter of it not fitting means trouble is likely.
+            if free < size // 4:
+                yield Check("space", NO, text, "`kdump prune`, a larger file system, or a higher dump level")
+            else:
+                yield Check("space", YES if free >= size else NOTE, text)
+
+    def policy(self) -> Iterator[Check]:
+        """Does the kernel panic when the configuration says so?"""
+        off = [each for each in policy.settings(self.config.panic, self.root) if not each.as_wanted]
+        for each in off:
+            found = f"{each.sysctl.name} is {each.now}, wanted {each.wanted}: {each.meaning}"
+            yield Check("panic policy", NOTE, found, "`kdump setup`")
+        if not off:
+            yield Check("panic policy", YES, "as configured")
+
+    def secure_boot(self) -> Iterator[Check]:
+        """May an unsigned capture kernel be loaded?"""
+        if self.state.lockdown in ("integrity", "confidentiality"):
+            found = f"lockdown is {self.state.lockdown}: only a signed kernel can be loaded"
+            yield Check("secure boot", NOTE, found, "capture with the distribution's own, signed kernel")
+        elif self.state.secure_boot:
+            yield Check("secure boot", NOTE, "on, without lockdown")
+        else:
+            yield Check("secure boot", YES, "off" if self.state.secure_boot is False else "not an EFI machine")
+
+    def rehearsal(self) -> Iterator[Check]:
+        """Has the whole path been tried, and lately?"""
+        last = rehearsed.last(self.root / "var/lib/kdump")
+        if last is None:
+            yield Check("rehearsal", NOTE, "never rehearsed", "`kdump rehearse` crashes a virtual twin")
+            return
+        self.figures["last_rehearsal_timestamp"] = last.when
+        age = time.time() - last.when
+        found = f"{duration_text(age)} ago, kernel {last.release}: " + ("passed" if last.passed else "FAILED")
+        good = last.passed and age < REHEARSAL_AGE and last.release == os.uname().release
+        yield Check("rehearsal", YES if good else NOTE, found, "" if good else "`kdump rehearse`")
+
+    def crashes(self) -> Iterator[Check]:
+        """What is stored, and when was the last?"""
+        crashes = stored.scan(stored.directories(self.config))
+        self.figures["crashes"] = len(crashes)
+        self.figures["crashes_bytes"] = sum(crash.size for crash in crashes)
+        if not crashes:
+            yield Check("crashes", YES, "none stored here")
+            return
+        last = crashes[0]
+        self.figures["last_crash_timestamp"] = last.when
+        found = f"{len(crashes)} stored, last {duration_text(time.time() - last.when)} ago: {last.title or last.name}"
+        yield Check("crashes", YES if last.status == COMPLETE else NOTE, f"{found} ({last.status})")
+
+
+def as_json(readiness: Readiness) -> dict[str, Any]:
+    """The examination as plain values."""
+    from dataclasses import asdict
+
+    return {
+        "ready": readiness.ready,
+        "verdict": readiness.verdict,
+        "checks": [asdict(check) for check in readiness.checks],
+        "figures": readiness.figures,
+    }
+
+
+def as_prometheus(readiness: Readiness) -> str:
+    """The text format for node_exporter's textfile collector."""
+    lines = ["# HELP kdump_ready Whether a crash now would leave a dump.", "# TYPE kdump_ready gauge"]
+    lines += [f"kdump_ready {int(readiness.ready)}", "# TYPE kdump_check gauge"]
+    worst: dict[str, int] = {}
+    for check in readiness.checks:
+        worst[check.name] = min(worst.get(check.name, 1), int(check.answer != NO))
+    lines += [f'kdump_check{{name="{name}"}} {value}' for name, value in worst.items()]
+    for name, value in sorted(readiness.figures.items()):
+        lines += [f"# TYPE kdump_{name} gauge", f"kdump_{name} {float(value):.17g}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,41 @@
+"""What rehearsals and captures left behind for later: did it work, and how much memory did it take?"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+NAME: Final = "rehearsal.json"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The last rehearsal: Unix time, whether it passed, the kernel; `reserved`: bytes of its reservation, `peak`: how
+    much of that was in use at most (0: unknown); `proved`: what it showed.
+    """
+
+    when: float
+    passed: bool
+    release: str
+    reserved: int = 0
+    peak: int = 0
+    proved: tuple[str, ...] = ()
+
+
+def last(state: Path) -> Rehearsal | None:
+    """The last rehearsal recorded under the state directory, or None."""
+    try:
+        return Rehearsal(**json.loads((state / NAME).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def record(rehearsal: Rehearsal, state: Path) -> None:
+    """Make it the last rehearsal."""
+    state.mkdir(parents=True, exist_ok=True)
+    draft = state / f".{NAME}.{os.getpid()}"
+    draft.write_text(json.dumps(asdict(rehearsal), indent=1) + "\n")
+    draft.replace(state / NAME)
