@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class PageClass(IntEnum):
     UNMAPPED = 9  # no struct page tells: kept
 
 
-# The level bits that drop a class; ALWAYS is dropped whatever the level (reading such a page may hang or kill the machine).
+# The level bits that drop a class. ALWAYS is dropped whatever the level: reading such a page may kill the machine.
 ALWAYS = 1 << 7
 DROPPED_BY = {
     PageClass.KERNEL: 0,
@@ -82,147 +83,90 @@ class Classifier:
         facts = self.facts
         if first_pfn != self._next_pfn:
             self._free_until, self._head = 0, (-1, np.uint8(0))
-        count = len(raw) // facts.size
-        self._next_pfn = first_pfn + count
-        flags = self._flags(raw)
-        tail = field(raw, "u1", facts.head_pointer, facts.size) & np.uint8(1)
-        anonymous = field(raw, "u1", facts.mapping, facts.size) & np.uint8(1)
-        types = field(raw, "<u4", facts.mapcount, facts.size).copy()
-
-        classes = self._by_flags(flags, anonymous, self._is(types, facts.slab_type))
-        self._typed(raw, flags, types, tail, classes)
-        poisoned = None
-        if facts.hwpoison is not None:
-            poisoned = (flags & flags.dtype.type(facts.hwpoison)) != 0
-            # Only the head of a hugetlb page is marked, for whichever of its pages is bad; others are marked themselves.
+        batch = _Batch(raw, facts)
+        self._next_pfn = first_pfn + len(batch.tail)
+        classes = self._by_flags(batch)
+        self._typed(batch, classes)
+        poisoned = batch.flag(facts.hwpoison) if facts.hwpoison is not None else None
+        if poisoned is not None:
+            # Of a hugetlb page only the head is marked, for whichever of its pages is bad; others are marked singly.
             classes[poisoned & (classes == PageClass.HUGETLB)] = PageClass.HWPOISON
-        self._tails(raw, flags, tail, classes, virtual)
-        self._free(raw, types, flags, tail, classes, first_pfn)
+        self._tails(batch, classes, virtual)
+        self._free(batch, classes, first_pfn)
         if poisoned is not None:
             classes[poisoned] = PageClass.HWPOISON
         return classes
 
-    def _flags(self, raw: memoryview) -> NDArray[np.unsignedinteger]:
-        """The flags, as 32-bit numbers where every bit we look at is in them."""
-        facts = self.facts
-        masks = facts.lru | facts.private_bit | facts.swapcache | facts.swapbacked | facts.head_bit
-        masks |= (facts.hwpoison or 0) | (facts.slab_bit or 0)
-        copied: NDArray[np.unsignedinteger] = field(
-            raw, "<u4" if masks < 1 << 32 else "<u8", facts.flags, facts.size
-        ).copy()
-        return copied
-
-    def _by_flags(
-        self, flags: NDArray[np.unsignedinteger], anonymous: NDArray[np.uint8], slab: NDArray[np.bool_] | None
-    ) -> NDArray[np.uint8]:
+    def _by_flags(self, batch: _Batch) -> NDArray[np.uint8]:
         """Cache, private cache and anonymous pages: a table over the bits that decide."""
         facts = self.facts
-
-        def bit(mask: int, place: int) -> NDArray[np.uint8]:
-            return ((flags & flags.dtype.type(mask)) != 0).view(np.uint8) << np.uint8(place)
-
-        index = bit(facts.lru, 0)
-        index |= bit(facts.swapcache, 1)
-        index |= bit(facts.swapbacked, 2)
-        index |= bit(facts.private_bit, 3)
+        index = batch.flag(facts.lru).view(np.uint8)
+        for place, mask in ((1, facts.swapcache), (2, facts.swapbacked), (3, facts.private_bit)):
+            index |= batch.flag(mask).view(np.uint8) << np.uint8(place)
+        anonymous = batch.field("u1", facts.mapping) & np.uint8(1)
         index |= anonymous << np.uint8(4)
+        slab = batch.flag(facts.slab_bit) if facts.slab_bit is not None else batch.is_type(facts.slab_type)
         if slab is not None:
             index |= slab.view(np.uint8) << np.uint8(5)
-        elif facts.slab_bit is not None:
-            index |= bit(facts.slab_bit, 5)
         return self._decision[index]
 
-    def _is(self, types: NDArray[np.uint32], value: int | None) -> NDArray[np.bool_] | None:
-        """Which pages have a page type; None if the kernel has no such type."""
-        if value is None:
-            return None
-        if value >> PGTY_SHIFT >= 0xF0 and not value & (1 << PGTY_SHIFT) - 1:  # 6.12: the top byte alone is the type
-            return (types >> np.uint32(PGTY_SHIFT)) == np.uint32(value >> PGTY_SHIFT)
-        return types == np.uint32(value)
-
-    def _typed(
-        self,
-        raw: memoryview,
-        flags: NDArray[np.unsignedinteger],
-        types: NDArray[np.uint32],
-        tail: NDArray[np.uint8],
-        classes: NDArray[np.uint8],
-    ) -> None:
+    def _typed(self, batch: _Batch, classes: NDArray[np.uint8]) -> None:
         """Hugetlb heads and offline pages."""
         facts = self.facts
+        first = batch.tail == 0
         kept = classes == PageClass.KERNEL
-        offline = self._is(types, facts.offline_type)
+        offline = batch.is_type(facts.offline_type)
         if offline is not None:
-            classes[offline & kept & (tail == 0)] = PageClass.OFFLINE
-        hugetlb = self._is(types, facts.hugetlb_type)
+            classes[offline & kept & first] = PageClass.OFFLINE
+        hugetlb = batch.is_type(facts.hugetlb_type)
         if hugetlb is None and (facts.hugetlb_flag is not None or facts.hugetlb_dtor is not None):
-            # Marked in the first tail page; a head is never the last struct page of a batch (both are aligned).
-            hugetlb = np.zeros(len(classes), np.bool_)
+            # Marked in the first tail page. (A head is never the last struct page of a batch: both are aligned.)
             if facts.hugetlb_flag is not None:
-                mark = (flags & flags.dtype.type(facts.hugetlb_flag)) != 0
+                mark = batch.flag(facts.hugetlb_flag)
             else:
-                mark = field(raw, "u1", facts.dtor, facts.size) == facts.hugetlb_dtor
-            head = (flags & flags.dtype.type(facts.head_bit)) != 0
-            hugetlb[:-1] = head[:-1] & mark[1:] & (tail[1:] != 0)
+                mark = batch.field("u1", facts.dtor) == facts.hugetlb_dtor
+            hugetlb = np.zeros(len(classes), np.bool_)
+            hugetlb[:-1] = batch.flag(facts.head_bit)[:-1] & mark[1:] & ~first[1:]
         if hugetlb is not None:
-            user = classes == PageClass.USER
-            classes[hugetlb & (kept | user) & (tail == 0)] = PageClass.HUGETLB
+            classes[hugetlb & (kept | (classes == PageClass.USER)) & first] = PageClass.HUGETLB
 
-    def _tails(
-        self,
-        raw: memoryview,
-        flags: NDArray[np.unsignedinteger],
-        tail: NDArray[np.uint8],
-        classes: NDArray[np.uint8],
-        virtual: int,
-    ) -> None:
+    def _tails(self, batch: _Batch, classes: NDArray[np.uint8], virtual: int) -> None:
         """Tail pages take the class of the head that they themselves point to."""
         facts = self.facts
-        tails = np.flatnonzero(tail)
-        carried, carried_class = self._head
+        tails = np.flatnonzero(batch.tail)
         if len(tails):
-            pointer = field(raw, "<u8", facts.head_pointer, facts.size)[tails]
+            pointer = batch.field("<u8", facts.head_pointer)[tails]
             own = np.uint64(virtual) + tails.astype(np.uint64) * np.uint64(facts.size)
             # Since 7.1 compound_info may be a mask to apply to the tail's own address instead of the head's address.
-            masks = pointer >= np.uint64(_LOWEST_MASK)
-            heads = np.where(masks, own & pointer, pointer) & ~np.uint64(1)
+            heads = np.where(pointer >= np.uint64(_LOWEST_MASK), own & pointer, pointer) & ~np.uint64(1)
             place = (heads - np.uint64(virtual)).view(np.int64) // facts.size
             inside = (place >= 0) & (place < tails)
             found = np.where(inside, place, 0)
-            is_head = inside & (tail[found] == 0) & ((flags[found] & flags.dtype.type(facts.head_bit)) != 0)
-            from_before = (
-                heads == np.uint64(carried & (1 << 64) - 1) if carried >= 0 else np.zeros(len(tails), np.bool_)
-            )
+            is_head = inside & (batch.tail[found] == 0) & ((batch.flags[found] & batch.mask(facts.head_bit)) != 0)
+            carried, carried_class = self._head
+            before = heads == np.uint64(carried) if carried >= 0 else np.zeros(len(tails), np.bool_)
             result = np.where(is_head, classes[found], np.uint8(PageClass.KERNEL))
-            classes[tails] = np.where(from_before, carried_class, result)
-            self.doubts.lost_tails += len(tails) - int(np.count_nonzero(is_head | from_before))
-        others = np.flatnonzero(tail == 0)
+            classes[tails] = np.where(before, carried_class, result)
+            self.doubts.lost_tails += len(tails) - int(np.count_nonzero(is_head | before))
+        others = np.flatnonzero(batch.tail == 0)
         if len(others):
             last = int(others[-1])
             self._head = (virtual + last * facts.size, classes[last])
 
-    def _free(
-        self,
-        raw: memoryview,
-        types: NDArray[np.uint32],
-        flags: NDArray[np.unsignedinteger],
-        tail: NDArray[np.uint8],
-        classes: NDArray[np.uint8],
-        first_pfn: int,
-    ) -> None:
+    def _free(self, batch: _Batch, classes: NDArray[np.uint8], first_pfn: int) -> None:
         """Blocks on the buddy allocator's lists, and memory not yet accepted: 2^order pages from each head."""
         facts = self.facts
-        buddy = self._is(types, facts.buddy_type)
+        buddy = batch.is_type(facts.buddy_type)
         if buddy is None:
             return
-        buddy &= tail == 0
+        buddy &= batch.tail == 0
         if facts.slab_bit is not None:
-            buddy &= (flags & flags.dtype.type(facts.slab_bit)) == 0
+            buddy &= ~batch.flag(facts.slab_bit)
         starts = np.flatnonzero(buddy)
-        orders = field(raw, "<u8", facts.private, facts.size)[starts]
-        unaccepted = self._is(types, facts.unaccepted_type)
+        orders = batch.field("<u8", facts.private)[starts]
+        unaccepted = batch.is_type(facts.unaccepted_type)
         if unaccepted is not None and unaccepted.any():
-            blocks = np.flatnonzero(unaccepted & (tail == 0))
+            blocks = np.flatnonzero(unaccepted & (batch.tail == 0))
             starts = np.concatenate((starts, blocks))
             orders = np.concatenate((orders, np.full(len(blocks), facts.free_orders - 1, np.uint64)))
         good = orders < facts.free_orders
@@ -237,6 +181,43 @@ class Classifier:
         classes[reach > np.arange(len(classes))] = PageClass.FREE
         if len(reach):
             self._free_until = first_pfn + int(reach[-1])
+
+
+class _Batch:
+    """Consecutive struct pages, by member; the members that several rules look at are copied out once."""
+
+    def __init__(self, raw: memoryview, facts: PageFacts) -> None:
+        self._raw = raw
+        self._size = facts.size
+        masks = facts.lru | facts.private_bit | facts.swapcache | facts.swapbacked | facts.head_bit
+        masks |= (facts.hwpoison or 0) | (facts.slab_bit or 0) | (facts.hugetlb_flag or 0)
+        self.flags = self.field("<u4" if masks < 1 << 32 else "<u8", facts.flags).copy()
+        self.tail = self.field("u1", facts.head_pointer) & np.uint8(1)
+        self._types = self.field("<u4", facts.mapcount).copy()
+
+    def field(self, dtype: str, offset: int) -> NDArray[Any]:
+        """A member of each struct page: shape (n,), strided."""
+        return field(self._raw, dtype, offset, self._size)
+
+    def mask(self, value: int) -> Any:
+        """A mask as a scalar of the flags' type."""
+        return self.flags.dtype.type(value)
+
+    def flag(self, mask: int) -> NDArray[np.bool_]:
+        """Which pages have a flag."""
+        found: NDArray[np.bool_] = (self.flags & self.mask(mask)) != 0
+        return found
+
+    def is_type(self, value: int | None) -> NDArray[np.bool_] | None:
+        """Which pages have a page type; None if the kernel has no such type."""
+        if value is None:
+            return None
+        found: NDArray[np.bool_]
+        if value >> PGTY_SHIFT >= 0xF0 and not value & (1 << PGTY_SHIFT) - 1:  # since 6.12 the top byte alone decides
+            found = (self._types >> np.uint32(PGTY_SHIFT)) == np.uint32(value >> PGTY_SHIFT)
+        else:
+            found = self._types == np.uint32(value)
+        return found
 
 
 _LOWEST_MASK = 0xFFFF_FFFF_0000_0000  # no struct page lies above it: the kernel's image and modules do

@@ -5,7 +5,7 @@ Every page is compressed by itself: kdump-compressed dumps are read at random.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -41,7 +41,7 @@ class Codec(NamedTuple):
 
 
 def codec(name: str, level: int | None = None) -> Codec:
-    """The codec of that name, with its level checked. Raises `UsageError`, or `KdumpError` if its library is missing."""
+    """The codec of that name, with its level checked. Raises `UsageError`; `KdumpError` without its library."""
     found = CODECS.get(name)
     if found is None:
         raise UsageError(f"unknown compression {name!r}", remedy="known: " + ", ".join(CODECS))
@@ -53,7 +53,7 @@ def codec(name: str, level: int | None = None) -> Codec:
 
 
 def _pack(
-    pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Sequence[Any], sizes: NDArray[np.uint32], flag: int
+    pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Iterable[Any], sizes: NDArray[np.uint32], flag: int
 ) -> Packed:
     """Join pages; those that did not shrink are stored raw."""
     size = pages.shape[1]
@@ -93,8 +93,8 @@ class _Zstd:
         where[:, 0] = rows
         where[:, 0] *= np.uint64(size)
         where[:, 1] = size
-        frames = self._compressor.multi_compress_to_buffer(self._segments(pages.data.cast("B"), where.tobytes()))
-        sizes = np.fromiter(map(len, frames), np.uint32, len(rows))
+        frames: Any = self._compressor.multi_compress_to_buffer(self._segments(pages.data.cast("B"), where.tobytes()))
+        sizes = np.fromiter((len(frame) for frame in frames), np.uint32, len(rows))
         return _pack(pages, rows, frames, sizes, ZSTD)
 
 

@@ -1,7 +1,7 @@
 """What the filter must know about a kernel's struct page, worked out from the kernel's own words.
 
-VMCOREINFO first, then BTF for what it lacks. The facts are plain numbers and travel as JSON (worked out on the healthy host,
-keyed by build ID). What cannot be found is listed in `missing` with the classes that cannot be told without it.
+VMCOREINFO first, then BTF for what it lacks. The facts are plain numbers and travel as JSON (worked out on the healthy
+host, keyed by build ID). What cannot be found is listed in `missing` with the classes that cannot be told without it.
 
 Sources: include/linux/mm_types.h (struct page), include/linux/page-flags.h (flags, page types), kernel/vmcore_info.c.
 """

@@ -1,7 +1,7 @@
 """Writes the kdump-compressed format, version 6 (header, bitmaps, descriptors, data).
 
-Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION; what crash and libkdumpfile accept, tried out. The data goes out
-front to back as it is compressed; the head, whose contents are known last, fills the gap left for it.
+Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION; what crash and libkdumpfile accept, tried out. The data goes
+out front to back as it is compressed; the head, whose contents are known last, fills the gap left for it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class KdumpWriter:
     """
 
     def __init__(
-        self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, level: int, flag: int,
+        self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
         part: Part | None = None, count: int | None = None,
     ) -> None:  # fmt: skip
         """`count` is the number of kept pages of this part; `flag` is the codec's bit in the header's status."""
@@ -94,7 +94,7 @@ class KdumpWriter:
         stream.skip(self.data_offset)
 
     def append(self, packed: Packed, zero: NDArray[np.bool_] | None) -> None:
-        """Pages in the order of their pfns; `zero` (shape (n,)) says which of them are all zeros and not in `packed`."""
+        """Pages in the order of their pfns; `zero` (shape (n,)): which of them are all zeros and not in `packed`."""
         count = len(packed.sizes) if zero is None else len(zero)
         found = np.zeros(count, DESCRIPTOR)
         if zero is not None and not self._zero_offset and zero.any():
@@ -117,15 +117,15 @@ class KdumpWriter:
             self._flush()
 
     def finish(self, *, incomplete: bool) -> None:
-        """Write what is left of the head. An incomplete dump's missing descriptors stay zero, and its header says so."""
+        """Write what is left of the head. An incomplete dump's missing descriptors stay zero; its header says so."""
         self._flush()
         # Pages that turned out unreadable, or were not reached, leave descriptors unused.
         rest = (self.reserved - self.written) * DESCRIPTOR.itemsize
         offset = self.descriptors_offset + self.written * DESCRIPTOR.itemsize
         while rest:
-            piece = min(rest, 1 << 20)
-            self.stream.pwrite(bytes(piece), offset)
-            offset, rest = offset + piece, rest - piece
+            size = min(rest, 1 << 20)
+            self.stream.pwrite(bytes(size), offset)
+            offset, rest = offset + size, rest - size
         offset = 0
         for piece in self._head(incomplete):
             offset += self.stream.pwrite(piece, offset)

@@ -5,6 +5,8 @@ The bits are makedumpfile's (its manual page, -d); `OURS` is one more of our own
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from kdump.errors import UsageError
 
 ZERO, CACHE, CACHE_PRIVATE, USER, FREE = 1, 2, 4, 8, 16
@@ -26,7 +28,7 @@ def parse_levels(text: str) -> tuple[int, ...]:
         levels = (-1,)
     if not all(0 <= level <= MAXIMUM for level in levels):
         raise UsageError(f"{text!r} is not a dump level", remedy="write 0 to 31, or a rising list such as 1,17,31")
-    if any(before >= after for before, after in zip(levels, levels[1:], strict=False)):
+    if any(before >= after for before, after in pairwise(levels)):
         raise UsageError(f"the levels {text} do not rise", remedy="each must drop more than the one before: 1,17,31")
     return levels
 

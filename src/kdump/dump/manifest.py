@@ -1,7 +1,7 @@
 """The manifest beside a dump: what it holds, where it comes from, and SHA-256 digests that `kdump verify` checks.
 
-JSON, `"format": "kdump-manifest/1"`; docs/formats.md lists the fields. The capture kernel writes `manifest.json` for a whole
-crash; `kdump save` writes `NAME.manifest.json` beside the file it made.
+JSON, `"format": "kdump-manifest/1"`; docs/formats.md lists the fields. The capture kernel writes `manifest.json` for a
+whole crash; `kdump save` writes `NAME.manifest.json` beside the file it made.
 """
 
 from __future__ import annotations
@@ -101,12 +101,12 @@ def check(
     name = entry["name"]
     path = directory / name
     try:
-        stream = open(path, "rb")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         yield Finding(name, error.strerror or "cannot be opened")
         return
-    with stream:
-        size = os.fstat(stream.fileno()).st_size
+    try:
+        size = os.fstat(descriptor).st_size
         if size != entry["size"]:
             yield Finding(name, f"is {size} bytes long, not {entry['size']}")
             return
@@ -116,10 +116,12 @@ def check(
             if piece["offset"] != at:
                 yield Finding(name, "has bytes that no digest covers", at, piece["offset"] - at)
             at = piece["offset"] + piece["size"]
-            if _digest(stream.fileno(), piece["offset"], piece["size"], tick) != piece["sha256"]:
+            if _digest(descriptor, piece["offset"], piece["size"], tick) != piece["sha256"]:
                 yield Finding(name, "has been changed", piece["offset"], piece["size"])
         if at != size:
             yield Finding(name, "has bytes that no digest covers", at, size - at)
+    finally:
+        os.close(descriptor)
 
 
 def _digest(descriptor: int, offset: int, size: int, tick: Callable[[int], None]) -> str:

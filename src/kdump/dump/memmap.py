@@ -1,13 +1,13 @@
 """Where the struct pages are: the sparse memory model's sections, as runs of virtual memory.
 
-Source: include/linux/mmzone.h (struct mem_section, SECTION_* bits), mm/sparse.c (sparse_encode_mem_map), kernel/vmcore_info.c.
-x86_64 and arm64 know no other model.
+Source: include/linux/mmzone.h (struct mem_section, SECTION_* bits), mm/sparse.c (sparse_encode_mem_map),
+kernel/vmcore_info.c. x86_64 and arm64 know no other model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ ROOTS_LIMIT = 1 << 20
 
 
 class MapRun(NamedTuple):
-    """struct pages of `count` consecutive pfns, consecutive in virtual memory from `virtual` on."""
+    """struct pages of `pages` consecutive pfns, consecutive in virtual memory from `virtual` on."""
 
     first_pfn: int
-    count: int
+    pages: int
     virtual: int
 
 
@@ -53,8 +53,8 @@ def find_runs(info: VmCoreInfo, virtual: VirtualMemory, page_shift: int = 12) ->
             first = (int(root) * per_root + section) << shift
             run = MapRun(first, 1 << shift, map_base + first * struct_size & (1 << 64) - 1)
             last = runs[-1] if runs else None
-            if last and last.first_pfn + last.count == first and last.virtual + last.count * struct_size == run.virtual:
-                runs[-1] = last._replace(count=last.count + run.count)
+            if last and last.first_pfn + last.pages == first and last.virtual + last.pages * struct_size == run.virtual:
+                runs[-1] = last._replace(pages=last.pages + run.pages)
             else:
                 runs.append(run)
     if not runs:
@@ -74,6 +74,6 @@ def _sections(virtual: VirtualMemory, address: int, count: int, size: int, offse
         yield int(index), int(coded[index]) >> FLAG_BITS << FLAG_BITS
 
 
-def field(raw: memoryview | bytes, dtype: str, offset: int, stride: int) -> NDArray[np.generic]:
+def field(raw: memoryview | bytes, dtype: str, offset: int, stride: int) -> NDArray[Any]:
     """One member of an array of structs as a strided view: shape (len(raw) // stride,)."""
     return np.ndarray((len(raw) // stride,), dtype, raw, offset, (stride,))

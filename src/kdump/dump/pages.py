@@ -52,10 +52,15 @@ def _one_by_one(
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
     words = pages.view(np.uint64)
-    zero: NDArray[np.bool_] = ~words[:, :: words.shape[1] // _SAMPLES].any(axis=1)
+    zero = _all_zero(words[:, :: words.shape[1] // _SAMPLES])
     candidates = np.flatnonzero(zero)
     if len(candidates) == len(words):
-        return ~words.any(axis=1)
+        return _all_zero(words)
     if len(candidates):
-        zero[candidates] = ~words[candidates].any(axis=1)
+        zero[candidates] = _all_zero(words[candidates])
     return zero
+
+
+def _all_zero(words: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.bitwise_or.reduce(words, axis=1) == 0
+    return found

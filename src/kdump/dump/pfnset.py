@@ -28,7 +28,7 @@ class PfnSet:
         held = int(np.count_nonzero(members))
         if held:
             self.count += held
-            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little"))
+            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little").tobytes())
 
     def remove(self, pfns: NDArray[np.int64]) -> None:
         """Take members out again: pages that turned out to be unreadable. Rare, so each chunk is packed anew."""
@@ -37,7 +37,7 @@ class PfnSet:
             before = int(np.count_nonzero(members))
             members[pfns[pfns // CHUNK == chunk] - chunk * CHUNK] = False
             self.count -= before - int(np.count_nonzero(members))
-            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little"))
+            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little").tobytes())
 
     def bits(self, chunk: int) -> NDArray[np.uint8]:
         """The packed bits of a chunk: shape (CHUNK // 8,), dtype u1."""

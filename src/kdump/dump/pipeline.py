@@ -33,8 +33,9 @@ PAGES_A_BATCH = 512
 class Options:
     """How to save. `levels` beyond the first are tried if the disk is full and the stream can be begun again.
 
-    `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are used if they are about the same
-    kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on.
+    `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are used if they are about the
+    same kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as a valid
+    incomplete one, "" goes on.
     """
 
     levels: tuple[int, ...] = (31,)
@@ -94,8 +95,8 @@ class Summary:
 def save(dump: Dump, begin: Callable[[], Stream], options: Options) -> Summary:
     """Save `dump` to the stream that `begin()` gives; with a list of levels it is called again for each.
 
-    The caller seals the stream. Raises what the stream raises; a full disk (ENOSPC) on the last level, or a stop, gives a
-    valid incomplete dump and a summary that says so.
+    The caller seals the stream. Raises what the stream raises; a full disk (ENOSPC) on the last level, or a stop, gives
+    a valid incomplete dump and a summary that says so.
     """
     chosen = codec(options.codec, options.compression_level)
     for number, level in enumerate(options.levels):
@@ -118,7 +119,7 @@ def open_memory_map(dump: Dump, facts: PageFacts | None = None) -> MemoryMap:
 
 
 def choose(dump: Dump, level: int, facts: PageFacts | None = None, progress: Progress | None = None) -> Selection:
-    """The first pass alone: what a level would keep. A memory map that cannot be used keeps everything, and says why."""
+    """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why."""
     memory_map = None
     why = ""
     if level & PAGE_CLASS_BITS:
@@ -154,7 +155,7 @@ def _save_level(
         dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
     )  # fmt: skip
     origin = find_origin(dump)
-    writer = KdumpWriter(stream, origin, selection.present, selection.kept, level, chosen.flag)
+    writer = KdumpWriter(stream, origin, selection.present, selection.kept, level=level, flag=chosen.flag)
     try:
         _write_pages(dump, writer, options, chosen, selection, summary)
     except OSError as error:
@@ -179,7 +180,7 @@ def _finish_quietly(writer: KdumpWriter) -> None:
         return
 
 
-def _write_pages(
+def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have no meaning of its own
     dump: Dump, writer: KdumpWriter, options: Options, chosen: Codec, selection: Selection, summary: Summary
 ) -> None:
     """The second pass: read, find zeros, compress (on all CPUs), write."""

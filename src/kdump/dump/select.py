@@ -111,7 +111,7 @@ class _Batches:
         """Set the classes of pages [first, first + len(classes)) where struct pages tell them."""
         end = first + len(classes)
         for run in self.runs:
-            start, stop = max(run.first_pfn, first), min(run.first_pfn + run.count, end)
+            start, stop = max(run.first_pfn, first), min(run.first_pfn + run.pages, end)
             at = start
             while at < stop:
                 upto = min(at // self.pages * self.pages + self.pages, stop)

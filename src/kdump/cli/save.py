@@ -1,0 +1,154 @@
+"""Filter and compress a dump.
+
+IN is a dump in any format that kdump reads (/proc/vmcore in the second kernel, /proc/kcore on a live machine). OUT is
+written as OUT.incomplete and renamed when it is complete; OUT.manifest.json beside it has digests for `kdump verify`.
+
+The dump level says what is left out: the sum of 1 (zero pages), 2 (page cache), 4 (page cache with private data),
+8 (memory of user processes), 16 (free pages); 32 is kdump's own. A list such as 1,17,31 goes on to the next level if
+the disk is full.
+
+Exit status 3: saved, but not as asked (incomplete, or a class of pages could not be told apart and was kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdump.dump.pipeline import Summary
+
+LEVEL = "31"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("source", metavar="IN", nargs="+", help="the dump to read; several files are a split set")
+    parser.add_argument("output", metavar="OUT", help="the dump to write")
+    parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default {LEVEL})")
+    codec = parser.add_mutually_exclusive_group()
+    for flag, name, what in (
+        ("-z", "zstd", "compress with zstd (default)"),
+        ("-c", "zlib", "compress with zlib (ISA-L)"),
+        ("-l", "lzo", "compress with lzo"),
+        ("-p", "snappy", "compress with snappy"),
+        ("-n", "none", "do not compress"),
+    ):
+        codec.add_argument(flag, dest="codec", action="store_const", const=name, help=what)
+    parser.set_defaults(codec="zstd")
+    parser.add_argument("--codec-level", type=int, metavar="N", help="compression level (zstd -50 to 22, zlib 0 to 3)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads that compress (default: one for each CPU)")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="end the dump as incomplete after this time")
+    parser.add_argument("-f", "--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Save; exit status 3 if the result is not all that was asked for."""
+    from kdump.digest import prefer_openssl
+    from kdump.dump import manifest
+    from kdump.dump.levels import parse_levels
+    from kdump.dump.output import FileOutput
+    from kdump.dump.pipeline import Options, save
+    from kdump.memory import open_dump
+    from kdump.progress import Progress
+
+    prefer_openssl()
+    levels = parse_levels(args.level)
+    stop = Stop(args.deadline)
+    progress = Progress()
+    outputs: list[FileOutput] = []
+
+    def begin() -> FileOutput:
+        if outputs:
+            outputs.pop().abort()
+        outputs.append(FileOutput(args.output, overwrite=args.force))
+        return outputs[-1]
+
+    options = Options(
+        levels=levels,
+        codec=args.codec,
+        compression_level=args.codec_level,
+        threads=args.threads,
+        progress=progress,
+        stop=stop.reason,
+    )
+    with open_dump(args.source[0] if len(args.source) == 1 else args.source) as dump:
+        try:
+            with stop:
+                summary = save(dump, begin, options)
+        except BaseException:
+            for output in outputs:
+                output.abort()
+            raise
+        finally:
+            progress.close()
+        output = outputs[-1]
+        if summary.incomplete:
+            output.abort()
+        else:
+            output.seal()
+        status = "incomplete" if summary.incomplete else "complete" if summary.as_asked else "degraded"
+        content = manifest.describe(dump, [output.describe()], summary.to_dict(), status)
+        manifest.write(manifest.manifest_path(Path(args.output)), content)
+    if args.json:
+        import json
+
+        print(json.dumps(content, indent=2))
+    else:
+        print("\n".join(_lines(summary, output.part if summary.incomplete else output.path)))
+    return 0 if summary.as_asked else 3
+
+
+class Stop:
+    """Why a dump should end before its time: a signal, or a deadline. A context manager that catches the signals."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._signal = ""
+        self._before: dict[int, Any] = {}
+
+    def reason(self) -> str:
+        """A sentence, or "" to go on."""
+        if self._signal:
+            return f"ended by {self._signal}"
+        return "the deadline passed" if self._end is not None and time.monotonic() >= self._end else ""
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._catch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal:  # asked twice: at once, then
+            raise KeyboardInterrupt
+        self._signal = signal.Signals(number).name
+
+
+def _lines(summary: Summary, path: Path) -> list[str]:
+    from kdump.dump.levels import describe
+    from kdump.units import duration_text, size_text
+
+    took = sum(summary.seconds.values())
+    lines = [
+        f"{path}: {size_text(summary.size)} in {duration_text(took)}",
+        f"  level {summary.level} ({describe(summary.level)}), {summary.codec}",
+        f"  {summary.pages_written} of {summary.pages_present} pages written, {summary.pages_zero} of them zero",
+    ]
+    if summary.dropped:
+        lines.append("  dropped: " + ", ".join(f"{count} {name}" for name, count in summary.dropped.items()))
+    if summary.pages_unreadable:
+        lines.append(f"  {summary.pages_unreadable} pages could not be read")
+    lines += [f"  note: {doubt}; they are kept" for doubt in summary.doubts]
+    lines += [f"  NOT DROPPED: {name}: {why}" for name, why in summary.not_applied.items()]
+    if summary.incomplete:
+        lines.append(f"  INCOMPLETE: {summary.incomplete}")
+    return lines

@@ -1,0 +1,139 @@
+"""Check that a dump is whole and unchanged.
+
+PATH is a dump or the directory of a crash. If a manifest speaks of it, sizes and SHA-256 digests of its files are
+compared. Without a manifest, or with --deep, every page of the dump is read and decompressed too.
+
+Exit status 0: sound; 1: damaged or changed; 3: sound as far as it goes, but the dump is incomplete.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdump.errors import KdumpError
+
+if TYPE_CHECKING:
+    from kdump.dump.manifest import Finding
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("path", metavar="PATH", nargs="+", help="a dump, or the directory of a crash")
+    parser.add_argument("--deep", action="store_true", help="also read and decompress every page")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify each path; the worst result is the exit status."""
+    from kdump.digest import prefer_openssl
+    from kdump.progress import Progress
+
+    prefer_openssl()
+    progress = Progress()
+    results = []
+    for path in args.path:
+        try:
+            results.append(_verify(Path(path), deep=args.deep, progress=progress))
+        finally:
+            progress.close()
+    if args.json:
+        import json
+
+        print(json.dumps(results, indent=2))
+    else:
+        for result in results:
+            print("\n".join(_lines(result)))
+    if any(result["findings"] for result in results):
+        return 1
+    return 3 if any(result["incomplete"] for result in results) else 0
+
+
+def _verify(path: Path, *, deep: bool, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    from kdump.dump import manifest
+
+    if not path.exists():
+        raise KdumpError(f"{path}: no such file or directory")
+    where = manifest.find(path)
+    if where is None and path.is_dir():
+        raise KdumpError(f"{path} has no {manifest.NAME}", remedy="name the dump itself to check it without one")
+    findings: list[Finding] = []
+    digested = 0
+    dumps = [] if path.is_dir() else [path]
+    incomplete = False
+    if where is not None:
+        content = manifest.read(where)
+        incomplete = content.get("status") == "incomplete"
+        entries = [entry for entry in content["files"] if path.is_dir() or entry["name"] == path.name]
+        total = sum(entry["size"] for entry in entries)
+
+        def tick(size: int) -> None:
+            nonlocal digested
+            digested += size
+            progress("digest", digested, total)
+
+        for entry in entries:
+            findings += manifest.check(where.parent, entry, tick)
+        if path.is_dir():
+            dumps = [
+                path / entry["name"] for entry in entries if entry["name"].startswith("vmcore") and _is_dump(entry)
+            ]
+    pages = None
+    if (where is None or deep) and not findings:
+        pages = 0
+        for dump in dumps:
+            count, partial = _check_pages(dump, findings, progress)
+            pages += count
+            incomplete |= partial
+    return {
+        "path": str(path),
+        "manifest": None if where is None else str(where),
+        "bytes_digested": digested,
+        "pages_read": pages,
+        "incomplete": incomplete,
+        "findings": [finding._asdict() for finding in findings],
+    }
+
+
+def _is_dump(entry: dict[str, Any]) -> bool:
+    return not str(entry["name"]).endswith((".txt", ".json"))
+
+
+def _check_pages(path: Path, findings: list[Finding], progress: Callable[[str, int, int], None]) -> tuple[int, bool]:
+    from kdump.dump.check import check_pages
+    from kdump.dump.manifest import Finding
+    from kdump.errors import FormatError
+    from kdump.memory import open_dump
+
+    try:
+        with open_dump(path) as dump:
+            found = check_pages(dump, lambda done, total: progress("read", done, total))
+            size = dump.memory.page_size
+            incomplete = dump.incomplete
+    except FormatError as error:
+        findings.append(Finding(path.name, error.what))
+        return 0, False
+    if found.bad_count:
+        shown = ", ".join(f"{pfn * size:#x}" for pfn in found.bad)
+        findings.append(Finding(path.name, f"{found.bad_count} pages cannot be read, the first at {shown}"))
+    return found.pages, incomplete
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    from kdump.units import size_text
+
+    done = []
+    if result["manifest"]:
+        done.append(f"{size_text(result['bytes_digested'])} agree with the manifest")
+    if result["pages_read"] is not None:
+        done.append(f"{result['pages_read']} pages read")
+    if not result["findings"]:
+        verdict = "sound, but incomplete" if result["incomplete"] else "sound"
+        return [f"{result['path']}: {verdict} ({', '.join(done)})"]
+    lines = [f"{result['path']}: NOT SOUND"]
+    for finding in result["findings"]:
+        place = f" (bytes {finding['offset']} to {finding['offset'] + finding['size']})" if finding["size"] else ""
+        lines.append(f"  {finding['name']} {finding['what']}{place}")
+    return lines

@@ -1,0 +1,54 @@
+"""Is a dump sound by itself: every page that it says it holds is read, and decompressed, once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.pages import read_pages
+from kdump.dump.pfnset import CHUNK
+from kdump.dump.workers import in_order
+from kdump.memory.protocol import Dump
+
+BATCH = 512  # pages
+
+
+class Soundness(NamedTuple):
+    """`pages` were read; `bad` are the pfns (the first `BAD_SHOWN`) of `bad_count` that could not be."""
+
+    pages: int
+    bad_count: int
+    bad: list[int]
+
+
+BAD_SHOWN = 8
+
+
+def check_pages(dump: Dump, tick: Callable[[int, int], None]) -> Soundness:
+    """Read every page of the dump on all CPUs; `tick` is told bytes done and bytes in all (of RAM)."""
+    memory = dump.memory
+    size = memory.page_size
+    limit = max((each.end for each in memory.ranges), default=0) // size
+    pages, bad_count, bad = 0, 0, list[int]()
+
+    def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        _, unreadable = read_pages(memory, pfns)
+        return pfns[:0] if unreadable is None else pfns[unreadable]
+
+    for pfns, wrong in in_order(_present(dump, limit), lambda: work, len(os.sched_getaffinity(0))):
+        pages += len(pfns)
+        bad_count += len(wrong)
+        bad += wrong[: BAD_SHOWN - len(bad)].tolist()
+        tick(int(pfns[-1]) * size, limit * size)
+    return Soundness(pages, bad_count, bad)
+
+
+def _present(dump: Dump, limit: int) -> Iterator[NDArray[np.int64]]:
+    for first in range(0, limit, CHUNK):
+        held = np.flatnonzero(dump.memory.present(first, min(CHUNK, limit - first))) + first
+        for start in range(0, len(held), BATCH):
+            yield held[start : start + BATCH]
