@@ -102,8 +102,9 @@ class VirtualMemory:
         return text
 
     def extents(self, address: int, size: int) -> Iterator[Extent]:
-        """What is mapped in [address, address+size), in order, joined where physically contiguous; holes are left out.
+        """What is mapped in [address, address+size), in order, joined where physically contiguous.
 
+        Holes are left out, and so is what only page tables that the dump lacks could tell.
         Reads whole page tables at a time, so a terabyte of struct pages costs thousands of steps, not millions.
         """
         pending: Extent | None = None
@@ -180,7 +181,11 @@ class VirtualMemory:
         table_address = paging.root
         for shift in paging.shifts:
             index = address >> shift & (1 << paging.index_bits) - 1
-            entry = int(self._table(table_address)[index])
+            try:
+                entry = int(self._table(table_address)[index])
+            except NotPresentError:
+                why = f"the dump lacks the page table at physical {table_address:#x}"
+                raise NotPresentError(address, virtual=True, why=why) from None
             leaf, present, physical = self._decode_entry(entry, shift)
             if not present:
                 break
