@@ -1,6 +1,9 @@
 """Load the capture kernel and its image into the reservation.
 
-The command line is made from the running kernel's; --explain says what would be loaded and why, and loads nothing.
+By default the image that `kdump build` made, its kernel, and a command line made from the running kernel's as
+kdump.toml wants it. A kernel may be a bzImage, a vmlinux (also .gz, .zst) or a unified kernel image. --explain says
+what would be loaded, where and why, and loads nothing. With --if-changed nothing is done if kernel, image, command line
+and memory map are what is loaded.
 """
 
 from __future__ import annotations
@@ -8,52 +11,82 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
+from kdump.errors import KdumpError
 from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line
+from kdump.kexec.load import METHODS, check_ready, check_sources, choose_method, load, read_sources
 from kdump.units import duration_text, size_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `kdump load`."""
-    parser.add_argument("--kernel", type=Path, help="kernel to load (default: the running one's, in /boot)")
-    parser.add_argument("--image", type=Path, required=True, help="capture image (initramfs)")
-    parser.add_argument("--command-line", help="the whole command line, instead of one made from the running kernel's")
+    parser.add_argument(
+        "--kernel", type=Path, help="kernel to load (default: the built image's, else the running one's)"
+    )
+    parser.add_argument("--image", type=Path, help="capture image, an initramfs (default: the one `kdump build` made)")
+    parser.add_argument("--command-line", metavar="TEXT", help="the whole command line, instead of one made here")
     parser.add_argument("--append", default="", metavar="OPTIONS", help="options to add to the command line")
-    parser.add_argument("--cpus", type=int, default=1, help="CPUs of the capture kernel (default 1)")
+    parser.add_argument("--cpus", type=int, help="CPUs of the capture kernel (default: 1, or as configured)")
+    parser.add_argument("--method", choices=METHODS, default="auto", help="system call to load with (default: auto)")
+    parser.add_argument("--if-changed", action="store_true", help="do nothing if all is as it was loaded")
     parser.add_argument("--explain", action="store_true", help="say what would be loaded and why; load nothing")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, or explain."""
-    kernel: Path = args.kernel or Path(f"/boot/vmlinuz-{os.uname().release}")
-    if args.command_line is not None:
-        line = CommandLine(args.command_line, (Decision(args.command_line, "appended", "given whole"),))
-    else:
-        line = capture_command_line(running_command_line(), append=args.append, cpus=args.cpus)
+    kernel, image = _sources(args)
+    line = _command_line(args)
     if args.explain:
-        _explain(line, as_json=args.json)
-        return 0
-    from kdump.kexec.load import load
-
-    result = load(kernel, args.image, line.text)
+        return _explain(kernel, image, line, args)
+    result = load(kernel, image, line.text, method=args.method, if_changed=args.if_changed)
     if args.json:
-        print(json.dumps(asdict(result), indent=1))
+        print(json.dumps(result._asdict(), indent=1))
+    elif not result.changed and args.if_changed:
+        print("nothing changed: what is loaded stays")
     else:
-        print(
-            f"loaded {kernel} ({size_text(result.kernel_size)}) and {args.image} ({size_text(result.initrd_size)}) "
-            f"in {duration_text(result.seconds)}"
-        )
+        image_text = f" and {image} ({size_text(result.initrd_size)})" if image else ""
+        print(f"loaded {kernel} ({size_text(result.kernel_size)}){image_text}")
+        print(f"by the {result.method} method in {duration_text(result.seconds)}")
     return 0
 
 
-def _explain(line: CommandLine, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"cmdline": line.text, "options": [d._asdict() for d in line.decisions]}, indent=1))
-        return
-    print(f"command line: {line.text}\n")
-    width = max((len(decision.option) for decision in line.decisions), default=0)
-    for decision in line.decisions:
-        print(f"  {decision.action:<8} {decision.option:<{min(width, 34)}} {decision.reason}")
+def _sources(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Kernel and image asked for, or those that were built for the running kernel."""
+    release = os.uname().release
+    if args.image:
+        return args.kernel or Path(f"/boot/vmlinuz-{release}"), args.image
+    if args.kernel and read_sources(args.kernel, None).initrd is not None:
+        return args.kernel, None
+    from kdump.host import built
+
+    record = built.recorded(release)
+    if record is None:
+        raise KdumpError(
+            f"no capture image is built for {release}", remedy="run `kdump build`, or name an image with --image"
+        )
+    return args.kernel or Path(record.vmlinuz), Path(record.image)
+
+
+def _command_line(args: argparse.Namespace) -> CommandLine:
+    if args.command_line is not None:
+        return CommandLine(args.command_line, (Decision(args.command_line, "appended", "given whole"),))
+    if args.image or args.kernel:
+        return capture_command_line(running_command_line(), append=args.append, cpus=args.cpus or 1)
+    from kdump import config
+    from kdump.host import built
+
+    return built.command_line(config.load())
+
+
+def _explain(kernel: Path, image: Path | None, line: CommandLine, args: argparse.Namespace) -> int:
+    from kdump.kexec import explain
+
+    state = check_ready()
+    sources = read_sources(kernel, image)
+    check_sources(sources, line.text)
+    method, why = choose_method(sources.kernel, state, args.method)
+    explanation = explain.explain(sources, line, method=method, why=why, state=state)
+    print(json.dumps(explain.to_json(explanation), indent=1) if args.json else explain.to_text(explanation))
+    return 0

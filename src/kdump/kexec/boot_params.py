@@ -45,7 +45,7 @@ E820_ENTRY = struct.Struct("<QQI")  # struct boot_e820_entry
 SETUP_DATA_HEAD = struct.Struct("<QII")  # struct setup_data: next, type, length
 SETUP_E820_EXT, SETUP_EFI, SETUP_RNG_SEED = 1, 4, 9
 RNG_SEED_LENGTH = 32  # arch/x86/include/asm/setup_data.h
-# struct efi_info: loader signature, systab, memdesc size, memdesc version, memmap, memmap size, systab high, memmap high
+# struct efi_info: loader signature, systab, memdesc size and version, memmap, its size, high halves of both addresses
 EFI_INFO_FIELDS = struct.Struct("<4sIIIIIII")
 EFI_SIGNATURE = b"EL64"
 EFI_MEMDESC = struct.Struct("<IIQQQQ")  # efi_memory_desc_t: type, pad, physical, virtual, pages, attribute

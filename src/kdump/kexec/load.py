@@ -1,4 +1,4 @@
-"""Put a kernel in place for the next panic, take it out again; what was loaded before stays loaded when that fails.
+"""Put a kernel in place for the next panic (or the next reboot), take it out again.
 
 The running kernel drops the old capture kernel before it looks at the new one (kernel/kexec_file.c), so everything
 that can be checked is checked before the call; if the call fails all the same, what the record names is loaded again.
@@ -7,39 +7,63 @@ that can be checked is checked before the call; if the call fails all the same, 
 from __future__ import annotations
 
 import errno
-import json
+import mmap
 import os
-import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from kdump.errors import FormatError, KdumpError
+from kdump.errors import KdumpError
 from kdump.kexec import syscalls
+from kdump.kexec.formats import Kernel, read_kernel
+from kdump.kexec.record import RECORD, Loaded, changes, locked, read_record, seen, write_record
+from kdump.kexec.segments import Plan, plan_panic, plan_reboot
 from kdump.kexec.state import KexecState, read_state
-from kdump.kexec.syscalls import KEXEC_FILE_ON_CRASH, KexecRefused
+from kdump.kexec.syscalls import KEXEC_FILE_ON_CRASH, KEXEC_ON_CRASH, KEXEC_UPDATE_ELFCOREHDR, KexecRefused
+from kdump.units import size_text
 
-RECORD = Path("/run/kdump/loaded.json")
+AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
 NO_RESERVATION = (
     "add crashkernel=256M to the kernel command line (`kdump setup` does it) and reboot; "
     "cat /sys/kernel/kexec_crash_size shows the result"
 )
 
 
-@dataclass(frozen=True)
-class LoadResult:
-    """What was loaded and how: `method` is "file" or "segments"; sizes in bytes; `seconds` is the whole load."""
+class LoadResult(NamedTuple):
+    """What was loaded and how: `method` is "file" or "segments" and `why` it was chosen.
+
+    Sizes in bytes; `seconds` is the whole load. `changed` says what differed from what was loaded before; it is empty
+    if nothing did and so nothing was loaded (only with `if_changed`).
+    """
 
     kernel: str
     initrd: str
     cmdline: str
     method: str
+    why: str
     kernel_size: int
     initrd_size: int
     reserved: int
     seconds: float
+    changed: tuple[str, ...]
+
+
+class Sources(NamedTuple):
+    """What is to be loaded, read and checked: paths, the kernel, the image's bytes (None without one), its path."""
+
+    kernel_path: Path
+    kernel: Kernel
+    initrd: memoryview | None
+    initrd_path: Path | None
+
+
+class Limits(NamedTuple):
+    """Where a kernel to reboot into may be placed: physical addresses, bytes."""
+
+    low: int = 0
+    high: int = 1 << 32
 
 
 def load(
@@ -47,47 +71,103 @@ def load(
     initrd: Path | None,
     cmdline: str,
     *,
+    method: str = AUTO,
+    if_changed: bool = False,
     root: Path = Path("/"),
     record: Path = RECORD,
 ) -> LoadResult:
-    """Load `kernel` and `initrd` as the panic kernel with kexec_file_load(2).
+    """Load `kernel` and `initrd` (None: the one inside a unified kernel image, if any) as the panic kernel.
 
-    `cmdline` is complete (see `cmdline.capture_command_line`). `root` is where proc and sys are read. Raises KdumpError
-    (KexecRefused when the kernel said no); what was loaded before is loaded then.
+    `cmdline` is complete (see `cmdline.capture_command_line`). `method` is "auto", "file" (kexec_file_load) or
+    "segments" (kexec_load). `root` is where proc and sys are read. Raises KdumpError (KexecRefused when the running
+    kernel said no); what was loaded before is loaded then.
     """
     started = time.monotonic()
     state = check_ready(root)
-    kernel_size = check_kernel(kernel)
-    initrd_size = check_initrd(initrd, state) if initrd else 0
-    try:
-        _file_load(kernel, initrd, cmdline, state)
-    except KexecRefused as error:
-        if error.errno != errno.EBUSY:  # EBUSY comes before anything is dropped
-            _restore(error, state, record, root)
-        raise
-    result = LoadResult(
-        os.fspath(kernel.resolve()),
-        os.fspath(initrd.resolve()) if initrd else "",
+    sources = read_sources(kernel, initrd)
+    check_sources(sources, cmdline, root)
+    chosen, why = choose_method(sources.kernel, state, method)
+    with locked(record):
+        before = read_record(record)
+        now = as_loaded(sources, cmdline, chosen, root)
+        differences = changes_against_record(sources, cmdline, chosen, state, root=root, record=record)
+        if differences or not if_changed:
+            try:
+                put_in_place(sources, cmdline, chosen, state, root)
+            except KdumpError as error:
+                _restore(error, before, state, root, record)
+                raise
+            write_record(now, record)
+    return LoadResult(
+        now.kernel,
+        now.initrd,
         cmdline,
-        "file",
-        kernel_size,
-        initrd_size,
+        chosen,
+        why,
+        kernel.stat().st_size,
+        len(sources.initrd or b""),
         state.reserved,
         time.monotonic() - started,
+        tuple(differences),
     )
-    _write_record(result, record)
-    return result
+
+
+def as_loaded(sources: Sources, cmdline: str, method: str, root: Path = Path("/")) -> Loaded:
+    """What the record would say of this load."""
+    kernel, initrd = sources.kernel_path, sources.initrd_path
+    paths = str(kernel.resolve()), str(initrd.resolve()) if initrd else ""
+    return Loaded(*paths, cmdline, method, seen(kernel, initrd, root))
+
+
+def changes_against_record(
+    sources: Sources, cmdline: str, method: str, state: KexecState, *, root: Path = Path("/"), record: Path = RECORD
+) -> list[str]:
+    """In what this load would differ from what is loaded, in words; empty if in nothing."""
+    if not state.crash_loaded:
+        return ["no panic kernel is loaded"]
+    return changes(read_record(record), as_loaded(sources, cmdline, method, root))
 
 
 def unload(*, record: Path = RECORD) -> None:
     """Take the panic kernel out of the reservation. Raises KexecRefused."""
+    with locked(record):
+        remove(panic=True)
+        record.unlink(missing_ok=True)
+
+
+def load_for_reboot(
+    kernel: Path,
+    initrd: Path | None,
+    cmdline: str,
+    *,
+    method: str = AUTO,
+    limits: Limits | None = None,
+    root: Path = Path("/"),
+) -> str:
+    """Load a kernel to reboot into; returns the method used. What was loaded for that stays if it fails (the kernel
+    keeps it until the new one is complete). Raises KdumpError.
+    """
+    state = read_state(root)
+    sources = read_sources(kernel, initrd)
+    check_kernel(sources.kernel, cmdline, root)
+    chosen, _ = choose_method(sources.kernel, state, method)
+    if chosen == FILE:
+        _file_load(sources, cmdline, 0, state)
+    else:
+        low, high = limits or Limits()
+        plan = plan_reboot(sources.kernel, sources.initrd, cmdline, low=low, high=high, root=root)
+        syscalls.kexec_load(plan.entry, plan.for_syscall(), 0, lockdown=state.lockdown)
+    return chosen
+
+
+def remove(*, panic: bool) -> None:
+    """Drop the loaded kernel of one kind. Raises KexecRefused."""
     try:
-        syscalls.kexec_file_unload(KEXEC_FILE_ON_CRASH)
+        syscalls.kexec_file_unload(KEXEC_FILE_ON_CRASH if panic else 0)
     except KexecRefused as error:
         if error.errno != errno.ENOSYS:
             raise
-        syscalls.kexec_load(0, [], syscalls.KEXEC_ON_CRASH)
-    record.unlink(missing_ok=True)
+        syscalls.kexec_load(0, [], KEXEC_ON_CRASH if panic else 0)
 
 
 def check_ready(root: Path = Path("/")) -> KexecState:
@@ -104,86 +184,153 @@ def check_ready(root: Path = Path("/")) -> KexecState:
     return state
 
 
-def check_kernel(kernel: Path) -> int:
-    """Size of the kernel file in bytes if it is a bzImage that kexec_file_load(2) takes; raises KdumpError if not."""
-    size = _regular_size(kernel, "kernel")
-    with open(kernel, "rb") as file:
-        head = file.read(0x240)
-    if len(head) < 0x240 or head[0x1FE:0x200] != b"\x55\xaa" or head[0x202:0x206] != b"HdrS":
-        raise FormatError("not a bzImage", path=kernel, offset=0x202, remedy="give /boot/vmlinuz-* of an x86_64 kernel")
-    return size
+def read_sources(kernel: Path, initrd: Path | None) -> Sources:
+    """Read and check both files. Raises KdumpError."""
+    parsed = read_kernel(kernel)
+    return Sources(kernel, parsed, _map(initrd) if initrd else parsed.initrd, initrd)
 
 
-def check_initrd(initrd: Path, state: KexecState) -> int:
-    """Size of the image in bytes if it can fit into the reservation; raises KdumpError if not."""
-    size = _regular_size(initrd, "image")
-    if size >= state.reserved:
+def check_sources(sources: Sources, cmdline: str, root: Path = Path("/")) -> None:
+    """Whether kernel and image fit the machine and its reservation; raises KdumpError if not.
+
+    Asked before the running kernel is: it would drop what is loaded first and refuse then.
+    """
+    check_kernel(sources.kernel, cmdline, root)
+    state = read_state(root)
+    needed = sources.kernel.span + len(sources.initrd or b"")
+    if needed >= state.reserved:
         raise KdumpError(
-            f"{initrd} does not fit into the reservation",
-            why=f"it has {size} bytes, the reservation {state.reserved}",
+            "kernel and image do not fit into the reservation",
+            why=f"they need {size_text(needed)}, the reservation has {size_text(state.reserved)}",
             remedy="make the image smaller or reserve more (crashkernel=)",
         )
-    return size
 
 
-def _regular_size(path: Path, what: str) -> int:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise KdumpError(f"cannot read the {what} {path}", why=error.strerror or str(error)) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise KdumpError(f"the {what} {path} is not a regular file")
-    if not status.st_size:
-        raise KdumpError(f"the {what} {path} is empty")
-    return status.st_size
+def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
+    """Whether this machine can start the kernel with that command line; raises KdumpError if not."""
+    if len(cmdline.encode()) > kernel.cmdline_limit:
+        raise KdumpError(
+            f"the command line has {len(cmdline.encode())} bytes", why=f"the kernel takes {kernel.cmdline_limit}"
+        )
+    if not kernel.five_level and _five_level_paging(root):
+        raise KdumpError(
+            "the kernel cannot take over from this one",
+            why="this machine runs with 5-level page tables and that kernel knows only 4",
+            remedy="boot this machine with no5lvl, or load a kernel built with CONFIG_X86_5LEVEL",
+        )
 
 
-def _file_load(kernel: Path, initrd: Path | None, cmdline: str, state: KexecState) -> None:
-    with _opened(kernel) as kernel_fd:
-        if initrd is None:
-            syscalls.kexec_file_load(kernel_fd, None, cmdline, KEXEC_FILE_ON_CRASH, lockdown=state.lockdown)
+def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tuple[str, str]:
+    """ "file" or "segments", and the reason in words. Raises KdumpError if the wanted one cannot work."""
+    locked_down = state.lockdown not in ("", "none")
+    if wanted == SEGMENTS and locked_down:
+        raise KdumpError(
+            "the segment method is not possible here",
+            why=f"the kernel is locked down ({state.lockdown}) and takes only signed kernel files",
+            remedy="use --method file with a signed bzImage",
+        )
+    if wanted != AUTO:
+        if wanted == FILE and kernel.file is None:
+            raise KdumpError(
+                f"a {kernel.kind} cannot be loaded by the file method",
+                why="kexec_file_load(2) takes bzImages on x86",
+                remedy="use --method segments, or the bzImage of the same kernel (/boot/vmlinuz-*)",
+            )
+        return wanted, "asked for"
+    if kernel.file is not None:
+        return FILE, "the kernel reads, checks and places the files itself, and it works under lockdown"
+    if locked_down:
+        raise KdumpError(
+            f"a {kernel.kind} cannot be loaded here",
+            why=f"the kernel is locked down ({state.lockdown}) and kexec_file_load(2) takes bzImages only",
+            remedy="use a signed bzImage (/boot/vmlinuz-*)",
+        )
+    return SEGMENTS, f"kexec_file_load(2) takes no {kernel.kind}"
+
+
+def plan_for(sources: Sources, cmdline: str, state: KexecState, root: Path = Path("/")) -> Plan:
+    """The segments of a panic kernel on this machine. Raises KdumpError."""
+    return plan_panic(
+        sources.kernel,
+        sources.initrd,
+        cmdline,
+        crash_size=state.crash_size,
+        elfcorehdr_size=state.elfcorehdr_size,
+        root=root,
+    )
+
+
+def put_in_place(sources: Sources, cmdline: str, method: str, state: KexecState, root: Path = Path("/")) -> None:
+    """Load as the panic kernel by one method; nothing is recorded. Raises KdumpError."""
+    if method == FILE:
+        _file_load(sources, cmdline, KEXEC_FILE_ON_CRASH, state)
+        return
+    plan = plan_for(sources, cmdline, state, root)
+    flags = KEXEC_ON_CRASH | (KEXEC_UPDATE_ELFCOREHDR if state.elfcorehdr_size else 0)
+    syscalls.kexec_load(plan.entry, plan.for_syscall(), flags, lockdown=state.lockdown)
+
+
+def _file_load(sources: Sources, cmdline: str, flags: int, state: KexecState) -> None:
+    kernel = sources.kernel
+    if kernel.file is None:
+        raise KdumpError(f"a {kernel.kind} cannot be loaded by the file method")
+    with _descriptor(sources.kernel_path, kernel.file) as kernel_fd:
+        if sources.initrd is None:
+            syscalls.kexec_file_load(kernel_fd, None, cmdline, flags, lockdown=state.lockdown)
             return
-        with _opened(initrd) as initrd_fd:
-            syscalls.kexec_file_load(kernel_fd, initrd_fd, cmdline, KEXEC_FILE_ON_CRASH, lockdown=state.lockdown)
+        with _descriptor(sources.initrd_path or sources.kernel_path, sources.initrd) as initrd_fd:
+            syscalls.kexec_file_load(kernel_fd, initrd_fd, cmdline, flags, lockdown=state.lockdown)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
+def _descriptor(path: Path, content: memoryview) -> Iterator[int]:
+    """A read-only descriptor of the file if `content` is all of it, else of a copy in memory."""
+    if path.stat().st_size == len(content):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise KdumpError(f"cannot open {path}", why=error.strerror or str(error)) from None
+    else:
+        writable = os.memfd_create(path.name)
+        try:
+            with open(writable, "wb", closefd=False) as file:
+                file.write(content)
+            descriptor = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(writable)  # the kernel refuses a file that is open for writing
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def read_record(record: Path = RECORD) -> LoadResult | None:
-    """What the last load left in the record; None if there is none (or an older version's)."""
-    with suppress(OSError, ValueError, TypeError):
-        return LoadResult(**json.loads(record.read_text()))
-    return None
+def _map(path: Path) -> memoryview:
+    try:
+        with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise KdumpError(f"the image {path} is empty")
+            return memoryview(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
+    except OSError as error:
+        raise KdumpError(f"cannot read the image {path}", why=error.strerror or str(error)) from None
 
 
-def _write_record(result: LoadResult, record: Path) -> None:
-    record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = record.with_suffix(".new")
-    draft.write_text(json.dumps(asdict(result), indent=1) + "\n")
-    draft.chmod(0o600)
-    draft.replace(record)
+def _five_level_paging(root: Path) -> bool:
+    """Whether the running kernel uses 5-level page tables: it clears the CPU flag if not."""
+    try:
+        text = (root / "proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return "la57" in flags.split()
 
 
-def _restore(error: KexecRefused, state: KexecState, record: Path, root: Path) -> None:
+def _restore(error: KdumpError, before: Loaded | None, state: KexecState, root: Path, record: Path) -> None:
     """After a refused load: load again what was loaded before, and say in `error` whether that worked."""
     if not state.crash_loaded or read_state(root).crash_loaded:
         return
-    before = read_record(record)
     if before is None:
         error.remedy += "\n  What was loaded before is gone: it was not loaded by kdump, load it again by hand."
         return
     try:
-        _file_load(Path(before.kernel), Path(before.initrd) if before.initrd else None, before.cmdline, state)
+        sources = read_sources(Path(before.kernel), Path(before.initrd) if before.initrd else None)
+        put_in_place(sources, before.cmdline, before.method, state, root)
     except KdumpError as second:
         record.unlink(missing_ok=True)
         error.remedy += f"\n  What was loaded before ({before.kernel}) is gone and could not be loaded again: {second}"

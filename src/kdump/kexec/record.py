@@ -1,0 +1,116 @@
+"""The record of what is loaded: enough to load it again, and to tell whether anything has changed since.
+
+The kernel says only that something is loaded. The record lives in /run and names the boot it belongs to. Files are
+known by inode, size and times: a rewritten file is another file, whatever its content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdump.errors import KdumpError
+from kdump.kexec.elfcore import read_notes
+from kdump.kexec.memory_map import read_memory_map
+
+RECORD = Path("/run/kdump/loaded.json")
+
+
+class Loaded(NamedTuple):
+    """A load: paths ("" for no image), command line, `method` ("file" or "segments"), and what it was made from.
+
+    `seen` maps "kernel", "image", "machine" and "boot" to texts that change with them.
+    """
+
+    kernel: str
+    initrd: str
+    cmdline: str
+    method: str
+    seen: Mapping[str, str]
+
+
+def seen(kernel: Path, initrd: Path | None, root: Path = Path("/")) -> dict[str, str]:
+    """How kernel, image, machine (memory map, places of the crash notes) and boot look now."""
+    return {
+        "kernel": _file(kernel),
+        "image": _file(initrd) if initrd else "",
+        "machine": _machine(root),
+        "boot": _boot(root),
+    }
+
+
+def changes(record: Loaded | None, now: Loaded) -> list[str]:
+    """What differs between the record and what would be loaded now, in words; empty if nothing does."""
+    if record is None or record.seen.get("boot") != now.seen["boot"]:
+        return ["nothing was loaded by kdump since the machine booted"]
+    names = {"kernel": "the kernel", "image": "the image", "machine": "the memory map or the CPUs"}
+    found = [text for name, text in names.items() if record.seen.get(name) != now.seen[name]]
+    found += ["the method"] * (record.method != now.method) + ["the command line"] * (record.cmdline != now.cmdline)
+    return found
+
+
+def read_record(path: Path = RECORD) -> Loaded | None:
+    """The record; None if there is none or an older version's."""
+    with suppress(OSError, ValueError, TypeError):
+        values: dict[str, Any] = json.loads(path.read_text())
+        return Loaded(**values)
+    return None
+
+
+def write_record(loaded: Loaded, path: Path = RECORD) -> None:
+    """Replace the record, mode 0600."""
+    draft = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(json.dumps(loaded._asdict(), indent=1) + "\n")
+    draft.replace(path)
+
+
+@contextmanager
+def locked(path: Path = RECORD) -> Iterator[None]:
+    """Hold the record while loading. Raises KdumpError if another load or unload holds it."""
+    import fcntl
+
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KdumpError(
+            f"{path.parent} cannot be written", why=error.strerror or "", remedy="run it as root"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise KdumpError("another kdump is loading or unloading", remedy="wait for it to end and try again") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _file(path: Path) -> str:
+    status = path.stat()
+    return (
+        f"{path.resolve()} {status.st_dev}:{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    )
+
+
+def _machine(root: Path) -> str:
+    """Memory and notes as the core headers describe them; "" when the kernel hides them."""
+    try:
+        memory_map, notes = read_memory_map(root), read_notes(root)
+    except KdumpError:
+        return ""
+    ranges = [*memory_map.ram, None, *memory_map.reservation, None, *notes.cpus, notes.vmcoreinfo]
+    return " ".join(f"{part.start:x}-{part.end:x}" if part else "|" for part in ranges)
+
+
+def _boot(root: Path) -> str:
+    try:
+        return (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

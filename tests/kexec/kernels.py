@@ -1,0 +1,61 @@
+"""Writers of small synthetic kernels: enough structure for the parsers, nothing to run."""
+
+from __future__ import annotations
+
+import struct
+
+from kdump.kexec.formats import bzimage as bz
+from kdump.kexec.formats import uki, vmlinux
+
+
+def bzimage(*, payload: bytes = b"\x90" * 0x800, release: str = "6.1.0-test", **fields: int) -> bytes:
+    """A bzImage with one setup sector; keywords replace fields of the setup header."""
+    image = bytearray(0x400)
+    image[bz.BOOT_FLAG_AT : bz.BOOT_FLAG_AT + 2] = bz.BOOT_FLAG
+    image[bz.MAGIC_AT : bz.MAGIC_AT + 4] = bz.MAGIC
+    image[bz.JUMP_LENGTH_AT] = 0x6A
+    image[0x300 : 0x300 + len(release) + 8] = release.encode() + b" (test)\0"
+    values = {
+        "setup_sects": 1,
+        "version": 0x020F,
+        "kernel_version": 0x100,
+        "loadflags": bz.LOADED_HIGH,
+        "kernel_alignment": 0x200000,
+        "relocatable_kernel": 1,
+        "xloadflags": bz.KERNEL_64 | bz.ABOVE_4G | bz.FIVE_LEVEL,
+        "cmdline_size": 2047,
+        "pref_address": 0x1000000,
+        "init_size": 0x100000,
+    }
+    for name, value in (values | fields).items():
+        struct.pack_into(bz.FIELDS[name].code, image, bz.FIELDS[name].offset, value)
+    return bytes(image) + payload
+
+
+def elf(loads: list[tuple[int, bytes, int]], *, entry: int = 0x1000000, machine: int = vmlinux.EM_X86_64) -> bytes:
+    """A vmlinux with a PT_LOAD for each (physical address, bytes, size in memory)."""
+    offset = 64 + len(loads) * vmlinux.PHDR.size
+    table, body = b"", b""
+    for address, data, size in loads:
+        table += vmlinux.PHDR.pack(vmlinux.PT_LOAD, 7, offset + len(body), 0, address, len(data), size, 0x200000)
+        body += data
+    head = bytearray(vmlinux.EHDR.pack(2, machine, 1, entry, 64, 0, 0, 64, vmlinux.PHDR.size, len(loads), 0, 0, 0))
+    head[:7] = b"\x7fELF\x02\x01\x01"
+    return bytes(head) + table + body
+
+
+VMLINUX = elf([(0x1000000, b"Linux version 6.1.0-test (x) " + b"\x90" * 99, 0x3000), (0x1200000, b"data", 0x1000)])
+
+
+def pe(sections: dict[str, bytes], *, machine: int = uki.MACHINE_AMD64) -> bytes:
+    """A PE file with those sections, one after another."""
+    head = bytearray(0x40)
+    head[:2] = uki.MAGIC
+    struct.pack_into("<I", head, uki.PE_POINTER_AT, 0x40)
+    head += uki.PE_MAGIC + uki.COFF.pack(machine, len(sections), 0, 0, 0, 0, 0)
+    offset = len(head) + len(sections) * uki.SECTION.size
+    body = b""
+    for name, data in sections.items():
+        head += uki.SECTION.pack(name.encode(), len(data), 0, len(data), offset + len(body))
+        body += data
+    return bytes(head) + body
