@@ -40,4 +40,5 @@ COMMANDS: tuple[Command, ...] = (
     Command("dmesg", DUMP, "kdump.cli.dmesg", "print the kernel log out of a dump"),
     Command("verify", DUMP, "kdump.cli.verify", "check that a dump is whole and unchanged"),
     Command("decrypt", DUMP, "kdump.cli.decrypt", "decrypt a dump that was encrypted when it was saved"),
+    Command("report", REPORT, "kdump.cli.report", "say what happened: verdict, stacks, state of the machine"),
 )

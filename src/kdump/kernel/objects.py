@@ -180,7 +180,7 @@ class Objects:
         return int.from_bytes(self.bytes(address, size), "little", signed=True)
 
     def string(self, value: Array | Pointer | int, limit: int = _STRING_LIMIT) -> str:
-        """Text up to a NUL: of a char array, at a pointer or address ("" for null). Bytes that are no UTF-8 are replaced.
+        """Text up to a NUL: of a char array, at a pointer or address ("" for null). What is no UTF-8 is replaced.
 
         The text is as the kernel held it: whoever prints it escapes control characters.
         """

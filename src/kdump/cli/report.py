@@ -1,0 +1,94 @@
+"""Say what happened: the verdict on a crash, the panicking stack, and the state of the machine.
+
+Needs the dump alone, of any format: symbols, types and unwind tables are read from the dead kernel's memory. A text
+file with a kernel log (vmcore-dmesg.txt, a serial or netconsole log, pstore) gives the verdict and the signature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdump.report.context import Context
+    from kdump.report.model import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("dump", nargs="+", help="the dump (several files are a split set), or a kernel log as text")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs; docs/report.md describes it")
+    form.add_argument("--signature", action="store_true", help="only the crash's signature, for grouping")
+    parser.add_argument("-s", "--short", action="store_true", help="only what the capture kernel would say")
+    parser.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section (repeatable)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; exit status 3 if the dump is incomplete or nothing in it tells of a crash."""
+    from kdump.errors import UsageError
+    from kdump.report import sections
+
+    unknown = [name for name in args.section if name not in sections.ALL]
+    if unknown:
+        raise UsageError(f"there is no section {unknown[0]!r}", remedy=f"sections: {', '.join(sections.ALL)}")
+    with _opened(args.dump) as context:
+        if args.signature:
+            from kdump.report.verdict import signature_of
+
+            print(signature_of(context))
+            return 0 if context.crash.event.kind.id != "none" else 3
+        from kdump.report.build import build
+
+        report = build(context, " ".join(args.dump), short=args.short, only=args.section)
+        _write(_render(args, report), args.output)
+    return 3 if report.incomplete or report.verdict.kind == "none" else 0
+
+
+@contextmanager
+def _opened(paths: list[str]) -> Iterator[Context]:
+    from kdump.report.context import Context
+
+    if len(paths) == 1 and _is_text(paths[0]):
+        from kdump.report.logtext import from_text
+
+        yield Context(None, from_text(Path(paths[0]).read_text("utf-8", "replace")))
+        return
+    from kdump.kernel.kernel import Kernel
+    from kdump.memory import open_dump
+
+    with open_dump(paths) as dump:
+        yield Context(Kernel(dump))
+
+
+def _is_text(path: str) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(1 << 16)
+    # A dump's header is full of zero bytes; the flattened format's too.
+    return bool(start) and b"\0" not in start
+
+
+def _render(args: argparse.Namespace, report: Report) -> Iterable[str]:
+    if args.json:
+        from kdump.report.json import render as as_json
+
+        return as_json(report)
+    from kdump.report.text import render
+
+    return render(report, colour=args.output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+
+
+def _write(lines: Iterable[str], output: Path | None) -> None:
+    if output is None:
+        for line in lines:
+            print(line)
+        return
+    # What a dump holds is secret: so is a report of it.
+    with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)

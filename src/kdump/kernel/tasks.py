@@ -1,0 +1,163 @@
+"""Tasks of a dead kernel: every thread, its state, where it ran, its stack.
+
+Source: include/linux/sched.h (states; `__state` since 5.14), fs/proc/array.c (their letters), kernel/sched/sched.h
+(`rq.curr`), kernel/kexec_core.c (`crash_notes`: registers of each CPU as ELF notes).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdump.errors import KdumpError
+from kdump.kernel.orc import Registers, Unwinder, Unwound, from_prstatus
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
+    from kdump.kernel.objects import Struct
+
+_LETTERS = ((0x01, "S"), (0x02, "D"), (0x04, "T"), (0x08, "t"), (0x40, "P"), (0x1000, "D"))
+_NOLOAD = 0x400  # TASK_NOLOAD: with TASK_UNINTERRUPTIBLE it is TASK_IDLE
+_DEAD, _ZOMBIE = 0x10, 0x20  # exit_state
+_PF_KTHREAD = 0x00200000
+_MAX_TASKS = 1 << 22  # PID_MAX_LIMIT
+_NT_PRSTATUS = 1
+
+
+class Task(NamedTuple):
+    """A thread. `state` is the letter of ps(1); `cpu` where it runs or last ran; `running` whether it was on a CPU."""
+
+    struct: Struct
+    pid: int
+    tgid: int
+    command: str
+    state: str
+    cpu: int
+    running: bool
+    kernel_thread: bool
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it sleeps uninterruptibly and counts towards the load (state D)."""
+        return self.state == "D"
+
+
+class Tasks:
+    """Tasks, CPUs and their stacks."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._objects = kernel.objects
+        self._unwinder: Unwinder | None = None
+        self._running: dict[int, Struct] | None = None
+
+    def __iter__(self) -> Iterator[Task]:
+        """Every thread except the idle tasks, processes in order of creation, their threads together.
+
+        Damaged links end the walk with a note in the objects' problems; a task that cannot be read is left out and
+        noted.
+        """
+        objects = self._objects
+        offset = objects.types.struct("task_struct").offset("signal")
+        for leader in objects.list(objects.variable("init_task").tasks, "task_struct", "tasks", _MAX_TASKS):
+            try:
+                signal = objects.unsigned(objects.address(leader) + offset)
+                threads = objects.cast("signal_struct", signal).thread_head if signal else None
+            except KdumpError as error:
+                objects.problem(f"a process cannot be read: {error}")
+                continue
+            found = False
+            if threads is not None:
+                for thread in objects.list(threads, "task_struct", "thread_node", _MAX_TASKS):
+                    found = True
+                    yield from self._read(thread)
+            if not found:  # already detached from its threads: exiting
+                yield from self._read(leader)
+
+    def _read(self, task: Struct) -> Iterator[Task]:
+        try:
+            yield self.describe(task)
+        except KdumpError as error:
+            self._objects.problem(f"a task cannot be read: {error}")
+
+    def describe(self, task: Struct) -> Task:
+        """What is read of a task_struct."""
+        objects = self._objects
+        info = task.thread_info.cpu if objects.has(task, "thread_info.cpu") else task.cpu
+        running = bool(task.on_cpu) if objects.has(task, "on_cpu") else False
+        kernel_thread = bool(task.flags & _PF_KTHREAD)
+        return Task(
+            task, task.pid, task.tgid, objects.string(task.comm), self.state(task), int(info), running, kernel_thread
+        )
+
+    def state(self, task: Struct) -> str:
+        """The state's letter: R S D T t Z X P I."""
+        left = int(task.exit_state)
+        if left:
+            return "X" if left & _DEAD else "Z" if left & _ZOMBIE else "?"
+        bits = int(task.__getattr__("__state") if self._objects.has(task, "__state") else task.state)
+        if bits & 0x02 and bits & _NOLOAD:
+            return "I"
+        return next((letter for bit, letter in _LETTERS if bits & bit), "R")
+
+    def running(self) -> dict[int, Struct]:
+        """The task on each online CPU (its idle task included), from the run queues."""
+        if self._running is None:
+            objects = self._objects
+            self._running = {}
+            for cpu in objects.cpus("online"):
+                try:
+                    queue = objects.per_cpu("runqueues", cpu)
+                    self._running[cpu] = objects.struct("task_struct", queue.curr)
+                except KdumpError as error:
+                    objects.problem(f"run queue of CPU {cpu}: {error}")
+        return self._running
+
+    def panic_cpu(self) -> int | None:
+        """The CPU that panicked, None if the kernel did not."""
+        # panic_cpu since 4.5 (-1 until then), crashing_cpu set by the x86 crash path.
+        for name in ("panic_cpu", "crashing_cpu"):
+            cpu = self._objects.number(name, 4, signed=True)
+            if cpu is not None and 0 <= cpu < 1 << 16:
+                return cpu
+        return None
+
+    def registers(self, cpu: int) -> Registers | None:
+        """Registers that a CPU had when it was stopped, None if it left none."""
+        objects = self._objects
+        place = objects.symbols.get("crash_notes")
+        if place is not None:
+            try:
+                head = objects.at_cpu(objects.unsigned(place), cpu)
+                name_size, size, kind = struct.unpack("<III", objects.bytes(head, 12))
+                if kind == _NT_PRSTATUS and name_size <= 16 and 112 <= size <= 4096:
+                    return from_prstatus(bytes(objects.bytes(head + 12 + -(-name_size // 4) * 4, size)))
+            except KdumpError as error:
+                objects.problem(f"registers of CPU {cpu}: {error}")
+        # A dump taken from outside (QEMU) has a note for each CPU in order.
+        notes = [note for note in self._kernel.dump.notes if note.type == _NT_PRSTATUS and note.name == "CORE"]
+        if len(notes) == len(objects.cpus("online")) and cpu < len(notes):
+            return from_prstatus(notes[cpu].data)
+        return None
+
+    def stack(self, task: Task) -> Unwound:
+        """The stack of a task, from its CPU's registers if it was running."""
+        unwinder = self.unwinder
+        if task.running:
+            return self.cpu_stack(task.cpu)
+        return unwinder.from_switch(int(task.struct.thread.sp))
+
+    def cpu_stack(self, cpu: int) -> Unwound:
+        """The stack of what ran on a CPU."""
+        found = self.registers(cpu)
+        if found is None:
+            return Unwound([], False, "the CPU left no registers: it did not answer when the kernel stopped it")
+        return self.unwinder.from_registers(found)
+
+    @property
+    def unwinder(self) -> Unwinder:
+        """The unwinder; raises `KdumpError` if the kernel has no unwind tables."""
+        if self._unwinder is None:
+            self._unwinder = Unwinder(self._kernel)
+        return self._unwinder

@@ -1,0 +1,63 @@
+"""Makes a report: the verdict, then every section; one that fails says so and takes nothing else with it."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterable
+from types import ModuleType
+
+from kdump.errors import KdumpError
+from kdump.report import sections
+from kdump.report.context import Context
+from kdump.report.model import Report, Section
+from kdump.report.verdict import judge
+
+
+def build(context: Context, source: str, *, short: bool = False, only: Iterable[str] = ()) -> Report:
+    """The report of a context. `short`: the sections that the capture kernel has room for; `only`: these sections."""
+    started = time.monotonic()
+    verdict = judge(context)
+    report = Report(source, "text", context.crash.event.release, "", 0, verdict)
+    if context.has_memory:
+        info = context.kernel.vmcoreinfo
+        report.format, report.incomplete = context.kernel.dump.format, context.kernel.dump.incomplete
+        report.kernel, report.build_id, report.crash_time = info.release, info.build_id, info.crash_time
+    wanted = list(only) or (sections.SHORT if short else sections.ALL)
+    report.sections = [make(name, context) for name in wanted]
+    report.problems = context.problems
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def make(name: str, context: Context) -> Section:
+    """One section, whatever happens in it."""
+    module = importlib.import_module(f"{sections.__name__}.{name}")
+    section = Section(name, module.TITLE)
+    started = time.monotonic()
+    if module.NEEDS_DUMP and not context.has_memory:
+        section.error = "needs a dump; there is only the kernel's log"
+        return section
+    _run(module, context, section)
+    section.seconds = time.monotonic() - started
+    return section
+
+
+def _run(module: ModuleType, context: Context, section: Section) -> None:
+    known = len(context.objects.problems) if context.described else 0
+    try:
+        module.collect(context, section)
+    except (KdumpError, LookupError, AttributeError) as error:
+        # AttributeError and KeyError are how a kernel without that field, symbol or type shows itself.
+        section.error = _sentence(error)
+    except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
+        # Damaged memory makes nonsense of any value; the report goes on.
+        section.error = f"{type(error).__name__}: {_sentence(error)}"
+    if context.described:
+        section.notes += context.objects.problems[known:]
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyError) and error.args:
+        return f"this kernel has no {error.args[0]}" if " " not in str(error.args[0]) else str(error.args[0])
+    return str(error)

@@ -1,0 +1,150 @@
+"""What sections are made from: the log, and the dump's kernel if there is one. Each part is read once, when used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kdump.errors import KdumpError
+from kdump.report import oops
+from kdump.report.logtext import Line, from_log
+from kdump.report.model import Frame, Stack
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
+    from kdump.kernel.objects import Objects, Struct
+    from kdump.kernel.orc import Unwound
+    from kdump.kernel.tasks import Task, Tasks
+
+
+class Context:
+    """Shared by the sections of one report."""
+
+    def __init__(self, kernel: Kernel | None, lines: Sequence[Line] | None = None) -> None:
+        """Of a dump (`kernel`), or of a log text alone (`lines`)."""
+        self._kernel = kernel
+        self._lines = lines
+        self.problems: list[str] = []
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether there is a dump and not only a log."""
+        return self._kernel is not None
+
+    @property
+    def kernel(self) -> Kernel:
+        """The dump's kernel; raises `KdumpError` if there is only a log."""
+        if self._kernel is None:
+            raise KdumpError("this needs a dump; there is only the kernel's log")
+        return self._kernel
+
+    @property
+    def objects(self) -> Objects:
+        """The kernel's objects; raises `KdumpError` if the kernel does not describe its types."""
+        return self.kernel.objects
+
+    @cached_property
+    def described(self) -> bool:
+        """Whether the kernel's symbols and types can be read; if not, the reason is noted in `problems`."""
+        if self._kernel is None:
+            return False
+        try:
+            self._kernel.objects  # noqa: B018 - read for what it raises
+        except KdumpError as error:
+            self.problems.append(str(error))
+            return False
+        return True
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """The log. What was lost of it is noted in `problems`."""
+        if self._lines is not None:
+            return list(self._lines)
+        try:
+            log = self.kernel.log()
+        except KdumpError as error:
+            self.problems.append(f"the kernel's log cannot be read: {error}")
+            return []
+        self.problems += [f"log: {sentence}" for sentence in log.lost]
+        return from_log(log)
+
+    @cached_property
+    def crash(self) -> oops.Crash:
+        """The crash as the log tells it."""
+        return oops.find(self.lines)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """Tasks and CPUs."""
+        from kdump.kernel.tasks import Tasks
+
+        self.objects  # noqa: B018 - raises where there are no types, before anything is half done
+        return Tasks(self.kernel)
+
+    @cached_property
+    def all_tasks(self) -> list[Task]:
+        """Every thread."""
+        return list(self.tasks)
+
+    @cached_property
+    def panic_cpu(self) -> int | None:
+        """The CPU that panicked."""
+        return self.tasks.panic_cpu()
+
+    @cached_property
+    def panic_stack(self) -> Unwound:
+        """The stack of the CPU that panicked."""
+        cpu = self.panic_cpu
+        if cpu is None:
+            raise KdumpError("the kernel did not note which CPU panicked")
+        return self.tasks.cpu_stack(cpu)
+
+    @cached_property
+    def now(self) -> int:
+        """The scheduler's clock at the crash, in nanoseconds since boot: the latest of all run queues."""
+        objects = self.objects
+        return max(int(objects.per_cpu("runqueues", cpu).clock) for cpu in objects.cpus("online"))
+
+    def waiting_seconds(self, task: Task) -> float | None:
+        """For how long a task has not run, None if the kernel does not keep that (CONFIG_SCHED_INFO)."""
+        if not self.objects.has(task.struct, "sched_info.last_arrival"):
+            return None
+        arrival = int(task.struct.sched_info.last_arrival)
+        return max(self.now - arrival, 0) / 1e9 if arrival else None
+
+    def resident(self, task: Struct) -> int | None:
+        """Resident bytes of a process, None for a kernel thread."""
+        mm = task.mm
+        if not mm:
+            return None
+        objects, types = self.objects, self.objects.types
+        kinds = [types.enumerator(name) for name in ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SHMEMPAGES")]
+        if objects.has(mm, "rss_stat.count"):  # until 6.1: plain counters
+            pages = sum(int(mm.rss_stat.count[kind].counter) for kind in kinds)
+        else:  # per-CPU counters since 6.2
+            pages = sum(self.counter(mm.rss_stat[kind]) for kind in kinds)
+        return max(pages, 0) * self.kernel.vmcoreinfo.page_size
+
+    def counter(self, counter: Struct) -> int:
+        """The exact value of a struct percpu_counter."""
+        objects = self.objects
+        parts = (objects.signed(objects.at_cpu(counter.counters, cpu)) for cpu in objects.cpus("online"))
+        return int(counter.count) + (sum(parts) if counter.counters else 0)
+
+    def frames(self, unwound: Unwound) -> list[Frame]:
+        """An unwound stack with names."""
+        out = []
+        for number, frame in enumerate(unwound.frames):
+            symbol = self.kernel.symbolizer.at(frame.lookup)
+            context = "exception" if frame.registers and number else ""
+            if symbol is None or not symbol.name:
+                out.append(Frame("", address=frame.pc, module=symbol.module if symbol else "", context=context))
+            else:
+                offset = frame.pc - symbol.address
+                out.append(Frame(symbol.name, offset, symbol.size, symbol.module, frame.pc, context))
+        return out
+
+    def stack(self, title: str, unwound: Unwound, owners: Sequence[str] = ()) -> Stack:
+        """An unwound stack as a block of a section."""
+        return Stack(title, list(owners), self.frames(unwound), unwound.note)

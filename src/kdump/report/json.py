@@ -1,0 +1,70 @@
+"""The report as JSON, for programs: `schema` counts breaking changes; docs/report.md describes every field.
+
+Blocks of a section become one object by their names: facts a mapping, tables a list of objects under the columns' keys,
+stacks and text lists. Sizes are in bytes, times in seconds, addresses are numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from kdump.report.model import SCHEMA, Block, Facts, Frame, Report, Section, Stacks, Table
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as values that JSON has."""
+    return {
+        "schema": SCHEMA,
+        "source": report.source,
+        "format": report.format,
+        "incomplete": report.incomplete,
+        "kernel": report.kernel,
+        "build_id": report.build_id,
+        "crash_time": report.crash_time,
+        "verdict": {**asdict(report.verdict), "frames": [_frame(frame) for frame in report.verdict.frames]}
+        | {"guilty": _frame(report.verdict.guilty) if report.verdict.guilty else None},
+        "findings": [asdict(finding) for finding in report.findings],
+        "sections": {section.name: _section(section) for section in report.sections},
+        "problems": report.problems,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def render(report: Report) -> Iterator[str]:
+    """Lines of the JSON text. Control characters in strings of the dead kernel are escaped by JSON itself."""
+    yield json.dumps(document(report), indent=1)
+
+
+def _section(section: Section) -> dict[str, Any]:
+    found: dict[str, Any] = {"title": section.title}
+    for block in section.blocks:
+        found[block.name] = _block(block)
+    if section.error:
+        found["error"] = section.error
+    if section.notes:
+        found["notes"] = section.notes
+    return found | {"seconds": round(section.seconds, 4)}
+
+
+def _block(block: Block) -> Any:
+    match block:
+        case Facts():
+            return {fact.key: fact.value for fact in block.facts}
+        case Table():
+            keys = [column.key for column in block.columns]
+            return [dict(zip(keys, row, strict=True)) for row in block.rows]
+        case Stacks():
+            return [
+                {"title": stack.title, "owners": stack.owners, "frames": [_frame(f) for f in stack.frames]}
+                | ({"note": stack.note} if stack.note else {})
+                for stack in block.stacks
+            ]
+        case _:
+            return block.lines
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    return {key: value for key, value in asdict(frame).items() if value not in ("", None)}

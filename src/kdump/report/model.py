@@ -1,0 +1,194 @@
+"""The report as data: one model that text, JSON and HTML render.
+
+A section holds blocks (facts, tables, text, stacks) whose values are raw numbers with a unit; renderers write them for
+people, JSON passes them on. `SCHEMA` counts changes of the JSON form that would break a reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+SCHEMA = 1
+
+Value = str | int | float | bool | None
+Unit = Literal["", "bytes", "seconds", "hex", "percent"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One named value; `key` is for programs, `title` for people."""
+
+    key: str
+    title: str
+    value: Value
+    unit: Unit = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A list of facts."""
+
+    name: str
+    facts: list[Fact]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column."""
+
+    key: str
+    title: str
+    unit: Unit = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values under columns. `left_out` rows are not shown (a limit was reached)."""
+
+    name: str
+    title: str
+    columns: list[Column]
+    rows: list[tuple[Value, ...]]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Text:
+    """Lines as they are."""
+
+    name: str
+    lines: list[str]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A stack frame. `offset` is from the function's start; `context` says what interrupted it ("" or "exception")."""
+
+    function: str
+    offset: int = 0
+    size: int = 0
+    module: str = ""
+    address: int = 0
+    context: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.function or f'{self.address:#x}'}"
+        if self.function:
+            text += f"+{self.offset:#x}" + (f"/{self.size:#x}" if self.size else "")
+        if self.module:
+            text += f" [{self.module}]"
+        return text + (f" at {self.source}" if self.source else "")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack and whose it is (several tasks may share it)."""
+
+    title: str
+    owners: list[str]
+    frames: list[Frame]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """A list of stacks."""
+
+    name: str
+    stacks: list[Stack]
+
+
+Block = Facts | Table | Text | Stacks
+Severity = Literal["critical", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a reader should see first."""
+
+    severity: Severity
+    text: str
+    section: str = ""
+
+
+@dataclass
+class Section:
+    """What one section found; `error` if it could not be made, `notes` on what it could not read."""
+
+    name: str
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Whose work the kernel was doing."""
+
+    command: str
+    pid: int
+    cpu: int | None = None
+    user: int | None = None
+    command_line: str = ""
+    container: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What happened, first of all.
+
+    `kind` is one of `kdump.report.kinds`; `title` the one line kernel developers would write; `explanation` the same
+    in plain words. `guilty` is the first frame after the kernel's infrastructure. `address` and `access` are of the
+    access that failed.
+    """
+
+    kind: str
+    title: str
+    explanation: str
+    signature: str
+    panic: str = ""
+    headline: str = ""
+    guilty: Frame | None = None
+    module: str = ""
+    task: Task | None = None
+    uptime: float | None = None
+    address: int | None = None
+    access: str = ""
+    taints: list[str] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    registers: dict[str, int] = field(default_factory=dict)
+    code: list[str] = field(default_factory=list)
+    earlier: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """The whole report."""
+
+    source: str
+    format: str
+    kernel: str
+    build_id: str
+    crash_time: int
+    verdict: Verdict
+    sections: list[Section] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    incomplete: bool = False
+    seconds: float = 0.0
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Findings of all sections, the worst first."""
+        rank = {"critical": 0, "warning": 1, "note": 2}
+        found = [
+            Finding(finding.severity, finding.text, section.name)
+            for section in self.sections
+            for finding in section.findings
+        ]
+        return sorted(found, key=lambda finding: rank[finding.severity])

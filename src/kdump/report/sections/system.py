@@ -1,0 +1,64 @@
+"""System: the kernel, the machine, how long it ran, how busy it was."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from kdump.errors import KdumpError
+from kdump.report.context import Context
+from kdump.report.logtext import clean
+from kdump.report.model import Fact, Facts, Section
+
+TITLE = "System"
+NEEDS_DUMP = False
+
+_VERSION = re.compile(r"^Linux version (?P<version>\S+ .*)")
+_HARDWARE = re.compile(r"(?:DMI:|Hardware name:) (?P<name>.*)")
+_CMDLINE = re.compile(r"^(?:Kernel c|C)ommand line: (?P<line>.*)")
+_HYPERVISOR = re.compile(r"^Hypervisor detected: (?P<name>.*)")
+_FIXED_1 = 1 << 11  # FIXED_1 of include/linux/sched/loadavg.h
+
+
+def collect(context: Context, section: Section) -> None:
+    """Fill the section."""
+    facts: list[Fact] = []
+    section.blocks.append(Facts("system", facts))
+    if context.has_memory:
+        _from_dump(context, facts, section)
+    known = {fact.key for fact in facts}
+    patterns = (
+        ("version", "Kernel build", _VERSION, "version"), ("command_line", "Command line", _CMDLINE, "line"),
+        ("hardware", "Hardware", _HARDWARE, "name"), ("hypervisor", "Hypervisor", _HYPERVISOR, "name"),
+    )  # fmt: skip
+    for key, title, pattern, group in patterns:
+        if key in known:
+            continue
+        found = next((match for line in context.lines if (match := pattern.search(line.text))), None)
+        if found:
+            facts.append(Fact(key, title, found[group].strip()))
+
+
+def _from_dump(context: Context, facts: list[Fact], section: Section) -> None:
+    info = context.kernel.vmcoreinfo
+    facts.append(Fact("release", "Kernel", info.release))
+    facts.append(Fact("build_id", "Build ID", info.build_id))
+    if info.crash_time:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(info.crash_time))
+        facts.append(Fact("crash_time", "Crashed at", moment))
+    try:
+        objects = context.objects
+        names = objects.variable("init_uts_ns").name
+        facts.insert(1, Fact("version", "Version", clean(objects.string(names.version))))
+        facts.insert(2, Fact("node", "Host", clean(objects.string(names.nodename))))
+        cpus = objects.cpus("online")
+        facts.append(Fact("cpus", "CPUs online", len(cpus)))
+        size = sum(found.size for found in context.kernel.memory.ranges)
+        facts.append(Fact("memory", "Memory", size, "bytes"))
+        load = [objects.unsigned(objects.symbols.address("avenrun") + 8 * index) / _FIXED_1 for index in range(3)]
+        facts.append(Fact("load", "Load average", " ".join(f"{value:.2f}" for value in load)))
+        line = objects.symbols.get("saved_command_line")
+        if line:
+            facts.append(Fact("command_line", "Command line", clean(objects.string(objects.unsigned(line)))))
+    except (KdumpError, LookupError, AttributeError) as error:
+        section.notes.append(f"the kernel's own description cannot be read: {error}")

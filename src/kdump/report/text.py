@@ -1,0 +1,193 @@
+"""The report for a terminal: plain lines of at most 80 columns, with colour where the reader wants it.
+
+No library is used because the same lines are written by the capture kernel, which has none.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+
+from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Table, Text, Unit, Value, Verdict
+from kdump.units import duration_text, size_text
+
+WIDTH = 80
+_STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1", "dim": "2"}
+_STACK_NOTE = "note: "
+
+
+def render(report: Report, *, colour: bool = False) -> Iterator[str]:
+    """Lines of the report."""
+
+    def style(text: str, name: str) -> str:
+        return f"\x1b[{_STYLES[name]}m{text}\x1b[0m" if colour and text else text
+
+    yield from (style(line, "critical") for line in textwrap.wrap(report.verdict.title, WIDTH) or [""])
+    yield ""
+    yield from _verdict(report, report.verdict)
+    findings = report.findings
+    if findings:
+        yield ""
+        yield style("Findings", "title")
+        for finding in findings:
+            first, *rest = textwrap.wrap(finding.text, WIDTH - 4) or [""]
+            yield f"  {style('!' if finding.severity != 'note' else '-', finding.severity)} {first}"
+            yield from (f"    {line}" for line in rest)
+    for section in report.sections:
+        yield ""
+        yield style(section.title, "title")
+        yield from (f"  {line}" for line in _section(section))
+    problems = [*report.problems, *(["the dump is marked incomplete"] if report.incomplete else [])]
+    if problems:
+        yield ""
+        yield style("What could not be read", "title")
+        yield from _wrapped(problems, "  ")
+
+
+def text(value: Value, unit: Unit = "") -> str:
+    """A value as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if unit == "bytes":
+        return size_text(value)
+    if unit == "seconds":
+        return duration_text(value)
+    if unit == "hex":
+        return f"{int(value):#x}"
+    if unit == "percent":
+        return f"{value:.1f}%"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
+    yield from textwrap.wrap(verdict.explanation, WIDTH)
+    yield ""
+    facts: list[tuple[str, str]] = []
+    if verdict.panic:
+        facts.append(("Panic", verdict.panic))
+    if verdict.headline and verdict.headline != verdict.panic:
+        facts.append(("Message", verdict.headline))
+    facts.append(("Kernel", report.kernel or "unknown"))
+    if report.crash_time:
+        facts.append(("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.crash_time))))
+    if verdict.uptime is not None:
+        facts.append(("Uptime", duration_text(verdict.uptime)))
+    if verdict.task:
+        task = verdict.task
+        where = f"{task.command} (pid {task.pid}" + (f", CPU {task.cpu}" if task.cpu is not None else "")
+        facts.append(("Task", where + (f", uid {task.user})" if task.user is not None else ")")))
+        if task.command_line:
+            facts.append(("Command", task.command_line))
+        if task.container:
+            facts.append(("Container", task.container))
+    if verdict.guilty:
+        facts.append(("Function", str(verdict.guilty)))
+    for number, taint in enumerate(verdict.taints):
+        facts.append(("Tainted" if not number else "", taint))
+    facts.append(("Signature", verdict.signature))
+    yield from _pairs(facts)
+    if verdict.registers:
+        yield ""
+        yield "Registers"
+        words = [f"{name:>8} {value:016x}" for name, value in verdict.registers.items()]
+        yield from ("".join(words[start : start + 3]) for start in range(0, len(words), 3))
+    if verdict.code:
+        yield ""
+        yield "Code"
+        for line in verdict.code:
+            yield from textwrap.wrap(line, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    if verdict.frames:
+        yield ""
+        yield "Stack"
+        yield from (f"  {line}" for line in _frames(verdict.frames, verdict.guilty))
+    if verdict.earlier:
+        yield ""
+        yield "Earlier in the log"
+        yield from _wrapped(verdict.earlier, "  ")
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    width = max((len(title) for title, _ in pairs), default=0)
+    for title, value in pairs:
+        first, *rest = textwrap.wrap(value, max(WIDTH - width - 4, 20)) or [""]
+        yield f"{title:<{width}}  {first}"
+        yield from (" " * (width + 2) + line for line in rest)
+
+
+def _section(section: Section) -> Iterator[str]:
+    for number, block in enumerate(section.blocks):
+        lines = list(_block(block))
+        if lines and number:
+            yield ""
+        yield from lines
+    if section.error:
+        yield from textwrap.wrap(f"not available: {section.error}", WIDTH - 2)
+    yield from _wrapped(section.notes, "", "could not read: ")
+
+
+def _block(block: Block) -> Iterator[str]:
+    match block:
+        case Facts():
+            yield from _pairs([(fact.title, text(fact.value, fact.unit)) for fact in block.facts])
+        case Table():
+            yield from _table(block)
+        case Text():
+            if block.title:
+                yield f"({block.title})"
+            for line in block.lines:
+                yield from textwrap.wrap(line, WIDTH - 2, subsequent_indent="    ", drop_whitespace=False) or [""]
+        case Stacks():
+            for number, stack in enumerate(block.stacks):
+                if number:
+                    yield ""
+                yield stack.title
+                if stack.owners:
+                    yield from textwrap.wrap(
+                        ", ".join(stack.owners), WIDTH - 4, initial_indent="  ", subsequent_indent="  "
+                    )
+                yield from (f"  {line}" for line in _frames(stack.frames))
+                if stack.note:
+                    yield from textwrap.wrap(f"({stack.note})", WIDTH - 4, initial_indent="  ", subsequent_indent="  ")
+
+
+def _frames(frames: Sequence[Frame], guilty: Frame | None = None) -> Iterator[str]:
+    for frame in frames:
+        if frame.context:
+            yield f"<{frame.context}>"
+        mark = "> " if guilty is not None and frame is guilty else "  "
+        yield (mark + str(frame))[: WIDTH - 4]
+
+
+def _table(table: Table) -> Iterator[str]:
+    if table.title:
+        yield table.title
+    if not table.rows:
+        yield "none"
+        return
+    cells = [[column.title for column in table.columns]]
+    cells += [
+        [text(value, column.unit) for value, column in zip(row, table.columns, strict=True)] for row in table.rows
+    ]
+    numeric = [all(not isinstance(row[index], str) for row in table.rows) for index in range(len(table.columns))]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(table.columns))]
+    spare = WIDTH - 2 - 2 * (len(widths) - 1)
+    while sum(widths) > spare and max(widths) > 8:
+        widths[widths.index(max(widths))] -= 1
+    for row in cells:
+        out = []
+        for value, width, right in zip(row, widths, numeric, strict=True):
+            cut = value if len(value) <= width else value[: width - 1] + "…"
+            out.append(cut.rjust(width) if right else cut.ljust(width))
+        yield "  ".join(out).rstrip()
+    if table.left_out:
+        yield f"… and {table.left_out} more"
+
+
+def _wrapped(sentences: Sequence[str], indent: str, prefix: str = "") -> Iterator[str]:
+    for sentence in sentences:
+        yield from textwrap.wrap(prefix + sentence, WIDTH - 2, initial_indent=indent, subsequent_indent=indent + "  ")

@@ -1,0 +1,168 @@
+"""The verdict: what happened, where, and to whom; from the log, and from the dump what the log does not say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from kdump.errors import KdumpError
+from kdump.report import frames as names
+from kdump.report import kinds, taints
+from kdump.report.context import Context
+from kdump.report.model import Frame, Task, Verdict
+from kdump.report.oops import Crash, Event
+from kdump.report.signature import signature
+
+T = TypeVar("T")
+_EXIT = re.compile(r"exitcode=0x([0-9a-f]+)")
+_SIGNALS = {
+    4: "SIGILL",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    15: "SIGTERM",
+    31: "SIGSYS",
+}
+
+
+def judge(context: Context) -> Verdict:
+    """The verdict. Parts that the dump cannot give are left empty and noted in the context's problems."""
+    crash = context.crash
+    event = crash.event
+    trace = _log_frames(event)
+    if not trace and context.has_memory:
+        trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context)) or []
+    detail = _detail(crash)
+    place = names.guilty(trace) if event.kind.stack else None
+    guilty = trace[place] if place is not None else None
+    task = _task_of_log(event)
+    if context.has_memory:
+        task = _attempt(context, "the panicking task", lambda: _task_of_dump(context)) or task
+    return Verdict(
+        kind=event.kind.id,
+        title=_title(crash, detail, guilty),
+        explanation=_explanation(crash, guilty),
+        signature=signature(event.kind, detail, trace),
+        panic=crash.panic,
+        headline=event.headline,
+        guilty=guilty,
+        module=guilty.module if guilty else "",
+        task=task,
+        uptime=crash.seconds,
+        address=event.address,
+        access=_access(event),
+        taints=_attempt(context, "taints", lambda: _taints(context, event)) or [],
+        frames=trace,
+        registers=event.registers,
+        code=[event.code] if event.code else [],
+        earlier=[found.headline for found in crash.earlier],
+    )
+
+
+def signature_of(context: Context) -> str:
+    """The signature alone: needs only the log if that holds a call trace."""
+    event = context.crash.event
+    trace = _log_frames(event)
+    if not trace and context.has_memory and event.kind.stack:
+        trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context)) or []
+    return signature(event.kind, _detail(context.crash), trace)
+
+
+def _attempt(context: Context, what: str, call: Callable[[], T]) -> T | None:
+    try:
+        return call()
+    except (KdumpError, LookupError, AttributeError) as error:
+        context.problems.append(f"{what} cannot be read: {error}")
+        return None
+
+
+def _log_frames(event: Event) -> list[Frame]:
+    return [*([event.rip] if event.rip else []), *event.frames]
+
+
+def _dump_frames(context: Context) -> list[Frame]:
+    return context.frames(context.panic_stack)
+
+
+def _task_of_log(event: Event) -> Task | None:
+    if event.pid is None:
+        return None
+    return Task(event.comm, event.pid, event.cpu, event.uid)
+
+
+def _task_of_dump(context: Context) -> Task | None:
+    cpu = context.panic_cpu
+    running = context.tasks.running().get(cpu) if cpu is not None else None
+    if running is None or cpu is None:
+        return None
+    task = context.tasks.describe(running)
+    user = running.cred.uid.val if running.cred else None
+    return Task(task.command, task.pid, cpu, user)
+
+
+def _taints(context: Context, event: Event) -> list[str]:
+    address = context.kernel.symbols.get("tainted_mask") if context.has_memory else None
+    if address is None:
+        return taints.explain_letters(event.taint)
+    return taints.explain_mask(context.kernel.virtual.u64(address))
+
+
+def _detail(crash: Crash) -> str:
+    """What tells crashes of one kind apart besides their stack."""
+    groups = crash.event.groups
+    detail = groups.get("what") or groups.get("other") or groups.get("message") or groups.get("panic") or ""
+    if crash.event.kind is kinds.BY_ID["init-killed"] and (found := _EXIT.search(detail)):
+        return f"by {_exit_text(int(found[1], 16))}"
+    return detail.strip()
+
+
+def _exit_text(code: int) -> str:
+    """What an exit code as do_exit() has it means: a signal in its low bits, else a status."""
+    number = code & 0x7F
+    return _SIGNALS.get(number, f"signal {number}") if number else f"exit status {code >> 8 & 0xFF}"
+
+
+def _title(crash: Crash, detail: str, guilty: Frame | None) -> str:
+    kind, groups = crash.event.kind, crash.event.groups
+    values = {"what": detail, "message": detail, "where": groups.get("where", ""), "cache": groups.get("cache", "")}
+    if not detail and "{what}" in kind.title:
+        values["what"] = {"list-corruption": "list", "ubsan": "error"}.get(kind.id, crash.panic or "fatal")
+    function = names.normalise(guilty.function) if guilty else ""
+    title = kind.title if function else kind.title.replace(" in {function}", "")
+    return title.format(function=function, **values).strip()
+
+
+def _explanation(crash: Crash, guilty: Frame | None) -> str:
+    event = crash.event
+    kind, groups = event.kind, event.groups
+    text = kind.meaning[0].upper() + kind.meaning[1:]
+    if kind.id == "soft-lockup" and "duration" in groups:
+        text = f"CPU {groups['cpu']} stayed in the kernel for {groups['duration']} s,"
+        text += f" in task {groups['comm']} (pid {groups['pid']})"
+    elif kind.id == "hung-task" and "duration" in groups:
+        text = (
+            f"Task {groups['comm']} (pid {groups['pid']}) waited uninterruptibly for more than {groups['duration']} s"
+        )
+    elif kind.id == "hard-lockup" and "cpu" in groups:
+        text = f"CPU {groups['cpu']} ran with interrupts off for too long"
+    elif kind.id == "init-killed" and (found := _EXIT.search(crash.panic)):
+        text += f", killed by {_exit_text(int(found[1], 16))}"
+    elif kind.id == "out-of-memory" and "invoker" in groups:
+        text += f" when {groups['invoker']} asked for some"
+    elif kind.id == "panic":
+        text = f"The kernel called panic(): {crash.panic}"
+    elif event.address is not None:
+        access = _access(event)
+        text += f": {access + ' of ' if access else ''}address {event.address:#x}"
+    if guilty:
+        text += f", in {names.normalise(guilty.function)}()"
+        text += f" of module {guilty.module}" if guilty.module else ""
+    return text + "."
+
+
+def _access(event: Event) -> str:
+    found = re.search(r"(?i)\b(read|write|instruction fetch|execute)\b", event.access)
+    return found[1].lower() if found else ""
