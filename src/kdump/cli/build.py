@@ -2,17 +2,21 @@
 
 What goes in follows from kdump.toml and the machine: the plan of the capture, the kernel modules that lead to the
 targets, keys and hooks. The image lies in /var/lib/kdump/RELEASE/. --if-stale builds only if anything that goes into
-the image has changed, by content. --load puts it in the reservation, if it is not what is loaded already.
+the image has changed, by content. --load puts it in the reservation if it is not what is loaded already, --reload in
+any case (memory or CPUs were added, say). If the machine cannot be examined, a target's server being away, --load takes
+the image there is; exit status 3 then.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from kdump import config
+from kdump.errors import KdumpError
 from kdump.units import duration_text, size_text
 
 
@@ -21,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", type=Path, help="capture kernel (default: the configured or the running one)")
     parser.add_argument("--if-stale", action="store_true", help="build only if what goes in has changed")
     parser.add_argument("--load", action="store_true", help="load the image for the next panic")
+    parser.add_argument("--reload", action="store_true", help="load it even if it is loaded already")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--state", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -32,25 +37,34 @@ def run(args: argparse.Namespace) -> int:
     from kdump.image.kernel import tree_of
 
     wanted = config.load(args.config)
+    tree = tree_of(args.kernel) if args.kernel else plan.capture_kernel(wanted)
     state = args.state or built.STATE
-    prepared = plan.prepare(wanted, tree_of(args.kernel) if args.kernel else None)
-    record = built.recorded(prepared.kernel.release, state)
+    record = built.recorded(tree.release, state)
+    status = 0
     told: list[str] = []
     result: dict[str, object] = {"built": False, "loaded": False}
-    reasons = built.stale(record, prepared)
-    if record is None or reasons or not args.if_stale:
-        record, summary = built.build_image(prepared, state)
-        told.append(f"built {record.image} ({size_text(record.size)}) in {duration_text(summary.seconds)}")
-        told += [f"  because {reason}" for reason in reasons] if args.if_stale else []
-        result |= {"built": True, "reasons": reasons, "modules": list(summary.modules)}
-    else:
-        told.append(f"{record.image} is fresh")
-    if args.load:
-        if built.is_loaded(record):
+    try:
+        prepared = plan.prepare(wanted, tree)
+        reasons = built.stale(record, prepared)
+        if record is None or reasons or not args.if_stale:
+            record, summary = built.build_image(prepared, state)
+            told.append(f"built {record.image} ({size_text(record.size)}) in {duration_text(summary.seconds)}")
+            told += [f"  because {reason}" for reason in reasons] if args.if_stale else []
+            result |= {"built": True, "reasons": reasons, "modules": list(summary.modules)}
+        else:
+            told.append(f"{record.image} is fresh")
+    except KdumpError as error:
+        if record is None or not (args.load or args.reload):
+            raise
+        print(f"kdump build: {error}\nthe image of before is used", file=sys.stderr)
+        result["error"] = str(error)
+        status = 3
+    if args.load or args.reload:
+        if built.is_loaded(record) and not args.reload:
             told.append("it is loaded already")
         else:
             built.load_image(record, wanted)
             told.append(f"loaded it with kernel {record.release}")
             result["loaded"] = True
     print(json.dumps(result | {"record": asdict(record)}, indent=1) if args.json else "\n".join(told))
-    return 0
+    return status

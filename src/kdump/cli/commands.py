@@ -27,6 +27,7 @@ REPORT = "What happened"
 
 COMMANDS: tuple[Command, ...] = (
     Command("status", HOST, "kdump.cli.status", "is this machine ready to be dumped?"),
+    Command("setup", HOST, "kdump.cli.setup", "make this machine ready to be dumped"),
     Command("estimate", HOST, "kdump.cli.estimate", "how much memory to reserve; explain crashkernel="),
     Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
     Command("list", HOST, "kdump.cli.list", "the crashes stored on this machine"),

@@ -1,0 +1,122 @@
+"""Make this machine ready to be dumped: from nothing to ready, or to "reboot once".
+
+Writes /etc/kdump/kdump.toml (if there is none), the panic policy as a sysctl.d file, systemd units and hooks for kernel
+packages, and crashkernel= where the boot loader keeps it; then builds the capture image and loads it. Everything is
+shown as a diff before it is done, and taken back by --undo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from kdump import config
+from kdump.config import Config
+from kdump.errors import KdumpError, UsageError
+
+if TYPE_CHECKING:
+    from kdump.host.changes import Journal
+
+NOT_READY = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--target", action="append", metavar="URL", help="where dumps go (may be repeated)")
+    parser.add_argument("--crashkernel", metavar="VALUE", help='memory to reserve, as in "256M" (default: estimated)')
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
+    parser.add_argument("--no-boot-loader", action="store_true", help="leave the kernel command line alone")
+    parser.add_argument("--undo", action="store_true", help="take back what setup changed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Set up, or undo; returns the exit status."""
+    from kdump.host import changes, setup
+
+    if args.undo:
+        return undo(changes.Journal.read(changes.JOURNAL), assume_yes=args.yes)
+    wanted = chosen(args)
+    found = setup.plan(
+        wanted,
+        boot_loader=not args.no_boot_loader,
+        write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel),
+    )
+    print("\n".join(found.notes))
+    if found.edit:
+        print("\n" + found.edit.shown() + "\n")
+    else:
+        print("nothing to change")
+    if args.dry_run:
+        return 0
+    need_root()
+    if found.edit and not (args.yes or confirmed("make these changes?")):
+        print("nothing was changed")
+        return 1
+    changes.apply(found.edit, changes.Journal.read(changes.JOURNAL))
+    return finish(wanted, reboot=found.reboot)
+
+
+def chosen(args: argparse.Namespace) -> Config:
+    """The configuration there is, with what the command line says on top."""
+    wanted = config.load()
+    changed = config.to_dict(wanted)
+    if args.target:
+        changed["targets"] = args.target
+    if args.crashkernel:
+        changed["crashkernel"]["value"] = args.crashkernel
+    return config.from_dict(changed) if args.target or args.crashkernel else wanted
+
+
+def finish(wanted: Config, *, reboot: bool) -> int:
+    """Put the new configuration to use: policy, directories, image, load."""
+    from kdump.host import built, plan, policy, readiness, stored
+
+    for changed in policy.apply(wanted.panic):
+        print(f"set {changed}")
+    for place in stored.directories(wanted):
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    record, summary = built.build_image(plan.prepare(wanted))
+    print(f"built {record.image} in {summary.seconds:.1f} s")
+    if reboot:
+        print("\nreboot once: the memory for the capture kernel is reserved at boot; then see `kdump status`")
+        return NOT_READY
+    built.load_image(record, wanted)
+    found = readiness.Examination(wanted).run()
+    print(f"\nkdump is {found.verdict}")
+    return 0 if found.ready else NOT_READY
+
+
+def undo(journal: Journal, *, assume_yes: bool) -> int:
+    """Take everything back."""
+    from kdump.host import changes
+
+    if not (journal.files or journal.commands):
+        print("nothing to undo: setup changed nothing here")
+        return 0
+    need_root()
+    for entry in journal.files:
+        print(("remove " if entry["before"] is None else "restore ") + entry["path"])
+    if not (assume_yes or confirmed("take these back?")):
+        print("nothing was changed")
+        return 1
+    left = changes.undo(journal)
+    for problem in left:
+        print(f"left: {problem}")
+    print("undone; memory that is reserved stays so until the next boot")
+    return NOT_READY if left else 0
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal. Raises UsageError if there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on", remedy="add --yes, or --dry-run to only look")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def need_root() -> None:
+    """Raise KdumpError for everyone but root."""
+    if os.geteuid() != 0:
+        raise KdumpError("setting up changes the machine's configuration", remedy="run it as root")

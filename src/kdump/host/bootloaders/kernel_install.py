@@ -1,0 +1,62 @@
+"""kernel-install's command line, and the boot loader entries that were made from it for systemd-boot.
+
+Sources: kernel-install(8) (/etc/kernel/cmdline), the Boot Loader Specification (type 1 entries, `options`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from kdump.host.bootloaders import with_parameters
+from kdump.host.changes import Edit, file_change
+
+CMDLINE: Final = "/etc/kernel/cmdline"
+PLACES: Final = ("boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries")
+# Of what is on the running command line, what a boot loader added itself.
+_TRANSIENT: Final = ("BOOT_IMAGE=", "initrd=")
+
+
+class KernelInstall:
+    """systemd-boot with entries made by kernel-install."""
+
+    name = "systemd-boot (kernel-install)"
+
+    def found(self, root: Path) -> bool:
+        """The machine has entries and no grubby to keep them, or a command line for kernel-install."""
+        grubby = any((root / place / "grubby").exists() for place in ("usr/sbin", "usr/bin"))
+        return not grubby and ((root / CMDLINE.lstrip("/")).exists() or bool(_entries(root)))
+
+    def edit(self, root: Path, parameters: Sequence[str]) -> Edit:
+        """The line for kernels to come, and each entry there is: no tool has to run."""
+        cmdline = root / CMDLINE.lstrip("/")
+        if cmdline.exists():
+            before = cmdline.read_text()
+        else:
+            words = (root / "proc/cmdline").read_text().split()
+            before = " ".join(word for word in words if not word.startswith(_TRANSIENT))
+        files = file_change(CMDLINE, with_parameters(before, parameters) + "\n", root)
+        for entry in _entries(root):
+            path = "/" + str(entry.relative_to(root))
+            files += file_change(path, edit_entry(entry.read_text(), parameters), root)
+        return Edit(files)
+
+
+def edit_entry(text: str, parameters: Sequence[str]) -> str:
+    """A boot loader entry with the parameters on its last `options` line; several such lines add up."""
+    lines = text.splitlines()
+    options = [number for number, line in enumerate(lines) if re.match(r"options\s", line)]
+    if not options:
+        return text.rstrip("\n") + "\noptions " + " ".join(parameters) + "\n"
+    for number in options:
+        wanted = parameters if number == options[-1] else ()
+        key, _, rest = lines[number].partition("options")
+        blank = rest[: len(rest) - len(rest.lstrip())]
+        lines[number] = f"{key}options{blank}{with_parameters(rest, wanted)}"
+    return "\n".join(lines) + "\n"
+
+
+def _entries(root: Path) -> list[Path]:
+    return [entry for place in PLACES for entry in sorted((root / place).glob("*.conf"))]

@@ -1,0 +1,77 @@
+"""From nothing to ready: what has to change on this machine, as one edit that is shown, applied and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kdump.config import CONFIG_PATH, Config
+from kdump.errors import KdumpError
+from kdump.host import bootloaders, expected, policy, template, units
+from kdump.host.changes import Command, Edit, combined, file_change
+from kdump.kexec.state import read_state
+
+# Other tools' services that load a capture kernel, too: the last one to load would win.
+RIVALS: Final = ("kdump-tools.service", "kdump-early.service", "kexec-load.service")
+ROOT: Final = Path("/")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What setting up does: the edit, whether a reboot is needed for the reservation, and what a person should know."""
+
+    edit: Edit
+    reboot: bool
+    notes: tuple[str, ...]
+
+
+def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_config: bool = True) -> Setup:
+    """Everything that setting up `config` would change on the machine below `root`. Changes nothing.
+
+    Raises KdumpError if this kernel cannot load a capture kernel, or no boot loader is known where one has to change.
+    """
+    state = read_state(root)
+    if not state.supported:
+        raise KdumpError(
+            "this kernel cannot load a capture kernel",
+            why="/sys/kernel/kexec_crash_loaded is missing",
+            remedy="use a kernel with CONFIG_KEXEC_FILE and CONFIG_CRASH_DUMP",
+        )
+    wanted = expected.wanted(config, root)
+    parameters = parameters_for(config, wanted)
+    reboot = state.reserved < wanted.size
+    edits = []
+    notes = [f"reserve {wanted.value} (by {wanted.reason}); reserved now: {state.reserved >> 20}M"]
+    if write_config:
+        edits.append(Edit(file_change(str(CONFIG_PATH), template.render(config), root)))
+    edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
+    edits.append(units.edit(root))
+    edits += rivals(root)
+    if boot_loader and (reboot or config.crashkernel.value != "auto"):
+        found = bootloaders.detect(root)
+        if not found and reboot:
+            raise KdumpError(
+                "no boot loader was found whose configuration kdump knows",
+                why="looked for GRUB, grubby, kernel-install, extlinux and unified kernel images",
+                remedy=f"add {' '.join(parameters)} to the kernel command line yourself, then --no-boot-loader",
+            )
+        for loader in found:
+            edits.append(loader.edit(root, parameters))
+            notes.append(f"boot loader: {loader.name}")
+    return Setup(combined(edits), reboot, tuple(notes))
+
+
+def parameters_for(config: Config, wanted: expected.Estimate) -> list[str]:
+    """The crashkernel= parameters that the configuration or the estimate comes to."""
+    value = config.crashkernel.value
+    return [f"crashkernel={wanted.value if value == 'auto' else value}"]
+
+
+def rivals(root: Path) -> Iterator[Edit]:
+    """Switching off other tools that would load a capture kernel of their own."""
+    for unit in RIVALS:
+        if any((each / unit).is_symlink() for each in (root / "etc/systemd/system").glob("*.wants")):
+            back = ("systemctl", "enable", unit)
+            yield Edit((), (Command(("systemctl", "disable", "--now", unit), undo=back),))

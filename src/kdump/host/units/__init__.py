@@ -1,0 +1,71 @@
+"""Units, rules and hooks as they are installed, and where each goes. "@KDUMP@" stands for the command's path."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from kdump.errors import KdumpError
+from kdump.host.changes import Command, Edit, FileChange, file_change
+
+
+class Installed(NamedTuple):
+    """A file of this package, where it goes, its mode, and the directory without which it is of no use."""
+
+    name: str
+    path: str
+    mode: int = 0o644
+    needs: str = "/run/systemd/system"
+
+
+FILES: Final = (
+    Installed("kdump.service", "/etc/systemd/system/kdump.service"),
+    Installed("kdump-reload.service", "/etc/systemd/system/kdump-reload.service"),
+    Installed("kdump-reload.path", "/etc/systemd/system/kdump-reload.path"),
+    Installed("kdump-collect.service", "/etc/systemd/system/kdump-collect.service"),
+    Installed("kdump.rules", "/etc/udev/rules.d/98-kdump.rules", needs="/etc/udev"),
+    Installed("kernel-postinst", "/etc/kernel/postinst.d/zz-kdump", 0o755, "/etc/kernel/postinst.d"),
+    Installed("kernel-postrm", "/etc/kernel/postrm.d/zz-kdump", 0o755, "/etc/kernel/postrm.d"),
+    Installed("kernel.install", "/etc/kernel/install.d/95-kdump.install", 0o755, "/etc/kernel/install.d"),
+)
+ENABLED: Final = ("kdump.service", "kdump-reload.path", "kdump-collect.service")
+
+
+def text(name: str, command: str) -> str:
+    """A file of this package with the command's path in its place."""
+    return (files(__name__) / name).read_text().replace("@KDUMP@", command)
+
+
+def edit(root: Path, command: str | None = None) -> Edit:
+    """What installs the files and enables the units; commands only if a file changes or a unit is not enabled."""
+    changes = tuple(_changes(root, command or executable()))
+    if not (root / "run/systemd/system").is_dir():
+        return Edit(changes)
+    reload = Command(("systemctl", "daemon-reload"), again=True)
+    enable = Command(("systemctl", "enable", *ENABLED), undo=("systemctl", "disable", "--now", *ENABLED))
+    return Edit(changes, (reload, enable)) if changes or not all(_enabled(root)) else Edit()
+
+
+def executable() -> str:
+    """The installed `kdump` command, as units must name it. Raises KdumpError if there is none."""
+    beside = Path(sys.prefix) / "bin/kdump"
+    found = str(beside) if beside.exists() else shutil.which("kdump")
+    if not found:
+        raise KdumpError("the kdump command is not installed", remedy="pip install linux-kdump")
+    return found
+
+
+def _changes(root: Path, command: str) -> Iterator[FileChange]:
+    for each in FILES:
+        if (root / each.needs.lstrip("/")).is_dir():
+            yield from file_change(each.path, text(each.name, command), root, each.mode)
+
+
+def _enabled(root: Path) -> Iterator[bool]:
+    wants = root / "etc/systemd/system"
+    for unit in ENABLED:
+        yield any((each / unit).is_symlink() for each in wants.glob("*.target.wants"))
