@@ -80,8 +80,8 @@ class Ring:
         begin, end = blocks or self._store(text, ends_with_buffer_wraps)
         struct.pack_into("<QQQ", self.descs, 24 * slot, state << 62 | self.id, begin, end)
         struct.pack_into(
-            "<QQHBBI16s48s", self.infos, 88 * slot, self.sequence, self.sequence * 10**9 + 123456789, len(text), facility,
-            level << 5, caller, subsystem, device,
+            "<QQHBBI16s48s", self.infos, 88 * slot, self.sequence, self.sequence * 10**9 + 123456789, len(text),
+            facility, level << 5, caller, subsystem, device,
         )  # fmt: skip
 
     def _store(self, text: bytes, ends_with_buffer_wraps: bool) -> tuple[int, int]:

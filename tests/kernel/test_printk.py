@@ -17,7 +17,7 @@ from kdump.memory import open_dump
 
 
 def log_of(ring: Ring, tmp_path: Path, *, drop: bool = False) -> Log:
-    machine = Machine()
+    machine = Machine(1 << 20)
     ring.into(machine)
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
@@ -82,8 +82,8 @@ def test_committed_counts_and_unfinished_is_told(tmp_path: Path) -> None:
 
 def test_overwritten_text_is_told(tmp_path: Path) -> None:
     log = log_of(ring_of([b"%d" % number for number in range(200)], count_bits=7, size_bits=10), tmp_path)
-    assert texts(log) == [b"%d" % number for number in range(136, 200)]
-    assert log.lost == ["the text of 64 records is gone from the ring"]
+    assert texts(log) == [b"%d" % number for number in range(137, 200)]
+    assert log.lost == ["the text of 65 records is gone from the ring"]
 
 
 def test_damaged_head_and_tail(tmp_path: Path) -> None:
@@ -128,15 +128,15 @@ def test_sizes_past_memory_are_refused(tmp_path: Path) -> None:
 def test_absent_text_is_told(tmp_path: Path) -> None:
     written = [(b"%d " % number).ljust(90, b"x") for number in range(100)]
     log = log_of(ring_of(written, count_bits=7, size_bits=14), tmp_path, drop=True)
-    assert texts(log) == written[41:]
+    assert texts(log) == written[40:]
     assert log.lost == [
         "the dump lacks 4096 of 16384 bytes of the ring's text",
-        "the text of 41 records is gone from the ring",
+        "the text of 40 records is gone from the ring",
     ]
 
 
 def test_missing_offsets_are_named(tmp_path: Path) -> None:
-    machine = Machine()
+    machine = Machine(1 << 20)
     ring_of([b"one"]).into(machine)
     machine.extra = [line for line in machine.extra if "prb_desc_ring.infos" not in line]
     path = tmp_path / "vmcore"
@@ -147,7 +147,7 @@ def test_missing_offsets_are_named(tmp_path: Path) -> None:
 
 def test_other_layouts_follow_vmcoreinfo(tmp_path: Path) -> None:
     ring = ring_of([b"one", b"two"])
-    machine = Machine()
+    machine = Machine(1 << 20)
     ring.into(machine)
     wide = bytearray(104 * ring.count)
     for slot in range(ring.count):
