@@ -26,6 +26,7 @@ DUMP = "Read, check and reshape a dump"
 REPORT = "What happened"
 
 COMMANDS: tuple[Command, ...] = (
+    Command("demo", TRY, "kdump.cli.demo", "crash a real kernel in a virtual machine and show the report"),
     Command("status", HOST, "kdump.cli.status", "is this machine ready to be dumped?"),
     Command("setup", HOST, "kdump.cli.setup", "make this machine ready to be dumped"),
     Command("estimate", HOST, "kdump.cli.estimate", "how much memory to reserve; explain crashkernel="),

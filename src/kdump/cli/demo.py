@@ -1,0 +1,75 @@
+"""crash a real kernel in a virtual machine and show the report
+
+Fetches a Debian kernel (or takes yours), builds a capture image, boots a machine that reserves memory and loads it,
+crashes that machine, lets the capture kernel save the dump, and shows what happened. Nothing on this machine changes;
+the results stay in a directory that is named at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from kdump.lab import kernels
+from kdump.lab.causes import CAUSES, find_cause
+from kdump.lab.crash import Scenario
+from kdump.units import parse_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `kdump demo`."""
+    parser.add_argument(
+        "--kernel", default=kernels.DEFAULT, metavar="WHICH",
+        help="a Debian series or package, a release in /boot, or a path (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--memory", default="1G", metavar="SIZE", help="of the machine (default: %(default)s)")
+    parser.add_argument("--cpus", type=int, default=2, metavar="N", help="of the machine (default: %(default)s)")
+    parser.add_argument(
+        "--cause", default="sysrq", choices=[cause.name for cause in CAUSES],
+        help="; ".join(f"{cause.name}: {cause.summary}" for cause in CAUSES) + " (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--crashkernel", default="256M", metavar="SIZE", help="reservation (default: %(default)s)")
+    parser.add_argument("--cpu", default="max", metavar="MODEL", help="QEMU's CPU model (default: %(default)s)")
+    parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
+    parser.add_argument("--cmdline", default="", metavar="OPTIONS", help="added to the kernel that crashes")
+    parser.add_argument("--output", type=Path, default=Path("kdump-demo"), metavar="DIR",
+                        help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--keep-disk", action="store_true", help="keep the machine's disk too")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of the report")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration."""
+    from kdump.lab import demo
+
+    def say(text: str) -> None:
+        print(f"kdump demo: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)
+
+    say(f"looking for the kernel {args.kernel}")
+    tree = kernels.find(args.kernel)
+    say(f"the kernel is {tree.release}")
+    scenario = Scenario(
+        tree,
+        find_cause(args.cause),
+        memory=parse_size(args.memory),
+        cpus=args.cpus,
+        cpu=args.cpu,
+        crashkernel=args.crashkernel,
+        cmdline=args.cmdline,
+        accelerator=args.accelerator,
+    )
+    directory = demo.results_directory(args.output, scenario)
+    result = demo.run(scenario, directory, say, keep_disk=args.keep_disk)
+    if args.json:
+        print(json.dumps(result.summary, indent=1, default=str))
+        return 0
+    print()
+    print(result.report)
+    print("Timeline, seconds after the panic:")
+    print("\n".join(demo.timeline_lines(result)))
+    print("Figures:")
+    print("\n".join(demo.figures(result)))
+    print(f"Everything is in {result.directory}")
+    return 0

@@ -1,0 +1,105 @@
+"""The demonstration: a real kernel crashes in a virtual machine, and its dump and report land."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdump.dump.verify import verify
+from kdump.errors import KdumpError
+from kdump.lab.crash import Crash, Scenario, crash
+from kdump.units import duration_text, size_text
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """How a demonstration went: `summary` is what summary.json holds, `report` the report's text."""
+
+    directory: Path
+    summary: Mapping[str, Any]
+    report: str
+
+
+def results_directory(parent: Path, scenario: Scenario) -> Path:
+    """A new directory for one run, named after the moment and what is crashed."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = parent / f"{stamp}-{scenario.tree.release}-{scenario.cause.name}"
+    try:
+        path.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise KdumpError(
+            f"no place for the results in {parent}", why=error.strerror or str(error), remedy="name another: --output"
+        ) from None
+    return path
+
+
+def run(scenario: Scenario, directory: Path, say: Callable[[str], None], *, keep_disk: bool = False) -> Demo:
+    """Crash the machine, fetch, verify and report. Raises KdumpError; what there is by then stays in `directory`."""
+    from kdump.report import report_text
+
+    started = time.monotonic()
+    try:
+        result = crash(scenario, directory, say)
+        say(f"fetched {result.directory.name} from its disk")
+        checked = verify(result.directory)
+        say(f"verified: {checked}")
+        report = report_text(result.directory / "vmcore")
+    except KdumpError as error:
+        error.remedy = "\n  ".join(filter(None, [error.remedy, f"everything the run left is in {directory}"]))
+        raise
+    for image in ("guest.img", "capture.img") + (() if keep_disk else ("disk.img",)):
+        (directory / image).unlink()
+    summary = {
+        "kernel": scenario.tree.release,
+        "cause": scenario.cause.name,
+        "memory": scenario.memory,
+        "cpus": scenario.cpus,
+        "crashkernel": scenario.crashkernel,
+        "seconds": round(time.monotonic() - started, 1),
+        "timeline": {name: round(when, 2) for name, when in result.timeline.items()},
+        "image": asdict(result.image),
+        "manifest": result.manifest,
+    }
+    _write_private(directory / SUMMARY, json.dumps(summary, indent=1, default=str) + "\n")
+    _write_private(directory / "report.txt", report)
+    return Demo(directory, {**summary, "crash": str(result.directory)}, report)
+
+
+def timeline_lines(result: Crash | Demo) -> list[str]:
+    """The timeline as people read it."""
+    events = result.timeline if isinstance(result, Crash) else result.summary["timeline"]
+    return [f"  {when:7.2f} s  {name}" for name, when in events.items()]
+
+
+def figures(demo: Demo) -> list[str]:
+    """Sizes, times and memory of one run."""
+    manifest = demo.summary["manifest"]
+    memory = manifest["memory"]
+    sizes = ", ".join(f"{entry['name']} {size_text(entry['size'])}" for entry in manifest["files"])
+    return [
+        f"  machine        {size_text(demo.summary['memory'])}, {demo.summary['cpus']} CPU(s), "
+        f"crashkernel={demo.summary['crashkernel']}",
+        f"  capture image  {size_text(demo.summary['image']['size'])}, "
+        f"built in {duration_text(demo.summary['image']['seconds'])}",
+        f"  saved          {sizes}",
+        f"  capture kernel {memory_line(memory)}",
+        f"  whole demo     {duration_text(demo.summary['seconds'])}",
+    ]
+
+
+def memory_line(memory: Mapping[str, Any]) -> str:
+    """Peak memory of the capture kernel, from the manifest."""
+    used = memory["total"] - memory["available_least"]
+    return f"used at most {size_text(used)} of {size_text(memory['total'])}"
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)

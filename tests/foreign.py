@@ -1,0 +1,56 @@
+"""Tools we did not write, asked what they see in a dump: crash, makedumpfile, drgn, readelf."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What crash says of a dump."""
+
+    panic: str
+    pid: int
+    command: str
+    release: str
+    frames: tuple[str, ...]
+
+
+def run(*command: str | Path, text: str = "", timeout: float = 300) -> str:
+    """Standard output of a tool; its failure fails the test with what it said."""
+    result = subprocess.run(
+        list(map(str, command)), input=text, capture_output=True, text=True, timeout=timeout, check=False,
+        errors="replace",
+    )  # fmt: skip
+    assert result.returncode == 0, f"{command}: {result.returncode}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+    return result.stdout
+
+
+def ask_crash(vmlinux: Path, vmcore: Path) -> Seen:
+    """Open the dump in Debian's crash with the debug vmlinux."""
+    # -i /dev/null: no user's start-up file; the output of `sys` has the panic message, `bt` the panicking stack.
+    text = run("crash", "-s", "-i", "/dev/null", vmlinux, vmcore, text="sys\nbt\nquit\n")
+    panic = re.search(r"^\s*PANIC: \"(.*)\"", text, re.MULTILINE)
+    task = re.search(r"^PID: (\d+) .*COMMAND: \"(.*)\"", text, re.MULTILINE)
+    release = re.search(r"^\s*RELEASE: (\S+)", text, re.MULTILINE)
+    assert panic and task and release, text
+    frames = tuple(re.findall(r"^\s*#\d+ \[[0-9a-f]+\] (\S+) at", text, re.MULTILINE))
+    return Seen(panic[1], int(task[1]), task[2], release[1], frames)
+
+
+def log_of_makedumpfile(vmcore: Path, scratch: Path) -> str:
+    """The kernel log as makedumpfile reads it."""
+    output = scratch / "dmesg.makedumpfile"
+    run("makedumpfile", "--dump-dmesg", vmcore, output)
+    text = output.read_text(errors="replace")
+    output.unlink()
+    return text
+
+
+def log_messages(text: str) -> list[str]:
+    """The messages of a dmesg text without their prefixes, for comparing formats: "[    1.234567] " and "[T12] " go."""
+    lines = (re.sub(r"^(<\d+>)?\[ *\d+\.\d+\](\[ *[TC]\d+\])? ?", "", line) for line in text.splitlines())
+    return [line.rstrip() for line in lines if line.strip()]

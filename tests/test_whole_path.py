@@ -1,0 +1,134 @@
+"""The whole path on real kernels: every cause, both kernels, page tables of 4 and 5 levels, KASLR on and off, 1 and 2 CPUs.
+
+The machines below cover every pair of these; what each leaves is opened in tools we did not write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from kdump.lab.causes import find_cause
+from kdump.lab.crash import Crash
+from tests import foreign
+from tests.conftest import CrashMaker
+
+pytestmark = pytest.mark.lab
+
+
+class Row(NamedTuple):
+    series: str
+    cause: str
+    cpus: int
+    levels: int
+    kaslr: bool
+
+    def crash(self, lab_crash: CrashMaker) -> Crash:
+        return lab_crash(
+            self.series,
+            self.cause,
+            cpus=self.cpus,
+            cpu="max" if self.levels == 5 else "max,la57=off",
+            cmdline="" if self.kaslr else "nokaslr",
+            memory=768 << 20,
+        )
+
+
+ROWS = [
+    Row("6.1", "sysrq", 1, 5, True),
+    Row("6.12", "sysrq", 2, 4, False),
+    Row("6.1", "nmi", 2, 4, True),
+    Row("6.12", "nmi", 1, 5, False),
+    Row("6.1", "oom", 1, 4, False),
+    Row("6.12", "oom", 2, 5, True),
+    Row("6.1", "init", 2, 5, False),
+    Row("6.12", "init", 1, 4, True),
+    Row("6.1", "cpu", 2, 4, True),
+    Row("6.12", "cpu", 2, 5, False),
+    Row("6.1", "hung", 1, 5, False),
+    Row("6.12", "hung", 2, 4, True),
+]
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: "-".join(map(str, row)))
+def row(request: pytest.FixtureRequest) -> Row:
+    found: Row = request.param
+    return found
+
+
+def kdump(*arguments: str | Path) -> str:
+    return foreign.run(sys.executable, "-m", "kdump", *arguments)
+
+
+def test_rows_cover_every_pair() -> None:
+    fields = range(len(Row._fields))
+    for first in fields:
+        for second in fields:
+            if first >= second:
+                continue
+            wanted = {(a[first], b[second]) for a in ROWS for b in ROWS}
+            wanted.discard(("cpu", 1))
+            assert {(row[first], row[second]) for row in ROWS} >= wanted
+
+
+def test_the_crash_lands_and_every_tool_opens_it(
+    row: Row, lab_crash: CrashMaker, debug_vmlinux: Callable[[str], Path], tmp_path: Path
+) -> None:
+    crash = row.crash(lab_crash)
+    cause = find_cause(row.cause)
+    vmcore = crash.directory / "vmcore"
+
+    assert crash.manifest["status"] == "complete"
+    assert {path.name for path in crash.directory.iterdir()} >= {"vmcore", "vmcore-dmesg.txt", "manifest.json"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in crash.directory.iterdir())
+    kdump("verify", crash.directory)
+
+    report = json.loads(kdump("report", "--json", vmcore))
+    seen = foreign.ask_crash(debug_vmlinux(row.series), vmcore)
+    assert re.search(cause.panic, seen.panic), seen.panic
+    assert re.search(cause.panic, report["panic"]["message"])
+    assert (report["panic"]["task"]["pid"], report["panic"]["task"]["comm"]) == (seen.pid, seen.command)
+    assert report["system"]["release"] == seen.release
+    assert cause.function in [frame["function"] for frame in report["panic"]["stack"]]
+    if row.cpus == 2 and row.cause == "cpu":
+        assert report["panic"]["cpu"] != 0
+
+    ours = kdump("dmesg", vmcore)
+    assert foreign.log_messages(ours) == foreign.log_messages((crash.directory / "vmcore-dmesg.txt").read_text())
+    readable = tmp_path / "vmcore.zlib"  # Debian's makedumpfile is built without zstd
+    kdump("convert", "-c", vmcore, readable)
+    theirs = foreign.log_of_makedumpfile(readable, tmp_path)
+    assert foreign.log_messages(ours) == foreign.log_messages(theirs)
+
+
+def test_drgn_opens_it(row: Row, lab_crash: CrashMaker) -> None:
+    import drgn
+
+    crash = row.crash(lab_crash)
+    program = drgn.Program()
+    program.set_core_dump(crash.directory / "vmcore")
+    assert program["VMCOREINFO"].string_().decode().startswith(f"OSRELEASE={crash.before['uname'][2]}\n")
+
+
+def test_one_flipped_byte_is_found(lab_crash: CrashMaker, tmp_path: Path) -> None:
+    crash = ROWS[0].crash(lab_crash)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", crash.directory, copy], check=True)
+    vmcore = copy / "vmcore"
+    with vmcore.open("r+b") as file:
+        file.seek(vmcore.stat().st_size * 2 // 3)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 0x10]))
+    result = subprocess.run(
+        [sys.executable, "-m", "kdump", "verify", str(copy)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "vmcore" in result.stderr + result.stdout
