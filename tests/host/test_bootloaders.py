@@ -1,0 +1,148 @@
+"""Where each boot loader keeps the command line, on file trees laid out as distributions lay them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdump.host.bootloaders import detect, with_parameters
+from kdump.host.bootloaders.grub import edit_defaults
+from kdump.host.bootloaders.kernel_install import edit_entry
+from kdump.host.changes import Edit
+
+WANTED = ["crashkernel=256M"]
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def the_edit(root: Path, name: str) -> Edit:
+    (loader,) = detect(root)
+    assert loader.name == name
+    return loader.edit(root, WANTED)
+
+
+DEBIAN = {
+    "etc/default/grub": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n',
+    "etc/default/grub.d/init-select.cfg": "",
+    "usr/sbin/update-grub": "",
+    "boot/grub/grub.cfg": "",
+}
+
+
+def test_debian_gets_a_drop_in(tmp_path: Path) -> None:
+    edit = the_edit(tree(tmp_path, DEBIAN), "GRUB")
+    (change,) = edit.files
+    assert change.path == "/etc/default/grub.d/zz-kdump.cfg"
+    assert change.after is not None
+    assert 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT crashkernel=256M"' in change.after
+    assert [command.argv for command in edit.commands] == [("update-grub",)]
+    tree(tmp_path, {change.path.lstrip("/"): change.after})
+    assert not the_edit(tmp_path, "GRUB")
+
+
+def test_suse_gets_its_defaults_edited(tmp_path: Path) -> None:
+    text = '# x\nGRUB_CMDLINE_LINUX_DEFAULT="splash crashkernel=300M,high crashkernel=72M,low quiet"\nGRUB_TIMEOUT=8\n'
+    edit = the_edit(tree(tmp_path, {"etc/default/grub": text, "boot/grub2/grub.cfg": ""}), "GRUB")
+    assert edit.files[0].after == '# x\nGRUB_CMDLINE_LINUX_DEFAULT="splash quiet crashkernel=256M"\nGRUB_TIMEOUT=8\n'
+    assert edit.commands[0].argv == ("grub2-mkconfig", "-o", "/boot/grub2/grub.cfg")
+
+
+def test_defaults_of_every_shape() -> None:
+    assert edit_defaults("", WANTED) == 'GRUB_CMDLINE_LINUX_DEFAULT="crashkernel=256M"\n'
+    assert edit_defaults("GRUB_CMDLINE_LINUX='a crashkernel=auto'\n", WANTED) == (
+        'GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX_DEFAULT="crashkernel=256M"\n'
+    )
+
+
+RHEL = {
+    "etc/default/grub": 'GRUB_CMDLINE_LINUX="ro"\n',
+    "boot/grub2/grub.cfg": "",
+    "usr/sbin/grubby": "",
+    "boot/loader/entries/0-rescue.conf": "options root=/dev/sda1\n",
+    "boot/loader/entries/1-5.14.0.conf": "title RHEL\noptions root=/dev/sda1 crashkernel=1G-4G:192M,4G-64G:256M\n",
+}
+
+
+def test_rhel_goes_through_grubby_and_back(tmp_path: Path) -> None:
+    edit = the_edit(tree(tmp_path, RHEL), "GRUB with boot loader entries (grubby)")
+    (command,) = edit.commands
+    assert command.argv == ("grubby", "--update-kernel=ALL", "--args=crashkernel=256M")
+    assert command.undo == ("grubby", "--update-kernel=ALL", "--args=crashkernel=1G-4G:192M,4G-64G:256M")
+    tree(tmp_path, {"boot/loader/entries/1-5.14.0.conf": "options a\n"})
+    assert (
+        the_edit(tmp_path, "GRUB with boot loader entries (grubby)").commands[0].undo[-1] == "--remove-args=crashkernel"
+    )
+    tree(tmp_path, {"boot/loader/entries/1-5.14.0.conf": "options a crashkernel=256M\n"})
+    assert not the_edit(tmp_path, "GRUB with boot loader entries (grubby)")
+
+
+def test_systemd_boot_entries_and_kernel_installs_line(tmp_path: Path) -> None:
+    files = {
+        "efi/loader/entries/m-6.1.conf": "title x\nlinux /m/6.1/linux\noptions root=UUID=1 quiet\n",
+        "proc/cmdline": "initrd=\\m\\6.1\\initrd BOOT_IMAGE=x root=UUID=1 quiet\n",
+    }
+    edit = the_edit(tree(tmp_path, files), "systemd-boot (kernel-install)")
+    assert {change.path: change.after for change in edit.files} == {
+        "/etc/kernel/cmdline": "root=UUID=1 quiet crashkernel=256M\n",
+        "/efi/loader/entries/m-6.1.conf": "title x\nlinux /m/6.1/linux\noptions root=UUID=1 quiet crashkernel=256M\n",
+    }
+    assert edit.commands == ()
+
+
+def test_entries_of_every_shape() -> None:
+    assert edit_entry("options a crashkernel=1G\noptions b\n", WANTED) == "options a\noptions b crashkernel=256M\n"
+    assert edit_entry("title x", WANTED) == "title x\noptions crashkernel=256M\n"
+
+
+MENU = "label l0\n\tlinux /vmlinuz\n\tappend root=/dev/vda1 ro\nlabel l0r\n  APPEND root=/dev/vda1 single\n"
+
+
+def test_extlinux(tmp_path: Path) -> None:
+    edit = the_edit(tree(tmp_path, {"boot/extlinux/extlinux.conf": MENU}), "extlinux")
+    assert edit.files[0].after == MENU.replace(" ro\n", " ro crashkernel=256M\n").replace(
+        "single", "single crashkernel=256M"
+    )
+
+
+def test_extlinux_written_by_u_boot_update(tmp_path: Path) -> None:
+    files = {
+        "boot/extlinux/extlinux.conf": MENU,
+        "usr/sbin/u-boot-update": "",
+        "etc/default/u-boot": "U_BOOT_UPDATE=true\n",
+    }
+    edit = the_edit(tree(tmp_path, files), "extlinux")
+    assert edit.files[0].after == 'U_BOOT_UPDATE=true\nU_BOOT_PARAMETERS="crashkernel=256M"\n'
+    assert edit.commands[0].argv == ("u-boot-update",)
+
+
+def test_a_unified_kernel_image_gets_an_addon(tmp_path: Path) -> None:
+    stub = "sys/firmware/efi/efivars/StubInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+    tree(tmp_path, {stub: "", "usr/bin/ukify": "", "boot/efi/EFI/Linux/l.efi": ""})
+    edit = the_edit(tmp_path, "unified kernel image (addon)")
+    build = edit.commands[-1]
+    assert build.argv[1:] == ("build", "--cmdline=crashkernel=256M", "--output=/boot/efi/loader/addons/kdump.addon.efi")
+    assert build.undo == ("rm", "-f", "/boot/efi/loader/addons/kdump.addon.efi")
+
+
+def test_a_machine_without_any(tmp_path: Path) -> None:
+    assert detect(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "crashkernel=256M"),
+        ("a  b", "a b crashkernel=256M"),
+        ("crashkernel=1G,high a crashkernel=72M,low", "a crashkernel=256M"),
+        ("xcrashkernel=1", "xcrashkernel=1 crashkernel=256M"),
+    ],
+)
+def test_parameters_are_replaced(before: str, after: str) -> None:
+    assert with_parameters(before, WANTED) == after

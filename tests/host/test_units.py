@@ -1,0 +1,54 @@
+"""Units, rules and hooks: valid to the tools that read them, installed where they are of use."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kdump.host import units
+
+
+def test_every_file_of_the_package_is_installed_somewhere() -> None:
+    here = {path.name for path in Path(units.__file__).parent.iterdir() if path.suffix != ".py" and path.is_file()}
+    assert here == {each.name for each in units.FILES}
+    assert all("@KDUMP@" not in units.text(each.name, "/usr/bin/kdump") for each in units.FILES)
+
+
+def test_only_what_is_of_use_is_installed(tmp_path: Path) -> None:
+    assert units.edit(tmp_path, "/usr/bin/kdump").files == ()
+    for place in ("run/systemd/system", "etc/kernel/postinst.d"):
+        (tmp_path / place).mkdir(parents=True)
+    edit = units.edit(tmp_path, "/opt/kdump")
+    assert {change.path for change in edit.files} == {
+        "/etc/systemd/system/kdump.service",
+        "/etc/systemd/system/kdump-reload.service",
+        "/etc/systemd/system/kdump-reload.path",
+        "/etc/systemd/system/kdump-collect.service",
+        "/etc/kernel/postinst.d/zz-kdump",
+    }
+    assert [command.argv[1] for command in edit.commands] == ["daemon-reload", "enable"]
+    service = next(change.after for change in edit.files if change.path.endswith("/kdump.service"))
+    assert service is not None
+    assert "ExecStart=/opt/kdump build --if-stale --load\n" in service
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    names = [each.name for each in units.FILES if each.name.endswith((".service", ".path"))]
+    for name in names:
+        (tmp_path / name).write_text(units.text(name, "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", *[str(tmp_path / name) for name in names]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if "kdump" in line]
+    assert ours == []
+
+
+def test_the_hooks_are_shell_and_never_fail(tmp_path: Path) -> None:
+    for name in ("kernel-postinst", "kernel-postrm", "kernel.install"):
+        hook = tmp_path / name
+        hook.write_text(units.text(name, "/bin/false"))
+        for arguments in ([], ["add", "../../etc", "x", "/nonexistent"], ["add", "6.1", "x", "/nonexistent"], ["../x"]):
+            assert subprocess.run(["sh", str(hook), *arguments], capture_output=True, check=False).returncode == 0
