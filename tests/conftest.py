@@ -40,7 +40,7 @@ def debug_vmlinux(kernel: Callable[[str], KernelTree]) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def lab_crash(tmp_path_factory: pytest.TempPathFactory, kernel: Callable[[str], KernelTree]) -> CrashMaker:
-    """`lab_crash("6.1", "sysrq", cpus=2, …)`: a machine crashed that way; keywords are those of `lab.crash.Scenario`."""
+    """`lab_crash("6.1", "sysrq", cpus=2, …)`: a machine crashed that way; options as in `Scenario`."""
     from kdump.lab.causes import find_cause
     from kdump.lab.crash import Scenario, crash
 

@@ -25,6 +25,7 @@ from kdump.lab.causes import Cause
 from kdump.lab.guest import BEFORE, ORDERS, Orders
 from kdump.lab.machine import Disk, Machine, Spec
 from kdump.targets.protocol import Spec as TargetSpec
+from kdump.units import duration_text, size_text
 
 MODULES = ("virtio_pci", "virtio_blk", "ext4")  # what the lab's disk needs
 DUMPS = "var/crash"
@@ -89,7 +90,7 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
     volume = str(uuid.uuid4())
     capture_image = directory / "capture.img"
     image = build_capture(scenario, volume, capture_image)
-    say(f"built the capture image: {image}")
+    say(f"built the capture image: {size_text(image.size)} in {duration_text(image.seconds)}")
     guest_image = build_guest(scenario, volume, directory / "guest.img")
     medium = make_disk(scenario, volume, capture_image, directory / "disk.img")
     machine = Spec(

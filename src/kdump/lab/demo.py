@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdump.dump.verify import verify
+from kdump.dump import manifest
 from kdump.errors import KdumpError
 from kdump.lab.crash import Crash, Scenario, crash
 from kdump.units import duration_text, size_text
@@ -42,14 +42,11 @@ def results_directory(parent: Path, scenario: Scenario) -> Path:
 
 def run(scenario: Scenario, directory: Path, say: Callable[[str], None], *, keep_disk: bool = False) -> Demo:
     """Crash the machine, fetch, verify and report. Raises KdumpError; what there is by then stays in `directory`."""
-    from kdump.report import report_text
-
     started = time.monotonic()
     try:
         result = crash(scenario, directory, say)
         say(f"fetched {result.directory.name} from its disk")
-        checked = verify(result.directory)
-        say(f"verified: {checked}")
+        say(f"verified: {size_text(verify(result))} agree with the manifest")
         report = report_text(result.directory / "vmcore")
     except KdumpError as error:
         error.remedy = "\n  ".join(filter(None, [error.remedy, f"everything the run left is in {directory}"]))
@@ -72,10 +69,32 @@ def run(scenario: Scenario, directory: Path, say: Callable[[str], None], *, keep
     return Demo(directory, {**summary, "crash": str(result.directory)}, report)
 
 
-def timeline_lines(result: Crash | Demo) -> list[str]:
+def verify(result: Crash) -> int:
+    """Compare every file with the manifest; the number of bytes compared. KdumpError names what differs."""
+    findings = [
+        finding for entry in result.manifest["files"] for finding in manifest.check(result.directory, dict(entry))
+    ]
+    if findings:
+        raise KdumpError("the dump is not what was saved", why=f"{findings[0].name}: {findings[0].what}")
+    return sum(entry["size"] for entry in result.manifest["files"])
+
+
+def report_text(vmcore: Path) -> str:
+    """The short report: verdict, stacks of all CPUs, blocked tasks."""
+    from kdump.kernel.kernel import Kernel
+    from kdump.memory import open_dump
+    from kdump.report.build import build
+    from kdump.report.context import Context
+    from kdump.report.text import render
+
+    with open_dump(vmcore) as dump:
+        report = build(Context(Kernel(dump)), str(vmcore), short=True)
+        return "".join(f"{line}\n" for line in render(report))
+
+
+def timeline_lines(demo: Demo) -> list[str]:
     """The timeline as people read it."""
-    events = result.timeline if isinstance(result, Crash) else result.summary["timeline"]
-    return [f"  {when:7.2f} s  {name}" for name, when in events.items()]
+    return [f"  {when:7.2f} s  {name}" for name, when in demo.summary["timeline"].items()]
 
 
 def figures(demo: Demo) -> list[str]:
@@ -96,8 +115,7 @@ def figures(demo: Demo) -> list[str]:
 
 def memory_line(memory: Mapping[str, Any]) -> str:
     """Peak memory of the capture kernel, from the manifest."""
-    used = memory["total"] - memory["available_least"]
-    return f"used at most {size_text(used)} of {size_text(memory['total'])}"
+    return f"used at most {size_text(memory['peak_used'])} of {size_text(memory['total'])}"
 
 
 def _write_private(path: Path, text: str) -> None:
