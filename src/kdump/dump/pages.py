@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.memory.protocol import Memory
 
-_SAMPLES = 8  # words of a page looked at first: most pages that are not zero show it there
-
 
 def read_pages(memory: Memory, pfns: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Pages in the order of `pfns` (rising): shape (n, page size), without a copy where they are consecutive.
@@ -51,16 +49,5 @@ def _one_by_one(
 
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
-    words = pages.view(np.uint64)
-    zero = _all_zero(words[:, :: words.shape[1] // _SAMPLES])
-    candidates = np.flatnonzero(zero)
-    if len(candidates) == len(words):
-        return _all_zero(words)
-    if len(candidates):
-        zero[candidates] = _all_zero(words[candidates])
-    return zero
-
-
-def _all_zero(words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.bitwise_or.reduce(words, axis=1) == 0
+    found: NDArray[np.bool_] = np.bitwise_or.reduce(pages.view(np.uint64), axis=1) == 0
     return found
