@@ -11,6 +11,7 @@ from typing import Any
 MANIFEST = "manifest.json"
 LOG = "capture.log"
 DMESG = "vmcore-dmesg.txt"
+REPORT = "report.txt"
 VMCORE = "vmcore"
 FORMAT = "kdump-manifest/1"
 

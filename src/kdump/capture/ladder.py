@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from kdump import __version__
 from kdump.capture import crash as names
 from kdump.capture.console import Console
-from kdump.capture.meminfo import Sampler
+from kdump.capture.meminfo import Sampler, meminfo
 from kdump.capture.plan import ALL, CapturePlan
-from kdump.capture.stages import DONE, Stages
+from kdump.capture.stages import DONE, SKIPPED, Stages
 from kdump.capture.tee import Tee
 from kdump.errors import KdumpError
 from kdump.targets import target_for
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
 VMCORE_SOURCE = "/proc/vmcore"
-__capture_imports__ = ("kdump.capture.rungs", "kdump.memory", "kdump.kernel.vmcoreinfo", "kdump.targets.file")
+__capture_imports__ = (
+    "kdump.capture.child",
+    "kdump.capture.rungs",
+    "kdump.memory",
+    "kdump.kernel.vmcoreinfo",
+    "kdump.targets.file",
+)
+_REPORT_NEEDS = 32 << 20  # bytes available before the report is tried; it takes about half
+_REPORT_LIMIT = 64 << 20  # bytes it may allocate
 _LAST_WORDS = 20.0  # seconds for manifest and log
 
 
@@ -98,7 +106,11 @@ class Ladder:
         self._summary.clear()
         whole = first and self.attempt == 1 and len(sessions) == len(group)
         dumped = self._rungs(sessions)
-        whole = whole and all(record.outcome == DONE for record in self.stages.records[began:]) and not self._lost
+        whole = (
+            whole
+            and all(record.outcome in (DONE, SKIPPED) for record in self.stages.records[began:])
+            and not self._lost
+        )
         outcome = names.INCOMPLETE if not dumped else names.COMPLETE if whole else names.DEGRADED
         self._last_words(sessions, outcome)
         return outcome
@@ -118,6 +130,8 @@ class Ladder:
     def _rungs(self, sessions: list[Session]) -> bool:
         deadlines = self.plan.deadlines
         self._rung("dmesg", deadlines.dmesg, names.DMESG, sessions, self._write_dmesg)
+        if self.plan.report and self.attempt == 1:
+            self._report(sessions)
         return self._rung("vmcore", deadlines.stall, names.VMCORE, sessions, self._write_vmcore)
 
     def _write_dmesg(self, begin: Callable[[], Stream]) -> None:
@@ -125,6 +139,21 @@ class Ladder:
 
         for sentence in rungs.dmesg(self._need_dump(), begin()):
             self.stages.degrade(sentence)
+
+    def _report(self, sessions: list[Session]) -> None:
+        """The short report, unless memory is short: the dump matters more."""
+        available = meminfo()["MemAvailable"]
+        if available < _REPORT_NEEDS:
+            self.stages.skip("report", f"{size_text(available)} of memory available, {size_text(_REPORT_NEEDS)} needed")
+        else:
+            self._rung("report", self.plan.deadlines.report, names.REPORT, sessions, self._write_report)
+
+    def _write_report(self, begin: Callable[[], Stream]) -> None:
+        from kdump.capture import rungs
+        from kdump.capture.child import text_from_child
+
+        text = text_from_child(partial(rungs.report, self._need_dump()), _REPORT_LIMIT)
+        begin().write(text.encode("utf-8", "replace"))
 
     def _write_vmcore(self, begin: Callable[[], Stream]) -> None:
         from kdump.capture import rungs

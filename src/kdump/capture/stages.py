@@ -20,7 +20,7 @@ from kdump.capture.console import Console
 from kdump.errors import KdumpError
 
 _RESERVE = 30.0  # seconds kept for sealing, manifest and log
-DONE, FAILED, DEGRADED = "done", "failed", "degraded"
+DONE, FAILED, DEGRADED, SKIPPED = "done", "failed", "degraded", "skipped"
 T = TypeVar("T")
 
 
@@ -88,6 +88,11 @@ class Stages:
         record = self._running[-1]
         record.outcome, record.error = DEGRADED, f"{record.error}; {reason}".lstrip("; ")
         self.console.say(f"{record.name}: {reason}")
+
+    def skip(self, name: str, reason: str) -> None:
+        """A stage that is left out on purpose."""
+        self.records.append(Record(name, round(self.console.now(), 3), outcome=SKIPPED, error=reason))
+        self.console.say(f"no {name}: {reason}")
 
     def stop(self) -> str:
         """Why the dump must end now, in time for what comes after it; empty to go on."""

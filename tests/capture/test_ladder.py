@@ -1,0 +1,179 @@
+"""The supervisor, the worker and the ladder on a small synthetic machine: every stage fails in every way.
+
+The final action and mounting need a machine of their own; everything else here is the real thing, processes included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.kernel.ring import ring_of
+from tests.memory.machine import Machine
+
+from kdump.capture import init, worker
+from kdump.capture.console import Console
+from kdump.capture.plan import CapturePlan, Deadlines, Hooks
+from kdump.targets.protocol import Spec
+
+Run = Callable[..., tuple[bool, dict[str, Any], set[str]]]
+FILES = {"vmcore-dmesg.txt", "vmcore", "manifest.json", "capture.log"}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    machine = Machine(1 << 20)
+    ring_of([b"Linux version 6.1", b"Kernel panic - not syncing: for the test"]).into(machine)
+    machine.extra.append("CRASHTIME=1795434923")
+    path = tmp_path / "proc-vmcore"
+    path.write_bytes(machine.elf())
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run the supervisor; (saved, the newest manifest, the names of the crash's files)."""
+    state = str(tmp_path / "state.json")
+    monkeypatch.setattr(init, "remember", partial(init.remember, path=state))
+    monkeypatch.setattr(worker, "remember", partial(init.remember, path=state))
+    monkeypatch.setattr(worker, "recall", partial(init.recall, path=state))
+    monkeypatch.setattr(worker, "work", partial(worker.work, source=str(source)))
+    monkeypatch.setattr(init, "_GRACE", 0.3)
+    monkeypatch.setattr(init, "_TICK", 0.05)
+    null = os.open(os.devnull, os.O_WRONLY)
+
+    def supervise(inject: Mapping[str, str] | None = None, **options: Any) -> tuple[bool, dict[str, Any], set[str]]:
+        options.setdefault("targets", (Spec(f"file://{tmp_path}/crash"),))
+        plan = CapturePlan(hostname="web1", level=1, watchdog=False, report=False, inject=inject or {}, **options)
+        saved = init.supervise(plan, Console(null))
+        crashes = sorted(tmp_path.glob("*/web1-*"))
+        manifests = sorted(tmp_path.glob("*/web1-*/manifest.json"))
+        content = json.loads(manifests[-1].read_text()) if manifests else {}
+        return saved, content, {path.name for crash in crashes for path in crash.iterdir()}
+
+    yield supervise
+    os.close(null)
+
+
+def stages(manifest: dict[str, Any]) -> dict[str, str]:
+    return {stage["name"]: stage["outcome"] for stage in manifest["stages"]}
+
+
+def test_everything_is_saved(run: Run, tmp_path: Path) -> None:
+    saved, manifest, files = run()
+    assert saved
+    assert files == FILES
+    assert manifest["status"] == "complete"
+    assert manifest["crash"].startswith("web1-20261123T115523Z-")
+    assert manifest["panic_to_saved"] == pytest.approx(time.time() - 1795434923, abs=60)
+    assert {entry["name"] for entry in manifest["files"]} == {"vmcore-dmesg.txt", "vmcore"}
+    assert manifest["memory"]["peak_resident"] > 1 << 20
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("crash/web1-*/*"))
+
+
+def test_the_digests_hold(run: Run, tmp_path: Path) -> None:
+    from kdump.dump.manifest import check
+
+    _, manifest, _ = run()
+    (crash,) = tmp_path.glob("crash/web1-*")
+    assert [finding for entry in manifest["files"] for finding in check(crash, entry)] == []
+    with (crash / "vmcore").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    assert [finding.name for entry in manifest["files"] for finding in check(crash, entry)] == ["vmcore"]
+
+
+@pytest.mark.parametrize("fault", ["raise", "hang", "stuck", "kill"])
+@pytest.mark.parametrize("stage", ["drivers", "memory", "target file", "dmesg", "vmcore", "manifest", "log", "close"])
+def test_a_fault_in_any_stage_keeps_the_rest(run: Run, stage: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdump.capture.ladder._LAST_WORDS", 1.0)
+    began = time.monotonic()
+    saved, manifest, files = run({stage: fault}, deadlines=Deadlines(target=0.7, dmesg=0.7, stall=0.7, total=60))
+    assert time.monotonic() - began < 15
+    if fault in ("stuck", "kill"):  # the supervisor starts a second worker, in which nothing is injected
+        assert saved
+        assert files >= FILES
+        assert manifest["capture"]["attempt"] == 2
+        assert manifest["status"] == "degraded"
+        return
+    assert saved == (stage not in ("memory", "target file", "vmcore"))
+    if stage == "target file":
+        assert files == set()
+        return
+    missing = {
+        "dmesg": {"vmcore-dmesg.txt"},
+        "vmcore": {"vmcore"},
+        "manifest": {"manifest.json"},
+        "log": {"capture.log"},
+    }
+    missing["memory"] = missing["dmesg"] | missing["vmcore"]
+    assert FILES - files == missing.get(stage, set())
+    if stage in ("drivers", "dmesg", "vmcore", "memory"):
+        assert stages(manifest)[stage] == "failed"
+        assert manifest["status"] == {"drivers": "complete", "dmesg": "degraded"}.get(stage, "incomplete")
+
+
+def test_a_worker_that_fails_twice_leads_to_the_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(worker, "work", broken)
+    assert run()[0] is False
+
+
+def test_nothing_outlasts_the_deadline_for_everything(run: Run) -> None:
+    began = time.monotonic()
+    saved, _, _ = run({"vmcore": "stuck"}, deadlines=Deadlines(total=2))
+    assert not saved
+    assert time.monotonic() - began < 8
+
+
+def test_the_second_target_gets_what_the_first_could_not_take(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "occupied").write_text("a file where a directory should be")
+    saved, manifest, files = run(targets=(Spec(f"file://{tmp_path}/occupied/x"), Spec(f"file://{tmp_path}/second")))
+    assert saved
+    assert files == FILES
+    assert manifest["status"] == "degraded"
+    assert manifest["where"].startswith(f"{tmp_path}/second/")
+
+
+def test_all_targets(run: Run, tmp_path: Path) -> None:
+    specs = tuple(Spec(f"file://{tmp_path}/{name}") for name in ("one", "two"))
+    saved, manifest, _ = run(targets=specs, mode="all")
+    assert saved
+    assert manifest["status"] == "complete"
+    dumps = [path.read_bytes() for path in tmp_path.glob("*/web1-*/vmcore")]
+    assert len(dumps) == 2
+    assert dumps[0] == dumps[1]
+
+
+def test_hooks(run: Run, tmp_path: Path) -> None:
+    hook, hanging = tmp_path / "hook", tmp_path / "hanging"
+    hook.write_text(f"#!/bin/sh\necho $KDUMP_EVENT $KDUMP_HOST $KDUMP_CRASH >> {tmp_path}/said\n")
+    hanging.write_text("#!/bin/sh\nsleep 1000 & sleep 1000\n")
+    hook.chmod(0o755)
+    hanging.chmod(0o755)
+    began = time.monotonic()
+    saved, manifest, _ = run(hooks=Hooks(pre=(str(hanging), str(hook)), post=(str(hook),), seconds=0.5))
+    assert time.monotonic() - began < 10
+    assert saved
+    assert stages(manifest)[f"hook {hanging}"] == "failed"
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == ["pre web1", f"complete web1 {manifest['crash']}"]
+
+
+def test_a_corrupt_ring_and_no_memory_map_still_give_a_dump(run: Run, source: Path) -> None:
+    machine = Machine(1 << 20)
+    source.write_bytes(machine.elf())
+    saved, manifest, files = run()
+    assert saved
+    assert stages(manifest)["dmesg"] == "failed"
+    assert "vmcore" in files
