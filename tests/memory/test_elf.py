@@ -130,9 +130,9 @@ def test_damage_is_named(tmp_path: Path, data: bytes, field: str, text: str) -> 
 
 
 def test_a_claim_of_exabytes_costs_nothing(tmp_path: Path) -> None:
-    data = patched(patched(GOOD, LOAD + 32, struct.pack("<Q", 1 << 62)), LOAD + 40, struct.pack("<Q", 1 << 62))
+    data = patched(patched(GOOD, LOAD + 32, struct.pack("<Q", 1 << 50)), LOAD + 40, struct.pack("<Q", 1 << 50))
     loads_at = LOAD + 56 + 24
-    with opened(tmp_path, patched(data, loads_at, struct.pack("<Q", 1 << 62 | 0x1000))) as dump:
+    with opened(tmp_path, patched(data, loads_at, struct.pack("<Q", 1 << 50 | 0x1000))) as dump:
         assert dump.incomplete
         with pytest.raises(NotPresentError):
-            dump.memory.view(0x1000, 1 << 61)
+            dump.memory.view(0x1000, 1 << 49)

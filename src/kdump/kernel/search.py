@@ -5,10 +5,12 @@ Source: kernel/vmcore_info.c: the text fills a page of its own and begins with O
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from kdump.arch import Architecture
-from kdump.errors import FormatError, KdumpError
+from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.kernel import vmcoreinfo
 from kdump.memory.protocol import Memory
 from kdump.memory.virtual import VirtualMemory
@@ -20,27 +22,31 @@ CHUNK = 4096  # pages looked at together
 def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
     """The VMCOREINFO text of the kernel in `memory`, empty if there is none. Looks at the start of every page.
 
-    Memory may hold texts of other kernels too (the one that booted this one, a file in the page cache), so a find counts
-    only if its kernel's page tables map their own root where the text says that it is.
+    Memory may hold texts of other kernels too (the one that booted this one, a file in the page cache), so a find
+    counts only if its kernel's page tables map their own root where the text says that it is.
     """
     page = memory.page_size
     word = int.from_bytes(START[:8], "little")
-    for each in memory.ranges:
-        first, end = -(-each.start // page), each.end // page
-        for pfn in range(first, end, CHUNK):
-            count = min(CHUNK, end - pfn)
-            held = memory.present(pfn, count)
-            edges = np.flatnonzero(np.diff(held, prepend=False, append=False))
-            for start, stop in edges.reshape(-1, 2).tolist():
-                try:
-                    data = memory.view((pfn + start) * page, (stop - start) * page)
-                except FormatError:
-                    continue  # damaged there: what is wanted may be elsewhere
-                for index in np.flatnonzero(np.frombuffer(data, "<u8")[:: page // 8] == word).tolist():
-                    text = bytes(data[index * page : (index + 1) * page])
-                    if text.startswith(START) and _sound(memory, arch, text):
-                        return text.split(b"\0", 1)[0]
+    for each in memory.held():
+        for start in range(each.start, each.end, CHUNK * page):
+            data = _readable(memory, start, min(CHUNK * page, each.end - start))
+            for index in np.flatnonzero(np.frombuffer(data, "<u8")[:: page // 8] == word).tolist():
+                text = bytes(data[index * page : (index + 1) * page])
+                if text.startswith(START) and _sound(memory, arch, text):
+                    return text.split(b"\0", 1)[0]
     return b""
+
+
+def _readable(memory: Memory, start: int, size: int) -> memoryview | bytearray:
+    """[start, start+size), with zeros for pages that are damaged or, in an incomplete dump, absent."""
+    try:
+        return memory.view(start, size)
+    except (FormatError, NotPresentError):
+        data, page = bytearray(size), memory.page_size
+    for at in range(0, size, page):
+        with contextlib.suppress(FormatError, NotPresentError):
+            data[at : at + page] = memory.view(start + at, page)
+    return data
 
 
 def _sound(memory: Memory, arch: Architecture, text: bytes) -> bool:

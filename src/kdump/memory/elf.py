@@ -31,6 +31,7 @@ SH_INFO = 44  # offset of sh_info in Elf64_Shdr
 ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
 NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
 LOADS_LIMIT = 1 << 20
+PHYSICAL_BITS = 52  # no machine that Linux runs on has more
 NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
 
 
@@ -88,6 +89,15 @@ class ElfMemory:
             if start < count and end > 0:
                 held[max(start, 0) : end] = True
         return held
+
+    def held(self) -> Iterator[Range]:
+        """See `Memory.held`."""
+        page = self.page_size
+        for segment in self.segments:
+            start = -(-segment.physical // page) * page
+            end = (segment.physical + segment.held) // page * page
+            if start < end:
+                yield Range(start, end)
 
     def close(self) -> None:
         """See `Memory.close`."""
@@ -157,7 +167,7 @@ def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Seg
 
     A segment inside another is the same memory under a second virtual address (the kernel's text) and is dropped;
     segments that overlap in memory and in the file alike are joined (QEMU, with paging=true). Any other overlap raises
-    `FormatError`, as do addresses past 2^64.
+    `FormatError`, as do addresses past 2^52.
     """
     found, clipped = [], False
     for load in loads:
@@ -166,7 +176,7 @@ def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Seg
         )
         if not memory_size or physical == NO_ADDRESS:
             continue
-        if physical + memory_size > 1 << 64 or file_size > memory_size:
+        if physical + memory_size > 1 << PHYSICAL_BITS or file_size > memory_size:
             raise FormatError(
                 f"PT_LOAD of {file_size:#x} bytes in the file and {memory_size:#x} in memory at physical {physical:#x}",
                 path=source.path,

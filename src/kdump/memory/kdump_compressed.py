@@ -13,7 +13,7 @@ import struct
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ RANK_STEP = 512  # bytes of bitmap between two stored ranks
 RANGES_LIMIT = 1 << 16
 CACHED_PAGES = 512
 DESCRIPTORS_CHUNK = 1 << 14
+RUNS_CHUNK = 1 << 16  # bytes of bitmap unpacked together
 BATCH = 1 << 14  # pages looked up together
 INFO_LIMIT = 64 << 20  # bytes of VMCOREINFO or notes
 
@@ -210,7 +211,11 @@ class KdumpMemory:
     def ranges(self) -> Sequence[Range]:
         """See `Memory.ranges`; from the first bitmap."""
         if self._ranges is None:
-            self._ranges = _runs(self.parts[0], self.page_size)
+            first = self.parts[0]
+            runs = list(itertools.islice(_runs(first.present, 0, first.max_pfn), RANGES_LIMIT + 1))
+            if len(runs) > RANGES_LIMIT:
+                raise FormatError(f"memory in more than {RANGES_LIMIT} pieces", path=first.source.path, field="bitmap1")
+            self._ranges = [Range(start * self.page_size, end * self.page_size) for start, end in runs]
         return self._ranges
 
     def view(self, address: int, size: int) -> memoryview:
@@ -231,6 +236,12 @@ class KdumpMemory:
                 bits = np.unpackbits(part.dumped(start >> 3, (end + 7) >> 3), bitorder="little")
                 held[start - first_pfn : end - first_pfn] = bits[start & 7 :][: end - start]
         return held
+
+    def held(self) -> Iterator[Range]:
+        """See `Memory.held`."""
+        for part in self.parts:
+            for start, end in _runs(part.dumped, part.first, part.end):
+                yield Range(start * self.page_size, end * self.page_size)
 
     def close(self) -> None:
         """See `Memory.close`."""
@@ -373,21 +384,20 @@ def _read_header(source: Source) -> Header:
     return Header(version, utsname, seconds, status, block, sub_blocks, bitmap_blocks, max_mapnr, cpus, sub)
 
 
-def _runs(part: Part, page_size: int) -> list[Range]:
-    """Runs of set bits of the first bitmap, as physical ranges."""
-    edges: list[int] = []
-    last, chunk = np.uint8(0), 1 << 16
-    total = (part.max_pfn + 7) >> 3
-    for start in range(0, total, chunk):
-        data = part.present(start, min(start + chunk, total))
-        if not (data != (0xFF if last else 0)).any():
+def _runs(bitmap: Callable[[int, int], NDArray[np.uint8]], first: int, end: int) -> Iterator[tuple[int, int]]:
+    """Runs [start, end) of set bits among bits first..end; `bitmap(a, b)` gives the bytes [a, b) of the bitmap."""
+    pending = -1
+    for start in range(first >> 3, (end + 7) >> 3, RUNS_CHUNK):
+        data = bitmap(start, min(start + RUNS_CHUNK, (end + 7) >> 3))
+        if (data == (0 if pending < 0 else 0xFF)).all() and start << 3 >= first and (start + len(data)) << 3 <= end:
             continue
-        bits = np.unpackbits(data, bitorder="little")[: part.max_pfn - start * 8]
-        changes = np.flatnonzero(np.diff(bits, prepend=last))
-        last = bits[-1]
-        edges += (changes + start * 8).tolist()
-        if len(edges) > 2 * RANGES_LIMIT:
-            raise FormatError(f"memory in more than {RANGES_LIMIT} pieces", path=part.source.path, field="bitmap1")
-    if last:
-        edges.append(part.max_pfn)
-    return [Range(a * page_size, b * page_size) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        bits = np.unpackbits(data, bitorder="little")
+        bits[: max(first - (start << 3), 0)] = 0
+        bits[end - (start << 3) :] = 0
+        changes = np.flatnonzero(np.diff(bits, prepend=np.uint8(pending >= 0))) + (start << 3)
+        for change in changes.tolist():
+            if pending >= 0:
+                yield pending, change
+            pending = change if pending < 0 else -1
+    if pending >= 0:
+        yield pending, end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -45,6 +45,9 @@ class Memory(Protocol):
 
     def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
         """Shape (count,): whether each page from `first_pfn` on is held in full, so that `view` will give it."""
+
+    def held(self) -> Iterator[Range]:
+        """The pages that `present` tells of, as ranges in bytes, sorted; what is adjacent may come in pieces."""
 
     def close(self) -> None:
         """Release files and mappings."""
