@@ -72,7 +72,7 @@ def qemu_path() -> str:
 
 def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[str]:
     """The whole command line, machine type, devices and all; nothing comes from a user's QEMU configuration."""
-    arguments = [qemu_path(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]
+    arguments = [qemu_path(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,graphics=off"]
     arguments += ["-accel", accelerator, "-cpu", spec.cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory >> 20}M"]
     arguments += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     if monitor:

@@ -1,0 +1,97 @@
+"""The module closure: complete enough to run with nothing else, lean, followed into functions, reproducible."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from kdump.errors import KdumpError
+from kdump.image import closure
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package on sys.path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    directory = tmp_path / "sample_entry"
+    directory.mkdir()
+    (directory / "__init__.py").write_text('"""Docstring that goes."""\nimport fractions\n')
+    (directory / "__main__.py").write_text(
+        "from sample_entry import part\nif __name__ == '__main__':\n    print(part.value())\n"
+    )
+    (directory / "part.py").write_text("def value():\n    assert False, 'asserts go'\n    return 42\n")
+    (directory / "unused.py").write_text("import xmlrpc.client\n")
+    return directory
+
+
+def test_the_closure_runs_by_itself(package: Path, tmp_path: Path) -> None:
+    found = closure.find("sample_entry", "runpy")
+    root = tmp_path / "root"
+    for module in found.modules:
+        target = root / module.place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(module.code or module.path.read_bytes())
+    # -S and -I: no site-packages; sys.path holds nothing but what was found.
+    code = f"import sys; sys.path[:] = [{str(root)!r}]\n"
+    code += "import runpy; runpy.run_module('sample_entry', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("42\n", "")
+    names = {module.name for module in found.modules}
+    assert {"sample_entry", "sample_entry.__main__", "sample_entry.part", "fractions", "encodings.utf_8"} <= names
+    assert not names & {"sample_entry.unused", "site", "xmlrpc.client"}
+    init = next(module for module in found.modules if module.name == "sample_entry")
+    assert init.place == "sample_entry/__init__.pyc"
+    assert b"Docstring that goes" not in init.code
+
+
+def test_the_first_stage_is_tiny() -> None:
+    names = {module.name for module in closure.find("kdump.image.stage0").modules}
+    assert "kdump.capture.system" in names
+    assert not names & {"re", "collections", "typing", "pathlib", "numpy", "kdump.errors"}
+
+
+def test_two_runs_give_the_same_bytes() -> None:
+    assert closure.find("kdump.capture.plan") == closure.find("kdump.capture.plan")
+
+
+def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
+    # The probe looks into modules of the package "kdump" only: this one is one, in a tree of its own.
+    package = tmp_path / "kdump"
+    (package / "sub").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "sub/__init__.py").write_text("")
+    (package / "sub/lazy.py").write_text("__capture_imports__ = ('colorsys',)\n")
+    (package / "sub/entry.py").write_text(
+        textwrap.dedent("""
+        __capture_omits__ = ("wave", "ftplib")
+        class C:
+            def method(self):
+                import chunk_that_is_not_installed
+                from kdump.sub import lazy
+                def inner():
+                    from sched import scheduler
+                    import wave, ftplib
+        """)
+    )
+    probe = Path(closure.__file__).with_name("probe.py")
+    import marshal
+
+    request = marshal.dumps(([str(tmp_path), *sys.path], []))
+    command = [sys.executable, "-S", str(probe), "kdump.sub.entry"]
+    answer = subprocess.run(command, input=request, capture_output=True, check=True).stdout
+    modules, missing = marshal.loads(answer)
+    names = {name for name, *_ in modules}
+    assert {"kdump.sub.lazy", "sched", "colorsys"} <= names
+    assert not names & {"wave", "ftplib"}
+    assert missing == ["chunk_that_is_not_installed"]
+
+
+def test_an_entry_that_does_not_import_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_entry.py").write_text("import no_such_module_anywhere\n")
+    with pytest.raises(KdumpError, match=r"broken_entry cannot be put in an image.*no_such_module_anywhere"):
+        closure.find("broken_entry")

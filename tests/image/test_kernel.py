@@ -1,0 +1,123 @@
+"""Kernel trees: releases, module metadata, load order, device matching; on made-up modules. The lab loads real ones."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from kdump.errors import KdumpError
+from kdump.image import elf, kernel
+from kdump.image.kernel import KernelTree, ModuleIndex
+
+
+def module(*info: str) -> bytes:
+    """A relocatable ELF file with nothing but a .modinfo section."""
+    content = b"".join(item.encode() + b"\0" for item in info)
+    names = b"\0.modinfo\0.shstrtab\0"
+    start = elf.HEADER.size
+    table = start + len(content) + len(names)
+    header = elf.HEADER.pack(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 1, 62, 1, 0, 0, table, 0, 64, 0, 0, 64, 3, 2)
+    sections = [
+        elf.SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        elf.SECTION.pack(1, 1, 2, 0, start, len(content), 0, 0, 1, 0),
+        elf.SECTION.pack(10, 3, 0, 0, start + len(content), len(names), 0, 0, 1, 0),
+    ]
+    return header + content + names + b"".join(sections)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A modules directory with every compression, a duplicate, soft dependencies and a built-in."""
+    root = tmp_path / "lib/modules/6.1.0-test"
+    files = {
+        "kernel/bus/ring.ko": module("license=GPL", "depends=", "name=ring"),
+        "kernel/bus/bus-core.ko.xz": lzma.compress(module("depends=ring", "name=bus_core")),
+        "kernel/disk.ko.zst": zstandard.compress(
+            module("depends=bus-core,ring", "alias=pci:v00001AF4d*sv*", "alias=virtio:d00000002v*", "firmware=a/b.bin")
+        ),
+        "kernel/fs.ko.gz": gzip.compress(
+            module("depends=core", "softdep=pre: crc absent post: later", "softdep=pre: x")
+        ),
+        "kernel/crc.ko": module("depends="),
+        "kernel/later.ko": module("depends="),
+        "kernel/net.ko": module("depends=ring"),
+        "extra/net.ko": module("depends="),
+        "updates/crc.ko": module("depends=ring"),
+    }
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / "modules.builtin").write_text("kernel/core.ko\nkernel/old-name.ko\n")
+    return root
+
+
+def test_order_compression_built_in_and_soft_dependencies(directory: Path) -> None:
+    index = ModuleIndex(directory)
+    assert [module.name for module in index.load_order(["disk"])] == ["ring", "bus_core", "disk"]
+    assert [module.name for module in index.load_order(["fs", "old_name", "disk", "bus-core"])] == [
+        "ring", "crc", "fs", "bus_core", "disk",
+    ]  # fmt: skip
+    disk = index.get("disk")
+    assert disk
+    assert disk.data == zstandard.decompress((directory / "kernel/disk.ko.zst").read_bytes())
+    assert disk.firmware == ["a/b.bin"]
+
+
+def test_updates_win_unless_modules_dep_says_otherwise(directory: Path) -> None:
+    index = ModuleIndex(directory)
+    assert index.paths["net"] == directory / "extra/net.ko"
+    assert index.paths["crc"] == directory / "updates/crc.ko"
+    (directory / "modules.dep").write_text("kernel/net.ko: kernel/bus/ring.ko\nkernel/bus/ring.ko:\n")
+    assert ModuleIndex(directory).paths["net"] == directory / "kernel/net.ko"
+
+
+def test_devices_find_their_modules_with_and_without_an_index(directory: Path) -> None:
+    assert list(ModuleIndex(directory).matching("virtio:d00000002v00001AF4")) == ["disk"]
+    assert list(ModuleIndex(directory).matching("usb:v1")) == []
+    (directory / "modules.alias").write_text("# Aliases\nalias usb:v* net\nalias usb:v1* crc\n")
+    assert list(ModuleIndex(directory).matching("usb:v1")) == ["net", "crc"]
+
+
+def test_unknown_modules_and_broken_files_are_named(directory: Path) -> None:
+    index = ModuleIndex(directory)
+    with pytest.raises(KdumpError, match=r"no module 'nothing' in .*6\.1\.0-test"):
+        index.load_order(["nothing"])
+    (directory / "kernel/needy.ko").write_bytes(module("depends=ghost"))
+    (directory / "kernel/junk.ko").write_bytes(b"not a module")
+    index = ModuleIndex(directory)
+    with pytest.raises(KdumpError, match=r"no module 'ghost' in .*: needy needs it"):
+        index.load_order(["needy"])
+    with pytest.raises(KdumpError, match=r"junk\.ko is not a kernel module"):
+        index.load_order(["junk"])
+    with pytest.raises(KdumpError, match="a kernel without modules"):
+        ModuleIndex(None).load_order(["loop"])
+
+
+def bzimage(version: str) -> bytes:
+    image = bytearray(0x4000)
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x20E, 0x3000 - 0x200)
+    image[0x3000 : 0x3000 + len(version)] = version.encode()
+    return bytes(image)
+
+
+def test_the_release_is_read_from_the_image(tmp_path: Path, directory: Path) -> None:
+    image = tmp_path / "boot/vmlinuz"
+    image.parent.mkdir()
+    image.write_bytes(bzimage("6.1.0-test (builder@host) #1 SMP"))
+    assert kernel.tree_of(image) == KernelTree("6.1.0-test", image, directory)
+    elsewhere = tmp_path / "m"
+    elsewhere.mkdir()
+    assert kernel.tree_of(image, elsewhere).modules == elsewhere
+    with pytest.raises(KdumpError, match="does not exist"):
+        kernel.tree_of(image, tmp_path / "none")
+    image.write_bytes(b"MZ" + bytes(0x1000))
+    with pytest.raises(KdumpError, match="not a bzImage"):
+        kernel.tree_of(image)
+    with pytest.raises(KdumpError, match="cannot be read"):
+        kernel.tree_of(tmp_path / "gone")
