@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdump.dump.pipeline import Summary
+    from kdump.dump.files import Destination
+    from kdump.dump.pipeline import Options, Summary
 
 LEVEL = "31"
 
@@ -28,7 +30,7 @@ LEVEL = "31"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("source", metavar="IN", nargs="+", help="the dump to read; several files are a split set")
-    parser.add_argument("output", metavar="OUT", help="the dump to write")
+    parser.add_argument("output", metavar="OUT", help="the dump to write; - is standard output (flattened)")
     parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default {LEVEL})")
     codec = parser.add_mutually_exclusive_group()
     for flag, name, what in (
@@ -41,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         codec.add_argument(flag, dest="codec", action="store_const", const=name, help=what)
     parser.set_defaults(codec="zstd")
     parser.add_argument("--codec-level", type=int, metavar="N", help="compression level (zstd -50 to 22, zlib 0 to 3)")
+    parser.add_argument("--elf", action="store_true", help="write an ELF vmcore (for gdb, Volatility), uncompressed")
+    parser.add_argument("--flat", action="store_true", help="write the flattened format, as to a pipe")
+    parser.add_argument("--split", type=int, default=1, metavar="N", help="write N files OUT.1 to OUT.N")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compress (default: one for each CPU)")
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="end the dump as incomplete after this time")
     parser.add_argument("-f", "--force", action="store_true", help="replace OUT if it exists")
@@ -49,59 +54,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Save; exit status 3 if the result is not all that was asked for."""
-    from kdump.digest import prefer_openssl
-    from kdump.dump import manifest
+    from kdump.dump.files import Destination
     from kdump.dump.levels import parse_levels
-    from kdump.dump.output import FileOutput
-    from kdump.dump.pipeline import Options, save
+    from kdump.dump.pipeline import Options
+
+    options = Options(
+        levels=parse_levels(args.level),
+        container="elf" if args.elf else "kdump",
+        codec=args.codec,
+        compression_level=args.codec_level,
+        threads=args.threads,
+    )
+    destination = Destination.parse(args.output, parts=args.split, flat=args.flat, overwrite=args.force)
+    return perform(args.source, destination, options, deadline=args.deadline, as_json=args.json)
+
+
+def perform(
+    source: list[str], destination: Destination, options: Options, *, deadline: float | None, as_json: bool
+) -> int:
+    """Save with progress, catching signals; print what was done."""
+    from dataclasses import replace
+
+    from kdump.digest import prefer_openssl
+    from kdump.dump.files import STDOUT, save_to
     from kdump.memory import open_dump
     from kdump.progress import Progress
 
     prefer_openssl()
-    levels = parse_levels(args.level)
-    stop = Stop(args.deadline)
+    stop = Stop(deadline)
     progress = Progress()
-    outputs: list[FileOutput] = []
-
-    def begin() -> FileOutput:
-        if outputs:
-            outputs.pop().abort()
-        outputs.append(FileOutput(args.output, overwrite=args.force))
-        return outputs[-1]
-
-    options = Options(
-        levels=levels,
-        codec=args.codec,
-        compression_level=args.codec_level,
-        threads=args.threads,
-        progress=progress,
-        stop=stop.reason,
-    )
-    with open_dump(args.source[0] if len(args.source) == 1 else args.source) as dump:
+    options = replace(options, progress=progress, stop=stop.reason)
+    with open_dump(source[0] if len(source) == 1 else source) as dump:
         try:
             with stop:
-                summary = save(dump, begin, options)
-        except BaseException:
-            for output in outputs:
-                output.abort()
-            raise
+                saved = save_to(dump, destination, options)
         finally:
             progress.close()
-        output = outputs[-1]
-        if summary.incomplete:
-            output.abort()
-        else:
-            output.seal()
-        status = "incomplete" if summary.incomplete else "complete" if summary.as_asked else "degraded"
-        content = manifest.describe(dump, [output.describe()], summary.to_dict(), status)
-        manifest.write(manifest.manifest_path(Path(args.output)), content)
-    if args.json:
-        import json
+    text = json_text(saved.content) if as_json else "\n".join(_lines(saved.summary, saved.paths))
+    print(text, file=sys.stderr if saved.paths == (STDOUT,) else sys.stdout)
+    return 0 if saved.summary.as_asked else 3
 
-        print(json.dumps(content, indent=2))
-    else:
-        print("\n".join(_lines(summary, output.part if summary.incomplete else output.path)))
-    return 0 if summary.as_asked else 3
+
+def json_text(content: dict[str, Any]) -> str:
+    """For `--json`."""
+    import json
+
+    return json.dumps(content, indent=2)
 
 
 class Stop:
@@ -133,13 +131,13 @@ class Stop:
         self._signal = signal.Signals(number).name
 
 
-def _lines(summary: Summary, path: Path) -> list[str]:
+def _lines(summary: Summary, paths: Sequence[str]) -> list[str]:
     from kdump.dump.levels import describe
     from kdump.units import duration_text, size_text
 
     took = sum(summary.seconds.values())
     lines = [
-        f"{path}: {size_text(summary.size)} in {duration_text(took)}",
+        f"{', '.join(paths)}: {size_text(summary.size)} in {duration_text(took)}",
         f"  level {summary.level} ({describe(summary.level)}), {summary.codec}",
         f"  {summary.pages_written} of {summary.pages_present} pages written, {summary.pages_zero} of them zero",
     ]

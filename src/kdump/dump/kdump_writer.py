@@ -93,9 +93,14 @@ class KdumpWriter:
         self._zero_offset = 0
         stream.skip(self.data_offset)
 
-    def append(self, packed: Packed, zero: NDArray[np.bool_] | None) -> None:
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        return self.end
+
+    def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
         """Pages in the order of their pfns; `zero` (shape (n,)): which of them are all zeros and not in `packed`."""
-        count = len(packed.sizes) if zero is None else len(zero)
+        count = len(pfns)
         found = np.zeros(count, DESCRIPTOR)
         if zero is not None and not self._zero_offset and zero.any():
             self._zero_offset = self.end

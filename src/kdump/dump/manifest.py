@@ -88,6 +88,8 @@ def find(path: Path) -> Path | None:
         return beside if beside.exists() else None
     if (own := manifest_path(path)).exists():
         return own
+    if path.suffix[1:].isdigit() and (whole := manifest_path(path.with_suffix(""))).exists():
+        return whole  # of a split set
     shared = path.parent / NAME
     if shared.exists() and any(entry["name"] == path.name for entry in read(shared)["files"]):
         return shared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from kdump.dump.elf_writer import Mapping
 from kdump.dump.kdump_writer import UTS_FIELD, Origin
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
@@ -31,3 +32,17 @@ def find_origin(dump: Dump) -> Origin:
             raw = kernel.virtual.read(where, 6 * UTS_FIELD)
             uts = tuple(raw[i : i + UTS_FIELD].split(b"\0", 1)[0] for i in range(0, len(raw), UTS_FIELD))
     return Origin(dump.memory.page_size, notes, dump.vmcoreinfo, uts, timestamp, phys_base)
+
+
+def find_mappings(dump: Dump) -> tuple[Mapping | None, int | None]:
+    """The kernel image's mapping, and the virtual address of physical 0 in the direct mapping; None if unknown."""
+    if not dump.vmcoreinfo:
+        return None, None
+    kernel = Kernel(dump)
+    image, direct = None, None
+    with contextlib.suppress(KdumpError, KeyError):
+        start, end = kernel.symbols.address("_stext"), kernel.symbols.address("_end")
+        image = Mapping(start, kernel.virtual.translate(start), -(-(end - start) // 4096) * 4096)
+    with contextlib.suppress(KdumpError, KeyError):
+        direct = kernel.virtual.u64(kernel.symbols.address("page_offset_base"))
+    return image, direct

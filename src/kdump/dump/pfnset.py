@@ -48,9 +48,14 @@ class PfnSet:
         return packed
 
     def pfns(self) -> Iterator[NDArray[np.int64]]:
-        """The members in order, one array (not empty) for each chunk that has any."""
+        """The members in order, in arrays."""
+        for _, pfns in self.chunks():
+            yield pfns
+
+    def chunks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(chunk number, its members in order) of every chunk that has any."""
         for chunk in sorted(self._chunks):
-            yield np.flatnonzero(np.unpackbits(self.bits(chunk), bitorder="little")) + chunk * CHUNK
+            yield chunk, np.flatnonzero(np.unpackbits(self.bits(chunk), bitorder="little")) + chunk * CHUNK
 
     def bitmap(self) -> Iterator[NDArray[np.uint8]]:
         """The packed bits of all chunks up to `limit`, empty ones included; the last is cut at `limit`, rounded up."""

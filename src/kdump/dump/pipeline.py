@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from kdump.dump.codecs import Codec, Packed, codec
 from kdump.dump.facts import PageFacts, find_facts
-from kdump.dump.kdump_writer import KdumpWriter, Stream
+from kdump.dump.kdump_writer import Stream
 from kdump.dump.levels import PAGE_CLASS_BITS, ZERO
 from kdump.dump.memmap import find_runs
-from kdump.dump.origin import find_origin
 from kdump.dump.pages import read_pages, zero_pages
+from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.select import MemoryMap, Selection, select
 from kdump.dump.workers import in_order
+from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump
@@ -31,14 +32,17 @@ PAGES_A_BATCH = 512
 
 @dataclass(frozen=True)
 class Options:
-    """How to save. `levels` beyond the first are tried if the disk is full and the stream can be begun again.
+    """How to save.
 
-    `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are used if they are about the
-    same kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as a valid
+    `container` is "kdump" (kdump-compressed) or "elf"; `parts` are files of a split set. `levels` beyond the first are
+    tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are
+    used if they are about the same kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as a valid
     incomplete one, "" goes on.
     """
 
     levels: tuple[int, ...] = (31,)
+    container: str = "kdump"
+    parts: int = 1
     codec: str = "zstd"
     compression_level: int | None = None
     threads: int | None = None
@@ -93,16 +97,18 @@ class Summary:
 
 
 def save(dump: Dump, begin: Callable[[], Stream], options: Options) -> Summary:
-    """Save `dump` to the stream that `begin()` gives; with a list of levels it is called again for each.
+    """Save `dump` to the stream that `begin()` gives; it is called for each part, and again for each level tried.
 
-    The caller seals the stream. Raises what the stream raises; a full disk (ENOSPC) on the last level, or a stop, gives
+    The caller seals the streams. Raises what a stream raises; a full disk (ENOSPC) on the last level, or a stop, gives
     a valid incomplete dump and a summary that says so.
     """
-    chosen = codec(options.codec, options.compression_level)
+    elf = options.container == "elf"
+    chosen = codec("none") if elf else codec(options.codec, options.compression_level)
     for number, level in enumerate(options.levels):
         last = number == len(options.levels) - 1
         try:
-            return _save_level(dump, begin(), options, chosen, level, finish_when_full=last)
+            streams = [begin() for _ in range(1 if elf else options.parts)]
+            return _save_level(dump, streams, options, chosen, level, finish_when_full=last)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or last:
                 raise
@@ -145,17 +151,20 @@ class _Batch:
 
 
 def _save_level(
-    dump: Dump, stream: Stream, options: Options, chosen: Codec, level: int, *, finish_when_full: bool
+    dump: Dump, streams: Sequence[Stream], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
     selection = choose(dump, level, options.facts, options.progress)
+    zeros = 0
+    if options.container == "elf" and level & ZERO:
+        zeros = _drop_zeros(dump, selection, options)
     filtered = time.monotonic()
     summary = Summary(
         level, chosen.name, selection.present.count, selection.kept.count,
         dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
     )  # fmt: skip
-    origin = find_origin(dump)
-    writer = KdumpWriter(stream, origin, selection.present, selection.kept, level=level, flag=chosen.flag)
+    summary.pages_zero = zeros
+    writer = open_writer(dump, streams, selection, container=options.container, flag=chosen.flag)
     try:
         _write_pages(dump, writer, options, chosen, selection, summary)
     except OSError as error:
@@ -168,12 +177,12 @@ def _save_level(
         raise
     writer.finish(incomplete=bool(summary.incomplete))
     summary.pages_written = writer.written
-    summary.size = writer.end
+    summary.size = writer.size
     summary.seconds = {"filter": filtered - began, "write": time.monotonic() - filtered}
     return summary
 
 
-def _finish_quietly(writer: KdumpWriter) -> None:
+def _finish_quietly(writer: Writer) -> None:
     try:
         writer.finish(incomplete=True)
     except (OSError, KdumpError):
@@ -181,12 +190,12 @@ def _finish_quietly(writer: KdumpWriter) -> None:
 
 
 def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have no meaning of its own
-    dump: Dump, writer: KdumpWriter, options: Options, chosen: Codec, selection: Selection, summary: Summary
+    dump: Dump, writer: Writer, options: Options, chosen: Codec, selection: Selection, summary: Summary
 ) -> None:
     """The second pass: read, find zeros, compress (on all CPUs), write."""
     memory = dump.memory
     size = memory.page_size
-    find_zeros = bool(selection.level & ZERO)
+    find_zeros = bool(selection.level & ZERO) and options.container != "elf"
 
     def make_work() -> Callable[[NDArray[np.int64]], _Batch]:
         compress = chosen.make(options.compression_level)
@@ -201,10 +210,11 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
 
         return work
 
-    threads = len(os.sched_getaffinity(0)) if options.threads is None else options.threads
     done, total = 0, selection.kept.count
-    for pfns, batch in in_order(_batches(selection, options.batch), make_work, threads):
-        writer.append(batch.packed, batch.zero)
+    for pfns, batch in in_order(_batches(selection, options.batch), make_work, _threads(options)):
+        written = pfns if batch.unreadable is None else pfns[~batch.unreadable]
+        if len(written):
+            writer.append(written, batch.packed, batch.zero)
         if batch.zero is not None:
             summary.pages_zero += int(np.count_nonzero(batch.zero))
         if batch.unreadable is not None:
@@ -215,6 +225,31 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
         if done < total and (why := options.stop()):
             summary.incomplete = why
             return
+
+
+def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
+    """Take pages of zeros out of what is kept: an ELF file has no other way to leave them out. Returns their number."""
+
+    def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        pages, unreadable = read_pages(dump.memory, pfns)
+        zero = zero_pages(pages)
+        return pfns[zero if unreadable is None else zero & ~unreadable]
+
+    before = selection.kept.count
+    kept = PfnSet(selection.kept.limit)
+    for chunk, pfns in selection.kept.chunks():
+        batches = (pfns[start : start + options.batch] for start in range(0, len(pfns), options.batch))
+        found = [zero for _, zero in in_order(batches, lambda: work, _threads(options))]
+        members = np.zeros(CHUNK, np.bool_)
+        members[pfns - chunk * CHUNK] = True
+        members[np.concatenate(found) - chunk * CHUNK] = False
+        kept.put(chunk, members)
+    selection.kept = kept
+    return before - kept.count
+
+
+def _threads(options: Options) -> int:
+    return len(os.sched_getaffinity(0)) if options.threads is None else options.threads
 
 
 def _batches(selection: Selection, size: int) -> Iterator[NDArray[np.int64]]:

@@ -1,0 +1,76 @@
+"""A dump over several files: each holds the pages of one range of pfns, and all of them the whole bitmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.codecs import Packed
+from kdump.dump.kdump_writer import KdumpWriter, Origin, Part, Stream
+from kdump.dump.pfnset import PfnSet
+
+ALIGN = 64  # pfns: crash counts the bitmap in 64-bit words from a part's start
+
+
+def plan_parts(kept: PfnSet, count: int) -> list[Part]:
+    """`count` parts with about the same number of pages each; together they cover pfns 0 to `kept.limit`."""
+    share = max(-(-kept.count // count), 1)
+    starts = [0]
+    seen = 0
+    for pfns in kept.pfns():
+        while len(starts) < count and seen + len(pfns) > share * len(starts):
+            starts.append(max(int(pfns[share * len(starts) - seen]) // ALIGN * ALIGN, starts[-1]))
+        seen += len(pfns)
+    starts += [-(-kept.limit // ALIGN) * ALIGN] * (count - len(starts))
+    return [Part(start, end) for start, end in zip(starts, [*starts[1:], kept.limit], strict=True)]
+
+
+class SplitWriter:
+    """Hands every page to the writer of its part."""
+
+    def __init__(
+        self, streams: Sequence[Stream], origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int
+    ) -> None:
+        parts = plan_parts(kept, len(streams))
+        counts = np.zeros(len(parts), np.int64)
+        self._ends = np.array([part.end for part in parts])
+        for pfns in kept.pfns():
+            counts += np.bincount(self._part_of(pfns), minlength=len(parts))
+        self.writers = [
+            KdumpWriter(stream, origin, present, kept, level=level, flag=flag, part=part, count=int(count))
+            for stream, part, count in zip(streams, parts, counts, strict=True)
+        ]
+
+    @property
+    def written(self) -> int:
+        """Pages written so far, in all parts."""
+        return sum(writer.written for writer in self.writers)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(writer.size for writer in self.writers)
+
+    def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
+        """See `KdumpWriter.append`; a batch may lie in several parts."""
+        parts = self._part_of(pfns)
+        filled = np.ones(len(pfns), np.bool_) if zero is None else ~zero
+        at = row = 0
+        for number in np.unique(parts).tolist():
+            mine = parts == number
+            rows = int(np.count_nonzero(filled[mine]))
+            sizes = packed.sizes[row : row + rows]
+            size = int(sizes.sum(dtype=np.int64))
+            piece = Packed(packed.data[at : at + size], sizes, packed.flags[row : row + rows])
+            self.writers[number].append(pfns[mine], piece, None if zero is None else zero[mine])
+            at, row = at + size, row + rows
+
+    def finish(self, *, incomplete: bool) -> None:
+        """Finish every part; their headers must be the same, so one incomplete part makes all of them so."""
+        for writer in self.writers:
+            writer.finish(incomplete=incomplete)
+
+    def _part_of(self, pfns: NDArray[np.int64]) -> NDArray[np.intp]:
+        return np.searchsorted(self._ends, pfns, side="right")

@@ -1,0 +1,63 @@
+"""Streams that change how a dump goes out: flattened for a pipe."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+
+Bytes = bytes | bytearray | memoryview
+
+# makedumpfile's flattened format (makedumpfile.h, struct makedumpfile_header), big endian.
+SIGNATURE = b"makedumpfile".ljust(16, b"\0")
+TYPE, VERSION = 1, 1
+HEADER_SIZE = 4096
+RECORD = struct.Struct(">qq")  # offset, size; then the data
+END = RECORD.pack(-1, -1)
+
+
+class FlatStream:
+    """A `kdump_writer.Stream` that needs no seeking: every write is a record that names its offset.
+
+    `makedumpfile -R`, crash and kdump put the pieces where they belong. Without the end mark of `finish` a reader knows
+    that the stream was cut.
+    """
+
+    def __init__(self, put: Callable[[Bytes], object]) -> None:
+        """`put` takes bytes, in order, all of them."""
+        self._put = put
+        self._end = 0
+        self._put(SIGNATURE + struct.pack(">qq", TYPE, VERSION).ljust(HEADER_SIZE - len(SIGNATURE), b"\0"))
+
+    def skip(self, size: int) -> None:
+        """Leave a gap at the front."""
+        self._end = size
+
+    def write(self, data: Bytes) -> int:
+        """Append."""
+        size = self.pwrite(data, self._end)
+        self._end += size
+        return size
+
+    def pwrite(self, data: Bytes, offset: int) -> int:
+        """Put data at an offset: any offset will do."""
+        size = memoryview(data).nbytes
+        if size:
+            self._put(RECORD.pack(offset, size))
+            self._put(data)
+        return size
+
+    def finish(self) -> None:
+        """Write the end mark."""
+        self._put(END)
+
+
+def put_to(descriptor: int) -> Callable[[Bytes], None]:
+    """Writes all of what it is given to a file descriptor."""
+
+    def put(data: Bytes) -> None:
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    return put
