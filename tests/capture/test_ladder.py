@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 from tests.kernel.ring import ring_of
 from tests.memory.machine import Machine
@@ -20,6 +21,8 @@ from tests.memory.machine import Machine
 from kdump.capture import init, worker
 from kdump.capture.console import Console
 from kdump.capture.plan import CapturePlan, Deadlines, Hooks
+from kdump.dump.manifest import check
+from kdump.memory import open_dump
 from kdump.targets.protocol import Spec
 
 Run = Callable[..., tuple[bool, dict[str, Any], set[str]]]
@@ -78,8 +81,6 @@ def test_everything_is_saved(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_digests_hold(run: Run, tmp_path: Path) -> None:
-    from kdump.dump.manifest import check
-
     _, manifest, _ = run()
     (crash,) = tmp_path.glob("crash/web1-*")
     assert [finding for entry in manifest["files"] for finding in check(crash, entry)] == []
@@ -177,3 +178,39 @@ def test_a_corrupt_ring_and_no_memory_map_still_give_a_dump(run: Run, source: Pa
     assert saved
     assert stages(manifest)["dmesg"] == "failed"
     assert "vmcore" in files
+
+
+def test_everything_but_the_name_is_encrypted(run: Run, tmp_path: Path, source: Path) -> None:
+    identity = pyrage.x25519.Identity.generate()
+    saved, listing, files = run(recipients=(str(identity.to_public()),))
+    assert saved
+    assert files == {"vmcore-dmesg.txt.age", "vmcore.age", "manifest.json.age", "capture.log.age", "manifest.json"}
+    (crash,) = tmp_path.glob("crash/web1-*")
+    assert [finding for entry in listing["files"] for finding in check(crash, entry)] == []
+    assert set(listing) == {"format", "crash", "status", "encrypted", "files"}
+    plain = {path.name: pyrage.decrypt(path.read_bytes(), [identity]) for path in crash.glob("*.age")}
+    assert b"Kernel panic" in plain["vmcore-dmesg.txt.age"]
+    assert json.loads(plain["manifest.json.age"])["status"] == "complete"
+    (tmp_path / "vmcore").write_bytes(plain["vmcore.age"])
+    with open_dump(tmp_path / "vmcore") as dump, open_dump(source) as original:
+        assert dump.vmcoreinfo == original.vmcoreinfo
+    assert not any(b"6.1.0-test" in path.read_bytes() for path in crash.iterdir())
+
+
+def test_retention_takes_the_oldest_of_this_host_only(run: Run, tmp_path: Path) -> None:
+    crashes = tmp_path / "crash"
+    old = [f"web1-2020010{day}T000000Z-{day:04x}" for day in range(1, 5)]
+    for name in [*old, "web2-20200101T000000Z-0001", "web1-notes"]:
+        (crashes / name).mkdir(parents=True)
+    saved, manifest, _ = run(keep=3)
+    assert saved
+    left = {path.name for path in crashes.iterdir()}
+    assert left == {manifest["crash"], old[2], old[3], "web2-20200101T000000Z-0001", "web1-notes"}
+
+
+def test_nothing_old_goes_for_a_dump_that_failed(run: Run, tmp_path: Path) -> None:
+    old = tmp_path / "crash/web1-20200101T000000Z-0001"
+    old.mkdir(parents=True)
+    saved, _, _ = run({"vmcore": "raise"}, keep=1)
+    assert not saved
+    assert old.exists()

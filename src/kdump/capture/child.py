@@ -15,7 +15,7 @@ _FAILED = b"\1"  # first byte of what the child sends; the rest is the text, or 
 _MADE = b"\0"
 
 
-def text_from_child(make: Callable[[], str], memory: int) -> str:
+def bytes_from_child(make: Callable[[], bytes], memory: int) -> bytes:
     """What `make` returns in a child that may allocate `memory` bytes more than it has now.
 
     Raises `KdumpError` if it fails, needs more, or is killed. A deadline that arrives meanwhile kills it.
@@ -39,17 +39,17 @@ def text_from_child(make: Callable[[], str], memory: int) -> str:
     if code or answer[:1] != _MADE:
         why = answer[1:].decode("utf-8", "replace") or f"its process was killed by signal {-code}"
         raise KdumpError("it could not be made", why=why)
-    return answer[1:].decode("utf-8", "replace")
+    return answer[1:]
 
 
-def _run(make: Callable[[], str], memory: int, writing: int) -> None:
+def _run(make: Callable[[], bytes], memory: int, writing: int) -> None:
     """The child's life; it never returns."""
     answer = _FAILED + b"out of memory"
     try:
         signal.setitimer(signal.ITIMER_REAL, 0)  # the parent keeps the time
         limit = _data_size() + memory
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        answer = _MADE + make().encode("utf-8", "replace")
+        answer = _MADE + make()
     except MemoryError:
         pass
     except BaseException as error:  # noqa: BLE001 -- the parent is told

@@ -12,6 +12,7 @@ MANIFEST = "manifest.json"
 LOG = "capture.log"
 DMESG = "vmcore-dmesg.txt"
 REPORT = "report.txt"
+REPORT_JSON = "report.json"
 VMCORE = "vmcore"
 FORMAT = "kdump-manifest/1"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,10 @@ from kdump.capture.console import Console
 from kdump.capture.meminfo import Sampler, meminfo
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
-from kdump.capture.tee import Tee
+from kdump.capture.vault import Begin, Vault
 from kdump.errors import KdumpError
 from kdump.targets import target_for
-from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
+from kdump.targets.protocol import Ground, Session, Spec
 from kdump.units import size_text
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ __capture_imports__ = (
     "kdump.kernel.vmcoreinfo",
     "kdump.targets.file",
 )
-_REPORT_NEEDS = 32 << 20  # bytes available before the report is tried; it takes about half
+_REPORT_NEEDS = 28 << 20  # bytes available before the report is tried; it takes about half
 _REPORT_LIMIT = 64 << 20  # bytes it may allocate
 _LAST_WORDS = 20.0  # seconds for manifest and log
 
@@ -64,9 +64,7 @@ class Ladder:
         self._source = source
         self._dump: Dump | None = None
         self._sampler: Sampler | None = None
-        self._lost: dict[int, str] = {}
         self._summary: dict[str, Any] = {}
-        self._files: list[dict[str, Any]] = []
 
     def climb(self) -> str:
         """Save what can be saved. COMPLETE, DEGRADED (a dump, but not as asked) or INCOMPLETE (no whole dump)."""
@@ -101,18 +99,13 @@ class Ladder:
         sessions = [session for spec in group for session in self._open(spec)]
         if not sessions:
             return names.INCOMPLETE
-        self._lost.clear()
-        self._files.clear()
         self._summary.clear()
-        whole = first and self.attempt == 1 and len(sessions) == len(group)
-        dumped = self._rungs(sessions)
-        whole = (
-            whole
-            and all(record.outcome in (DONE, SKIPPED) for record in self.stages.records[began:])
-            and not self._lost
-        )
+        vault = Vault(sessions, self.plan.recipients, self.console)
+        dumped = self._rungs(vault)
+        well = all(record.outcome in (DONE, SKIPPED) for record in self.stages.records[began:])
+        whole = first and self.attempt == 1 and well and len(sessions) == len(group) and not vault.lost
         outcome = names.INCOMPLETE if not dumped else names.COMPLETE if whole else names.DEGRADED
-        self._last_words(sessions, outcome)
+        self._last_words(vault, outcome)
         return outcome
 
     def _open(self, spec: Spec) -> list[Session]:
@@ -127,35 +120,39 @@ class Ladder:
         self.console.say(f"saving to {session.where}")
         return [session]
 
-    def _rungs(self, sessions: list[Session]) -> bool:
+    def _rungs(self, vault: Vault) -> bool:
+        """From the cheapest up; whether the dump was saved."""
         deadlines = self.plan.deadlines
-        self._rung("dmesg", deadlines.dmesg, names.DMESG, sessions, self._write_dmesg)
+        self.stages.run("dmesg", deadlines.dmesg, partial(vault.save, names.DMESG, self._write_dmesg))
         if self.plan.report and self.attempt == 1:
-            self._report(sessions)
-        return self._rung("vmcore", deadlines.stall, names.VMCORE, sessions, self._write_vmcore)
+            self._report(vault)
+        return (
+            self.stages.run("vmcore", deadlines.stall, partial(vault.save, names.VMCORE, self._write_vmcore)) or False
+        )
 
-    def _write_dmesg(self, begin: Callable[[], Stream]) -> None:
+    def _write_dmesg(self, begin: Begin) -> None:
         from kdump.capture import rungs
 
         for sentence in rungs.dmesg(self._need_dump(), begin()):
             self.stages.degrade(sentence)
 
-    def _report(self, sessions: list[Session]) -> None:
+    def _report(self, vault: Vault) -> None:
         """The short report, unless memory is short: the dump matters more."""
         available = meminfo()["MemAvailable"]
         if available < _REPORT_NEEDS:
             self.stages.skip("report", f"{size_text(available)} of memory available, {size_text(_REPORT_NEEDS)} needed")
         else:
-            self._rung("report", self.plan.deadlines.report, names.REPORT, sessions, self._write_report)
+            self.stages.run("report", self.plan.deadlines.report, partial(self._make_report, vault))
 
-    def _write_report(self, begin: Callable[[], Stream]) -> None:
+    def _make_report(self, vault: Vault) -> None:
         from kdump.capture import rungs
-        from kdump.capture.child import text_from_child
+        from kdump.capture.child import bytes_from_child
 
-        text = text_from_child(partial(rungs.report, self._need_dump()), _REPORT_LIMIT)
-        begin().write(text.encode("utf-8", "replace"))
+        answer = bytes_from_child(partial(rungs.report, self._need_dump()), _REPORT_LIMIT)
+        for name, text in zip((names.REPORT, names.REPORT_JSON), answer.split(rungs.BETWEEN), strict=True):
+            vault.save(name, partial(_write_all, text))
 
-    def _write_vmcore(self, begin: Callable[[], Stream]) -> None:
+    def _write_vmcore(self, begin: Begin) -> None:
         from kdump.capture import rungs
 
         summary = rungs.vmcore(
@@ -171,42 +168,6 @@ class Ladder:
         if summary.pages_unreadable:
             self.stages.degrade(f"{summary.pages_unreadable} pages could not be read")
 
-    def _rung(
-        self,
-        stage: str,
-        seconds: float,
-        name: str,
-        sessions: Sequence[Session],
-        write: Callable[[Callable[[], Stream]], None],
-    ) -> bool:
-        """A stage that writes one file: sealed if `write` ends well, else left marked as incomplete.
-
-        `write` gets a function that begins the file, and begins it anew if it is called again.
-        """
-        begun: list[Tee] = []
-
-        def begin() -> Tee:
-            if begun:
-                begun.pop().abort()
-            begun.append(Tee(name, [session for session in sessions if id(session) not in self._lost], self._lose))
-            return begun[0]
-
-        def body() -> bool:
-            try:
-                write(begin)
-                begun[0].seal()
-            except BaseException:
-                if begun:
-                    begun[0].abort()
-                    self._files.append({**begun[0].describe(), "name": name + INCOMPLETE})
-                raise
-            entry = begun[0].describe()
-            self._files.append(entry)
-            self.console.say(f"{name} saved, {size_text(entry['size'])}")
-            return True
-
-        return self.stages.run(stage, seconds, body) or False
-
     def _progress(self, what: str, done: int, total: int) -> None:
         """Bytes of memory done and to do: said now and then; as long as they grow there is no stall."""
         self.stages.renew(self.plan.deadlines.stall)
@@ -217,33 +178,44 @@ class Ladder:
             raise KdumpError(f"{self._source} could not be opened")
         return self._dump
 
-    def _lose(self, session: Session, why: str) -> None:
-        self._lost[id(session)] = why
-        self.console.say(f"{session.where} failed: {why}")
-
-    def _last_words(self, sessions: Sequence[Session], outcome: str) -> None:
+    def _last_words(self, vault: Vault, outcome: str) -> None:
         """Manifest and log, to each target by itself: one that is full may still take these few bytes."""
-        for session in sessions:
-            manifest = partial(self.manifest, session, outcome)
-            self.stages.run("manifest", _LAST_WORDS, partial(_put, session, names.MANIFEST, manifest))
-            self.stages.run("log", _LAST_WORDS, partial(_put, session, names.LOG, self.console.log))
+        for session in vault.sessions:
+            if outcome != names.INCOMPLETE and id(session) not in vault.lost:
+                self.stages.run("retention", _LAST_WORDS, partial(self._prune, session))
+            manifest = partial(self.manifest, vault, session, outcome)
+            self.stages.run("manifest", _LAST_WORDS, partial(vault.put, session, names.MANIFEST, manifest))
+            self.stages.run("log", _LAST_WORDS, partial(vault.put, session, names.LOG, self.console.log))
+            if vault.encrypted:
+                listing = partial(self.listing, vault, outcome)
+                self.stages.run(
+                    "listing", _LAST_WORDS, partial(vault.put, session, names.MANIFEST, listing, public=True)
+                )
             self.stages.run("close", _LAST_WORDS, session.close)
 
-    def manifest(self, session: Session, outcome: str) -> bytes:
+    def _prune(self, session: Session) -> None:
+        for name in session.prune(self.plan.keep, self.plan.min_free):
+            self.console.say(f"removed the old crash {name}")
+
+    def listing(self, vault: Vault, outcome: str) -> bytes:
+        """The manifest that everybody may read beside encrypted files: what is there, and its digests."""
+        return names.manifest_text({"crash": self.crash, "status": outcome, "encrypted": "age", "files": vault.entries})
+
+    def manifest(self, vault: Vault, session: Session, outcome: str) -> bytes:
         """What was saved, from what, how long it took and how much memory."""
         info = self._info
         now = time.time()
         content = {
             "crash": self.crash,
-            "status": names.INCOMPLETE if id(session) in self._lost else outcome,
+            "status": names.INCOMPLETE if id(session) in vault.lost else outcome,
             "host": self.plan.hostname,
             "where": session.where,
-            "lost": self._lost.get(id(session), ""),
+            "lost": vault.lost.get(id(session), ""),
             "kernel": {"release": info.release, "build_id": info.build_id},
             "panic_time": info.crash_time,
             "saved_time": round(now, 3),
             "panic_to_saved": round(now - info.crash_time, 3) if info.crash_time else None,
-            "files": list(self._files),
+            "files": vault.entries,
             "dump": self._summary,
             "stages": [asdict(record) for record in self.stages.records],
             "memory": self._sampler.result() if self._sampler else None,
@@ -258,12 +230,5 @@ class Ladder:
         return names.manifest_text(content)
 
 
-def _put(session: Session, name: str, text: Callable[[], bytes]) -> None:
-    """A small file, all at once."""
-    stream = session.create(name)
-    try:
-        stream.write(text())
-        stream.seal()
-    except BaseException:
-        stream.abort()
-        raise
+def _write_all(text: bytes, begin: Begin) -> None:
+    begin().write(text)

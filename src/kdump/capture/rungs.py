@@ -23,10 +23,12 @@ __capture_imports__ = (
     "kdump.memory.kdump_compressed",
     "kdump.report.build",
     "kdump.report.context",
+    "kdump.report.json",
     "kdump.report.text",
     *(f"{sections.__name__}.{name}" for name in sections.SHORT),
 )
 
+BETWEEN = b"\0"
 _SPARSEST = 31
 _BATCH = 128  # pages compressed together: more costs memory and is no faster
 _FRUGAL_BATCH = 32
@@ -43,13 +45,15 @@ def dmesg(dump: Dump, stream: Stream) -> list[str]:
     return log.lost
 
 
-def report(dump: Dump) -> str:
-    """The short report as text. Takes some 15 MB more than the worker has: to be run in a child."""
+def report(dump: Dump) -> bytes:
+    """The short report as text and as JSON, with BETWEEN between them. Takes some 15 MB: to be run in a child."""
+    from kdump.report import json, text
     from kdump.report.build import build
     from kdump.report.context import Context
-    from kdump.report.text import render
 
-    return "".join(f"{line}\n" for line in render(build(Context(Kernel(dump)), dump.path, short=True)))
+    made = build(Context(Kernel(dump)), dump.path, short=True)
+    pages = ("".join(f"{line}\n" for line in render(made)) for render in (text.render, json.render))
+    return BETWEEN.join(page.encode("utf-8", "replace") for page in pages)
 
 
 def vmcore(

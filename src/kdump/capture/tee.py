@@ -26,18 +26,16 @@ class Tee:
         self._lost = lost
         self._streams: list[tuple[Session, Stream]] = []
         self._end = 0
-        failure: Exception = KdumpError(f"no target is left for {name}")
-        for session in sessions:
+        for number, session in enumerate(sessions, 1):
             try:
                 self._streams.append((session, session.create(name)))
             except DeadlineError:
                 self.abort()
                 raise
             except (OSError, KdumpError) as error:
-                failure = error
+                if number == len(sessions) and not self._streams:
+                    raise
                 lost(session, describe(error))
-        if not self._streams:
-            raise failure
 
     def skip(self, size: int) -> None:
         """Leave a gap at the front; see `Stream.skip`."""
@@ -78,8 +76,8 @@ class Tee:
             except DeadlineError:
                 raise
             except (OSError, KdumpError) as error:
-                self._lost(session, describe(error))
                 if len(self._streams) == 1:
                     raise
+                self._lost(session, describe(error))
                 self._streams.remove((session, stream))
                 stream.abort()

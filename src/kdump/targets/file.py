@@ -20,6 +20,8 @@ from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
+__capture_imports__ = ("kdump.targets.retention",)
+
 _WAIT = 30.0  # seconds for the device to appear
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 _REFUSED = {
@@ -131,6 +133,13 @@ class DirectorySession:
     def create(self, name: str) -> Stream:
         """Begin a file."""
         return FileStream(self.directory, name)
+
+    def prune(self, keep: int, min_free: int) -> list[str]:
+        """See `Session.prune`."""
+        from kdump.targets.retention import prune
+
+        directory, _, crash = self.directory.rpartition("/")
+        return list(prune(directory, crash, keep, min_free))
 
     def close(self) -> None:
         """Unmount, if this session mounted."""

@@ -85,6 +85,9 @@ class Session(Protocol):
     def create(self, name: str) -> Stream:
         """Begin a file of the crash. `name` is a plain name such as "vmcore"."""
 
+    def prune(self, keep: int, min_free: int) -> list[str]:
+        """The new crash is safe: old ones of this host go, as `retention.prune` says; returns their names."""
+
     def close(self) -> None:
         """Let go: unmount, hang up. Raises OSError or KdumpError if what was written may not be durable."""
 

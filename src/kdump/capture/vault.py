@@ -1,0 +1,84 @@
+"""Where the files of a crash go: to all open targets at once, encrypted if there are recipients, with their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kdump.capture.console import Console
+from kdump.capture.tee import Tee
+from kdump.targets.protocol import INCOMPLETE, Session, Stream
+from kdump.units import size_text
+
+ENCRYPTED = ".age"
+
+Begin = Callable[[], Stream]
+
+
+class Vault:
+    """The files of one crash on the targets of one group. `lost` says which sessions dropped out, and why."""
+
+    def __init__(self, sessions: Sequence[Session], recipients: Sequence[str], console: Console) -> None:
+        self.sessions = sessions
+        self.lost: dict[int, str] = {}
+        self.entries: list[dict[str, Any]] = []  # as the manifest lists them
+        self._recipients = recipients
+        self._console = console
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether only ciphertext leaves."""
+        return bool(self._recipients)
+
+    def save(self, name: str, write: Callable[[Begin], None]) -> bool:
+        """Save one file: sealed if `write` ends well; if it raises, what there is stays, named incomplete.
+
+        `write` gets a function that begins the file, and begins it anew if it is called again.
+        """
+        tee: list[Tee] = []
+        top: list[Stream] = []
+
+        def begin() -> Stream:
+            if top:
+                top.pop().abort()
+                tee.pop()
+            tee.append(Tee(self._called(name), [s for s in self.sessions if id(s) not in self.lost], self._lose))
+            top.append(self._over(tee[0]))
+            return top[0]
+
+        try:
+            write(begin)
+            top[0].seal()
+        except BaseException:
+            if top:
+                top[0].abort()
+                self.entries.append({**tee[0].describe(), "name": self._called(name) + INCOMPLETE})
+            raise
+        self.entries.append(tee[0].describe())
+        self._console.say(f"{name} saved, {size_text(self.entries[-1]['size'])}")
+        return True
+
+    def put(self, session: Session, name: str, text: Callable[[], bytes], *, public: bool = False) -> None:
+        """A small file for one target, all at once. `public`: as it is, even if everything else is encrypted."""
+        stream = session.create(name) if public else self._over(session.create(self._called(name)))
+        try:
+            stream.write(text())
+            stream.seal()
+        except BaseException:
+            stream.abort()
+            raise
+
+    def _called(self, name: str) -> str:
+        return name + ENCRYPTED if self.encrypted else name
+
+    def _over(self, below: Stream) -> Stream:
+        """Encryption, if asked for, on top of a stream."""
+        if not self.encrypted:
+            return below
+        from kdump.targets.encrypted import EncryptedStream
+
+        return EncryptedStream(below, self._recipients)
+
+    def _lose(self, session: Session, why: str) -> None:
+        self.lost[id(session)] = why
+        self._console.say(f"{session.where} failed: {why}")
