@@ -1,0 +1,135 @@
+"""Where kernels come from. apt stands in as a script here, so that it can fail; the lab fetches for real."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdump.errors import KdumpError
+from kdump.image.kernel import KernelTree
+from kdump.lab import kernels
+
+APT_CACHE = """#!/bin/sh
+echo "cache $@" >> {log}
+[ -e {lists} ] || exit 0
+P="$3" awk '$1 ~ ENVIRON["P"]' <<END
+linux-image-6.1.0-9-cloud-amd64 - old
+linux-image-6.1.0-9-cloud-amd64-dbg - old, debug
+linux-image-6.1.0-41-cloud-amd64 - Linux for clouds
+linux-image-6.1.0-41-cloud-amd64-dbg - Linux for clouds, debug
+linux-image-6.1.0-50-cloud-amd64 - newer, without a debug package
+END
+"""
+APT_GET = """#!/bin/sh
+echo "get $@" >> {log}
+[ "$1" = update ] && touch {lists}
+[ "$1" = download ] || exit 0
+case "$2" in
+  *-41-*|*-50-*) cp {deb} ./package.deb;;
+  *) echo "E: Unable to locate package $2" >&2; exit 100;;
+esac
+"""
+
+
+@pytest.fixture
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An apt that knows three kernels once its lists are there. Returns the file that logs what it was asked."""
+    root = tmp_path / "package"
+    (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN/control").write_text("Package: p\nVersion: 1\nArchitecture: amd64\nMaintainer: m\nDescription: d\n")
+    (root / "boot").mkdir()
+    image = bytearray(0x4000)
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x20E, 0x100)
+    image[0x300:0x310] = b"6.1.0-41-fake #1"
+    (root / "boot/vmlinuz-6.1.0-41-fake").write_bytes(image)
+    (root / "lib/modules/6.1.0-41-fake").mkdir(parents=True)
+    (root / "usr/lib/debug/lib/modules/6.1.0-41-fake").mkdir(parents=True)
+    (root / "usr/lib/debug/lib/modules/6.1.0-41-fake/vmlinux").write_bytes(b"debug information")
+    subprocess.run(["dpkg-deb", "--build", root, tmp_path / "deb"], check=True, capture_output=True)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("apt-cache", APT_CACHE), ("apt-get", APT_GET)):
+        script = programs / name
+        script.write_text(text.format(log=tmp_path / "log", lists=tmp_path / "lists", deb=tmp_path / "deb"))
+        script.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin:/usr/sbin")
+    return tmp_path / "log"
+
+
+def test_a_series_is_its_newest_kernel_with_debug_package_and_fetched_once(apt: Path) -> None:
+    tree = kernels.find("6.1")
+    assert tree.release == "6.1.0-41-fake"
+    assert tree.vmlinuz.parent.parent.name == "6.1.0-41-cloud-amd64"
+    assert tree.modules
+    assert tree.modules.is_dir()
+    asked = apt.read_text().splitlines()
+    assert [line.split()[1] for line in asked] == ["search", "update", "search", "download"]
+    assert kernels.find("6.1") == kernels.find("linux-image-6.1.0-41-cloud-amd64") == tree
+    assert apt.read_text().splitlines() == asked
+    assert not list(tree.vmlinuz.parent.parent.glob("*.deb"))
+
+
+def test_a_package_is_taken_as_named(apt: Path) -> None:
+    tree = kernels.find("linux-image-6.1.0-50-cloud-amd64")
+    assert tree.vmlinuz.parent.parent.name == "6.1.0-50-cloud-amd64"
+    assert kernels.find("6.1") == tree  # the newest that is here already
+
+
+def test_the_debug_package_leaves_only_vmlinux(apt: Path) -> None:
+    tree = KernelTree("6.1.0-41-fake", Path("/k"), None)
+    path = kernels.debug_vmlinux(tree)
+    assert path.read_bytes() == b"debug information"
+    assert [item.name for item in path.parent.iterdir()] == ["vmlinux"]
+
+
+@pytest.mark.parametrize("spec", ["6.9", "5", "hello world", ""])
+def test_an_unknown_kernel_is_explained(apt: Path, spec: str) -> None:
+    with pytest.raises(KdumpError, match=r"there is no kernel '.*'.*\n.*try a series"):
+        kernels.find(spec)
+
+
+def test_a_package_that_is_not_there_leaves_nothing_half_made(apt: Path, tmp_path: Path) -> None:
+    with pytest.raises(KdumpError, match=r"linux-image-6\.1\.0-9-cloud-amd64 cannot be fetched.*Unable to locate"):
+        kernels.find("linux-image-6.1.0-9-cloud-amd64")
+    assert list((tmp_path / "cache/kdump/kernels").iterdir()) == []
+    assert "get update" in apt.read_text()
+
+
+def test_a_package_without_a_kernel_is_refused(apt: Path, tmp_path: Path) -> None:
+    for path in (tmp_path / "package/boot").iterdir():
+        path.unlink()
+    subprocess.run(["dpkg-deb", "--build", tmp_path / "package", tmp_path / "deb"], check=True, capture_output=True)
+    with pytest.raises(KdumpError, match="has no kernel image in it"):
+        kernels.find("linux-image-6.1.0-41-cloud-amd64")
+
+
+def test_without_apt_a_path_still_works(apt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KdumpError, match="apt-cache is not installed"):
+        kernels.find("6.1")
+    assert kernels.find(str(tmp_path / "package/boot/vmlinuz-6.1.0-41-fake")).release == "6.1.0-41-fake"
+
+
+@pytest.mark.lab
+def test_debians_kernels_are_whole(kernel: Callable[[str], KernelTree]) -> None:
+    for series in ("6.1", "6.12"):
+        tree = kernel(series)
+        assert tree.release.startswith(f"{series}.")
+        assert tree.modules
+        index = tree.module_index
+        listed = {Path(line).name.split(".ko")[0] for line in (tree.modules / "modules.order").read_text().split()}
+        assert {path.name.split(".ko")[0] for path in index.paths.values()} == listed
+        everything = [module.name for module in index.load_order(sorted(index.paths))]
+        assert len(everything) == len(index.paths) > 500
+        place = {name: number for number, name in enumerate(everything)}
+        for name in everything:
+            module = index.get(name)
+            assert module
+            assert all(place.get(before, -1) < place[name] for before in module.depends)
+        assert "virtio_net" in index.matching("virtio:d00000001v00001AF4")
