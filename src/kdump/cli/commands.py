@@ -36,6 +36,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("build", LOAD, "kdump.cli.build", "build the capture image for this machine"),
     Command("load", LOAD, "kdump.cli.load", "load the capture kernel and its image"),
     Command("unload", LOAD, "kdump.cli.unload", "take the capture kernel out of the reservation"),
+    Command("kexec", LOAD, "kdump.cli.kexec", "kexec(8)'s options: load any kernel, reboot into it"),
     Command("capture", CAPTURE, "kdump.cli.capture", "save the memory of the kernel that crashed"),
     Command("save", DUMP, "kdump.cli.save", "filter and compress a dump"),
     Command("info", DUMP, "kdump.cli.info", "show what a dump holds"),

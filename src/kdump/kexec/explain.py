@@ -55,7 +55,7 @@ def explain(
         reservation = state.reservation
         free = state.reserved - sum(row.size for row in rows)
     else:
-        plan = plan_for(sources, line.text, state, root)
+        plan = plan_for(sources, line.text, state, root=root)
         rows, e820, reservation = _picture(plan.segments, plan.space), plan.e820, plan.space
         free = sum(row.size for row in rows if not row.name)
     return Explanation(

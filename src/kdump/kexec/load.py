@@ -19,7 +19,7 @@ from kdump.errors import KdumpError
 from kdump.kexec import syscalls
 from kdump.kexec.formats import Kernel, read_kernel
 from kdump.kexec.record import RECORD, Loaded, changes, locked, read_record, seen, write_record
-from kdump.kexec.segments import Plan, plan_panic, plan_reboot
+from kdump.kexec.segments import Plan, Wishes, plan_panic, plan_reboot
 from kdump.kexec.state import KexecState, read_state
 from kdump.kexec.syscalls import KEXEC_FILE_ON_CRASH, KEXEC_ON_CRASH, KEXEC_UPDATE_ELFCOREHDR, KexecRefused
 from kdump.units import size_text
@@ -59,13 +59,6 @@ class Sources(NamedTuple):
     initrd_path: Path | None
 
 
-class Limits(NamedTuple):
-    """Where a kernel to reboot into may be placed: physical addresses, bytes."""
-
-    low: int = 0
-    high: int = 1 << 32
-
-
 def load(
     kernel: Path,
     initrd: Path | None,
@@ -73,14 +66,15 @@ def load(
     *,
     method: str = AUTO,
     if_changed: bool = False,
+    wishes: Wishes | None = None,
     root: Path = Path("/"),
     record: Path = RECORD,
 ) -> LoadResult:
     """Load `kernel` and `initrd` (None: the one inside a unified kernel image, if any) as the panic kernel.
 
     `cmdline` is complete (see `cmdline.capture_command_line`). `method` is "auto", "file" (kexec_file_load) or
-    "segments" (kexec_load). `root` is where proc and sys are read. Raises KdumpError (KexecRefused when the running
-    kernel said no); what was loaded before is loaded then.
+    "segments" (kexec_load, which can fulfil `wishes`). `root` is where proc and sys are read. Raises KdumpError
+    (KexecRefused when the running kernel said no); what was loaded before is loaded then.
     """
     started = time.monotonic()
     state = check_ready(root)
@@ -93,7 +87,7 @@ def load(
         differences = changes_against_record(sources, cmdline, chosen, state, root=root, record=record)
         if differences or not if_changed:
             try:
-                put_in_place(sources, cmdline, chosen, state, root)
+                put_in_place(sources, cmdline, chosen, state, wishes=wishes, root=root)
             except KdumpError as error:
                 _restore(error, before, state, root, record)
                 raise
@@ -141,7 +135,7 @@ def load_for_reboot(
     cmdline: str,
     *,
     method: str = AUTO,
-    limits: Limits | None = None,
+    wishes: Wishes | None = None,
     root: Path = Path("/"),
 ) -> str:
     """Load a kernel to reboot into; returns the method used. What was loaded for that stays if it fails (the kernel
@@ -154,8 +148,7 @@ def load_for_reboot(
     if chosen == FILE:
         _file_load(sources, cmdline, 0, state)
     else:
-        low, high = limits or Limits()
-        plan = plan_reboot(sources.kernel, sources.initrd, cmdline, low=low, high=high, root=root)
+        plan = plan_reboot(sources.kernel, sources.initrd, cmdline, wishes=wishes, root=root)
         syscalls.kexec_load(plan.entry, plan.for_syscall(), 0, lockdown=state.lockdown)
     return chosen
 
@@ -222,8 +215,7 @@ def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
 
 def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tuple[str, str]:
     """ "file" or "segments", and the reason in words. Raises KdumpError if the wanted one cannot work."""
-    locked_down = state.lockdown not in ("", "none")
-    if wanted == SEGMENTS and locked_down:
+    if wanted == SEGMENTS and state.locked_down:
         raise KdumpError(
             "the segment method is not possible here",
             why=f"the kernel is locked down ({state.lockdown}) and takes only signed kernel files",
@@ -239,7 +231,7 @@ def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tupl
         return wanted, "asked for"
     if kernel.file is not None:
         return FILE, "the kernel reads, checks and places the files itself, and it works under lockdown"
-    if locked_down:
+    if state.locked_down:
         raise KdumpError(
             f"a {kernel.kind} cannot be loaded here",
             why=f"the kernel is locked down ({state.lockdown}) and kexec_file_load(2) takes bzImages only",
@@ -248,7 +240,9 @@ def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tupl
     return SEGMENTS, f"kexec_file_load(2) takes no {kernel.kind}"
 
 
-def plan_for(sources: Sources, cmdline: str, state: KexecState, root: Path = Path("/")) -> Plan:
+def plan_for(
+    sources: Sources, cmdline: str, state: KexecState, *, wishes: Wishes | None = None, root: Path = Path("/")
+) -> Plan:
     """The segments of a panic kernel on this machine. Raises KdumpError."""
     return plan_panic(
         sources.kernel,
@@ -256,16 +250,30 @@ def plan_for(sources: Sources, cmdline: str, state: KexecState, root: Path = Pat
         cmdline,
         crash_size=state.crash_size,
         elfcorehdr_size=state.elfcorehdr_size,
+        wishes=wishes,
         root=root,
     )
 
 
-def put_in_place(sources: Sources, cmdline: str, method: str, state: KexecState, root: Path = Path("/")) -> None:
+def put_in_place(
+    sources: Sources,
+    cmdline: str,
+    method: str,
+    state: KexecState,
+    *,
+    wishes: Wishes | None = None,
+    root: Path = Path("/"),
+) -> None:
     """Load as the panic kernel by one method; nothing is recorded. Raises KdumpError."""
     if method == FILE:
+        if state.crash_loaded and state.locked_down and not state.loaded:
+            # The signature decides, and only the running kernel can judge it: ask in the slot for reboots, which is
+            # free, before what is loaded for a panic is dropped.
+            _file_load(sources, cmdline, 0, state)
+            remove(panic=False)
         _file_load(sources, cmdline, KEXEC_FILE_ON_CRASH, state)
         return
-    plan = plan_for(sources, cmdline, state, root)
+    plan = plan_for(sources, cmdline, state, wishes=wishes, root=root)
     flags = KEXEC_ON_CRASH | (KEXEC_UPDATE_ELFCOREHDR if state.elfcorehdr_size else 0)
     syscalls.kexec_load(plan.entry, plan.for_syscall(), flags, lockdown=state.lockdown)
 
@@ -330,7 +338,7 @@ def _restore(error: KdumpError, before: Loaded | None, state: KexecState, root: 
         return
     try:
         sources = read_sources(Path(before.kernel), Path(before.initrd) if before.initrd else None)
-        put_in_place(sources, before.cmdline, before.method, state, root)
+        put_in_place(sources, before.cmdline, before.method, state, root=root)
     except KdumpError as second:
         record.unlink(missing_ok=True)
         error.remedy += f"\n  What was loaded before ({before.kernel}) is gone and could not be loaded again: {second}"

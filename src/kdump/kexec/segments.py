@@ -6,7 +6,7 @@ anywhere in RAM. The order of placing is the order of need: what is tied to an a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,23 @@ class Placed(NamedTuple):
         return Range(self.address, self.address + self.size)
 
 
+class Wishes(NamedTuple):
+    """What a caller may ask of the segment method: bounds for addresses (None: the method's own), digests or none, and
+    the I/O port where purgatory complains (None: the command line's last serial console)."""
+
+    low: int | None = None
+    high: int | None = None
+    check: bool = True
+    serial_port: int | None = None
+
+    def bound(self, ranges: Iterable[Range], low: int = 0, high: int = 1 << 64) -> list[Range]:
+        """`ranges` cut to the bounds wished for, or to `low` and `high`."""
+        start = low if self.low is None else self.low
+        end = high if self.high is None else self.high
+        cut = [Range(max(part.start, start), min(part.end, end)) for part in ranges]
+        return [part for part in cut if part.start < part.end]
+
+
 class Plan(NamedTuple):
     """A complete load: entry point, segments, where they were allowed to be, and what the new kernel is told."""
 
@@ -77,6 +94,7 @@ def plan_panic(
     *,
     crash_size: int | None,
     elfcorehdr_size: int | None = None,
+    wishes: Wishes | None = None,
     root: Path = Path("/"),
 ) -> Plan:
     """Segments of a panic kernel. `elfcorehdr_size` is the room the running kernel wants for updating the core headers
@@ -84,7 +102,8 @@ def plan_panic(
     """
     memory_map = read_memory_map(root)
     reservation = main_reservation(memory_map, crash_size)
-    space = Space([reservation])
+    wishes = wishes or Wishes()
+    space = Space(wishes.bound([reservation]))
     backup = low_memory(memory_map)
     backup_at = space.take("backup of low memory", backup.size, top_down=False)
     mappings = elfcore.read_mappings(memory_map, root)
@@ -100,7 +119,9 @@ def plan_panic(
         0, 0, backup_from=backup.start, backup_to=backup_at, backup_size=-(-backup.size // 8) * 8
     )
     line = f"elfcorehdr={headers_at:#x} {cmdline}"
-    plan = _plan(kernel, initrd, line, space=space, e820=e820, segments=[core], parameters=save, root=root)
+    plan = _plan(
+        kernel, initrd, line, space=space, e820=e820, segments=[core], parameters=save, wishes=wishes, root=root
+    )
     held = Placed("backup of low memory", backup_at, pages(backup.size), b"", checked=False)
     return plan._replace(
         segments=tuple(sorted([held, *plan.segments], key=lambda placed: placed.address)), core_headers=tuple(headers)
@@ -112,17 +133,18 @@ def plan_reboot(
     initrd: memoryview | None,
     cmdline: str,
     *,
-    low: int = 0,
-    high: int = BELOW_4G,
+    wishes: Wishes | None = None,
     root: Path = Path("/"),
 ) -> Plan:
-    """Segments of a kernel to reboot into, inside [low, high) of RAM. Raises KdumpError."""
+    """Segments of a kernel to reboot into: RAM from 1 MiB to 4 GiB unless wished otherwise. Raises KdumpError."""
     memory_map = read_memory_map(root)
-    allowed = [Range(max(part.start, low, ABOVE_LOW), min(part.end, high)) for part in memory_map.ram]
-    space = Space([part for part in allowed if part.start < part.end])
+    wishes = wishes or Wishes()
+    space = Space(wishes.bound(memory_map.ram, ABOVE_LOW, BELOW_4G))
     e820 = list(memory_map.firmware)
     parameters = purgatory.Parameters(0, 0)
-    return _plan(kernel, initrd, cmdline, space=space, e820=e820, segments=[], parameters=parameters, root=root)
+    return _plan(
+        kernel, initrd, cmdline, space=space, e820=e820, segments=[], parameters=parameters, wishes=wishes, root=root
+    )
 
 
 def _plan(
@@ -134,6 +156,7 @@ def _plan(
     e820: Sequence[Entry],
     segments: list[Placed],
     parameters: purgatory.Parameters,
+    wishes: Wishes,
     root: Path,
 ) -> Plan:
     base = space.take("kernel", kernel.span, align=kernel.align, low=kernel.lowest, top_down=False)
@@ -154,9 +177,9 @@ def _plan(
         parameters._replace(
             kernel_entry=base + kernel.entry,
             boot_params=params_at,
-            serial_port=purgatory.serial_port(cmdline),
+            serial_port=purgatory.serial_port(cmdline) if wishes.serial_port is None else wishes.serial_port,
             reset_after=_reset_after(cmdline),
-            regions=[_region(placed) for placed in segments if placed.checked],
+            regions=[_region(placed) for placed in segments if placed.checked and wishes.check],
         )
     )
     segments.append(Placed("purgatory", purgatory_at, pages(len(code)), code, checked=False))

@@ -34,6 +34,11 @@ class KexecState:
     secure_boot: bool | None
 
     @property
+    def locked_down(self) -> bool:
+        """Whether the kernel takes only signed kernels."""
+        return self.lockdown not in ("", "none")
+
+    @property
     def reserved(self) -> int:
         """Bytes reserved for the capture kernel, 0 when there is no reservation."""
         return self.crash_size or sum(part.size for part in self.reservation)

@@ -1,0 +1,180 @@
+"""Load a kernel and reboot into it: takes the options of kexec(8).
+
+Without -l, -p, -e, -u, -f or -S the kernel is loaded and the system shut down into it (systemctl kexec under systemd,
+shutdown -r now elsewhere). -e starts the loaded kernel at once, without a shutdown. The command line is what --append
+or --command-line give, after the running one's with --reuse-cmdline; `kdump load` makes one fit for capturing.
+
+Exit status: 0 done, 1 failed, 2 wrong usage; with -S 1 if a kernel of the type (-l: for a reboot, else for a panic) is
+loaded and 0 if not, as kexec(8) has it. kexec(8) differs: a failed load exits 255 there, wrong usage 1.
+
+Other deviations: options are not abbreviated; the default is -a (of Debian 12's kexec: -c). The kernel's format is
+found by its content, and -t only checks it; multiboot, 16 and 32-bit entry points, jumping back, Xen's live update and
+device trees are not supported and refused. --mem-min and --mem-max choose the segment method. --hotplug is always on
+where the kernel can. With the segment method every segment's digest is checked unless -i is given; a damaged one
+resets the machine after the seconds in panic=.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kdump.errors import UsageError
+from kdump.kexec import load as loading
+from kdump.kexec import reboot
+from kdump.kexec.cmdline import option_name, running_command_line, split
+from kdump.kexec.purgatory import SERIAL_PORTS
+from kdump.kexec.segments import Wishes
+from kdump.kexec.state import read_state
+
+REFUSED = (
+    "--reuseinitrd", "--load-preserve-context", "--load-jump-back-helper", "--load-live-update", "--exec-live-update",
+    "--real-mode", "--entry-32bit", "--args-elf", "--args-none", "--pass-memmap-cmdline",
+)  # fmt: skip
+REFUSED_WITH_VALUE = ("--entry", "--module", "--dtb")
+ACTIONS = (
+    ("-l", "--load", "load, for a reboot"),
+    ("-e", "--exec", "reboot into the loaded kernel now"),
+    ("-f", "--force", "-l and -e in one"),
+    ("-u", "--unload", "unload (with -p: the kernel for a panic)"),
+    ("", "--print-ckr-size", "print the size of the reservation in bytes"),
+    ("-v", "--version", "print the version"),
+)
+TYPES = {
+    "bzImage": "bzImage",
+    "bzImage64": "bzImage",
+    "elf-x86_64": "vmlinux",
+    "elf-x86": "vmlinux",
+}
+STRIPPED = {True: ("crashkernel", "BOOT_IMAGE"), False: ("BOOT_IMAGE",)}  # by --reuse-cmdline, for panic or reboot
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """kexec(8)'s options."""
+    action = parser.add_argument_group("what to do (the last one counts)")
+    for short, name, told in ACTIONS:
+        action.add_argument(*filter(None, (short, name)), action="store_const", dest="action", const=name, help=told)
+    action.add_argument("-S", "--status", action="store_true", help="exit 1 if a kernel is loaded, 0 if not")
+    add = parser.add_argument
+    add("kernel", nargs="?", type=Path, help="bzImage, vmlinux or unified kernel image")
+    add("-p", "--load-panic", action="store_true", help="the kernel for the next panic; also with -u and -S")
+    add("--initrd", "--ramdisk", type=Path, metavar="FILE", help="initial RAM disk")
+    add("--append", "--command-line", dest="append", default="", metavar="TEXT", help="kernel command line")
+    add("--reuse-cmdline", action="store_true", help="begin with the running kernel's command line")
+    add("-s", "--kexec-file-syscall", action="store_const", dest="method", const="file", help="kexec_file_load(2) only")
+    add("-c", "--kexec-syscall", action="store_const", dest="method", const="segments", help="kexec_load(2) only")
+    add("-a", "--kexec-syscall-auto", action="store_const", dest="method", const="auto", help="choose (default)")
+    add("--mem-min", type=_address, metavar="ADDRESS", help="lowest address to load to")
+    add("--mem-max", type=_address, metavar="ADDRESS", help="highest address to load to")
+    add("-t", "--type", choices=TYPES, help="what the kernel must be")
+    add("-i", "--no-checks", action="store_true", help="do not check the segments' digests before the start")
+    add("-x", "--no-ifdown", action="store_true", help="leave network interfaces up")
+    add("-y", "--no-sync", action="store_true", help="do not sync file systems")
+    add("-d", "--debug", action="store_true", help="print the segments")
+    add("--console-serial", action="store_true", help="damage is reported on the serial port")
+    add("--serial", default="ttyS0", metavar="PORT", help="ttyS0 to ttyS3, or an I/O port (default: ttyS0)")
+    for name in ("--console-vga", "--reset-vga", "--args-linux", "--hotplug"):
+        add(name, action="store_true", help=argparse.SUPPRESS)  # what happens anyway
+    add("--serial-baud", help=argparse.SUPPRESS)  # the rate stays what the running kernel set
+    add("--noefi", action="store_true", help="the new kernel does not use EFI")
+    for name in REFUSED:
+        add(name, action="append_const", dest="refused", const=name, help=argparse.SUPPRESS)
+    for name in REFUSED_WITH_VALUE:
+        add(name, action=_Refused, dest="refused", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the options say."""
+    if args.refused:
+        raise UsageError(f"{args.refused[0]} is not supported")
+    panic: bool = args.load_panic
+    if args.status:
+        state = read_state()
+        return int(state.loaded if args.action == "--load" and not panic else state.crash_loaded)
+    if args.action == "--version":
+        from kdump import __version__
+
+        print(f"kexec (kdump {__version__})")
+    elif args.action == "--print-ckr-size":
+        print(read_state().reserved)
+    elif args.action == "--unload":
+        if panic:
+            loading.unload()
+        else:
+            loading.remove(panic=False)
+    else:
+        if args.action != "--exec":
+            _load(args, panic)
+        if args.action in ("--exec", "--force"):
+            reboot.reboot_now(sync=not args.no_sync, ifdown=not args.no_ifdown)
+        if args.action is None and not panic:
+            reboot.shut_down_and_reboot()
+    return 0
+
+
+def _load(args: argparse.Namespace, panic: bool) -> None:
+    if args.kernel is None:
+        raise UsageError("no kernel named", remedy="kdump kexec -l KERNEL")
+    bounded = args.mem_min is not None or args.mem_max is not None
+    method = args.method or (loading.SEGMENTS if bounded else loading.AUTO)
+    if bounded and method == loading.FILE:
+        raise UsageError("--mem-min and --mem-max need the segment method", remedy="leave -s out, or use -c")
+    wishes = Wishes(
+        low=args.mem_min,
+        high=None if args.mem_max is None else args.mem_max + 1,
+        check=not args.no_checks,
+        serial_port=_serial(args.serial) if args.console_serial else None,
+    )
+    sources = loading.read_sources(args.kernel, args.initrd)
+    if args.type and TYPES[args.type] not in sources.kernel.kind:
+        raise UsageError(f"{args.kernel} is a {sources.kernel.kind}, not a {args.type}")
+    cmdline = _command_line(args, panic) or (sources.kernel.cmdline or "")
+    if args.debug:
+        _debug(sources, cmdline, method, panic)
+    if panic:
+        loading.load(args.kernel, args.initrd, cmdline, method=method, wishes=wishes)
+    else:
+        loading.load_for_reboot(args.kernel, args.initrd, cmdline, method=method, wishes=wishes)
+
+
+def _command_line(args: argparse.Namespace, panic: bool) -> str:
+    options = []
+    if args.reuse_cmdline:
+        options += [each for each in split(running_command_line()) if option_name(each) not in STRIPPED[panic]]
+    options += [args.append] if args.append else []
+    options += ["noefi"] if args.noefi else []
+    return " ".join(options)
+
+
+def _debug(sources: loading.Sources, cmdline: str, method: str, panic: bool) -> None:
+    from kdump.kexec import explain
+    from kdump.kexec.cmdline import CommandLine
+
+    kernel, state = sources.kernel, read_state()
+    chosen, why = loading.choose_method(kernel, state, method)
+    print(f"{kernel.kind} {kernel.release}, {kernel.span:#x} bytes at a multiple of {kernel.align:#x}", file=sys.stderr)
+    if panic:
+        told = explain.explain(sources, CommandLine(cmdline, ()), method=chosen, why=why, state=state)
+        print(explain.to_text(told), file=sys.stderr)
+
+
+def _serial(text: str) -> int:
+    if text in SERIAL_PORTS:
+        return SERIAL_PORTS[text]
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(f"--serial={text}: not a serial port", remedy="ttyS0 to ttyS3, or an I/O port") from None
+
+
+def _address(text: str) -> int:
+    return int(text, 0)
+
+
+class _Refused(argparse.Action):
+    """An option with a value that is refused by name."""
+
+    def __call__(self, *arguments: object) -> None:
+        namespace, name = arguments[1], arguments[3]
+        setattr(namespace, self.dest, [name])
