@@ -33,6 +33,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
     Command("list", HOST, "kdump.cli.list", "the crashes stored on this machine"),
     Command("prune", HOST, "kdump.cli.prune", "delete stored crashes that retention does not keep"),
+    Command("collect", HOST, "kdump.cli.collect", "fetch the crash from a raw partition"),
     Command("build", LOAD, "kdump.cli.build", "build the capture image for this machine"),
     Command("load", LOAD, "kdump.cli.load", "load the capture kernel and its image"),
     Command("unload", LOAD, "kdump.cli.unload", "take the capture kernel out of the reservation"),

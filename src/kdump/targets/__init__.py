@@ -10,6 +10,7 @@ from kdump.targets.protocol import Spec, Target
 
 SCHEMES = {
     "file": "kdump.targets.file:FileTarget",
+    "block": "kdump.targets.block:BlockTarget",
 }
 
 

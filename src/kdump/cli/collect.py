@@ -1,0 +1,112 @@
+"""Fetch the crash from a raw partition (a block:// target), verify it, and free the partition for the next one.
+
+Without DEVICE, the block:// targets of the configuration are looked at. The crash becomes a directory like those that
+other targets make. --format prepares an empty partition to take dumps: whatever is on it is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdump.errors import KdumpError, UsageError
+from kdump.units import size_text
+
+if TYPE_CHECKING:
+    from kdump.targets.rawstore import RawFile
+
+_STEP = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("device", metavar="DEVICE", nargs="?", help="the partition, or an image of it")
+    parser.add_argument("--to", metavar="DIR", type=Path, default=Path("/var/crash"), help="where crashes are kept")
+    parser.add_argument("--keep", action="store_true", help="leave the partition as it is")
+    parser.add_argument("--format", action="store_true", help="make DEVICE an empty dump area and do nothing else")
+    parser.add_argument("--force", action="store_true", help="with --format: even if something is on it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 3 if what was fetched is incomplete or does not verify."""
+    if args.format:
+        if not args.device:
+            raise UsageError("--format needs the device")
+        return _format(args.device, force=args.force)
+    devices = [args.device] if args.device else _configured()
+    return max(_collect(device, args.to, keep=args.keep) for device in devices)
+
+
+def _configured() -> list[str]:
+    from kdump import config
+    from kdump.targets.protocol import Spec
+
+    found = [Spec(url).parts.path for url in config.load().targets if url.startswith("block://")]
+    if not found:
+        raise UsageError("no device is named, and the configuration has no block:// target")
+    return found
+
+
+def _format(device: str, *, force: bool) -> int:
+    from kdump.targets.rawstore import format_device
+
+    descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        format_device(descriptor, device, force=force)
+    finally:
+        os.close(descriptor)
+    print(f"{device} is ready to take a dump")
+    return 0
+
+
+def _collect(device: str, to: Path, *, keep: bool) -> int:
+    from kdump.dump import manifest
+    from kdump.targets import rawstore
+
+    descriptor = os.open(device, (os.O_RDONLY if keep else os.O_RDWR) | os.O_CLOEXEC)
+    try:
+        header = rawstore.read_header(descriptor, device)
+        if header.state in (rawstore.EMPTY, rawstore.CONSUMED) or not header.files:
+            print(f"{device}: no crash to collect")
+            return 0
+        target = to / Path(header.crash).name
+        if target.exists():
+            raise KdumpError(f"{target} exists already", remedy="--to names another directory")
+        target.mkdir(mode=0o700, parents=True)
+        for file in header.files:
+            _fetch(descriptor, file, target, device)
+        whole = header.state == rawstore.SAVED and all(file.state == rawstore.SEALED for file in header.files)
+        try:
+            entries = manifest.read(target / manifest.NAME)["files"]
+            wrong = [f"{f.name} {f.what}" for entry in entries for f in manifest.check(target, entry)]
+        except (OSError, KdumpError) as error:
+            wrong = [f"it cannot be verified: {error}"]
+        if not keep:
+            rawstore.write_header(descriptor, replace(header, state=rawstore.CONSUMED))
+    finally:
+        os.close(descriptor)
+    size = sum(file.size for file in header.files)
+    print(f"{target}: {len(header.files)} files, {size_text(size)}" + ("" if whole else ", incomplete"))
+    for line in wrong:
+        print(f"  {line}")
+    return 0 if whole and not wrong else 3
+
+
+def _fetch(descriptor: int, file: RawFile, target: Path, device: str) -> None:
+    name = Path(file.name).name
+    if name != file.name or name in ("", ".", ".."):
+        raise KdumpError(f"{device} names a file {file.name!r}", why="its header is damaged")
+    path = target / name
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        at, rest = file.offset, file.size
+        while rest:
+            data = os.pread(descriptor, min(rest, _STEP), at)
+            if not data:
+                raise KdumpError(f"{device} ends within {name}", why="it is smaller than its header says")
+            out.write(data)
+            at, rest = at + len(data), rest - len(data)
+        out.flush()
+        os.fsync(out.fileno())
