@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.codecs import Packed
+from kdump.dump.levels import ZERO
 from kdump.dump.pfnset import PfnSet
 from kdump.memory.kdump_compressed import DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
 from kdump.memory.protocol import Note
@@ -68,9 +69,9 @@ class KdumpWriter:
 
     def __init__(
         self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
-        part: Part | None = None, count: int | None = None,
+        part: Part | None = None,
     ) -> None:  # fmt: skip
-        """`count` is the number of kept pages of this part; `flag` is the codec's bit in the header's status."""
+        """`flag` is the codec's bit in the header's status."""
         self.stream = stream
         self.origin = origin
         self.present = present
@@ -78,7 +79,8 @@ class KdumpWriter:
         self.level = level
         self.flag = flag
         self.part = part
-        self.reserved = kept.count if count is None else count
+        # In a part too: makedumpfile --reassemble expects the data at the same place in all of them.
+        self.reserved = kept.count
         block = origin.page_size
         self._notes = pack_notes(origin.notes)
         self._sub_blocks = _blocks(SUB.size + len(self._notes), block)
@@ -92,6 +94,9 @@ class KdumpWriter:
         self._pending_count = 0
         self._zero_offset = 0
         stream.skip(self.data_offset)
+        if level & ZERO:  # the page that all pages of zeros share comes first: makedumpfile --reassemble looks there
+            self._zero_offset = self.end
+            self.end += stream.write(bytes(block))
 
     @property
     def size(self) -> int:
@@ -102,9 +107,6 @@ class KdumpWriter:
         """Pages in the order of their pfns; `zero` (shape (n,)): which of them are all zeros and not in `packed`."""
         count = len(pfns)
         found = np.zeros(count, DESCRIPTOR)
-        if zero is not None and not self._zero_offset and zero.any():
-            self._zero_offset = self.end
-            self.end += self.stream.write(bytes(self.origin.page_size))
         filled = slice(None) if zero is None else ~zero
         ends = np.cumsum(packed.sizes, dtype=np.int64)
         found["offset"][filled] = self.end + ends - packed.sizes

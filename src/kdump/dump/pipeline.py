@@ -36,8 +36,8 @@ class Options:
 
     `container` is "kdump" (kdump-compressed) or "elf"; `parts` are files of a split set. `levels` beyond the first are
     tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are
-    used if they are about the same kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as a valid
-    incomplete one, "" goes on.
+    used if they are about the same kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as
+    a valid incomplete one, "" goes on.
     """
 
     levels: tuple[int, ...] = (31,)

@@ -34,13 +34,10 @@ class SplitWriter:
         self, streams: Sequence[Stream], origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int
     ) -> None:
         parts = plan_parts(kept, len(streams))
-        counts = np.zeros(len(parts), np.int64)
         self._ends = np.array([part.end for part in parts])
-        for pfns in kept.pfns():
-            counts += np.bincount(self._part_of(pfns), minlength=len(parts))
         self.writers = [
-            KdumpWriter(stream, origin, present, kept, level=level, flag=flag, part=part, count=int(count))
-            for stream, part, count in zip(streams, parts, counts, strict=True)
+            KdumpWriter(stream, origin, present, kept, level=level, flag=flag, part=part)
+            for stream, part in zip(streams, parts, strict=True)
         ]
 
     @property
