@@ -64,11 +64,13 @@ def build(
     entry: str,
     output: Path,
     modules: Iterable[str] = (),
+    imports: Iterable[str] = (),
     files: Mapping[str, bytes | Path] | None = None,
 ) -> ImageSummary:
     """Write the image for kernel `tree` whose first process runs the module `entry` (`python -m entry`).
 
-    `modules` are names of kernel modules; what they depend on comes along. `files` maps paths in the image to bytes
+    `modules` are names of kernel modules; what they depend on comes along. `imports` are Python modules that `entry`
+    imports by name, as the plan says. `files` maps paths in the image to bytes
     (mode 0600) or to files of this machine (their own mode); shared libraries that an executable needs come along.
     The output is replaced atomically, mode 0600. Raises KdumpError: unknown modules, libraries not found, not written.
     """
@@ -76,7 +78,7 @@ def build(
     with ThreadPoolExecutor(1) as pool:
         first_stage = pool.submit(_first_stage, tree, entry)
         root = _Root()
-        needed = closure.find(entry, "runpy")
+        needed = closure.find(entry, "runpy", *imports)
         root.python(needed.modules)
         root.files(files or {})
         root.libraries()

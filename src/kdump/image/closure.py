@@ -21,6 +21,10 @@ from kdump.errors import KdumpError
 _ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "encodings.ascii")
 
 
+# What is left out though it can be imported here: hashlib does as well without OpenSSL, whose library is 5 MB.
+_WITHOUT = ("_hashlib",)
+
+
 @dataclass(frozen=True)
 class PythonModule:
     """A module of the closure. `code` is its .pyc, or empty for an extension module, which is the file `path`."""
@@ -62,7 +66,11 @@ def find(entry: str, *more: str) -> Closure:
     probe = Path(__file__).with_name("probe.py")
     command = [sys.executable, "-s", "-S", "-P", str(probe), entry]
     result = subprocess.run(
-        command, input=marshal.dumps((path, [*_ALWAYS, *more])), capture_output=True, env=environment, check=False
+        command,
+        input=marshal.dumps((path, [*_ALWAYS, *more], _WITHOUT)),
+        capture_output=True,
+        env=environment,
+        check=False,
     )
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()

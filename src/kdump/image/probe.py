@@ -1,7 +1,7 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Input and output are marshalled: (sys.path, modules always wanted) in; ([(name, file, is a package, .pyc or b"")],
-[lazy imports that failed]) out, in the order of import. It imports nothing for its own use that is not in every
+Both are marshalled. In: (sys.path, modules always wanted, modules to do without). Out: ([(name, file, is a package, .pyc
+or b"")] in the order of import, [lazy imports that failed]). It imports nothing for its own use that is not in every
 interpreter already.
 """
 
@@ -21,7 +21,8 @@ _OWN = "kdump"  # of our own modules the imports inside functions are followed t
 
 def main(entry: str) -> None:
     """Import, follow lazy imports, compile, report."""
-    sys.path[:], always = marshal.load(sys.stdin.buffer)  # noqa: S302
+    sys.path[:], always, without = marshal.load(sys.stdin.buffer)  # noqa: S302
+    sys.modules.update(dict.fromkeys(without))  # None makes an import fail
     __import__(entry)
     if hasattr(sys.modules[entry], "__path__"):
         __import__(f"{entry}.__main__")
