@@ -1,0 +1,117 @@
+"""SUSE's /etc/sysconfig/kdump, kdump(5) there."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from kdump.host.importers import Draft, assignments
+
+SAVEDIR: Final = "/var/crash"
+CODECS: Final = {"compressed": "zlib", "lzo": "lzo", "snappy": "snappy", "zstd": "zstd", "none": "none"}
+MEBIBYTE: Final = 1 << 20
+NO_EQUIVALENT: Final = {
+    "KDUMP_COMMANDLINE": "the command line is made from the running kernel's; see [capture] cmdline_add",
+    "KEXEC_OPTIONS": "kdump loads the kernel itself",
+    "KDUMP_TRANSFER": "scripts do not replace the dump; see [hooks]",
+    "KDUMP_NETCONFIG": "see [network]; the running configuration is copied by default",
+    "KDUMP_HOST_KEY": "put the server's key into [ssh] known_hosts",
+    "KDUMP_SMTP_SERVER": "mail goes through the local sendmail",
+    "KDUMP_SMTP_USER": "mail goes through the local sendmail",
+    "KDUMP_SMTP_PASSWORD": "mail goes through the local sendmail; passwords are not kept",
+    "KDUMP_NOTIFICATION_CC": "one address; an alias can have several",
+    "KDUMP_FADUMP": "firmware-assisted dump is not supported",
+    "KDUMP_FADUMP_SHELL": "firmware-assisted dump is not supported",
+    "KDUMPTOOL_FLAGS": "kdumptool is not used",
+}
+# What the package ships and what needs no word: defaults that are ours, too, or that only steer their scripts.
+_QUIET: Final = {
+    ("KDUMP_NETCONFIG", "auto"),
+    ("KDUMP_FADUMP", "no"),
+    ("KDUMP_FADUMP_SHELL", "no"),
+    ("KDUMP_AUTO_RESIZE", "no"),
+    ("KDUMP_COPY_KERNEL", "yes"),
+    ("KDUMP_COPY_KERNEL", "no"),
+}
+
+
+def read(text: str, source: str, draft: Draft) -> None:
+    """The assignments of SUSE's sysconfig file."""
+    found = dict(assignments(text, source))
+    for name, value in found.items():
+        origin = f"{source}: {name}={value if 'PASSWORD' not in name else '…'}"
+        if not name:
+            draft.lose(f"{source}: {value}", "not an assignment, and never run")
+        elif value and (name, value) not in _QUIET and name not in ("KDUMP_VERBOSE", "KDUMP_NET_TIMEOUT"):
+            _one(name, value, origin, draft)
+    if "targets" not in draft.values:
+        draft.set("targets", [f"file://{SAVEDIR}"], f"{source}: without KDUMP_SAVEDIR")
+
+
+def _one(name: str, value: str, origin: str, draft: Draft) -> None:
+    switch = value.lower() in ("yes", "true", "1", "on")
+    if name == "KDUMP_SAVEDIR":
+        for url in value.split():
+            _target(url, draft)
+    elif name == "KDUMP_DUMPLEVEL":
+        draft.set("dump.level", _number(value), origin)
+    elif name == "KDUMP_DUMPFORMAT" and value.lower() in CODECS:
+        draft.set("dump.codec", CODECS[value.lower()], origin)
+    elif name == "KDUMP_KEEP_OLD_DUMPS":
+        # There 0 keeps all and -1 none of the old ones; the new one is kept in any case.
+        draft.set("retention.keep", 1 if value == "-1" else _number(value), origin)
+    elif name == "KDUMP_FREE_DISK_SIZE":
+        number = _number(value)
+        draft.set("retention.min_free", number * MEBIBYTE if isinstance(number, int) else number, origin)
+    elif name == "KDUMP_CPUS":
+        draft.set("capture.cpus", max(number, 1) if isinstance(number := _number(value), int) else number, origin)
+    elif name == "KDUMP_KERNELVER":
+        draft.set("capture.kernel", f"/boot/vmlinuz-{value}", origin)
+    elif name == "KDUMP_COMMANDLINE_APPEND":
+        draft.cmdline(value, origin)
+    elif name == "KDUMP_IMMEDIATE_REBOOT":
+        draft.set("action.success", "reboot" if switch else "shell", origin)
+    elif name == "KDUMP_CONTINUE_ON_ERROR":
+        draft.set("action.failure", "reboot" if switch else "shell", origin)
+    elif name in ("KDUMP_PRESCRIPT", "KDUMP_POSTSCRIPT"):
+        draft.set("hooks.pre" if name == "KDUMP_PRESCRIPT" else "hooks.post", [value.split(maxsplit=1)[0]], origin)
+    elif name == "KDUMP_REQUIRED_PROGRAMS":
+        _programs(value, origin, draft)
+    elif name == "KDUMP_SSH_IDENTITY":
+        draft.set("ssh.identity", value.split(maxsplit=1)[0], origin)
+    elif name == "KDUMP_NOTIFICATION_TO":
+        draft.set("notify.mail", value, origin)
+    elif name == "MAKEDUMPFILE_OPTIONS":
+        draft.makedumpfile(value, origin)
+    else:
+        draft.lose(origin, NO_EQUIVALENT.get(name, "not a setting that kdump knows"))
+
+
+def _target(url: str, draft: Draft) -> None:
+    parts = urlsplit(url if "://" in url else f"file://{url}")
+    shown = url if not parts.password else url.replace(parts.password, "…")
+    origin = f"KDUMP_SAVEDIR={shown}"
+    scheme = {"sftp": "ssh"}.get(parts.scheme, parts.scheme)
+    if scheme == "file":
+        draft.set("targets", [f"file://{parts.path}"], origin)
+    elif scheme in ("ssh", "nfs"):
+        host = parts.netloc.rpartition("@")[2]
+        user = f"{parts.username}@" if parts.username and scheme == "ssh" else ""
+        draft.set("targets", [f"{scheme}://{user}{host}{parts.path}"], origin)
+        if parts.password:
+            draft.lose(origin, "the password: ssh targets use a key, see [ssh] identity")
+    else:
+        draft.lose(origin, f"there is no {parts.scheme} target; ssh, nfs or s3 can take its place")
+
+
+def _programs(value: str, origin: str, draft: Draft) -> None:
+    absolute = [word for word in value.split() if word.startswith("/")]
+    if absolute:
+        draft.set("capture.files", absolute, origin)
+    for word in value.split():
+        if not word.startswith("/"):
+            draft.lose(f"{origin} ({word})", "not an absolute path: add it to [capture] files")
+
+
+def _number(value: str) -> int | str:
+    return int(value) if value.lstrip("-").isdigit() else value
