@@ -20,8 +20,6 @@ from kdump.capture.console import Console
 from kdump.capture.plan import PLAN_PATH, CapturePlan, load_plan
 from kdump.capture.stages import describe
 
-__capture_imports__ = ("kdump.capture.worker",)
-
 STATE = "/run/kdump/state.json"
 SAVED, FAILED, DEGRADED, BROKEN = 0, 1, 3, 70  # exit statuses of the worker; BROKEN is a fault of its own
 _ATTEMPTS = 2

@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
 VMCORE_SOURCE = "/proc/vmcore"
-__capture_imports__ = (
-    "kdump.capture.child",
-    "kdump.capture.rungs",
-    "kdump.memory",
-    "kdump.kernel.vmcoreinfo",
-    "kdump.targets.file",
-)
 _REPORT_NEEDS = 28 << 20  # bytes available before the report is tried; it takes about half
 _REPORT_LIMIT = 64 << 20  # bytes it may allocate
 _LAST_WORDS = 20.0  # seconds for manifest and log

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 from kdump.errors import FormatError
+from kdump.targets import SCHEMES
 from kdump.targets.protocol import Spec
 
 PLAN_PATH = "/etc/kdump/plan.json"
 ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
 FIRST, ALL = "first", "all"
+ENCRYPTION = "kdump.targets.encrypted"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class CapturePlan:
     mode: str = FIRST
     level: int = 31
     codec: str = "zstd"
-    codec_level: int = 1
+    codec_level: int = 0  # 0: the codec's own choice
     cpus: int = 1
     deadlines: Deadlines = field(default_factory=Deadlines)
     on_success: str = "reboot"
@@ -73,6 +75,11 @@ class CapturePlan:
     page_facts: Mapping[str, typing.Any] = field(default_factory=dict)
     watchdog: bool = True
     inject: Mapping[str, str] = field(default_factory=dict)
+
+    def imports(self) -> tuple[str, ...]:
+        """The modules that this plan needs in its image beyond those that every plan needs."""
+        schemes = (SCHEMES[scheme].partition(":")[0] for scheme in dict.fromkeys(s.parts.scheme for s in self.targets))
+        return (*schemes, *([ENCRYPTION] if self.recipients else []))
 
     def to_json(self) -> str:
         """The plan as the image carries it."""

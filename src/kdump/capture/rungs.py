@@ -14,19 +14,7 @@ from kdump.memory.protocol import Dump
 from kdump.report import sections
 from kdump.targets.protocol import Stream
 
-# What `open_dump` and the parts of a `Kernel` import when they are asked for.
-__capture_imports__ = (
-    "kdump.kernel.btf",
-    "kdump.kernel.kallsyms",
-    "kdump.memory.elf",
-    "kdump.memory.flattened",
-    "kdump.memory.kdump_compressed",
-    "kdump.report.build",
-    "kdump.report.context",
-    "kdump.report.json",
-    "kdump.report.text",
-    *(f"{sections.__name__}.{name}" for name in sections.SHORT),
-)
+__capture_imports__ = tuple(f"{sections.__name__}.{name}" for name in sections.SHORT)  # imported by name
 
 BETWEEN = b"\0"
 _SPARSEST = 31

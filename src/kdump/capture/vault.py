@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from kdump.capture.console import Console
+from kdump.capture.plan import ENCRYPTION
 from kdump.capture.tee import Tee
 from kdump.targets.protocol import INCOMPLETE, Session, Stream
 from kdump.units import size_text
@@ -75,9 +77,9 @@ class Vault:
         """Encryption, if asked for, on top of a stream."""
         if not self.encrypted:
             return below
-        from kdump.targets.encrypted import EncryptedStream
-
-        return EncryptedStream(below, self._recipients)
+        # By name: the image holds it, and the library it needs, only if the plan has recipients.
+        encrypted: Stream = import_module(ENCRYPTION).EncryptedStream(below, self._recipients)
+        return encrypted
 
     def _lose(self, session: Session, why: str) -> None:
         self.lost[id(session)] = why

@@ -88,7 +88,7 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
     files = dict(prepared.files)
     plan = files.pop(PLAN_PATH)
     modules = prepared.kernel.module_index.load_order(prepared.modules)
-    python = closure.find(ENTRY).modules
+    python = closure.find(ENTRY, *prepared.plan.imports()).modules
     binaries = [Path("/proc/self/exe").resolve(), *(module.path for module in python if not module.code)]
     libraries = elf.resolve([elf.parse(path) for path in binaries])
     return {
@@ -119,7 +119,14 @@ def build_image(prepared: Prepared, state: Path = STATE) -> tuple[Record, ImageS
         raise KdumpError(f"{place} cannot be made", why=error.strerror or str(error), remedy="run as root") from None
     parts = fingerprint(prepared)
     files = dict(prepared.files)
-    summary = build(prepared.kernel, entry=ENTRY, output=place / IMAGE, modules=prepared.modules, files=files)
+    summary = build(
+        prepared.kernel,
+        entry=ENTRY,
+        output=place / IMAGE,
+        modules=prepared.modules,
+        imports=prepared.plan.imports(),
+        files=files,
+    )
     record = Record(str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), parts)
     record.write(place / RECORD)
     return record, summary

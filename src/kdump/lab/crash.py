@@ -136,6 +136,7 @@ def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary
         scenario.tree,
         entry="kdump.capture.__main__",
         modules=MODULES,
+        imports=plan.imports(),
         files={PLAN_PATH: plan.to_json().encode()},
         output=output,
     )

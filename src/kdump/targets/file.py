@@ -20,8 +20,6 @@ from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
-__capture_imports__ = ("kdump.targets.retention",)
-
 _WAIT = 30.0  # seconds for the device to appear
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 _REFUSED = {
