@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules always wanted, modules to do without). Out: ([(name, file, is a package, .pyc
-or b"")] in the order of import, [lazy imports that failed]). It imports nothing for its own use that is not in every
-interpreter already.
+Both are marshalled. In: (sys.path, modules always wanted, modules to do without). Out: ([(name, file, is a package,
+.pyc or b"")] in the order of import, [lazy imports that failed]). It imports nothing for its own use that is not in
+every interpreter already.
 """
 
 import _imp
