@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kdump.lab import kernels
 from kdump.lab.causes import CAUSES, find_cause
-from kdump.lab.crash import Scenario
+from kdump.lab.crash import GIB, Scenario
 from kdump.units import parse_size
 
 
@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cause", default="sysrq", choices=[cause.name for cause in CAUSES],
         help="; ".join(f"{cause.name}: {cause.summary}" for cause in CAUSES) + " (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--crashkernel", default="256M", metavar="SIZE", help="reservation (default: %(default)s)")
+    parser.add_argument(
+        "--crashkernel", metavar="SIZE",
+        help="reservation (default: 256M, or 192M below 1G: KASLR may have split what is left)",
+    )  # fmt: skip
     parser.add_argument("--cpu", default="max", metavar="MODEL", help="QEMU's CPU model (default: %(default)s)")
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
     parser.add_argument("--cmdline", default="", metavar="OPTIONS", help="added to the kernel that crashes")
@@ -50,13 +53,14 @@ def run(args: argparse.Namespace) -> int:
     say(f"looking for the kernel {args.kernel}")
     tree = kernels.find(args.kernel)
     say(f"the kernel is {tree.release}")
+    memory = parse_size(args.memory)
     scenario = Scenario(
         tree,
         find_cause(args.cause),
-        memory=parse_size(args.memory),
+        memory=memory,
         cpus=args.cpus,
         cpu=args.cpu,
-        crashkernel=args.crashkernel,
+        crashkernel=args.crashkernel or ("256M" if memory >= GIB else "192M"),
         cmdline=args.cmdline,
         accelerator=args.accelerator,
     )

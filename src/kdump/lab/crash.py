@@ -23,7 +23,7 @@ from kdump.image.kernel import KernelTree
 from kdump.lab import disk
 from kdump.lab.causes import Cause
 from kdump.lab.guest import BEFORE, ORDERS, Orders
-from kdump.lab.machine import Disk, Machine, Spec
+from kdump.lab.machine import Disk, Machine, Spec, qemu_path
 from kdump.targets.protocol import Spec as TargetSpec
 from kdump.units import duration_text, size_text
 
@@ -87,6 +87,7 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
             why=f"the machine has {scenario.cpus}",
             remedy=f"add --cpus {scenario.cause.cpus}",
         )
+    qemu_path()  # what is missing is said before anything is built
     volume = str(uuid.uuid4())
     capture_image = directory / "capture.img"
     image = build_capture(scenario, volume, capture_image)
