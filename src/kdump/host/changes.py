@@ -19,6 +19,7 @@ from typing import Any, Final
 from kdump.errors import KdumpError
 
 JOURNAL: Final = Path("/var/lib/kdump/setup.json")
+LONG: Final = 12  # lines of a new file that are still shown
 TIMEOUT: Final = 300  # seconds for one command; update-grub probes disks
 
 Runner = Callable[[Sequence[str]], None]
@@ -40,6 +41,11 @@ class FileChange:
         old = self.path if self.before is not None else "/dev/null"
         new = self.path if self.after is not None else "/dev/null"
         return "\n".join(difflib.unified_diff(before, after, old, new, lineterm="", n=1))
+
+    def shown(self) -> str:
+        """The diff, or, for a long new file, that it is one."""
+        count = (self.after or "").count("\n")
+        return f"new file {self.path} ({count} lines)" if self.before is None and count > LONG else self.diff()
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Edit:
 
     def shown(self) -> str:
         """What would be done, for people: diffs, then commands."""
-        parts = [change.diff() for change in self.files]
+        parts = [change.shown() for change in self.files]
         parts += ["run: " + " ".join(command.argv) for command in self.commands]
         return "\n".join(parts)
 

@@ -7,7 +7,6 @@ of other tools (a directory with a vmcore but no manifest) are listed but never 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 from collections import Counter
@@ -16,28 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.capture.crash import COMPLETE, DMESG, INCOMPLETE, MANIFEST, VMCORE
+from kdump.capture.crash import COMPLETE, DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
 from kdump.config import Config, Retention
-from kdump.digest import sha256
 from kdump.errors import KdumpError
 from kdump.targets.protocol import INCOMPLETE as SUFFIX
 from kdump.units import duration_text, size_text
 
 FOREIGN: Final = "no manifest"
-REPORT: Final = "report.json"  # written by `kdump collect`, or by the capture kernel
 _LOG_END: Final = 256 << 10  # bytes at the end of a log in which the panic is looked for
-
-# What the kernel prints when it dies, most telling first: kernel/panic.c, arch/x86/kernel/{dumpstack,traps}.c,
-# arch/x86/mm/fault.c.
-_TITLES: Final = (
-    re.compile(r"(BUG: .*)"),
-    re.compile(r"(kernel BUG at .*!)"),
-    re.compile(r"(general protection fault.*|divide error.*|invalid opcode.*|stack segment.*)"),
-    re.compile(r"(Unable to handle kernel .*)"),
-    re.compile(r"Kernel panic - not syncing: (.*)"),
-)
-_PLACE: Final = re.compile(r"RIP: \d+:(\w[\w.]*)\+0x")
-_VARIABLE: Final = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-f]{8,}\b|\d+")
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,7 @@ def scan(places: Iterable[Path]) -> list[Crash]:
 def read(path: Path) -> Crash:
     """The crash in a directory."""
     known = manifest(path)
-    report = _json(path / REPORT)
+    report = _json(path / REPORT_JSON)
     files = [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
     if known:
         status = str(known.get("status", INCOMPLETE))
@@ -120,35 +105,26 @@ def manifest(path: Path) -> dict[str, Any]:
 
 
 def title_and_signature(path: Path, report: dict[str, Any]) -> tuple[str, str]:
-    """What happened in one line, and a digest that crashes of one cause share: the report's, else from the log."""
-    if report.get("title") and report.get("signature"):
-        return str(report["title"]), str(report["signature"])
+    """What happened in one line, and what crashes of one cause share: the report's verdict, else that of the log."""
+    verdict = report.get("verdict", {})
+    if verdict.get("title") and verdict.get("signature"):
+        return str(verdict["title"]), str(verdict["signature"])
     for log in (path / DMESG, path / (DMESG + SUFFIX)):
         if log.exists():
             with log.open("rb") as file:
                 file.seek(max(0, log.stat().st_size - _LOG_END))
-                text = file.read().decode("utf-8", "replace")
-            title = title_of(text)
-            return title, signature_of(title)
+                return judged(file.read().decode("utf-8", "replace"))
     return "", ""
 
 
-def title_of(log: str) -> str:
-    """What a kernel log says it died of, with the function if it names one; empty if it does not say."""
-    for pattern in _TITLES:
-        if found := pattern.search(log):
-            place = _PLACE.search(log, found.start())
-            return found[1].strip() + (f" in {place[1]}" if place and place[1] not in found[1] else "")
-    return ""
+def judged(log: str) -> tuple[str, str]:
+    """Title and signature of a kernel log; empty if it tells of no crash."""
+    from kdump.report.context import Context
+    from kdump.report.logtext import from_text
+    from kdump.report.verdict import judge
 
-
-def signature_of(title: str) -> str:
-    """Twelve hexadecimal digits of the title without its numbers; empty for an empty title."""
-    if not title:
-        return ""
-    digest = sha256()
-    digest.update(_VARIABLE.sub("#", title).encode())
-    return digest.hexdigest()[:12]
+    verdict = judge(Context(None, from_text(log)))
+    return ("", "") if verdict.kind == "none" else (verdict.title, verdict.signature)
 
 
 def victims(crashes: Sequence[Crash], rules: Retention, free: int, now: float | None = None) -> list[Victim]:
