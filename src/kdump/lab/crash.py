@@ -42,7 +42,8 @@ class Scenario:
 
     `cpu` is QEMU's model ("max" has 5-level page tables, "max,la57=off" 4). `cmdline` is added to the production
     kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules and final
-    action are filled in here. `timeout` in seconds bounds each phase.
+    action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
+    the file it loads if not the production kernel's own; `devices` are more arguments for QEMU.
     """
 
     tree: KernelTree
@@ -57,6 +58,9 @@ class Scenario:
     plan: CapturePlan = field(default_factory=CapturePlan)
     timeout: float = 180.0
     accelerator: str = ""
+    method: str = "auto"
+    capture_kernel: Path | None = None
+    devices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
         memory=scenario.memory,
         cpus=scenario.cpus,
         cpu=scenario.cpu,
+        extra=scenario.devices,
     )
     console = directory / "console.log"
     with Machine(machine, console=console, accelerator=scenario.accelerator) as running:
@@ -153,6 +158,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         crash=scenario.cause.name,
         work=work,
         append=scenario.append,
+        method=scenario.method,
         modules=module_paths(scenario.tree, MODULES),
     )
     build(
@@ -171,7 +177,7 @@ def make_disk(scenario: Scenario, volume: str, capture_image: Path, path: Path) 
         content = Path(scratch)
         (content / DUMPS).mkdir(parents=True)
         (content / "boot").mkdir()
-        shutil.copyfile(scenario.tree.vmlinuz, content / "boot/vmlinuz")
+        shutil.copyfile(scenario.capture_kernel or scenario.tree.vmlinuz, content / "boot/vmlinuz")
         shutil.copyfile(capture_image, content / "boot/capture.img")
         return disk.create_ext4(path, scenario.memory + GIB, uuid=volume, content=content)
 

@@ -34,7 +34,7 @@ class Orders:
     """What the guest shall do.
 
     `modules` are paths in the image, in load order; `disk` the UUID of its ext4 file system; `kernel` and `initrd`
-    paths on that disk; `append` more options for the capture kernel. `work` is how many bytes of page cache,
+    paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes of page cache,
     anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
     """
 
@@ -45,6 +45,7 @@ class Orders:
     work: int
     modules: Sequence[str] = ()
     append: str = ""
+    method: str = "auto"
 
     def to_json(self) -> bytes:
         """The text of guest.json."""
@@ -95,8 +96,8 @@ def _carry_out(orders: Orders) -> None:
 
 def _load(orders: Orders) -> None:
     cmdline = capture_command_line(running_command_line(), append=orders.append).text
-    result = load(DISK / orders.kernel, DISK / orders.initrd, cmdline)
-    say(f"LOADED the capture kernel in {result.seconds:.2f} s")
+    result = load(DISK / orders.kernel, DISK / orders.initrd, cmdline, method=orders.method)
+    say(f"LOADED the capture kernel by the {result.method} method in {result.seconds:.2f} s")
 
 
 def _work(size: int) -> list[Any]:
