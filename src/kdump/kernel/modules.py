@@ -25,6 +25,7 @@ _ELF_SYMBOL = np.dtype(
 _MAX_SYMBOLS = 1 << 20
 _MAX_MODULES = 1 << 14
 _MAX_BTF = 1 << 26
+_NO_FUNCTION = (".L", "L0\x01", "__pfx_", "$")  # assembler-local names, padding, mapping symbols
 
 
 class OrcPlace(NamedTuple):
@@ -48,22 +49,24 @@ class Module:
 
     @cached_property
     def ranges(self) -> list[tuple[int, int]]:
-        """All memory of the module; what was only needed to load it is left out."""
+        """All memory of the module; of one that is just being loaded, also what only its start needs."""
         if self.objects.has(self.struct, "mem"):
-            keep = {value for name, value in self.objects.types.enum("mod_mem_type").items() if "INIT" not in name}
-            parts = [(int(part.base), part.size) for index, part in enumerate(self.struct.mem) if index in keep]
+            parts = [(int(part.base), part.size) for part in self.struct.mem]
         else:
-            parts = [(int(self.struct.core_layout.base), self.struct.core_layout.size)]
+            parts = [(int(part.base), part.size) for part in (self.struct.core_layout, self.struct.init_layout)]
         return [(base, base + size) for base, size in parts if base and size]
 
     @cached_property
     def text(self) -> list[tuple[int, int]]:
         """Its code."""
         if self.objects.has(self.struct, "mem"):
-            part = self.struct.mem[self.objects.types.enumerator("MOD_TEXT")]
-            return [(int(part.base), int(part.base) + part.size)]
-        layout = self.struct.core_layout
-        return [(int(layout.base), int(layout.base) + layout.text_size)]
+            names = ("MOD_TEXT", "MOD_INIT_TEXT")
+            kinds = [self.struct.mem[self.objects.types.enumerator(name)] for name in names]
+            parts = [(int(part.base), part.size) for part in kinds]
+        else:
+            layouts = (self.struct.core_layout, self.struct.init_layout)
+            parts = [(int(part.base), part.text_size) for part in layouts]
+        return [(base, base + size) for base, size in parts if base and size]
 
     @property
     def size(self) -> int:
@@ -93,15 +96,18 @@ class Module:
         return virtual.read(address, last) + virtual.cstring(address + last, 4096) + b"\0"
 
     def at(self, address: int) -> Symbol | None:
-        """The symbol that covers an address of this module."""
+        """The symbol that covers an address of this module; of several at one place the first in its table."""
         symbols, names = self._symbols
-        place = int(np.searchsorted(symbols["value"], np.uint64(address), side="right")) - 1
-        while place >= 0:
-            found = self._symbol(symbols, names, place)
-            # Assembler-local names and section marks name no function.
-            if found.name and not found.name.startswith((".L", "L0\x01", "__pfx_")):
-                return found
-            place -= 1
+        values = symbols["value"]
+        place = int(np.searchsorted(values, np.uint64(address), side="right"))
+        while place > 0:
+            start, end = int(np.searchsorted(values, values[place - 1], side="left")), place
+            for index in range(start, end):
+                found = self._symbol(symbols, names, index)
+                if found.name and not found.name.startswith(_NO_FUNCTION):
+                    size = int(values[end]) - found.address if end < len(values) else found.size
+                    return found._replace(size=size)
+            place = start
         return None
 
     def symbols(self) -> list[Symbol]:

@@ -39,7 +39,7 @@ _SHARED = re.compile(
     r"|_?_?copy_(?:to|from)_(?:user|iter)\w*|_?copy_(?:to|from)_iter\w*|clear_(?:page|user)\w*|copy_page\w*|csum_\w+"
     r"|_?_?raw_(?:spin|read|write)_\w+|native_queued_\w+|queued_(?:spin|read|write)_\w+|pv_queued\w*|do_raw_\w+|__pv_\w+"
     r"|__?(?:mutex|ww_mutex|rt_mutex|rtmutex|rwbase)_\w+|mutex_\w+|rt_mutex_\w+|ww_mutex_\w+|down(?:_\w+)?|__down\w*|up(?:_\w+)?|rwsem_\w+|percpu_down_\w+"
-    r"|__percpu_down\w*|percpu_rwsem_\w+|__?schedule(?:_\w+)?|schedule|preempt_schedule\w*|io_schedule\w*|wait_for_(?:common|completion)\w*|__wait_for_\w+|do_wait_for_common"
+    r"|__percpu_down\w*|percpu_rwsem_\w+|(?:__)?schedule(?:_\w+)?|msleep\w*|dump_header|preempt_schedule\w*|io_schedule\w*|wait_for_(?:common|completion)\w*|__wait_for_\w+|do_wait_for_common"
     r"|wait_on_(?:bit|page|buffer|folio)\w*|__wait_on_\w+|out_of_line_wait_\w+|bit_wait\w*|prepare_to_\w+|folio_wait_\w+|__folio_lock\w*|do_nanosleep"
     r"|__?k(?:z|v|m)?alloc\w*|__kmalloc\w*|k(?:v|z|mem_cache_)?free\w*|kmem_cache_\w+|___?slab_\w+|__slab_\w+|slab_\w+|set_freepointer|__kmem_\w+"
     r"|delay_\w+|__delay|__(?:const_)?udelay|__ndelay|_?find_\w*bit\w*|list_(?:add|del)\w*|rb_\w+|__rb_\w+|_printk|v?printk\w*|__x86_\w+"
@@ -88,6 +88,7 @@ def significant(frames: Iterable[Frame], limit: int) -> list[str]:
     for frame in frames[start:]:
         if (names and is_entry(frame.function)) or len(names) == limit:
             break
-        if frame.function and not is_reporting(frame.function):
-            names.append(normalise(frame.function))
+        name = normalise(frame.function)
+        if name and not is_reporting(name) and names[-1:] != [name]:  # recursion counts once
+            names.append(name)
     return names

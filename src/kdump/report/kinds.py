@@ -64,6 +64,8 @@ KINDS = (
     Kind("slab-corruption", "an object of the slab allocator was corrupted or freed twice", "BUG {cache}: {what}" + _IN,
          r"BUG (?P<cache>[\w.-]+) \((?:Not tainted|Tainted)[^)]*\): (?P<what>[\w ]+)"),
     Kind("cfi", "an indirect call went to a function of another type", "CFI failure" + _IN, r"CFI failure at ", oops=True),
+    Kind("double-free", "an object was freed twice, or the slab allocator's free list was overwritten", "double free or corruption" + _IN,
+         r"kernel BUG at (?P<where>mm/slu?b\.c:\d+)!", oops=True),
     Kind("bug", "the kernel found itself in a state that must not be (BUG)", "kernel BUG" + _IN, r"kernel BUG at (?P<where>\S+?:\d+)!",
          oops=True),
     Kind("refcount", "a reference counter was used wrongly", "refcount bug" + _IN, r"refcount_t: (?P<what>[^.]+)\."),

@@ -23,6 +23,7 @@ _PREFIXES = (
     re.compile(r"\[[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ [\d:]{8} \d{4}\] ?"),  # dmesg -T
     re.compile(r"\[ *[TC]\d+\] "),
 )
+_LONGEST = 2048  # characters of a line; printk's own limit is half of that
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -48,8 +49,8 @@ def from_log(log: Log) -> list[Line]:
 
 
 def clean(text: str) -> str:
-    """Text without terminal escapes and control characters, fit to be printed; tabs become spaces."""
-    return _CONTROL.sub("", text.replace("\t", " "))
+    """Text without terminal escapes and control characters, fit to be printed; tabs become spaces, excess is cut."""
+    return _CONTROL.sub("", text[:_LONGEST].replace("\t", " "))
 
 
 def stamped(lines: Iterable[Line]) -> list[str]:

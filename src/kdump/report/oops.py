@@ -35,10 +35,17 @@ _WHERE = re.compile(
 _REGISTER = re.compile(
     r"\b(R[A-DS][XIP]|R\d\d|R[DS]I|RBP|RSP|CR2|EFLAGS|ORIG_RAX): ?(?:[0-9a-f]{4}:)?([0-9a-f]{8,16})\b"
 )
-_CODE = re.compile(r"^ *Code: (?P<bytes>(?:<?[0-9a-f]{2}>? ?)+|Bad RIP value|Unable to access opcode bytes.*)")
+_CODE = re.compile(r"^ *Code: (?P<bytes>(?:<?[0-9a-f]{2}>? ?)+)$")
 _ACCESS = re.compile(r"#PF: (?P<access>.*)|(?P<kasan>(?:Read|Write) of size \d+) at addr (?P<address>[0-9a-f]+)")
 _OOPS_NUMBER = re.compile(r"\[#(\d+)\]")
 _TRACE = re.compile(r"^ *(?:Call [Tt]race|Backtrace|.*Call Trace):")
+_CUT = re.compile(r"-{8,}\[ cut here \]-{8,}")
+# What may stand between two frames: stack and context marks, addresses without a name, registers of an interrupted
+# context.
+_INSIDE = re.compile(
+    r"^ *(?:</?[A-Z#]+>|\? 0x[0-9a-f]+|0x[0-9a-f]+|RIP:|RSP:|R[A-Z0-9]{2}:|Code:|CR2:|[DEFS]S:|PKRU:|EFLAGS:|ORIG_RAX:"
+    r"|\? |$)"
+)
 _WINDOW = 400  # lines that belong to one report at most
 
 
@@ -170,8 +177,9 @@ def _cause(events: Sequence[Event], panic: str, panic_at: int | None, lines: Seq
             # panic_on_warn: whatever warned last, be it WARN(), KASAN or UBSAN.
             own = [bursts[-1][0]] if bursts else []
         if own:
-            # A lockup may be announced by each CPU; the last one is what panicked.
-            return _with(own[-1], groups)
+            # Lockups are announced until one panics: the last is it. Hung tasks are reported in one go: the first.
+            last = [event for event in own if event in bursts[-1]] if kind.id == "hung-task" else own[-1:]
+            return _with((last or own[-1:])[0], groups)
         return Event(kind, panic_at, panic, groups, lines[panic_at].seconds)
     if kinds.AFTER_OOPS.search(panic) and bursts:
         fatal = [burst for burst in bursts if any(event.kind.oops for event in burst)]
@@ -194,52 +202,50 @@ def _details(event: Event, lines: Sequence[Line], panic_at: int | None) -> None:
 
 
 def _read_block(event: Event, block: Sequence[Line]) -> None:
-    had_frames, had_registers = bool(event.frames), bool(event.registers)
-    tracing = finished = False
+    """Fill what is still missing of an event from the lines of one report, which ends where another begins."""
+    wants_trace, wants_registers = not event.frames, not event.registers
+    tracing = in_registers = False
     for number, (_, text) in enumerate(block):
-        if number and _END.search(text):
+        if number and (_END.search(text) or (event.frames and _CUT.search(text))):
             break
-        if event.pid is None and (match := _CPU.search(text)):
-            _task(event, match, text)
-        elif event.pid is None and (match := _TASK.search(text)):
-            event.comm, event.pid = match["comm"].strip(), int(match["pid"])
-        if not event.access and (match := _ACCESS.search(text)):
-            event.access = match["access"] or match["kasan"]
-            if match["address"]:
-                event.address = int(match["address"], 16)
+        _read_line(event, text)
         if match := _RIP.search(text) or _PC.search(text):
-            kernel = not text.lstrip().startswith("RIP") or _kernel_mode(match)
-            if kernel and event.rip is None and not had_frames:
+            kernel = match.re is _PC or int(match["cs"], 16) & 3 == 0
+            # One after the trace has begun belongs to an outer context: an interrupted one, or user space.
+            if kernel and event.rip is None and not event.frames:
                 event.rip = _frame(_WHERE.search(match["where"]))
-            if not kernel:
-                tracing, finished = False, bool(event.frames) or finished
-        if not had_registers and event.rip is not None and not (tracing and event.frames):
+                in_registers = wants_registers
+            else:
+                in_registers = False
+        if in_registers:
             for name, value in _REGISTER.findall(text):
-                event.registers.setdefault(
-                    name.lower().removeprefix("r") if name == "EFLAGS" else name.lower(), int(value, 16)
-                )
-        if not event.code and event.rip is not None and (match := _CODE.match(text)):
-            event.code = match["bytes"].strip()
+                event.registers.setdefault(name.lower(), int(value, 16))
         if _TRACE.match(text):
-            tracing = not finished and not had_frames
+            tracing, in_registers = wants_trace and not event.frames, False
         elif tracing and (match := _FRAME.match(text)):
-            if not match["unsure"]:
-                found = _frame(match)
-                if found:
-                    event.frames.append(found)
-        elif (
-            tracing
-            and event.frames
-            and text.strip()
-            and not text.lstrip().startswith(("<", "RIP", "R", "Code", "CR", "ORIG", "EFLAGS", "FS", "CS"))
-        ):
-            tracing, finished = False, True
+            found = None if match["unsure"] else _frame(match)
+            if found:
+                event.frames.append(found)
+        elif tracing and event.frames and not _INSIDE.match(text):
+            tracing = False
     if event.address is None and "address" in event.groups:
         event.address = int(event.groups["address"], 16)
+    if event.address is not None and event.registers and event.kind.id in ("null-dereference", "page-fault"):
+        event.registers["cr2"] = event.address  # what is printed may already be of a later fault
 
 
-def _kernel_mode(match: re.Match[str]) -> bool:
-    return int(match["cs"], 16) & 3 == 0
+def _read_line(event: Event, text: str) -> None:
+    """What stands on one line wherever it is: the task, the access, the code."""
+    if event.pid is None and (match := _CPU.search(text)):
+        _task(event, match, text)
+    elif event.pid is None and (match := _TASK.search(text)):
+        event.comm, event.pid = match["comm"].strip(), int(match["pid"])
+    if not event.access and (match := _ACCESS.search(text)):
+        event.access = match["access"] or match["kasan"]
+        if match["address"]:
+            event.address = int(match["address"], 16)
+    if not event.code and not event.frames and event.rip is not None and (match := _CODE.match(text)):
+        event.code = match["bytes"].strip()
 
 
 def _task(event: Event, match: re.Match[str], text: str) -> None:

@@ -156,11 +156,27 @@ def _explanation(crash: Crash, guilty: Frame | None) -> str:
         text = f"The kernel called panic(): {crash.panic}"
     elif event.address is not None:
         access = _access(event)
-        text += f": {access + ' of ' if access else ''}address {event.address:#x}"
+        text += f": {access + ' of ' if access else ''}address {event.address:#x}{_hint(event.address)}"
     if guilty:
         text += f", in {names.normalise(guilty.function)}()"
         text += f" of module {guilty.module}" if guilty.module else ""
     return text + "."
+
+
+# include/linux/poison.h; LIST_POISON1 and 2 are followed by small offsets into the entry that was deleted.
+_POISON = (
+    (0xDEAD000000000100, 0xDEAD000000000120, "the poison of a deleted list entry (LIST_POISON1)"),
+    (0xDEAD000000000122, 0xDEAD000000000140, "the poison of a deleted list entry (LIST_POISON2)"),
+    (0x6B6B6B6B6B6B6000, 0x6B6B6B6B6B6B7000, "memory that was freed (slab poison 0x6b)"),
+    (0x5A5A5A5A5A5A5000, 0x5A5A5A5A5A5A6000, "memory that was never written (slab poison 0x5a)"),
+    (1, 0x1000, "a member of a structure whose pointer is null"),
+    (0xFFFFFFFFFFFFF001, 1 << 64, "an error number used as a pointer"),
+)
+
+
+def _hint(address: int) -> str:
+    """What kind of address it is, if its value tells."""
+    return next((f", {meaning}" for start, end, meaning in _POISON if start <= address < end), "")
 
 
 def _access(event: Event) -> str:

@@ -4,5 +4,5 @@ A section module has `TITLE`, `NEEDS_DUMP` (false if the log suffices) and `coll
 section and may raise: what it has put in so far stays, and the error becomes the section's text.
 """
 
-ALL = ("system", "cpus", "blocked", "tasks", "modules", "log")
-SHORT = ("system", "cpus", "blocked")  # what the capture kernel makes before the dump is saved
+ALL = ("system", "cpus", "blocked", "tasks", "memory", "modules", "log")
+SHORT = ("system", "cpus", "blocked", "memory")  # what the capture kernel makes before the dump is saved

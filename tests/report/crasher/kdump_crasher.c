@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Crashes the kernel in the way its parameter names, for tests of the report: Debian builds no LKDTM.
+ * insmod kdump_crasher.ko kind=null
+ */
+#include <linux/delay.h>
+#include <linux/kthread.h>
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/refcount.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+static char *kind = "null";
+module_param(kind, charp, 0);
+
+static volatile int zero;
+static volatile unsigned long sink;
+static int *volatile nowhere;
+static int *volatile wild = (int *)0xffffffffdead0000;
+static int *volatile noncanonical = (int *)0xdead000000000040;
+static void (*volatile no_code)(void);
+static DEFINE_MUTEX(first_lock);
+static DEFINE_MUTEX(second_lock);
+static DEFINE_SPINLOCK(spin);
+
+struct item {
+	struct list_head node;
+	char payload[240];
+};
+
+static noinline void crash_null(void) { *nowhere = 1; }
+static noinline void crash_wild(void) { sink = *wild; }
+static noinline void crash_noncanonical(void) { sink = *noncanonical; }
+static noinline void crash_call(void) { no_code(); sink = 1; }
+static noinline void crash_bug(void) { BUG_ON(!zero); }
+static noinline void crash_warn(void) { WARN(1, "kdump_crasher warns\n"); }
+static noinline void crash_divide(void) { sink = 100 / zero; }
+static noinline void crash_panic(void) { panic("kdump_crasher: table %d has lost entry %#lx\n", 7, jiffies); }
+
+static noinline void crash_list(void)
+{
+	static LIST_HEAD(head);
+	struct item *item = kzalloc(sizeof(*item), GFP_KERNEL);
+
+	list_add(&item->node, &head);
+	item->node.next->prev = &item->node;
+	head.next = &head;
+	item->node.prev = (struct list_head *)item->payload;
+	list_del(&item->node);
+}
+
+static noinline void crash_refcount(void)
+{
+	refcount_t count = REFCOUNT_INIT(0);
+
+	refcount_inc(&count);
+}
+
+static noinline void crash_uaf(void)
+{
+	struct item *item = kzalloc(sizeof(*item), GFP_KERNEL);
+	LIST_HEAD(head);
+
+	list_add(&item->node, &head);
+	list_del(&item->node);
+	/* What list_del() leaves behind is poison: the next use faults. */
+	sink = (unsigned long)item->node.next->next;
+}
+
+static noinline void crash_double_free(void)
+{
+	void *object = kmalloc(256, GFP_KERNEL);
+
+	kfree(object);
+	kfree(object);
+}
+
+static noinline int recurse(int depth)
+{
+	volatile char room[512];
+
+	memset((void *)room, depth, sizeof(room));
+	return recurse(depth + 1) + room[depth & 511];
+}
+
+static noinline void crash_overflow(void) { sink = recurse(1); }
+
+static noinline void crash_usercopy(void)
+{
+	char *object = kmalloc(64, GFP_KERNEL);
+	unsigned long size = 4096 + zero;
+
+	sink = copy_to_user((void __user *)0x400000, object, size);
+}
+
+static noinline void crash_softlockup(void)
+{
+	preempt_disable();
+	for (;;)
+		cpu_relax();
+}
+
+static noinline void crash_hardlockup(void)
+{
+	local_irq_disable();
+	for (;;)
+		cpu_relax();
+}
+
+static noinline void crash_spinlock(void)
+{
+	spin_lock(&spin);
+	spin_lock(&spin);
+}
+
+static noinline void crash_atomic(void)
+{
+	spin_lock(&spin);
+	msleep(10);
+	spin_unlock(&spin);
+}
+
+static noinline int take_both(void *reverse)
+{
+	struct mutex *one = reverse ? &second_lock : &first_lock;
+	struct mutex *other = reverse ? &first_lock : &second_lock;
+
+	mutex_lock(one);
+	msleep(500);
+	mutex_lock(other);
+	mutex_unlock(other);
+	mutex_unlock(one);
+	return 0;
+}
+
+static void crash_deadlock(void)
+{
+	kthread_run(take_both, NULL, "crasher_one");
+	kthread_run(take_both, (void *)1, "crasher_two");
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} kinds[] = {
+	{ "null", crash_null }, { "wild", crash_wild }, { "noncanonical", crash_noncanonical }, { "call", crash_call },
+	{ "bug", crash_bug }, { "warn", crash_warn }, { "divide", crash_divide }, { "panic", crash_panic },
+	{ "list", crash_list }, { "refcount", crash_refcount }, { "uaf", crash_uaf }, { "double-free", crash_double_free },
+	{ "overflow", crash_overflow }, { "usercopy", crash_usercopy }, { "softlockup", crash_softlockup },
+	{ "hardlockup", crash_hardlockup }, { "spinlock", crash_spinlock }, { "atomic", crash_atomic },
+	{ "deadlock", crash_deadlock },
+};
+
+static int __init crasher_init(void)
+{
+	int number;
+
+	for (number = 0; number < ARRAY_SIZE(kinds); number++) {
+		if (!strcmp(kinds[number].name, kind)) {
+			pr_info("kdump_crasher: %s\n", kind);
+			kinds[number].run();
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+module_init(crasher_init);
+MODULE_LICENSE("Dual MIT/GPL");
+MODULE_DESCRIPTION("crashes the kernel, for tests");
