@@ -34,8 +34,8 @@ class Orders:
     """What the guest shall do.
 
     `modules` are paths in the image, in load order; `disk` the UUID of its ext4 file system; `kernel` and `initrd`
-    paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes of page cache,
-    anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
+    paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes
+    of page cache, anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
     """
 
     disk: str
