@@ -43,6 +43,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("info", DUMP, "kdump.cli.info", "show what a dump holds"),
     Command("dmesg", DUMP, "kdump.cli.dmesg", "print the kernel log out of a dump"),
     Command("verify", DUMP, "kdump.cli.verify", "check that a dump is whole and unchanged"),
+    Command("convert", DUMP, "kdump.cli.convert", "change a dump's format; join a split dump"),
     Command("decrypt", DUMP, "kdump.cli.decrypt", "decrypt a dump that was encrypted when it was saved"),
+    Command("makedumpfile", DUMP, "kdump.cli.makedumpfile", "makedumpfile's options"),
     Command("report", REPORT, "kdump.cli.report", "say what happened: verdict, stacks, state of the machine"),
 )

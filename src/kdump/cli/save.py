@@ -20,17 +20,20 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from kdump.errors import UsageError
+
 if TYPE_CHECKING:
+    from kdump.dump.estimate import Estimate
     from kdump.dump.files import Destination
     from kdump.dump.pipeline import Options, Summary
 
 LEVEL = "31"
+SHOWN = (0, 1, 16, 17, 23, 25, 31)  # levels in the table of --estimate; JSON has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("source", metavar="IN", nargs="+", help="the dump to read; several files are a split set")
-    parser.add_argument("output", metavar="OUT", help="the dump to write; - is standard output (flattened)")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="IN (several are a split set), then OUT; - is a pipe")
     parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default {LEVEL})")
     codec = parser.add_mutually_exclusive_group()
     for flag, name, what in (
@@ -46,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--elf", action="store_true", help="write an ELF vmcore (for gdb, Volatility), uncompressed")
     parser.add_argument("--flat", action="store_true", help="write the flattened format, as to a pipe")
     parser.add_argument("--split", type=int, default=1, metavar="N", help="write N files OUT.1 to OUT.N")
+    parser.add_argument("--estimate", action="store_true", help="only say what each level would cost; no OUT")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compress (default: one for each CPU)")
     parser.add_argument("--deadline", type=float, metavar="SECONDS", help="end the dump as incomplete after this time")
     parser.add_argument("-f", "--force", action="store_true", help="replace OUT if it exists")
@@ -58,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
     from kdump.dump.levels import parse_levels
     from kdump.dump.pipeline import Options
 
+    if args.estimate:
+        return _estimate(args)
+    *source, output = args.files
+    if not source:
+        raise UsageError("no file to write", remedy="kdump save IN OUT; --estimate needs no OUT")
     options = Options(
         levels=parse_levels(args.level),
         container="elf" if args.elf else "kdump",
@@ -65,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
         compression_level=args.codec_level,
         threads=args.threads,
     )
-    destination = Destination.parse(args.output, parts=args.split, flat=args.flat, overwrite=args.force)
-    return perform(args.source, destination, options, deadline=args.deadline, as_json=args.json)
+    destination = Destination.parse(output, parts=args.split, flat=args.flat, overwrite=args.force)
+    return perform(source, destination, options, deadline=args.deadline, as_json=args.json)
 
 
 def perform(
@@ -93,6 +102,39 @@ def perform(
     text = json_text(saved.content) if as_json else "\n".join(_lines(saved.summary, saved.paths))
     print(text, file=sys.stderr if saved.paths == (STDOUT,) else sys.stdout)
     return 0 if saved.summary.as_asked else 3
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from kdump.dump.estimate import estimate
+    from kdump.memory import open_dump
+    from kdump.progress import Progress
+
+    progress = Progress()
+    with open_dump(args.files[0] if len(args.files) == 1 else args.files) as dump:
+        found = estimate(dump, args.codec, args.codec_level, progress)
+    progress.close()
+    print(json_text(asdict(found)) if args.json else "\n".join(_estimate_lines(found)))
+    return 3 if found.not_applied else 0
+
+
+def _estimate_lines(found: Estimate) -> list[str]:
+    from kdump.dump.levels import describe
+    from kdump.units import size_text
+
+    lines = [f"{'class':<16} {'pages':>12} {'memory':>10} {'zero':>6} {'compressed to':>14}"]
+    for cost in found.classes:
+        lines.append(
+            f"{cost.name:<16} {cost.pages:>12} {size_text(cost.pages * found.page_size):>10} {cost.zero:>6.0%}"
+            f" {cost.bytes_each / found.page_size:>13.0%}"
+        )
+    lines += ["", f"{'level':<6} {'pages kept':>12} {f'size ({found.codec})':>15}  leaves out"]
+    for level in SHOWN:
+        pages, size = found.levels[level]
+        lines.append(f"{level:<6} {pages:>12} {size_text(size):>15}  {describe(level)}")
+    lines += [f"NOT TOLD APART: {name}: {why}" for name, why in found.not_applied.items()]
+    return lines
 
 
 def json_text(content: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ class Destination:
     paths: tuple[str, ...]
     flat: bool = False
     overwrite: bool = False
+    limit: int | None = None  # bytes that a file may have
     manifest: str = ""  # the dump's name that the manifest goes by; empty: no manifest
 
     @classmethod
@@ -36,7 +37,8 @@ class Destination:
         if parts > 1 and (path == STDOUT or flat):
             raise UsageError("a flattened dump cannot be split")
         paths = (path,) if parts == 1 else tuple(f"{path}.{number}" for number in range(1, parts + 1))
-        return cls(paths, flat or path == STDOUT, overwrite, "" if path == STDOUT else path)
+        name = "" if path == STDOUT else path
+        return cls(paths, flat or path == STDOUT, overwrite, manifest=name)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
     def begin_file() -> Stream:
         if len(outputs) == len(names):  # the next level: all over again
             _abort(outputs)
-        output = FileOutput(names[len(outputs)], overwrite=destination.overwrite)
+        output = FileOutput(names[len(outputs)], overwrite=destination.overwrite, limit=destination.limit)
         outputs.append(output)
         if not destination.flat:
             return output

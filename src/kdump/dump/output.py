@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
 class FileOutput:
     """A new file; a `kdump_writer.Stream`."""
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Raises `KdumpError` if there is a file of that name (unless `overwrite`), OSError if it cannot be made."""
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False, limit: int | None = None) -> None:
+        """Raises `KdumpError` if there is a file of that name (unless `overwrite`), OSError if it cannot be made.
+
+        Writing past `limit` bytes fails with EFBIG.
+        """
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + INCOMPLETE)
         if not overwrite and self.path.exists():
             raise KdumpError(f"{self.path} exists", remedy="name another file, or use --force to replace it")
         self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         os.fchmod(self._fd, 0o600)  # an older incomplete file may have had another mode
+        self._limit = limit
         self._end = 0
         self._pieces = Pieces()
 
@@ -43,6 +48,8 @@ class FileOutput:
         """Write all of `data` at `offset`."""
         rest = memoryview(data).cast("B")
         at = offset
+        if self._limit is not None and offset + len(rest) > self._limit:
+            raise OSError(errno.EFBIG, f"larger than {self._limit} bytes", str(self.path))
         while rest:
             done = os.pwrite(self._fd, rest, at)
             rest, at = rest[done:], at + done

@@ -19,7 +19,7 @@ from kdump.dump.levels import PAGE_CLASS_BITS, ZERO
 from kdump.dump.memmap import find_runs
 from kdump.dump.pages import read_pages, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
-from kdump.dump.select import MemoryMap, Selection, select
+from kdump.dump.select import MemoryMap, Selection, Watch, select
 from kdump.dump.workers import in_order
 from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
@@ -124,7 +124,13 @@ def open_memory_map(dump: Dump, facts: PageFacts | None = None) -> MemoryMap:
     return MemoryMap(facts, find_runs(info, kernel.virtual), kernel.virtual)
 
 
-def choose(dump: Dump, level: int, facts: PageFacts | None = None, progress: Progress | None = None) -> Selection:
+def choose(
+    dump: Dump,
+    level: int,
+    facts: PageFacts | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> Selection:
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why."""
     memory_map = None
     why = ""
@@ -135,7 +141,9 @@ def choose(dump: Dump, level: int, facts: PageFacts | None = None, progress: Pro
             why = f"{error.what}{f': {error.why}' if error.why else ''}"
     size = dump.memory.page_size
     tick = progress or (lambda _stage, _done, _total: None)
-    selection = select(dump.memory, memory_map, level, lambda done, total: tick("filter", done * size, total * size))
+    selection = select(
+        dump.memory, memory_map, level, lambda done, total: tick("filter", done * size, total * size), watch
+    )
     if why:
         selection.not_applied["all but zero pages"] = why
     return selection

@@ -20,6 +20,7 @@ from kdump.memory.virtual import VirtualMemory
 BATCH = 1 << 20  # bytes of struct pages looked at together: they should stay in the processor's cache
 
 Tick = Callable[[int, int], None]  # pages done, pages in all
+Watch = Callable[[int, NDArray[np.uint8], NDArray[np.bool_]], None]  # first pfn, class of each page, which are held
 
 
 @dataclass
@@ -51,8 +52,10 @@ class MemoryMap:
     virtual: VirtualMemory
 
 
-def select(memory: Memory, memory_map: MemoryMap | None, level: int, tick: Tick, batch: int = BATCH) -> Selection:
-    """Decide every page of RAM. Without `memory_map` everything is kept.
+def select(
+    memory: Memory, memory_map: MemoryMap | None, level: int, tick: Tick, watch: Watch | None = None
+) -> Selection:
+    """Decide every page of RAM. Without `memory_map` everything is kept. `watch` is shown the classes as they come.
 
     A page that the source itself does not hold (re-filtering a filtered dump) is not kept either.
     """
@@ -60,7 +63,7 @@ def select(memory: Memory, memory_map: MemoryMap | None, level: int, tick: Tick,
     limit = max((each.end for each in memory.ranges), default=0) >> shift
     found = Selection(PfnSet(limit), PfnSet(limit), level, np.zeros(len(PageClass), np.int64))
     drop = dropped(level)
-    batches = _Batches(memory_map, batch) if memory_map else None
+    batches = _Batches(memory_map, BATCH) if memory_map else None
     for chunk in range(-(-limit // CHUNK)):
         first = chunk * CHUNK
         present = _in_ranges(memory, first, min(CHUNK, limit - first), shift)
@@ -73,6 +76,8 @@ def select(memory: Memory, memory_map: MemoryMap | None, level: int, tick: Tick,
         if batches:
             batches.fill(classes, first, present)
         found.by_class += np.bincount(classes[present], minlength=len(PageClass))
+        if watch:
+            watch(first, classes, held)
         held &= ~drop[classes]
         found.kept.put(chunk, held)
     tick(limit, limit)

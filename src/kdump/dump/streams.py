@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from typing import BinaryIO
+
+from kdump.dump.kdump_writer import Stream
+from kdump.errors import FormatError
 
 Bytes = bytes | bytearray | memoryview
 
@@ -12,6 +16,7 @@ Bytes = bytes | bytearray | memoryview
 SIGNATURE = b"makedumpfile".ljust(16, b"\0")
 TYPE, VERSION = 1, 1
 HEADER_SIZE = 4096
+PIECE = 1 << 20  # bytes read at a time
 RECORD = struct.Struct(">qq")  # offset, size; then the data
 END = RECORD.pack(-1, -1)
 
@@ -61,3 +66,28 @@ def put_to(descriptor: int) -> Callable[[Bytes], None]:
             rest = rest[os.write(descriptor, rest) :]
 
     return put
+
+
+def unflatten(source: BinaryIO, target: Stream) -> None:
+    """Put the records of a flattened dump where they belong. Raises `FormatError` for what is none or is cut short."""
+
+    def read(size: int, what: str) -> bytes:
+        data = source.read(size)
+        if len(data) != size:
+            raise FormatError(f"ends within {what}", path="<flattened input>", why="the stream was cut")
+        return data
+
+    head = read(HEADER_SIZE, "its header")
+    if not head.startswith(SIGNATURE):
+        raise FormatError("not a flattened dump", path="<flattened input>", field="signature", offset=0)
+    target.skip(0)
+    while True:
+        offset, size = RECORD.unpack(read(RECORD.size, "a record's header"))
+        if (offset, size) == (-1, -1):
+            return
+        if offset < 0 or size < 0 or offset + size > 1 << 62:
+            raise FormatError(f"a record of {size:#x} bytes at {offset:#x}", path="<flattened input>", field="record")
+        while size:
+            piece = min(size, PIECE)
+            target.pwrite(read(piece, "a record"), offset)
+            offset, size = offset + piece, size - piece

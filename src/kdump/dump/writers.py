@@ -15,6 +15,7 @@ from kdump.dump.origin import find_mappings, find_origin
 from kdump.dump.select import Selection
 from kdump.dump.split import SplitWriter
 from kdump.kernel.kernel import Kernel
+from kdump.memory.kdump_compressed import STATUS_INCOMPLETE
 from kdump.memory.protocol import Dump
 
 
@@ -44,6 +45,7 @@ def open_writer(dump: Dump, streams: Sequence[Stream], selection: Selection, *, 
         image, direct = find_mappings(dump)
         machine = Kernel(dump).arch.elf_machine
         return ElfWriter(streams[0], origin, present, kept, machine=machine, image=image, direct=direct)
+    flag |= STATUS_INCOMPLETE if dump.incomplete else 0
     level = selection.level | int(str(dump.header.get("dump_level") or 0))  # what an earlier filter dropped is gone too
     if len(streams) > 1:
         return SplitWriter(streams, origin, present, kept, level=level, flag=flag)

@@ -1,0 +1,26 @@
+"""Change a dump's format, without dropping pages.
+
+Reads every format that kdump reads (several IN files are a split set, which is joined) and writes kdump-compressed (the
+default), plain ELF for gdb and Volatility, or the flattened format. -d LEVEL filters again to a higher level.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from kdump.cli import save
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options: those of `kdump save`."""
+    save.add_arguments(parser)
+    parser.set_defaults(level=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; exit status 3 if the result is not all that was asked for."""
+    if args.level is None:
+        # Pages of zeros share one page in a kdump-compressed dump; in an ELF file leaving them out would lose which
+        # pages were dropped and which were zero.
+        args.level = "0" if args.elf else "1"
+    return save.run(args)

@@ -1,0 +1,333 @@
+"""makedumpfile's options, for scripts that call it.
+
+    makedumpfile [-c|-l|-p|-z] [-E] [-d LEVELS] VMCORE DUMPFILE
+    makedumpfile -F ... VMCORE                      flattened, to standard output
+    makedumpfile -R DUMPFILE                        standard input, put in order
+    makedumpfile --split ... VMCORE DUMPFILE DUMPFILE ...
+    makedumpfile --reassemble DUMPFILE DUMPFILE ... DUMPFILE
+    makedumpfile --dump-dmesg | --partial-dmesg VMCORE LOGFILE
+    makedumpfile --mem-usage /proc/kcore
+
+Exit status: 0 done, 1 failed (also: an incomplete dump), as makedumpfile has it; 2: the vmcore's kernel is not the one
+that -i describes.
+
+Deviations: without -c, -l, -p or -z pages are not compressed, as there; -z does compress. All CPUs compress unless
+--num-threads says otherwise. -x is not needed, for the kernel describes itself. What a level should drop but the kernel
+does not tell apart is kept, and said on standard error. No manifest is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdump.errors import KdumpError, UsageError
+
+if TYPE_CHECKING:
+    from kdump.dump.pipeline import Summary
+    from kdump.kernel.kernel import Kernel
+    from kdump.memory.protocol import Dump
+
+PROGRESS, COMMON, ERROR, DEBUG, REPORT = 1, 2, 4, 8, 16  # bits of --message-level
+IGNORED = ("-b", "--cyclic-buffer", "--splitblock-size", "--work-dir")  # about its memory and its parallelism
+REFUSED = ("-X", "-e")
+REFUSED_WITH_VALUE = (
+    "--diskset", "--xen-syms", "--xen-vmcoreinfo", "--xen_phys_start", "--config", "--eppic", "--extension", "--vtop",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """makedumpfile's options."""
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE")
+    for flag, name in (("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy"), ("-z", "zstd")):
+        add(flag, dest="codec", action="store_const", const=name, default="none", help=f"compress with {name}")
+    add("-d", dest="level", default="0", metavar="LEVELS", help="dump level, or a rising list")
+    add("-E", dest="elf", action="store_true", help="write ELF")
+    add("-F", dest="flat", action="store_true", help="write the flattened format to standard output")
+    add("-R", dest="rearrange", action="store_true", help="put a flattened dump from standard input in order")
+    add("-x", dest="vmlinux", metavar="VMLINUX", help="not needed")
+    add("-i", dest="vmcoreinfo", metavar="FILE", help="VMCOREINFO, if the vmcore has none")
+    add("-g", dest="generate", metavar="FILE", help="write the vmcore's VMCOREINFO to a file")
+    add("-f", dest="force", action="store_true", help="replace DUMPFILE")
+    add("-D", dest="debug", action="store_true", help="say more")
+    add("-v", dest="version", action="store_true", help="print the version")
+    add("-L", dest="limit", type=int, metavar="BYTES", help="largest size of DUMPFILE")
+    add("--split", action="store_true", help="spread the dump over the given files")
+    add("--reassemble", action="store_true", help="join the files of --split")
+    add("--dump-dmesg", action="store_true", help="write the kernel log")
+    add("--partial-dmesg", action="store_true", help="write the kernel log since it was last cleared")
+    add("--mem-usage", action="store_true", help="what each level would leave out here")
+    add("--num-threads", type=int, default=0, metavar="N", help="threads that compress")
+    add("--message-level", type=int, default=PROGRESS | COMMON | ERROR, metavar="N", help="what is printed (bits)")
+    add("--show-stats", action="store_true", help="print pages by class")
+    add("--dry-run", action="store_true", help="write nothing")
+    add("--check-params", action="store_true", help="only check the options")
+    for name in IGNORED:
+        add(name, dest="ignored", action="append", metavar="N", help="ignored")
+    add("--non-mmap", dest="ignored", action="append_const", const="", help="ignored")
+    for name in REFUSED:
+        add(name, dest="refused", action="append_const", const=name, help=argparse.SUPPRESS)
+    for name in REFUSED_WITH_VALUE:
+        add(name, dest="refused", action=_Refused, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the options say; failures exit with 1, as makedumpfile's do."""
+    talk = _Talk(args.message_level | (REPORT if args.show_stats else 0))
+    try:
+        status = _run(args, talk)
+    except KdumpError as error:
+        talk.say(ERROR, str(error))
+        status = 1
+    if not args.version and not args.check_params:
+        talk.say(COMMON, f"\nmakedumpfile {'Completed' if status == 0 else 'Failed'}.")
+    return status
+
+
+def _run(args: argparse.Namespace, talk: _Talk) -> int:
+    from kdump.dump.levels import parse_levels
+
+    if args.version:
+        from kdump import __version__
+
+        print(f"makedumpfile (kdump {__version__})")
+        return 0
+    if args.refused:
+        raise UsageError(f"{args.refused[0]} is not supported here")
+    levels = parse_levels(args.level)
+    if args.ignored:
+        talk.say(DEBUG, "ignored: options about memory use; it is bounded anyway")
+    if args.check_params:
+        return 0
+    if args.rearrange:
+        return _rearrange(_one(args, 1)[0], force=args.force)
+    if args.reassemble:
+        *parts, output = _several(args, 3)
+        return _save(args, parts, [output], _same_codec(args, parts, levels), talk)
+    if args.dump_dmesg or args.partial_dmesg:
+        return _dmesg(args, *_one(args, 2))
+    if args.generate:
+        return _generate(args, talk)
+    if args.mem_usage:
+        return _mem_usage(_one(args, 1)[0], args)
+    if args.flat:
+        return _save(args, _one(args, 1), ["-"], levels, talk)
+    if args.split:
+        source, *outputs = _several(args, 3)
+        return _save(args, [source], outputs, levels, talk)
+    if args.dry_run and len(args.files) == 1:
+        return _save(args, args.files, [os.devnull], levels, talk)
+    source, output = _one(args, 2)
+    return _save(args, [source], [output], levels, talk)
+
+
+class _Refused(argparse.Action):
+    """Notes the option's own name, not its value."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        _values: object,
+        option: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, [option])
+
+
+class _Talk:
+    """Prints what --message-level lets through; to standard error, for standard output may be a dump."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def say(self, kind: int, text: str) -> None:
+        if self.level & kind:
+            print(text, file=sys.stderr if kind == ERROR or not sys.stdout.isatty() else sys.stdout)
+
+
+def _one(args: argparse.Namespace, count: int) -> list[str]:
+    files: list[str] = args.files
+    if len(files) != count:
+        raise UsageError(f"{len(files)} files are named, not {count}", remedy="kdump makedumpfile --help")
+    return files
+
+
+def _several(args: argparse.Namespace, least: int) -> list[str]:
+    files: list[str] = args.files
+    if len(files) < least:
+        raise UsageError(f"{len(files)} files are named, {least} are needed", remedy="kdump makedumpfile --help")
+    return files
+
+
+def _open(args: argparse.Namespace, paths: list[str]) -> Dump:
+    """The vmcore, with the VMCOREINFO of -i where it has none of its own."""
+    from kdump.kernel import vmcoreinfo
+    from kdump.memory import open_dump
+
+    dump = open_dump(paths[0] if len(paths) == 1 else paths)
+    if not args.vmcoreinfo:
+        return dump
+    given = Path(args.vmcoreinfo).read_bytes()
+    if not dump.vmcoreinfo:
+        return replace(dump, vmcoreinfo=given)
+    theirs, ours = vmcoreinfo.parse(given).release, vmcoreinfo.parse(dump.vmcoreinfo).release
+    if theirs != ours:
+        raise WrongReleaseError(f"{args.vmcoreinfo} describes {theirs}, the vmcore is of {ours}")
+    return dump
+
+
+class WrongReleaseError(KdumpError):
+    """-i describes another kernel."""
+
+    exit_status = 2
+
+
+def _save(args: argparse.Namespace, source: list[str], outputs: list[str], levels: tuple[int, ...], talk: _Talk) -> int:
+    from kdump.cli.save import Stop
+    from kdump.dump.files import STDOUT, Destination, save_to
+    from kdump.dump.pipeline import Options, choose
+    from kdump.progress import Progress
+
+    progress = Progress()
+    stop = Stop(None)
+    options = Options(
+        levels=levels,
+        container="elf" if args.elf else "kdump",
+        codec=args.codec,
+        threads=args.num_threads or None,
+        stop=stop.reason,
+    )
+    if talk.level & PROGRESS:
+        options = replace(options, progress=progress)
+    destination = Destination(tuple(outputs), flat=outputs == [STDOUT], overwrite=args.force, limit=args.limit)
+    with _open(args, source) as dump:
+        if args.dry_run:
+            selection = choose(dump, levels[0], progress=options.progress)
+            progress.close()
+            talk.say(REPORT, f"Original pages: {selection.present.count}\nRemaining pages: {selection.kept.count}")
+            return 0
+        with stop:
+            saved = save_to(dump, destination, options)
+        progress.close()
+    for name, why in saved.summary.not_applied.items():
+        talk.say(ERROR, f"NOT DROPPED: {name}: {why}")
+    talk.say(REPORT, "\n".join(_stats(saved.summary)))
+    if saved.summary.incomplete:
+        talk.say(ERROR, f"the dump is incomplete: {saved.summary.incomplete}")
+        return 1
+    if outputs != [STDOUT]:
+        what = "dumpfiles are" if len(outputs) > 1 else "dumpfile is"
+        talk.say(COMMON, f"\nThe {what} saved to {', '.join(outputs)}.")
+    return 0
+
+
+def _same_codec(args: argparse.Namespace, parts: list[str], levels: tuple[int, ...]) -> tuple[int, ...]:
+    """--reassemble keeps the compression and the level of the parts, whatever the options say."""
+    from kdump.dump.codecs import CODECS
+    from kdump.dump.levels import ZERO
+
+    with _open(args, parts) as dump:
+        status = int(str(dump.header.get("status", 0)))
+        args.codec = next((each.name for each in CODECS.values() if each.flag and status & each.flag), "none")
+        return (max(levels[0], int(str(dump.header.get("dump_level", 0))) & ZERO),)
+
+
+def _stats(summary: Summary) -> Iterator[str]:
+    yield f"Original pages  : {summary.pages_present:#018x}"
+    yield f"  Excluded pages   : {sum(summary.dropped.values()) + summary.pages_zero:#018x}"
+    yield f"    {'Pages filled with zero':<24}: {summary.pages_zero:#018x}"
+    for name, count in summary.dropped.items():
+        yield f"    {name.capitalize() + ' pages':<24}: {count:#018x}"
+    yield f"  Remaining pages  : {summary.pages_written - summary.pages_zero:#018x}"
+    yield f"Write bytes     : {summary.size}"
+
+
+def _rearrange(output: str, *, force: bool) -> int:
+    from kdump.dump.output import FileOutput
+    from kdump.dump.streams import unflatten
+
+    target = FileOutput(output, overwrite=force)
+    try:
+        unflatten(sys.stdin.buffer, target)
+    except BaseException:
+        target.abort()
+        raise
+    target.seal()
+    return 0
+
+
+def _dmesg(args: argparse.Namespace, source: str, output: str) -> int:
+    from kdump.dump.output import FileOutput
+    from kdump.kernel.kernel import Kernel
+    from kdump.kernel.printk import format_record
+
+    with _open(args, [source]) as dump:
+        kernel = Kernel(dump)
+        log = kernel.log()
+        first = _clear_seq(kernel) if args.partial_dmesg else 0
+    target = FileOutput(output, overwrite=args.force)
+    lines = (line for record in log.records if record.sequence >= first for line in format_record(record))
+    target.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+    target.seal()
+    for sentence in log.lost:
+        print(sentence, file=sys.stderr)
+    return 0
+
+
+def _clear_seq(kernel: Kernel) -> int:
+    """The first record since the log was cleared (kernel/printk/printk.c: struct latched_seq clear_seq)."""
+    info = kernel.vmcoreinfo
+    where = info.symbols.get("clear_seq")
+    if where is None:
+        raise KdumpError("the kernel does not tell when its log was cleared", remedy="--dump-dmesg writes all of it")
+    values = info.offsets.get("latched_seq.val")
+    if values is None:  # before 5.12 a plain number
+        return kernel.virtual.u64(where)
+    return kernel.virtual.u64(where + values + 8 * (kernel.virtual.u32(where) & 1))
+
+
+def _generate(args: argparse.Namespace, talk: _Talk) -> int:
+    """-g: the vmcore's own VMCOREINFO; from a vmlinux it is not made, for nothing here needs it."""
+    if not args.files:
+        raise UsageError("-g needs a vmcore here", remedy="kdump makedumpfile -g FILE VMCORE (or /proc/kcore)")
+    from kdump.dump.output import FileOutput
+
+    with _open(args, _one(args, 1)) as dump:
+        if not dump.vmcoreinfo:
+            raise KdumpError(f"{dump.path} has no VMCOREINFO")
+        target = FileOutput(args.generate, overwrite=args.force)
+        target.write(dump.vmcoreinfo)
+        target.seal()
+    talk.say(COMMON, f"\nThe vmcoreinfo is saved to {args.generate}.")
+    return 0
+
+
+def _mem_usage(source: str, args: argparse.Namespace) -> int:
+    from kdump.dump.classes import NAMES, PageClass
+    from kdump.dump.pipeline import choose
+
+    with _open(args, [source]) as dump:
+        selection = choose(dump, 31)
+    print(f"{'TYPE':<16}{'PAGES':>16}  EXCLUDED BY LEVEL")
+    for kind in PageClass:
+        if selection.by_class[kind]:
+            print(f"{NAMES[kind]:<16}{selection.by_class[kind]:>16}  {LEVEL_OF.get(kind.name, 'no level')}")
+    print(f"\npage size:        {dump.memory.page_size}\nTotal pages:      {selection.present.count}")
+    return 0
+
+
+LEVEL_OF = {
+    "FREE": "16",
+    "CACHE": "2",
+    "CACHE_PRIVATE": "4",
+    "USER": "8",
+    "HUGETLB": "8",
+    "HWPOISON": "any",
+    "OFFLINE": "any",
+}
