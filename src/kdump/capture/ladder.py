@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kdump import __version__
 from kdump.capture import crash as names
 from kdump.capture.console import Console
 from kdump.capture.meminfo import Sampler, meminfo
-from kdump.capture.plan import ALL, CapturePlan
+from kdump.capture.plan import ALL, NETWORK, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
 from kdump.capture.vault import Begin, Vault
 from kdump.errors import KdumpError
-from kdump.targets import target_for
+from kdump.targets import NETWORKED, target_for
 from kdump.targets.protocol import Ground, Session, Spec
 from kdump.units import size_text
 
@@ -56,6 +57,7 @@ class Ladder:
         self.ground = ground
         self._source = source
         self._dump: Dump | None = None
+        self._dns: list[str] | None = None
         self._sampler: Sampler | None = None
         self._summary: dict[str, Any] = {}
 
@@ -102,7 +104,11 @@ class Ladder:
         return outcome
 
     def _open(self, spec: Spec) -> list[Session]:
-        """The target's session, or nothing if it cannot be had."""
+        """The target's session, or nothing if it cannot be had. The network comes up when it is first needed."""
+        if spec.parts.scheme in NETWORKED and self._dns is None:
+            bring_up = partial(self._network, self.plan.deadlines.network)
+            self._dns = self.stages.run("network", self.plan.deadlines.network, bring_up) or []
+            self.ground = replace(self.ground, dns=self._dns)
         session = self.stages.run(
             f"target {spec.parts.scheme}",
             self.plan.deadlines.target,
@@ -112,6 +118,11 @@ class Ladder:
             return []
         self.console.say(f"saving to {session.where}")
         return [session]
+
+    def _network(self, seconds: float) -> list[str]:
+        # By name: the image holds it only if a target of the plan needs it.
+        found: list[str] = import_module(NETWORK).bring_up(self.plan.network, seconds, self.console.say)
+        return found
 
     def _rungs(self, vault: Vault) -> bool:
         """From the cheapest up; whether the dump was saved."""

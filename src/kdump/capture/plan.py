@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 from kdump.errors import FormatError
-from kdump.targets import SCHEMES
+from kdump.targets import NETWORKED, SCHEMES
 from kdump.targets.protocol import Spec
 
 PLAN_PATH = "/etc/kdump/plan.json"
 ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
 FIRST, ALL = "first", "all"
 ENCRYPTION = "kdump.targets.encrypted"
+NETWORK = "kdump.capture.network"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,10 @@ class CapturePlan:
 
     def imports(self) -> tuple[str, ...]:
         """The modules that this plan needs in its image beyond those that every plan needs."""
-        schemes = (SCHEMES[scheme].partition(":")[0] for scheme in dict.fromkeys(s.parts.scheme for s in self.targets))
-        return (*schemes, *([ENCRYPTION] if self.recipients else []))
+        schemes = dict.fromkeys(spec.parts.scheme for spec in self.targets)
+        found = [SCHEMES[scheme].partition(":")[0] for scheme in schemes if scheme in SCHEMES]
+        found += [NETWORK] if any(scheme in NETWORKED for scheme in schemes) else []
+        return (*found, *([ENCRYPTION] if self.recipients else []))
 
     def to_json(self) -> str:
         """The plan as the image carries it."""

@@ -11,7 +11,9 @@ from kdump.targets.protocol import Spec, Target
 SCHEMES = {
     "file": "kdump.targets.file:FileTarget",
     "block": "kdump.targets.block:BlockTarget",
+    "ssh": "kdump.targets.ssh:SshTarget",
 }
+NETWORKED = ("ssh", "nfs", "s3")
 
 
 def target_for(spec: Spec) -> Target:

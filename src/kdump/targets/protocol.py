@@ -7,7 +7,7 @@ the writer says beforehand where the body begins; see `Stream`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -43,6 +43,7 @@ class Ground:
     unmount: Callable[[str], None]
     say: Callable[[str], None]
     remaining: Callable[[], float]
+    dns: Sequence[str] = ()  # name servers
     run: str = "/run/kdump"
     dev: str = "/dev"
     sysfs: str = "/sys"

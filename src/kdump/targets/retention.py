@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _NAME = re.compile(r"^(.+)-\d{8}T\d{6}Z-[0-9a-f]{4}$")
 
@@ -15,16 +15,20 @@ def prune(directory: str, newest: str, keep: int, min_free: int) -> Iterator[str
     At most `keep` of the same host stay, `newest` included (0: any number), and more go until `min_free` bytes are
     free. Other hosts' crashes and whatever is not named like a crash are not touched. Raises OSError.
     """
-    found = _NAME.match(newest)
-    if not found:
-        return
-    mine = [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-    mine = [name for name in mine if (match := _NAME.match(name)) and match[1] == found[1] and name != newest]
-    mine.sort(key=lambda name: name[len(found[1]) :])
+    mine = older([entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)], newest)
     while mine and ((keep and len(mine) >= keep) or _free(directory) < min_free):
         name = mine.pop(0)
         _remove(f"{directory}/{name}")
         yield name
+
+
+def older(names: Iterable[str], newest: str) -> list[str]:
+    """Those of `names` that are other crashes of the host of the crash `newest`, oldest first."""
+    found = _NAME.match(newest)
+    if not found:
+        return []
+    mine = [name for name in names if (match := _NAME.match(name)) and match[1] == found[1] and name != newest]
+    return sorted(mine, key=lambda name: name[len(found[1]) :])
 
 
 def _remove(directory: str) -> None:

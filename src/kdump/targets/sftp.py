@@ -1,0 +1,215 @@
+"""The client side of SFTP version 3, as much as saving a dump takes, with writes in flight.
+
+Source: draft-ietf-secsh-filexfer-02; OpenSSH's PROTOCOL for the extensions posix-rename, fsync and statvfs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+
+from kdump.errors import KdumpError
+
+_INIT, _VERSION, _OPEN, _CLOSE, _WRITE, _OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _RENAME = (
+    1, 2, 3, 4, 6, 11, 12, 13, 14, 15, 17, 18,
+)  # fmt: skip
+_STATUS, _HANDLE, _NAME, _ATTRS, _EXTENDED, _EXTENDED_REPLY = 101, 102, 104, 105, 200, 201
+_OK, _EOF, _NO_SUCH_FILE, _DENIED = 0, 1, 2, 3
+_FOR_WRITING = 0x02 | 0x08 | 0x10  # SSH_FXF_WRITE | CREAT | TRUNC
+_MODE = 0x04  # SSH_FILEXFER_ATTR_PERMISSIONS
+_BLOCK = 32 << 10  # bytes a write: every server takes that much
+_IN_FLIGHT = 64
+
+
+class SftpError(KdumpError):
+    """The server refused; `code` is SFTP's status."""
+
+    def __init__(self, what: str, code: int, message: str) -> None:
+        super().__init__(what, why=message or f"SFTP status {code}")
+        self.code = code
+
+
+class Sftp:
+    """A conversation over two file descriptors: `send` to the server, `receive` from it.
+
+    `lost()` gives the words for a connection that ended. All methods raise `KdumpError`.
+    """
+
+    def __init__(self, send: int, receive: int, lost: Callable[[], KdumpError]) -> None:
+        self._send = send
+        self._receive = receive
+        self._lost = lost
+        self._number = 0
+        self._flying: dict[int, str] = {}  # writes that were not answered: request number → path
+        self._put(bytes([_INIT]) + struct.pack(">I", 3))
+        answer = self._get()
+        if answer[:1] != bytes([_VERSION]):
+            raise KdumpError("the server does not speak SFTP")
+        self.extensions: set[str] = set()
+        rest = answer[5:]
+        while rest:
+            name, rest = _take(rest)
+            _, rest = _take(rest)
+            self.extensions.add(name.decode("ascii", "replace"))
+
+    def make_directory(self, path: str, mode: int = 0o700) -> None:
+        """Make it; fine if it exists."""
+        try:
+            self._ask(_MKDIR, _string(path) + struct.pack(">II", _MODE, mode), f"{path} cannot be made")
+        except SftpError:
+            self._ask(_STAT, _string(path), f"{path} cannot be made")  # it exists: that is all that is wanted
+
+    def open(self, path: str, mode: int = 0o600) -> bytes:
+        """A handle for writing to a new or emptied file."""
+        body = _string(path) + struct.pack(">III", _FOR_WRITING, _MODE, mode)
+        return _take(self._ask(_OPEN, body, f"{path} cannot be opened")[5:])[0]
+
+    def write(self, handle: bytes, path: str, data: memoryview, offset: int) -> None:
+        """Send a write of any size; its failure may show in a later call."""
+        for at in range(0, len(data), _BLOCK):
+            piece = data[at : at + _BLOCK]
+            while len(self._flying) >= _IN_FLIGHT:
+                self._settle_one()
+            self._number += 1
+            self._flying[self._number] = path
+            head = bytes([_WRITE]) + struct.pack(">I", self._number) + _string(handle)
+            self._put(head + struct.pack(">QI", offset + at, len(piece)), piece)
+
+    def sync(self, handle: bytes, path: str) -> None:
+        """All writes are answered, and durable if the server can do that."""
+        self.settle()
+        if "fsync@openssh.com" in self.extensions:
+            self._ask(_EXTENDED, _string("fsync@openssh.com") + _string(handle), f"{path} cannot be made durable")
+
+    def close(self, handle: bytes, path: str) -> None:
+        """Close a handle."""
+        self._ask(_CLOSE, _string(handle), f"{path} cannot be closed")
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically, over `new` if the server can do that."""
+        if "posix-rename@openssh.com" in self.extensions:
+            self._ask(_EXTENDED, b"".join(map(_string, ("posix-rename@openssh.com", old, new))), f"{old}: no rename")
+        else:
+            self._ask(_RENAME, _string(old) + _string(new), f"{old} cannot be renamed")
+
+    def listing(self, path: str) -> list[str]:
+        """Names in a directory."""
+        handle = _take(self._ask(_OPENDIR, _string(path), f"{path} cannot be listed")[5:])[0]
+        found: list[str] = []
+        while True:
+            try:
+                answer = self._ask(_READDIR, _string(handle), f"{path} cannot be listed")
+            except SftpError as error:
+                self.close(handle, path)
+                if error.code == _EOF:
+                    return [name for name in found if name not in (".", "..")]
+                raise
+            (count,) = struct.unpack_from(">I", answer, 5)
+            rest = answer[9:]
+            for _ in range(count):
+                name, rest = _take(rest)
+                _, rest = _take(rest)
+                rest = _skip_attributes(rest)
+                found.append(name.decode("utf-8", "surrogateescape"))
+
+    def remove(self, path: str) -> None:
+        """Delete a file."""
+        self._ask(_REMOVE, _string(path), f"{path} cannot be removed")
+
+    def remove_directory(self, path: str) -> None:
+        """Delete an empty directory."""
+        self._ask(_RMDIR, _string(path), f"{path} cannot be removed")
+
+    def free(self, path: str) -> int | None:
+        """Bytes that may still be written below `path`; None if the server cannot tell."""
+        if "statvfs@openssh.com" not in self.extensions:
+            return None
+        answer = self._ask(_EXTENDED, _string("statvfs@openssh.com") + _string(path), f"{path} is not there")
+        _, size, _, _, available = struct.unpack_from(">QQQQQ", answer, 5)
+        return int(size * available)
+
+    def settle(self) -> None:
+        """Wait for the answers to all writes; raises the first failure when all are in."""
+        failure: SftpError | None = None
+        while self._flying:
+            try:
+                self._settle_one()
+            except SftpError as error:
+                failure = failure or error
+        if failure:
+            raise failure
+
+    def _settle_one(self) -> None:
+        answer = self._get()
+        number = int.from_bytes(answer[1:5], "big")
+        path = self._flying.pop(number, "")
+        self._check(answer, f"{path} cannot be written")
+
+    def _ask(self, kind: int, body: bytes, problem: str) -> bytes:
+        """One request and its answer, after those of the writes before it."""
+        self.settle()
+        self._number += 1
+        self._put(bytes([kind]) + struct.pack(">I", self._number) + body)
+        answer = self._get()
+        self._check(answer, problem)
+        return answer
+
+    def _check(self, answer: bytes, problem: str) -> None:
+        if answer[0] != _STATUS:
+            return
+        (code,) = struct.unpack_from(">I", answer, 5)
+        if code == _OK:
+            return
+        message = _take(answer[9:])[0].decode("utf-8", "replace") if len(answer) >= 13 else ""
+        raise SftpError(problem, code, message)
+
+    def _put(self, head: bytes, data: memoryview | bytes = b"") -> None:
+        pieces = [struct.pack(">I", len(head) + len(data)) + head, data]
+        try:
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[os.write(self._send, rest) :]
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ECONNRESET):
+                raise self._lost() from None
+            raise
+
+    def _get(self) -> bytes:
+        (size,) = struct.unpack(">I", self._exactly(4))
+        if not 1 <= size <= 1 << 20:
+            raise KdumpError("the server does not speak SFTP", why=f"a packet of {size} bytes")
+        return self._exactly(size)
+
+    def _exactly(self, size: int) -> bytes:
+        found = b""
+        while len(found) < size:
+            piece = os.read(self._receive, size - len(found))
+            if not piece:
+                raise self._lost()
+            found += piece
+        return found
+
+
+def _string(text: str | bytes) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    return struct.pack(">I", len(raw)) + raw
+
+
+def _take(data: bytes) -> tuple[bytes, bytes]:
+    (size,) = struct.unpack_from(">I", data)
+    return data[4 : 4 + size], data[4 + size :]
+
+
+def _skip_attributes(data: bytes) -> bytes:
+    (flags,) = struct.unpack_from(">I", data)
+    at = 4 + 8 * bool(flags & 1) + 8 * bool(flags & 2) + 4 * bool(flags & 4) + 8 * bool(flags & 8)
+    data = data[at:]
+    if flags & 0x80000000:
+        (count,) = struct.unpack_from(">I", data)
+        data = data[4:]
+        for _ in range(2 * count):
+            _, data = _take(data)
+    return data
