@@ -229,9 +229,7 @@ class Panic:
 class Notify:
     """Who hears of a crash, after the reboot."""
 
-    command: tuple[str, ...] = key(
-        (), list_of(text), "Program and arguments; the crash's manifest comes on standard input."
-    )
+    command: tuple[str, ...] = key((), list_of(text), "Program and arguments; a JSON summary comes on standard input.")
     webhook: str = key("", text, "URL to which a JSON summary is posted.")
     mail: str = key("", text, "Address, through the local sendmail.")
 

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Build and load; returns the exit status."""
     from kdump.host import built, plan
     from kdump.image.kernel import tree_of
+    from kdump.kexec.state import read_state
 
     wanted = config.load(args.config)
     tree = tree_of(args.kernel) if args.kernel else plan.capture_kernel(wanted)
@@ -43,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
     status = 0
     told: list[str] = []
     result: dict[str, object] = {"built": False, "loaded": False}
+    if args.load and args.if_stale and record and not read_state().crash_loaded:
+        # The image there is protects the machine while it is found out whether a newer one is needed.
+        built.load_image(record, wanted)
+        told.append(f"loaded {record.image} with kernel {record.release}")
+        result["loaded"] = True
     try:
         prepared = plan.prepare(wanted, tree)
         reasons = built.stale(record, prepared)
@@ -61,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         status = 3
     if args.load or args.reload:
         if built.is_loaded(record) and not args.reload:
-            told.append("it is loaded already")
+            told += [] if result["loaded"] else ["it is loaded already"]
         else:
             built.load_image(record, wanted)
             told.append(f"loaded it with kernel {record.release}")

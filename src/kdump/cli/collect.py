@@ -2,6 +2,9 @@
 
 Without DEVICE, the block:// targets of the configuration are looked at. The crash becomes a directory like those that
 other targets make. --format prepares an empty partition to take dumps: whatever is on it is lost.
+
+--new also verifies every new crash that is stored on this machine, writes its full report beside it, notifies as
+configured and applies retention: kdump-collect.service does that after each boot.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("device", metavar="DEVICE", nargs="?", help="the partition, or an image of it")
     parser.add_argument("--to", metavar="DIR", type=Path, default=Path("/var/crash"), help="where crashes are kept")
     parser.add_argument("--keep", action="store_true", help="leave the partition as it is")
+    parser.add_argument(
+        "--new", action="store_true", help="verify, report and announce new crashes, wherever fetched from"
+    )
     parser.add_argument("--format", action="store_true", help="make DEVICE an empty dump area and do nothing else")
     parser.add_argument("--force", action="store_true", help="with --format: even if something is on it")
 
@@ -36,16 +42,38 @@ def run(args: argparse.Namespace) -> int:
         if not args.device:
             raise UsageError("--format needs the device")
         return _format(args.device, force=args.force)
-    devices = [args.device] if args.device else _configured()
-    return max(_collect(device, args.to, keep=args.keep) for device in devices)
+    devices = [args.device] if args.device else _configured(required=not args.new)
+    status = max((_collect(device, args.to, keep=args.keep) for device in devices), default=0)
+    return max(status, _deal_with_new()) if args.new else status
 
 
-def _configured() -> list[str]:
+def _deal_with_new() -> int:
+    from kdump import config
+    from kdump.host import aftermath, stored
+    from kdump.host.built import STATE
+
+    wanted = config.load()
+    status = 0
+    for found in aftermath.deal_with_new(wanted, STATE):
+        print(f"{found.crash.path}: {found.crash.status}: {found.crash.title or 'no title'}")
+        for line in (
+            *found.problems,
+            *(f"told {who}" for who in found.told),
+            *(f"NOT told {who}" for who in found.not_told),
+        ):
+            print(f"  {line}")
+        status = max(status, 0 if found.good else 3)
+    for victim in stored.prune(wanted):
+        print(f"deleted {victim.crash.path}: {victim.reason}")
+    return status
+
+
+def _configured(*, required: bool) -> list[str]:
     from kdump import config
     from kdump.targets.protocol import Spec
 
     found = [Spec(url).parts.path for url in config.load().targets if url.startswith("block://")]
-    if not found:
+    if not found and required:
         raise UsageError("no device is named, and the configuration has no block:// target")
     return found
 

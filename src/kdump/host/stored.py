@@ -22,6 +22,7 @@ from kdump.targets.protocol import INCOMPLETE as SUFFIX
 from kdump.units import duration_text, size_text
 
 FOREIGN: Final = "no manifest"
+FULL_REPORT: Final = "report-full.json"  # written by `kdump collect`; the capture kernel's own is short
 _LOG_END: Final = 256 << 10  # bytes at the end of a log in which the panic is looked for
 
 
@@ -78,7 +79,7 @@ def scan(places: Iterable[Path]) -> list[Crash]:
 def read(path: Path) -> Crash:
     """The crash in a directory."""
     known = manifest(path)
-    report = _json(path / REPORT_JSON)
+    report = _json(path / FULL_REPORT) or _json(path / REPORT_JSON)
     files = [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
     if known:
         status = str(known.get("status", INCOMPLETE))
