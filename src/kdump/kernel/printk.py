@@ -85,6 +85,10 @@ def read_log(kernel: Kernel) -> Log:
     Raises `KdumpError` only if there is no ring to be found.
     """
     info, virtual = kernel.vmcoreinfo, kernel.virtual
+    if "prb" not in info.symbols and "log_first_idx" in info.symbols:
+        from kdump.kernel.log_buf import read_log_buf
+
+        return read_log_buf(kernel)
     lost: list[str] = []
     ring_at = virtual.u64(info.symbol("prb"))
     descs_at = ring_at + info.offset("printk_ringbuffer.desc_ring")
@@ -98,7 +102,7 @@ def read_log(kernel: Kernel) -> Log:
     count = 1 << count_bits
 
     def array(address: int, size: int, what: str) -> memoryview:
-        return _patched(virtual, virtual.u64(address), size, what, lost)
+        return patched(virtual, virtual.u64(address), size, what, lost)
 
     desc_size, info_size = info.size("prb_desc"), info.size("printk_info")
     descs = array(descs_at + info.offset("prb_desc_ring.descs"), count * desc_size, "descriptors")
@@ -221,7 +225,7 @@ def _name(raw: np.bytes_) -> str:
     return escape(bytes(raw).split(b"\0", 1)[0])
 
 
-def _patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: list[str]) -> memoryview:
+def patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: list[str]) -> memoryview:
     """Memory of the ring, with zeros for what the dump does not hold."""
     try:
         return virtual.view(address, size)
