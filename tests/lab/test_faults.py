@@ -18,7 +18,7 @@ from kdump.image.kernel import KernelTree
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash
-from kdump.lab.machine import MachineError
+from kdump.lab.machine import Machine, MachineError
 from kdump.targets.protocol import Spec
 
 Kernels = Callable[[str], KernelTree]
@@ -68,7 +68,7 @@ def test_target_missing_in_the_capture_kernel(kernel: Kernels, tmp_path: Path) -
     elsewhere = Spec(
         "file:///" + DUMPS, {"uuid": "00000000-0000-4000-8000-000000000000", "fstype": "ext4", "path": "/"}
     )
-    plan = CapturePlan(targets=(elsewhere,), deadlines=Deadlines(target=3))
+    plan = CapturePlan(targets=(elsewhere,), deadlines=Deadlines(target=6))
     with pytest.raises(KdumpError, match="left nothing on the disk"):
         crash(scenario(kernel, plan=plan), tmp_path)
     console = (tmp_path / "console.log").read_text(errors="replace")
@@ -78,8 +78,6 @@ def test_target_missing_in_the_capture_kernel(kernel: Kernels, tmp_path: Path) -
 
 @pytest.mark.lab
 def test_power_cut_during_the_dump(kernel: Kernels, tmp_path: Path) -> None:
-    from kdump.lab.machine import Machine
-
     cut: list[float] = []
     original = Machine.run_to_exit
 

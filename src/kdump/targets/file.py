@@ -72,7 +72,7 @@ class FileTarget:
         uuid = self.spec.facts.get("uuid", "")
         if not uuid:
             return DirectorySession(self.spec.parts.path, crash)
-        look = min(_WAIT, ground.remaining())
+        look = min(_WAIT, 0.8 * ground.remaining())  # the rest is for saying what is there instead
         around = ground.sysfs, ground.dev
         device = wait_for(lambda: find_uuid(uuid, *around), f"the file system {uuid}", look, *around)
         mountpoint = f"{ground.run}/{uuid}"
@@ -155,6 +155,7 @@ class FileStream:
         self._path = f"{directory}/{name}"
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._path + INCOMPLETE, flags, 0o600)
+        sync_directory(directory)  # a power cut from now on leaves a file that is named incomplete
         self._end = 0
         self._pushed = 0
 
