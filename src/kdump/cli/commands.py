@@ -47,4 +47,5 @@ COMMANDS: tuple[Command, ...] = (
     Command("decrypt", DUMP, "kdump.cli.decrypt", "decrypt a dump that was encrypted when it was saved"),
     Command("makedumpfile", DUMP, "kdump.cli.makedumpfile", "makedumpfile's options"),
     Command("report", REPORT, "kdump.cli.report", "say what happened: verdict, stacks, state of the machine"),
+    Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
 )

@@ -236,17 +236,22 @@ class Btf:
 
     def enumerator(self, name: str) -> int:
         """Value of an enumerator of any enum; raises `KeyError`."""
+        found = self.enumeration(name)
+        if found is None:
+            raise KeyError(f"the kernel's types have no enumerator {name}")
+        return self.enumerators(found)[name]
+
+    def enumeration(self, name: str) -> Type | None:
+        """The enum that has an enumerator of that name, or None."""
         offset = self._string_offset(name)
         if offset is not None:
             for place in np.flatnonzero(self._words == offset):
                 index = int(np.searchsorted(self._starts, place, side="right")) - 1
                 if index >= 0 and self._kinds[index] in (ENUM, ENUM64):
-                    values = self.enumerators(self.by_id(self._first_id + index))
-                    if name in values:
-                        return values[name]
-        if self.base:
-            return self.base.enumerator(name)
-        raise KeyError(f"the kernel's types have no enumerator {name}")
+                    found = self.by_id(self._first_id + index)
+                    if name in self.enumerators(found):
+                        return found
+        return self.base.enumeration(name) if self.base else None
 
     def of_kind(self, *kinds: int) -> Iterator[Type]:
         """Every type of those kinds in this section (not the base's)."""

@@ -1,0 +1,267 @@
+"""A drgn program of a dump without debug information: types from BTF, symbols from kallsyms, stacks by ORC.
+
+drgn asks finders for what it needs; ours answer from the kernel's own memory, so drgn's helpers, its %crash commands
+and its stack traces work on the dump alone. Where debug information is at hand it is used first, and ours fills the
+gaps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import drgn
+from drgn import (
+    FindObjectFlags,
+    Object,
+    Program,
+    Symbol,
+    SymbolBinding,
+    SymbolKind,
+    TypeEnumerator,
+    TypeKind,
+    TypeMember,
+    TypeParameter,
+)
+
+from kdump.errors import KdumpError
+from kdump.kernel import btf
+from kdump.kernel.kernel import Kernel
+from kdump.report.variables import VARIABLES
+
+_DEBUG = ("/usr/lib/debug/lib/modules/{}/vmlinux", "/usr/lib/debug/boot/vmlinux-{}", "/lib/modules/{}/build/vmlinux")
+_KINDS = {
+    TypeKind.STRUCT: (btf.STRUCT,),
+    TypeKind.UNION: (btf.UNION,),
+    TypeKind.CLASS: (),
+    TypeKind.ENUM: (btf.ENUM, btf.ENUM64),
+    TypeKind.TYPEDEF: (btf.TYPEDEF,),
+    TypeKind.INT: (btf.INT,),
+    TypeKind.BOOL: (btf.INT,),
+    TypeKind.FLOAT: (btf.FLOAT,),
+}
+# C spells its integers in several orders; drgn asks for one, BTF has another.
+_SPELLINGS = {
+    "unsigned long": "long unsigned int", "long": "long int",
+    "unsigned short": "short unsigned int", "short": "short int",
+    "unsigned long long": "long long unsigned int", "long long": "long long int", "_Bool": "bool",
+    "unsigned": "unsigned int",
+}  # fmt: skip
+
+
+def open_program(paths: Sequence[str], kernel: Kernel, debug: Sequence[str | os.PathLike[str]] = ()) -> Program:
+    """A program of the dump at `paths`. `debug` are vmlinux and modules with DWARF, if there are any.
+
+    Raises `KdumpError` if drgn cannot open the dump or the debug files.
+    """
+    if len(paths) != 1:
+        raise KdumpError("drgn reads a dump only from one file", remedy="join the parts with `kdump convert`")
+    program = Program()
+    try:
+        program.set_core_dump(paths[0])
+    except (ValueError, drgn.MissingDebugInfoError, OSError, LookupError) as error:
+        raise KdumpError(f"{paths[0]}: drgn cannot open it", why=str(error)) from error
+    plug = Plug(program, kernel)
+    program.register_type_finder("btf", plug.find_type, enable_index=-1)
+    program.register_object_finder("btf", plug.find_object, enable_index=-1)
+    program.register_symbol_finder("kallsyms", plug.find_symbol, enable_index=-1)
+    symbols = kernel.symbols
+    main = program.main_module("kernel", create=True)
+    main.address_range = (symbols.address("_stext"), symbols.get("_end") or symbols.address("_etext"))
+    if kernel.vmcoreinfo.build_id:
+        main.build_id = bytes.fromhex(kernel.vmcoreinfo.build_id)
+    with suppress(LookupError):  # a kernel without modules
+        program.create_loaded_modules()
+    found = [Path(path) for path in debug] or default_debug(kernel)
+    if found:
+        try:
+            program.load_debug_info(found)
+        except drgn.MissingDebugInfoError as error:
+            raise KdumpError("the debug information cannot be used", why=str(error)) from error
+    else:
+        main.debug_file_status = drgn.ModuleFileStatus.DONT_WANT
+        main.loaded_file_status = drgn.ModuleFileStatus.DONT_WANT
+    return program
+
+
+def default_debug(kernel: Kernel) -> list[Path]:
+    """Where distributions put the debug vmlinux of this release; empty if it is not there or of another build."""
+    from elftools.elf.elffile import ELFFile
+
+    release = kernel.vmcoreinfo.release
+    for pattern in (
+        "usr/lib/debug/lib/modules/{}/vmlinux",
+        "usr/lib/debug/boot/vmlinux-{}",
+        "lib/modules/{}/build/vmlinux",
+    ):
+        path = Path("/") / pattern.format(release)
+        if "/" not in release and path.is_file():
+            with path.open("rb") as file:
+                notes = ELFFile(file).get_section_by_name(".notes")
+                if notes is not None and kernel.vmcoreinfo.build_id in notes.data().hex():
+                    return [path]
+    return []
+
+
+class Plug:
+    """Answers drgn's questions. Types are cached: drgn compares them by identity."""
+
+    def __init__(self, program: Program, kernel: Kernel) -> None:
+        self.program = program
+        self.kernel = kernel
+        self._types: dict[tuple[btf.Btf, int], drgn.Type] = {}
+        self._objects: dict[tuple[str, FindObjectFlags], Object | None] = {}
+
+    def find_type(self, program: Program, kinds: Any, name: str, filename: str | None) -> drgn.Type | None:
+        """drgn's type finder."""
+        if filename:
+            return None
+        wanted = [kind for group in kinds for kind in _KINDS.get(group, ())]
+        for spelling in (name, _SPELLINGS.get(name, "")):
+            for section in self._sections():
+                found = section.find(spelling, *wanted) if spelling and wanted else None
+                if found is not None:
+                    return self.convert(found)
+        return None
+
+    def _sections(self) -> list[btf.Btf]:
+        """The kernel's types; those of modules come after, each without going through the kernel's again."""
+        return [self.kernel.types]
+
+    def convert(self, kind: btf.Type) -> drgn.Type:
+        """The drgn type of a BTF type."""
+        key = (kind.types if kind.id >= kind.types._first_id else self.kernel.types, kind.id)
+        found = self._types.get(key)
+        if found is None:
+            found = self._types[key] = self._make(kind)
+        return found
+
+    def _make(self, kind: btf.Type) -> drgn.Type:
+        program = self.program
+        target: Callable[[], drgn.Type] = lambda: self.convert(kind.types.by_id(kind.target))  # noqa: E731
+        match kind.kind:
+            case 0:
+                return program.void_type()
+            case btf.INT:
+                signed, _, boolean = kind.types.int_encoding(kind)
+                return (
+                    program.bool_type(kind.name, kind.size)
+                    if boolean
+                    else program.int_type(kind.name, kind.size, signed)
+                )
+            case btf.FLOAT:
+                return program.float_type(kind.name, kind.size)
+            case btf.PTR:
+                return program.pointer_type(target())
+            case btf.ARRAY:
+                return program.array_type(target(), kind.length) if kind.length else program.array_type(target())
+            case btf.STRUCT | btf.UNION:
+                make = program.struct_type if kind.kind == btf.STRUCT else program.union_type
+                return make(kind.name or None, kind.size, self._members(kind))
+            case btf.ENUM | btf.ENUM64:
+                values = [TypeEnumerator(name, value) for name, value in kind.enumerators().items()]
+                if not values:
+                    return program.enum_type(kind.name or None)
+                signed = any(enumerator.value < 0 for enumerator in values)
+                whole = program.int_type("int" if signed else "unsigned int", kind.size, signed)
+                return program.enum_type(kind.name or None, whole, values)
+            case btf.FWD:
+                defined = self.kernel.types.find(kind.name, btf.UNION if kind.flag else btf.STRUCT)
+                if defined is not None:
+                    return self.convert(defined)
+                return program.union_type(kind.name) if kind.flag else program.struct_type(kind.name)
+            case btf.TYPEDEF:
+                return program.typedef_type(kind.name, target())
+            case btf.CONST:
+                return target().qualified(drgn.Qualifiers.CONST)
+            case btf.VOLATILE:
+                return target().qualified(drgn.Qualifiers.VOLATILE)
+            case btf.RESTRICT:
+                return target().qualified(drgn.Qualifiers.RESTRICT)
+            case btf.TYPE_TAG:
+                return target()
+            case btf.FUNC:
+                return target()
+            case btf.FUNC_PROTO:
+                return self._function(kind)
+        raise KdumpError(f"BTF type {kind.id} of kind {kind.kind} has no equivalent in C")
+
+    def _members(self, kind: btf.Type) -> list[TypeMember]:
+        members = []
+        for name, number, offset, bits in kind.types.direct_members(kind):
+            inside = kind.types.by_id(number)
+            members.append(TypeMember(self._lazy(inside, bits), name or None, offset))
+        return members
+
+    def _lazy(self, kind: btf.Type, bits: int) -> Callable[[], Object]:
+        # Only when somebody looks at a member is its type made: structures refer to each other in circles.
+        return lambda: Object(self.program, self.convert(kind), bit_field_size=bits or None)
+
+    def _function(self, kind: btf.Type) -> drgn.Type:
+        parameters = kind.parameters()
+        variadic = bool(parameters) and not parameters[-1][0] and not parameters[-1][1].id
+        named = [TypeParameter(self.convert(of), name or None) for name, of in parameters[: len(parameters) - variadic]]
+        return self.program.function_type(self.convert(kind.types.by_id(kind.target)), named, variadic)
+
+    def find_object(self, program: Program, name: str, flags: FindObjectFlags, filename: str | None) -> Object | None:
+        """drgn's object finder."""
+        if filename:
+            return None
+        key = (name, flags)
+        if key not in self._objects:
+            self._objects[key] = self._object(name, flags)
+        return self._objects[key]
+
+    def _object(self, name: str, flags: FindObjectFlags) -> Object | None:
+        types, symbols = self.kernel.types, self.kernel.symbols
+        if flags & FindObjectFlags.CONSTANT:
+            found = types.enumeration(name)
+            if found is not None:
+                return Object(self.program, self.convert(found), value=found.enumerators()[name])
+        address = symbols.get(name)
+        if flags & FindObjectFlags.FUNCTION and address is not None:
+            function = types.find(name, btf.FUNC)
+            if function is not None:
+                return Object(self.program, self.convert(function), address=address)
+        if flags & FindObjectFlags.VARIABLE and address is not None:
+            variable = types.find(name, btf.VAR)
+            if variable is not None:
+                return Object(self.program, self.convert(types.by_id(variable.target)), address=address)
+            return self._variable(name, address)
+        return None
+
+    def _variable(self, name: str, address: int) -> Object | None:
+        """A variable that BTF does not describe, by our table."""
+        if name == "tk_core" and not self.kernel.types.has_struct("tk_data"):
+            # A struct without a name until 6.12 (kernel/time/timekeeping.c): a sequence counter, then the timekeeper.
+            parts = [("seq", "seqcount_raw_spinlock_t", 0), ("timekeeper", "struct timekeeper", 64)]
+            members = [TypeMember(self.program.type(kind), member, bit) for member, kind, bit in parts]
+            size = 8 + self.kernel.types.struct("timekeeper").size
+            return Object(self.program, self.program.struct_type(None, size, members), address=address)
+        try:
+            return Object(self.program, VARIABLES[name], address=address) if name in VARIABLES else None
+        except LookupError:
+            return None
+
+    def find_symbol(self, program: Program, name: str | None, address: int | None, one: bool) -> list[Symbol]:
+        """drgn's symbol finder."""
+        symbols = self.kernel.symbols
+        if address is not None:
+            found = self.kernel.symbolizer.at(address)
+            hits = [found] if found and found.name and (name is None or found.name == name) else []
+        elif name is not None:
+            hits = [hit for place in symbols.addresses(name) if (hit := symbols.at(place)) is not None]
+            hits = [hit._replace(name=name) for hit in hits]
+            hits += [hit for module in self.kernel.modules for hit in module.symbols() if hit.name == name]
+        else:
+            hits = list(symbols)
+        return [self._symbol(hit) for hit in (hits[:1] if one else hits)]
+
+    @staticmethod
+    def _symbol(hit: Any) -> Symbol:
+        binding = SymbolBinding.GLOBAL if hit.type.isupper() else SymbolBinding.LOCAL
+        kind = SymbolKind.FUNC if hit.type in "tTwW" else SymbolKind.OBJECT
+        return Symbol(hit.name, hit.address, max(hit.size, 1), binding, kind)
