@@ -1,7 +1,8 @@
 """Builds the capture image: one file that a kernel takes as its initramfs.
 
 It is two cpio archives in a row. The first, plain, holds the root file system as a squashfs, which is compressed
-already; the second, compressed, holds the first stage (see `kdump.image.stage0`) that mounts it.
+already; the second, compressed, holds the first stage (see `kdump.image.stage0`) that mounts it. For a kernel that can
+not (no loop devices, no squashfs) it is one compressed archive of the root, which then lies in memory uncompressed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import zstandard
 
 from kdump.errors import KdumpError
-from kdump.image import blas, closure, cpio, elf, squashfs
+from kdump.image import blas, closure, cpio, elf, squashfs, stage0
 from kdump.image.closure import PythonModule
 from kdump.image.kernel import KernelTree
 from kdump.image.tree import Tree
@@ -70,23 +71,28 @@ def build(
     """Write the image for kernel `tree` whose first process runs the module `entry` (`python -m entry`).
 
     `modules` are names of kernel modules; what they depend on comes along. `imports` are Python modules that `entry`
-    imports by name, as the plan says. `files` maps paths in the image to bytes
-    (mode 0600) or to files of this machine (their own mode); shared libraries that an executable needs come along.
-    The output is replaced atomically, mode 0600. Raises KdumpError: unknown modules, libraries not found, not written.
+    imports by name, as the plan says. `files` maps paths in the image to bytes (mode 0600) or to files of this machine
+    (their own mode); shared libraries that an executable needs come along. The output is replaced atomically, mode
+    0600. Raises KdumpError: unknown modules, libraries not found, not written.
     """
     started = time.monotonic()
+    squashed = _can_mount(tree)
     with ThreadPoolExecutor(1) as pool:
-        first_stage = pool.submit(_first_stage, tree, entry)
+        first_stage = pool.submit(_first_stage, tree, entry) if squashed else None
         root = _Root()
-        needed = closure.find(entry, "runpy", *imports)
+        needed = closure.find(entry, "runpy", *imports, *(() if squashed else [_STAGE0]))
         root.python(needed.modules)
         root.files(files or {})
         root.libraries()
         root.kernel_modules(tree, modules)
-        image = squashfs.pack(root.tree)
-        outer = Tree()
-        outer.file("image.squashfs", image)
-        data = cpio.archive(outer) + first_stage.result()
+        if first_stage:
+            outer = Tree()
+            outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree))
+            image, first = cpio.archive(outer), first_stage.result()
+        else:
+            root.init(entry, [])
+            image, first = _compress(cpio.archive(root.tree)), b""
+    data = image + first
     _write(output, data)
     return ImageSummary(
         path=output,
@@ -94,7 +100,7 @@ def build(
         entry=entry,
         size=len(data),
         root_size=len(image),
-        first_stage_size=len(data) - len(image),
+        first_stage_size=len(first),
         seconds=time.monotonic() - started,
         contents=root.contents,
         modules=tuple(root.module_names),
@@ -183,20 +189,32 @@ class _Root:
             self.module_names.append(module.name)
             self.add("modules", f"{MODULES}/{module.name}.ko", module.data)
 
+    def init(self, entry: str, modules: list[str]) -> None:
+        """What the kernel starts: the first stage, which runs `entry` in the end."""
+        self.tree.character_device("dev/console", 5, 1)
+        command = [PYTHON, "-I", "-S", "-B", "-m", entry]
+        script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({modules!r}, {command!r})\n"
+        self.add("python", "init", script.encode(), 0o755)
+
+
+def _can_mount(tree: KernelTree) -> bool:
+    index = tree.module_index
+    return all(name in index.builtin or name in index.paths for name in _STAGE0_MODULES)
+
 
 def _first_stage(tree: KernelTree, entry: str) -> bytes:
     root = _Root()
     root.python(closure.find(_STAGE0).modules)
     root.libraries()
     root.kernel_modules(tree, _STAGE0_MODULES)
-    root.tree.directory("newroot")
-    root.tree.character_device("dev/console", 5, 1)
-    paths = [f"/{MODULES}/{name}.ko" for name in root.module_names]
-    command = [PYTHON, "-I", "-S", "-B", "-m", entry]
-    script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({paths!r}, {command!r})\n"
-    root.add("python", "init", script.encode(), 0o755)
+    root.tree.directory(stage0.ROOT.lstrip("/"))
+    root.init(entry, [f"/{MODULES}/{name}.ko" for name in root.module_names])
+    return _compress(cpio.archive(root.tree))
+
+
+def _compress(data: bytes) -> bytes:
     parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(cpio.archive(root.tree))
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
 
 
 def _write(output: Path, data: bytes) -> None:

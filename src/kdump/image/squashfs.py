@@ -17,7 +17,7 @@ import zstandard
 from kdump.errors import KdumpError
 from kdump.image.tree import Node
 
-BLOCK_SIZE = 128 << 10
+BLOCK_SIZE = 64 << 10  # larger is smaller by 3 %, and reads more than was asked for when memory is tight
 LEVEL = 12
 
 _MAGIC = 0x73717368
