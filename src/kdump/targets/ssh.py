@@ -23,6 +23,7 @@ from kdump.targets.sftp import Sftp, SftpError
 
 CLIENTS = ("/usr/bin/ssh", "/bin/ssh", "/usr/local/bin/ssh")
 _CONNECT_SECONDS = 15
+_FULL = 1 << 20  # bytes free below which a failed write is taken for a full disk
 _PROBE = ".kdump-check"
 
 
@@ -214,7 +215,10 @@ class SftpStream:
         try:
             yield
         except SftpError:
-            if self._session.free() == 0:
+            with contextlib.suppress(SftpError):
+                self._session.sftp.settle()
+            free = self._session.free()
+            if free is not None and free < _FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path) from None
             raise
 
