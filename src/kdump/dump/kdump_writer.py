@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kdump.dump.codecs import Packed
 from kdump.dump.levels import ZERO
 from kdump.dump.pfnset import PfnSet
-from kdump.memory.kdump_compressed import DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
+from kdump.memory.kdump_format import DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
 from kdump.memory.protocol import Note
 
 VERSION = 6

@@ -15,7 +15,7 @@ from kdump.dump.origin import find_mappings, find_origin
 from kdump.dump.select import Selection
 from kdump.dump.split import SplitWriter
 from kdump.kernel.kernel import Kernel
-from kdump.memory.kdump_compressed import STATUS_INCOMPLETE
+from kdump.memory.kdump_format import STATUS_INCOMPLETE
 from kdump.memory.protocol import Dump
 
 

@@ -60,7 +60,7 @@ def _unflattened(source: Source) -> Source:
 
 
 def _recognise(source: Source) -> Dump:
-    from kdump.memory import elf, kcore, kdump_compressed
+    from kdump.memory import elf, kcore, kdump_compressed, kdump_format
 
     inner = _unflattened(source)
     magic = bytes(inner.view(0, min(inner.size, MAGIC_SIZE)))
@@ -68,7 +68,7 @@ def _recognise(source: Source) -> Dump:
         if os.path.realpath(source.path) == kcore.PATH:
             return kcore.open_kcore(inner)
         return elf.open_elf(inner)
-    if magic.startswith(kdump_compressed.MAGIC):
+    if magic.startswith(kdump_format.MAGIC):
         return kdump_compressed.open_kdump(inner)
     known = next((what for start, what in STRANGERS if magic.startswith(start)), f"it starts with {magic[:8]!r}")
     raise FormatError(

@@ -8,7 +8,9 @@ import numpy as np
 
 from kdump.memory.decompress import NAMES
 from kdump.memory.elf import ElfMemory
-from kdump.memory.kdump_compressed import COMPRESSION, DESCRIPTOR, KdumpMemory, Part
+from kdump.memory.kdump_compressed import KdumpMemory
+from kdump.memory.kdump_format import COMPRESSION, DESCRIPTOR
+from kdump.memory.kdump_part import Part
 from kdump.memory.protocol import Memory
 
 CHUNK = 1 << 16  # descriptors looked at together (1.5 MiB)
