@@ -91,7 +91,9 @@ def finish(wanted: Config, *, reboot: bool) -> int:
 
 def undo(journal: Journal, *, assume_yes: bool) -> int:
     """Take everything back."""
-    from kdump.host import changes
+    import shutil
+
+    from kdump.host import built, changes
 
     if not (journal.files or journal.commands):
         print("nothing to undo: setup changed nothing here")
@@ -103,6 +105,8 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
         print("nothing was changed")
         return 1
     left = changes.undo(journal)
+    if built.STATE.exists():
+        shutil.rmtree(built.STATE)
     for problem in left:
         print(f"left: {problem}")
     print("undone; memory that is reserved stays so until the next boot")

@@ -12,20 +12,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Hooks
 from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import storage
+from kdump.host.network import resolve
 from kdump.image.build import module_paths
 from kdump.image.kernel import KernelTree, tree_of
-from kdump.targets import target_for
+from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
 
 FILESYSTEM_MODULES: Final = {"ext2": "ext4", "ext3": "ext4"}  # others are called like the file system
-CODEC_LEVELS: Final = {"zstd": 1, "zlib": 1}  # what `codec_level = 0` means; the other codecs have no levels
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
+
+Drivers = tuple[Iterable[str], Iterable[str]]  # modules in use, modaliases of the same devices
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,24 @@ def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
     module or file that does not exist.
     """
     tree = kernel or capture_kernel(config)
-    specs = [target_for(specification(url, config)).check() for url in config.targets]
-    found = [storage.walk(device, storage.SYSFS) for device in filter(None, map(device_under, specs))]
+    targets = [target_for(specification(url, config)) for url in config.targets]
+    specs = [target.check() for target in targets]
+    found = [storage.walk(device) for device in filter(None, map(device_under, specs))]
     layers = {layer.name: layer for each in found for layer in each.layers}
     refuse_unreachable(layers.values())
-    modules = modules_for(specs, found, tree)
+    hardware = [(each.modules, each.modaliases) for each in found]
+    plan = plan_of(config)
+    hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
+    if hosts:
+        network = resolve(config.network, hosts)
+        plan = replace(plan, network=network.plan)
+        hardware.append((network.modules, network.modaliases))
+    modules = modules_for(specs, hardware, tree)
     modules.update(dict.fromkeys(config.capture.modules))
     files = carried(config)
-    plan = replace(plan_of(config), targets=tuple(specs), modules=tuple(module_paths(tree, modules)))
+    for target in targets:
+        files.update(getattr(target, "files", dict)())
+    plan = replace(plan, targets=tuple(specs), modules=tuple(module_paths(tree, modules)))
     files[PLAN_PATH] = plan.to_json().encode()
     return Prepared(tree, plan, tuple(modules), files, tuple(layers.values()))
 
@@ -90,7 +103,7 @@ def plan_of(config: Config) -> CapturePlan:
         mode=config.save_to,
         level=dump.level,
         codec=dump.codec,
-        codec_level=dump.codec_level or CODEC_LEVELS.get(dump.codec, 0),
+        codec_level=dump.codec_level,
         cpus=config.capture.cpus,
         deadlines=Deadlines(
             network=deadlines.network,
@@ -125,6 +138,14 @@ def specification(url: str, config: Config) -> Spec:
     return Spec(url, {name: value for name, value in facts.get(scheme, {}).items() if value})
 
 
+def server(spec: Spec, config: Config) -> str:
+    """The host that a target across the network talks to."""
+    if spec.parts.scheme == "s3":
+        endpoint = urlsplit(config.s3.endpoint).hostname
+        return endpoint or f"s3.{config.s3.region}.amazonaws.com"
+    return spec.parts.hostname or ""
+
+
 def device_under(spec: Spec) -> str | None:
     """ "major:minor" of the block device that a local target is on; None for a target across the network."""
     if spec.parts.scheme == "file":
@@ -146,16 +167,16 @@ def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
             )
 
 
-def modules_for(specs: Iterable[Spec], found: Iterable[storage.Storage], tree: KernelTree) -> dict[str, None]:
+def modules_for(specs: Iterable[Spec], hardware: Iterable[Drivers], tree: KernelTree) -> dict[str, None]:
     """Names of the modules that the targets need, in the order of first need, as a dict's keys.
 
     For the running kernel, the drivers in use; for another one, those whose aliases match the devices.
     """
     modules: dict[str, None] = {}
     running = tree.release == os.uname().release
-    for each in found:
-        modules.update(dict.fromkeys(each.modules))
-        for modalias in () if running else each.modaliases:
+    for drivers, modaliases in hardware:
+        modules.update(dict.fromkeys(drivers))
+        for modalias in () if running else modaliases:
             modules.update(dict.fromkeys(tree.module_index.matching(modalias)))
     for spec in specs:
         if fstype := spec.facts.get("fstype"):

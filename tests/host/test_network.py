@@ -1,0 +1,145 @@
+"""The network that leads to the targets, from answers as ip(8) gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdump.config import Interface, Network
+from kdump.errors import KdumpError
+from kdump.host import network
+from kdump.host.network import resolve
+
+MACS = {"eth0": "52:54:00:00:00:01", "eth1": "52:54:00:00:00:02"}
+
+
+def link(name: str, kind: str = "", **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {"ifname": name, "mtu": 1500, "address": MACS.get(name, "52:54:00:ff:ff:ff"), **more}
+    data = found.pop("data", None)
+    return found | ({"linkinfo": {"info_kind": kind, "info_data": data or {}}} if kind else {})
+
+
+class Machine:
+    """Answers of ip(8) on a machine."""
+
+    def __init__(self, links: list[dict[str, Any]], addresses: dict[str, list[dict[str, Any]]], route: dict[str, Any]):
+        self.links, self.addresses, self.route = links, addresses, route
+
+    def ask(self, arguments: Sequence[str]) -> list[dict[str, Any]]:
+        if arguments[0] == "link":
+            return self.links
+        if arguments[0] == "route":
+            return [self.route]
+        return [{"addr_info": self.addresses.get(arguments[-1], [])}]
+
+
+def static(address: str, **more: Any) -> dict[str, Any]:
+    local, _, length = address.partition("/")
+    family = "inet6" if ":" in local else "inet"
+    return {"family": family, "local": local, "prefixlen": int(length), "scope": "global", **more}
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path) -> Path:
+    for number, name in enumerate(MACS):
+        device = tmp_path / f"devices/pci0000:00/0000:00:0{number}.0"
+        driver = tmp_path / "module/virtio_net"
+        driver.mkdir(parents=True, exist_ok=True)
+        (device / "driver").mkdir(parents=True)
+        (device / "driver/module").symlink_to(driver)
+        (device / "modalias").write_text(f"pci:{number}\n")
+        (tmp_path / "class/net" / name).mkdir(parents=True)
+        (tmp_path / "class/net" / name / "device").symlink_to(device)
+    return tmp_path
+
+
+def found(machine: Machine, sysfs: Path, wanted: Network | None = None) -> network.Resolved:
+    return resolve(wanted or Network(dns=("9.9.9.9",)), ["192.0.2.9"], ask=machine.ask, sysfs=sysfs)
+
+
+def interfaces(resolved: network.Resolved) -> list[dict[str, Any]]:
+    """What is set of each interface."""
+    return [{key: value for key, value in each.items() if value} for each in resolved.plan["interface"]]
+
+
+def test_a_static_port(sysfs: Path) -> None:
+    addresses = [static("192.0.2.7/24"), static("2001:db8::7/64"), static("2001:db8::1234/64", temporary=True)]
+    machine = Machine(
+        [link("lo"), link("eth0", mtu=9000)], {"eth0": addresses}, {"dev": "eth0", "gateway": "192.0.2.1"}
+    )
+    resolved = found(machine, sysfs)
+    assert interfaces(resolved) == [
+        {
+            "name": "eth0",
+            "mac": MACS["eth0"],
+            "addresses": ["192.0.2.7/24", "2001:db8::7/64"],
+            "gateways": ["192.0.2.1"],
+            "mtu": 9000,
+        }
+    ]
+    assert (resolved.modules, resolved.modaliases) == (("virtio_net",), ("pci:0",))
+    assert resolved.plan["dns"] == ["9.9.9.9"]
+
+
+def test_dhcp_and_router_advertisements_bring_their_own_gateways(sysfs: Path) -> None:
+    addresses = [static("192.0.2.7/24", dynamic=True), static("2001:db8::7/64", dynamic=True)]
+    machine = Machine([link("eth0")], {"eth0": addresses}, {"dev": "eth0", "gateway": "192.0.2.1"})
+    assert interfaces(found(machine, sysfs)) == [{"name": "eth0", "mac": MACS["eth0"], "dhcp": True, "ra": True}]
+
+
+def test_a_vlan_on_a_bond_of_two_ports(sysfs: Path) -> None:
+    links = [
+        link("eth0", master="bond0", permaddr=MACS["eth0"]),
+        link("eth1", master="bond0", permaddr=MACS["eth1"]),
+        link("bond0", "bond", data={"mode": "802.3ad"}),
+        link("bond0.7", "vlan", link="bond0", data={"id": 7}),
+    ]
+    resolved = found(Machine(links, {"bond0.7": [static("192.0.2.7/24")]}, {"dev": "bond0.7"}), sysfs)
+    assert interfaces(resolved) == [
+        {"name": "eth0", "mac": MACS["eth0"]},
+        {"name": "eth1", "mac": MACS["eth1"]},
+        {"name": "bond0", "bond": "802.3ad", "links": ["eth0", "eth1"]},
+        {"name": "bond0.7", "addresses": ["192.0.2.7/24"], "vlan": 7, "links": ["bond0"]},
+    ]
+    assert resolved.modules == ("bonding", "8021q", "virtio_net")
+
+
+def test_a_bridge_without_its_virtual_machines(sysfs: Path) -> None:
+    links = [link("eth0", master="br0"), link("vnet3", "tun", master="br0"), link("br0", "bridge")]
+    resolved = found(Machine(links, {"br0": [static("192.0.2.7/24")]}, {"dev": "br0"}), sysfs)
+    assert interfaces(resolved)[1] == {"name": "br0", "addresses": ["192.0.2.7/24"], "bridge": True, "links": ["eth0"]}
+
+
+def test_the_configuration_has_the_last_word(sysfs: Path) -> None:
+    wanted = Network(interface=(Interface(name="x", mac=MACS["eth1"].upper(), dhcp=True),), dns=("9.9.9.9",))
+    resolved = found(Machine([link("eth0"), link("eth1")], {}, {}), sysfs, wanted)
+    assert interfaces(resolved) == [{"name": "x", "mac": MACS["eth1"].upper(), "dhcp": True}]
+    assert resolved.modaliases == ("pci:1",)
+    with pytest.raises(KdumpError, match="has the address 00:00"):
+        found(Machine([], {}, {}), sysfs, Network(interface=(Interface(mac="00:00:00:00:00:00"),)))
+
+
+def test_ways_that_lead_nowhere(sysfs: Path) -> None:
+    with pytest.raises(KdumpError, match="this machine itself"):
+        found(Machine([link("lo")], {}, {"dev": "lo"}), sysfs)
+    with pytest.raises(KdumpError, match="has no hardware"):
+        found(Machine([link("wg0", "wireguard")], {}, {"dev": "wg0"}), sysfs)
+    with pytest.raises(KdumpError, match="is not known"):
+        network.addresses("no-such-host.invalid")
+
+
+def test_name_servers_that_only_this_machine_has_are_left_out(tmp_path: Path) -> None:
+    stub, real = tmp_path / "stub", tmp_path / "real"
+    stub.write_text("# x\nnameserver 127.0.0.53\n")
+    real.write_text("nameserver 192.0.2.53\nnameserver fe80::1%eth0\n")
+    assert network.name_servers([tmp_path / "absent", stub, real]) == ["192.0.2.53", "fe80::1%eth0"]
+    assert network.name_servers([stub]) == []
+
+
+def test_ip_really_answers() -> None:
+    assert any(entry["ifname"] == "lo" for entry in network.ask_ip(["link", "show"]))
+    with pytest.raises(KdumpError, match="failed"):
+        network.ask_ip(["link", "show", "dev", "no-such-device"])
