@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dump", nargs="+", help="the dump (several files are a split set), or a kernel log as text")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs; docs/report.md describes it")
+    form.add_argument("--html", action="store_true", help="one self-contained page")
     form.add_argument("--signature", action="store_true", help="only the crash's signature, for grouping")
     parser.add_argument("-s", "--short", action="store_true", help="only what the capture kernel would say")
     parser.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section (repeatable)")
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         from kdump.report.build import build
 
         report = build(context, " ".join(args.dump), short=args.short, only=args.section)
-        _write(_render(args, report), args.output)
+        _write(_render(args, context, report), args.output)
     return 3 if report.incomplete or report.verdict.kind == "none" else 0
 
 
@@ -74,11 +75,15 @@ def _is_text(path: str) -> bool:
     return bool(start) and b"\0" not in start
 
 
-def _render(args: argparse.Namespace, report: Report) -> Iterable[str]:
+def _render(args: argparse.Namespace, context: Context, report: Report) -> Iterable[str]:
     if args.json:
         from kdump.report.json import render as as_json
 
         return as_json(report)
+    if args.html:
+        from kdump.report.html import render as as_html
+
+        return as_html(report, context.lines)
     from kdump.report.text import render
 
     return render(report, colour=args.output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ)

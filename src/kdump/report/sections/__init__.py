@@ -4,5 +4,8 @@ A section module has `TITLE`, `NEEDS_DUMP` (false if the log suffices) and `coll
 section and may raise: what it has put in so far stays, and the error becomes the section's text.
 """
 
-ALL = ("system", "cpus", "blocked", "tasks", "memory", "modules", "log")
+ALL = (
+    "system", "cpus", "blocked", "tasks", "memory", "block", "mounts", "network", "workqueues", "cgroups", "modules",
+    "bpf", "settings", "log",
+)  # fmt: skip
 SHORT = ("system", "cpus", "blocked", "memory")  # what the capture kernel makes before the dump is saved

@@ -1,0 +1,91 @@
+"""Small charts as inline SVG: what fills the memory, what the CPUs did, when the log spoke."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from kdump.report.logtext import Line
+from kdump.units import size_text
+
+_WIDTH = 720
+_COLOURS = ("#2f6f9f", "#7a9e3b", "#c7762b", "#8a5a9e", "#b03a3a", "#3f8f86", "#9a8a3a", "#9aa3ab")
+_PARTS = (
+    ("MemFree", "free"), ("Cached", "cached"), ("AnonPages", "anonymous"), ("SReclaimable", "reclaimable slab"),
+    ("SUnreclaim", "slab"), ("KernelStack", "kernel stacks"), ("PageTables", "page tables"), ("Hugetlb", "huge pages"),
+)  # fmt: skip
+_BINS = 120
+
+
+def memory(figures: dict[str, int]) -> str:
+    """One bar of what the memory was used for; what no counter explains is left white."""
+    total = figures.get("MemTotal", 0)
+    if total <= 0:
+        return ""
+    parts = [(title, min(figures.get(key, 0), total)) for key, title in _PARTS]
+    bars, labels, at = [], [], 0.0
+    for number, (title, size) in enumerate(parts):
+        width = _WIDTH * size / total
+        if width < 0.5:
+            continue
+        colour, text = _COLOURS[number], f"{title} {size_text(size)}"
+        bars.append(
+            f'<rect x="{at:.1f}" y="0" width="{width:.1f}" height="28" fill="{colour}"><title>{text}</title></rect>'
+        )
+        labels.append(f'<li><span class="key" style="background:{colour}"></span>{text}</li>')
+        at += width
+    name = f"{size_text(total)} of memory: " + ", ".join(f"{title} {size_text(size)}" for title, size in parts if size)
+    return _svg("".join(bars) + f'<rect width="{_WIDTH}" height="28" fill="none" class="frame"/>', 28, name) + (
+        f'<ul class="legend">{"".join(labels)}<li>of {size_text(total)}</li></ul>'
+    )
+
+
+def cpus(states: Sequence[tuple[int, str]]) -> str:
+    """One square for each CPU, coloured by what it did: (number, "panicked", "running" or "idle")."""
+    colours = {"panicked": "#b03a3a", "running": "#c7762b", "idle": "#9aa3ab"}
+    size, per_row = 22, _WIDTH // 26
+    squares = []
+    for place, (cpu, state) in enumerate(states):
+        x, y = place % per_row * 26, place // per_row * 26
+        colour = colours.get(state, "#2f6f9f")
+        squares.append(
+            f'<g><title>CPU {cpu}: {escape(state)}</title><rect x="{x}" y="{y}" width="{size}" height="{size}" rx="3"'
+            f' fill="{colour}"/><text x="{x + size / 2}" y="{y + 15}" text-anchor="middle" class="cpu">{cpu}</text></g>'
+        )
+    rows = -(-len(states) // per_row)
+    keys = "".join(
+        f'<li><span class="key" style="background:{colour}"></span>{name}</li>' for name, colour in colours.items()
+    )
+    name = ", ".join(f"CPU {cpu} {state}" for cpu, state in states[:64])
+    return _svg("".join(squares), rows * 26, name) + f'<ul class="legend">{keys}</ul>' if states else ""
+
+
+def timeline(lines: Sequence[Line], crash: float | None) -> str:
+    """How many log lines there were over time, with the crash marked."""
+    stamps = [line.seconds for line in lines if line.seconds is not None]
+    if len(stamps) < 2 or max(stamps) <= min(stamps):
+        return ""
+    start, span = min(stamps), max(stamps) - min(stamps)
+    counts = [0] * _BINS
+    for stamp in stamps:
+        counts[min(int((stamp - start) / span * _BINS), _BINS - 1)] += 1
+    width, highest = _WIDTH / _BINS, max(counts)
+    bars = "".join(
+        f'<rect x="{place * width:.1f}" y="{50 - 50 * count / highest:.1f}" width="{width - 1:.1f}"'
+        f' height="{50 * count / highest:.1f}" fill="#2f6f9f">'
+        f"<title>{count} lines at {start + place * span / _BINS:.1f} s</title></rect>"
+        for place, count in enumerate(counts)
+        if count
+    )
+    mark = ""
+    if crash is not None:
+        x = min(max((crash - start) / span * _WIDTH, 0), _WIDTH - 1)
+        place = f'x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="54"'
+        mark = f'<line {place} stroke="#b03a3a" stroke-width="2"><title>crash</title></line>'
+    axis = f'<text x="0" y="68" class="axis">{start:.1f} s</text>'
+    axis += f'<text x="{_WIDTH}" y="68" text-anchor="end" class="axis">{start + span:.1f} s</text>'
+    return _svg(bars + mark + axis, 72, f"{len(stamps)} log lines over {span:.1f} seconds")
+
+
+def _svg(content: str, height: float, name: str) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(name)}">{content}</svg>'

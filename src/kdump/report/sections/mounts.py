@@ -1,0 +1,80 @@
+"""File systems and where they are mounted; frozen and read-only ones.
+
+Sources: fs/mount.h (`list` of a mount namespace until 6.7, a tree since), include/linux/fs.h (SB_RDONLY, s_writers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdump.kernel.objects import Objects, Struct
+from kdump.report.context import Context
+from kdump.report.logtext import clean
+from kdump.report.model import Column, Finding, Section, Table, Value
+
+TITLE = "Mounts"
+NEEDS_DUMP = True
+_RDONLY = 1
+_DEEP = 64  # directories in a path, mounts on top of each other
+_SHOWN = 500
+_FROZEN = {1: "writes", 2: "page faults", 3: "internal threads", 4: "completely"}
+
+
+def collect(context: Context, section: Section) -> None:
+    """Fill the section."""
+    objects = context.objects
+    rows: list[tuple[Value, ...]] = []
+    frozen: set[str] = set()
+    for mount in _mounts(context):
+        block = mount.mnt.mnt_sb
+        kind = clean(objects.string(block.s_type.name))
+        where = clean(path_of_mount(objects, mount))
+        state = "read-only" if int(block.s_flags) & _RDONLY else ""
+        level = int(block.s_writers.frozen)
+        if level:
+            state = f"frozen ({_FROZEN.get(level, level)})"
+            if where not in frozen:
+                frozen.add(where)
+                section.findings.append(Finding("warning", f"the {kind} file system at {where} is frozen"))
+        rows.append((where, kind, clean(objects.string(mount.mnt_devname)), state))
+    columns = [
+        Column("path", "Mounted at"),
+        Column("type", "Type"),
+        Column("source", "Source"),
+        Column("state", "State"),
+    ]
+    section.blocks.append(Table("mounts", "", columns, rows[:_SHOWN], max(0, len(rows) - _SHOWN)))
+
+
+def _mounts(context: Context) -> Iterator[Struct]:
+    """Mounts of the first process's namespace, in order of mounting."""
+    objects = context.objects
+    init = next((task.struct for task in context.all_tasks if task.pid == 1), None)
+    namespace = (init if init is not None and init.nsproxy else objects.variable("init_task")).nsproxy.mnt_ns
+    if objects.types.struct("mount").has("mnt_node"):
+        yield from objects.rbtree(namespace.mounts, "mount", "mnt_node")
+    else:
+        yield from objects.list(namespace.list, "mount", "mnt_list")
+
+
+def path_of_mount(objects: Objects, mount: Struct) -> str:
+    """Where a mount is visible from its namespace's root."""
+    parts: list[str] = []
+    for _ in range(_DEEP):
+        parent = mount.mnt_parent
+        if not parent or int(parent) == objects.address(mount):
+            break
+        parts = [*_names(objects, mount.mnt_mountpoint, parent.mnt.mnt_root), *parts]
+        mount = objects.struct("mount", parent)
+    return "/" + "/".join(parts)
+
+
+def _names(objects: Objects, entry: Struct, root: Struct) -> list[str]:
+    """Names from a file system's root (a dentry) down to an entry."""
+    names: list[str] = []
+    for _ in range(_DEEP):
+        if entry == int(root) or entry.d_parent == int(entry):
+            break
+        names.insert(0, objects.string(entry.d_name.name))
+        entry = entry.d_parent
+    return names

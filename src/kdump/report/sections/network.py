@@ -1,0 +1,87 @@
+"""Network devices, their addresses, and TCP sockets by state.
+
+Sources: include/linux/netdevice.h, include/linux/inetdevice.h, include/net/inet_hashtables.h, include/net/tcp_states.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+
+import numpy as np
+
+from kdump.errors import KdumpError
+from kdump.kernel.objects import Objects, Struct
+from kdump.report.context import Context
+from kdump.report.logtext import clean
+from kdump.report.model import Column, Fact, Facts, Section, Table, Value
+
+TITLE = "Network"
+NEEDS_DUMP = True
+_UP = 1
+_MAX_BUCKETS = 1 << 22
+_OPERATIONAL = ("unknown", "absent", "down", "lower layer down", "testing", "dormant", "up")
+
+
+def collect(context: Context, section: Section) -> None:
+    """Fill the section."""
+    objects = context.objects
+    rows: list[tuple[Value, ...]] = []
+    for device in objects.list(objects.variable("init_net").dev_base_head, "net_device", "dev_list"):
+        address = (
+            bytes(objects.bytes(int(device.dev_addr), min(int(device.addr_len), 32))).hex(":")
+            if device.addr_len
+            else ""
+        )
+        operational = int(device.operstate)
+        state = _OPERATIONAL[operational] if operational < len(_OPERATIONAL) else str(operational)
+        up = "up" if int(device.flags) & _UP else "down"
+        addresses = ", ".join(_addresses(objects, device))
+        rows.append((clean(objects.string(device.name)), up, state, int(device.mtu), address, addresses))
+    columns = [
+        Column("name", "Device"), Column("admin", "Set"), Column("state", "State"), Column("mtu", "MTU"),
+        Column("address", "Address"), Column("ip", "IP"),
+    ]  # fmt: skip
+    section.blocks.append(Table("devices", "", columns, rows))
+    try:
+        states = _tcp(objects)
+        section.blocks.append(Facts("tcp", [Fact(name, f"TCP {name}", count) for name, count in states.most_common()]))
+    except (KdumpError, LookupError, AttributeError) as error:
+        section.notes.append(f"TCP sockets: {error}")
+
+
+def _addresses(objects: Objects, device: Struct) -> list[str]:
+    found: list[str] = []
+    if device.ip_ptr:
+        address = device.ip_ptr.ifa_list
+        while address and len(found) < 64:
+            raw = bytes(objects.bytes(int(address) + objects.types.struct("in_ifaddr").offset("ifa_local"), 4))
+            found.append(f"{ipaddress.IPv4Address(raw)}/{int(address.ifa_prefixlen)}")
+            address = address.ifa_next
+    return found
+
+
+def _tcp(objects: Objects) -> Counter[str]:
+    """Established and closing connections and listeners, of all network namespaces."""
+    names = {value: name.removeprefix("TCP_").lower() for name, value in _states(objects).items()}
+    table = objects.struct("inet_hashinfo", objects.symbols.address("tcp_hashinfo"))
+    counts: Counter[str] = Counter()
+    for heads, size in ((table.ehash, int(table.ehash_mask) + 1), (table.lhash2, int(table.lhash2_mask) + 1)):
+        if not heads or size > _MAX_BUCKETS:
+            continue
+        step = heads[0]._type.sizeof()
+        words = np.frombuffer(objects.kernel.virtual.view(int(heads), size * step), "<u8").reshape(size, -1)
+        column = (
+            objects.field(heads[0]._type, "nulls_head" if heads[0]._type.has("nulls_head") else "chain").offset // 8
+        )
+        first = words[:, column]
+        for bucket in np.flatnonzero((first & np.uint64(1) == 0) & (first != 0)):
+            chain = int(heads) + int(bucket) * step + column * 8
+            for socket in objects.hlist(chain, "sock_common", "skc_nulls_node"):
+                counts[names.get(int(socket.skc_state), str(int(socket.skc_state)))] += 1
+    return counts
+
+
+def _states(objects: Objects) -> dict[str, int]:
+    found = objects.types.enumeration("TCP_ESTABLISHED")
+    return found.enumerators() if found else {}
