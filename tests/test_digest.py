@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 
-from kdump.digest import Pieces, sha256
+from kdump.digest import Pieces, hmac_sha256, sha256
 
 
 def test_sha256_is_sha256() -> None:
@@ -32,3 +33,8 @@ def test_body_first_head_last_gives_two_pieces() -> None:
             {"offset": 4, "size": 4, "sha256": hashlib.sha256(b"body").hexdigest()},
         ],
     }
+
+
+def test_hmac() -> None:
+    for key in (b"", b"k", b"k" * 64, b"k" * 65):
+        assert hmac_sha256(key, b"message") == hmac.new(key, b"message", "sha256").digest()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
+_BLOCK = 64  # bytes that SHA-256 takes in at a time
+
 _openssl = False
 
 
@@ -33,9 +35,24 @@ def sha256() -> Hash:
     if sys.version_info >= (3, 12):
         import _sha2 as module
     else:
-        import _sha256 as module
+        import _sha256 as module  # type: ignore[import-not-found]
     found: Hash = module.sha256()
     return found
+
+
+def hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256 (RFC 2104)."""
+    if len(key) > _BLOCK:
+        key = _digest(key)
+    padded = key.ljust(_BLOCK, b"\0")
+    inner = _digest(bytes(byte ^ 0x36 for byte in padded) + message)
+    return _digest(bytes(byte ^ 0x5C for byte in padded) + inner)
+
+
+def _digest(data: bytes) -> bytes:
+    found = sha256()
+    found.update(data)
+    return bytes.fromhex(found.hexdigest())
 
 
 class Pieces:

@@ -1,16 +1,22 @@
-"""Real servers for the targets' tests: OpenSSH's, on a port of its own."""
+"""Real servers for the targets' tests, on ports of their own: OpenSSH's, and SeaweedFS for S3."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from kdump.errors import KdumpError
+from kdump.targets.s3 import read_credentials
+from kdump.targets.s3http import Client
 
 
 @dataclass(frozen=True)
@@ -86,3 +92,65 @@ def small_filesystem(directory: Path, size: str) -> Iterator[Path]:
 
 def may_mount() -> bool:
     return os.geteuid() == 0
+
+
+@dataclass(frozen=True)
+class Weed:
+    """SeaweedFS' S3 server with one bucket, "dumps". `facts` are an S3 target's."""
+
+    port: int
+    directory: Path
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        return {"endpoint": self.endpoint, "credentials": str(self.directory / "s3.toml")}
+
+
+@contextlib.contextmanager
+def weed(directory: Path, address: str = "127.0.0.1") -> Iterator[Weed]:
+    """SeaweedFS on free ports."""
+    (directory / "data").mkdir(parents=True, exist_ok=True)
+    actions = ["Admin", "Read", "Write", "List"]
+    keys = [{"accessKey": "kdump", "secretKey": "a secret of the tests"}]
+    (directory / "s3.json").write_text(
+        json.dumps({"identities": [{"name": "kdump", "credentials": keys, "actions": actions}]})
+    )
+    credentials = directory / "s3.toml"
+    credentials.write_text('access_key_id = "kdump"\nsecret_access_key = "a secret of the tests"\n')
+    credentials.chmod(0o600)
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+    command = [str(Path(sys.executable).with_name("weed")), "server", "-s3", f"-ip={address}", "-ip.bind=0.0.0.0"]
+    command += [f"-dir={directory}/data", f"-s3.config={directory}/s3.json", "-volume.max=8"]
+    command += [f"-{name}.port={port}" for name, port in ports.items()]
+    # Its gRPC ports are those plus 10000.
+    command += [f"-{name}.port.grpc={free_port()}" for name in ports]
+    command += ["-master.volumeSizeLimitMB=256"]
+    process = subprocess.Popen(command, stdout=(directory / "log").open("wb"), stderr=subprocess.STDOUT, cwd=directory)
+    try:
+        wait_for_port(ports["s3"], 60)
+        running = Weed(ports["s3"], directory)
+        _make_bucket(running)
+        yield running
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _make_bucket(server: Weed) -> None:
+    client = Client(server.endpoint, "dumps", "us-east-1", read_credentials(str(server.directory / "s3.toml")))
+    end = time.monotonic() + 60
+    while True:
+        try:
+            client.request("PUT", "")
+            client.request("PUT", "first", body=b"is a volume there?")
+            client.request("DELETE", "first")
+        except KdumpError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        else:
+            return

@@ -43,7 +43,8 @@ class Scenario:
     `cpu` is QEMU's model ("max" has 5-level page tables, "max,la57=off" 4). `cmdline` is added to the production
     kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules and final
     action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
-    the file it loads if not the production kernel's own; `devices` are more arguments for QEMU.
+    the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
+    `files` go into the capture image beside what the lab's disk needs.
     """
 
     tree: KernelTree
@@ -61,6 +62,8 @@ class Scenario:
     method: str = "auto"
     capture_kernel: Path | None = None
     devices: Sequence[str] = ()
+    modules: Sequence[str] = ()
+    files: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,20 +133,22 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
 def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary:
     """The capture image for this machine: its one target is the disk with that file system UUID."""
     target = TargetSpec("file:///" + DUMPS, {"uuid": volume, "fstype": "ext4", "path": "/" + DUMPS})
+    bare = replace(target, facts={})
+    modules = (*MODULES, *scenario.modules)
     plan = replace(
         scenario.plan,
         hostname=scenario.plan.hostname if scenario.plan.hostname != CapturePlan.hostname else "lab",
-        targets=scenario.plan.targets or (target,),
-        modules=scenario.plan.modules or tuple(module_paths(scenario.tree, MODULES)),
+        targets=tuple(target if spec == bare else spec for spec in scenario.plan.targets) or (target,),
+        modules=scenario.plan.modules or tuple(module_paths(scenario.tree, modules)),
         on_success="poweroff",
         on_failure="poweroff",
     )
     return build(
         scenario.tree,
         entry="kdump.capture.__main__",
-        modules=MODULES,
+        modules=modules,
         imports=plan.imports(),
-        files={PLAN_PATH: plan.to_json().encode()},
+        files={PLAN_PATH: plan.to_json().encode(), **scenario.files},
         output=output,
     )
 

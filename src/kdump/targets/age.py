@@ -21,7 +21,7 @@ from nacl.bindings.crypto_aead import (
 from nacl.bindings.crypto_scalarmult import crypto_scalarmult, crypto_scalarmult_base
 from nacl.exceptions import CryptoError
 
-from kdump.digest import sha256
+from kdump.digest import hmac_sha256
 from kdump.errors import FormatError, KdumpError
 
 CHUNK = 64 << 10
@@ -35,7 +35,6 @@ _COLUMNS = 64
 _ZERO_NONCE = bytes(12)
 _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-_BLOCK = 64  # SHA-256's, in bytes
 
 
 class Sealer:
@@ -44,7 +43,7 @@ class Sealer:
     def __init__(self, recipients: Sequence[str]) -> None:
         file_key, nonce = os.urandom(16), os.urandom(NONCE)
         text = _INTRO + b"".join(_stanza(file_key, public_key(recipient)) for recipient in recipients) + b"---"
-        mac = _hmac(_hkdf(file_key, b"", b"header"), text)
+        mac = hmac_sha256(_hkdf(file_key, b"", b"header"), text)
         self.header = text + b" " + _base64(mac) + b"\n" + nonce
         self._key = _hkdf(file_key, nonce, b"payload")
 
@@ -114,7 +113,7 @@ def _read_header(source: BinaryIO, secrets: Sequence[bytes], path: str) -> tuple
             why="it was encrypted to other keys" if secrets else "no private key was given",
             remedy="name the file with the private key: --identity FILE",
         )
-    if _hmac(_hkdf(file_key, b"", b"header"), text + b"---") != _unbase64(line[4:].rstrip(b"\n"), path):
+    if hmac_sha256(_hkdf(file_key, b"", b"header"), text + b"---") != _unbase64(line[4:].rstrip(b"\n"), path):
         raise FormatError("the header was changed", path=path)
     nonce = source.read(NONCE)
     if len(nonce) != NONCE:
@@ -153,18 +152,9 @@ def _chunk_nonce(number: int, last: bool) -> bytes:
     return number.to_bytes(11, "big") + bytes([last])
 
 
-def _hmac(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA-256 (RFC 2104)."""
-    padded = key.ljust(_BLOCK, b"\0")
-    inner, outer = sha256(), sha256()
-    inner.update(bytes(byte ^ 0x36 for byte in padded) + message)
-    outer.update(bytes(byte ^ 0x5C for byte in padded) + bytes.fromhex(inner.hexdigest()))
-    return bytes.fromhex(outer.hexdigest())
-
-
 def _hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     """32 bytes of HKDF-SHA-256 (RFC 5869)."""
-    return _hmac(_hmac(salt or bytes(32), secret), info + b"\1")
+    return hmac_sha256(hmac_sha256(salt or bytes(32), secret), info + b"\1")
 
 
 def _base64(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,10 @@ class BlockTarget:
     def describe(self) -> str:
         """The device."""
         return f"{self.path}, raw"
+
+    def files(self) -> Mapping[str, Path | bytes]:
+        """Nothing."""
+        return {}
 
     def check(self) -> Spec:
         """The partition exists, is a dump area, and holds nothing that has to be fetched first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +45,10 @@ class FileTarget:
         facts = self.spec.facts
         on = f" on {facts['fstype']} {facts['uuid']}" if "uuid" in facts else ""
         return f"{self.spec.parts.path}{on}"
+
+    def files(self) -> Mapping[str, Path | bytes]:
+        """Nothing."""
+        return {}
 
     def check(self) -> Spec:
         """Find the file system under the directory; see `Target.check`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
@@ -100,6 +101,9 @@ class Target(Protocol):
 
     def describe(self) -> str:
         """One line for people, without secrets."""
+
+    def files(self) -> Mapping[str, Path | bytes]:
+        """What the image must carry for this target beyond the files that its facts name: by path in the image."""
 
     def check(self) -> Spec:
         """On the healthy host: find out and verify everything that the capture kernel will need.
