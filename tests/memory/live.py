@@ -1,4 +1,4 @@
-"""The first process of a guest that reads its own kernel through /proc/kcore and prints what it found, as JSON."""
+"""The first process of a guest that reads its own kernel through /proc/kcore, says what it found, and waits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from kdump.capture import system
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.search import find_vmcoreinfo
 from kdump.memory import open_dump
+
+MODULES = Path("/etc/modules")  # paths of kernel modules, in load order
 
 
 def log_of_the_running_kernel() -> list[str]:
@@ -58,14 +60,15 @@ def escaped(text: bytes) -> str:
 
 
 def main() -> None:
-    """Print the facts and power off."""
+    """Load modules, print the facts, wait to be dumped from outside."""
     try:
+        for path in MODULES.read_text().split():
+            system.load_module(path)
         print("live kernel:", json.dumps(facts()), flush=True)
     except Exception:
         traceback.print_exc()
         print("live kernel: FAILED", flush=True)
-    time.sleep(0.5)
-    system.reboot(system.POWER_OFF)
+    time.sleep(600)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,37 @@
-"""/proc/kcore of a real kernel, read from inside a guest."""
+"""A real kernel read from inside (/proc/kcore), from outside (QEMU's dumps), and as makedumpfile writes it."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests import foreign
+from tests.memory.conftest import Live, Maker
 
-from kdump.image.build import build
-from kdump.image.kernel import KernelTree
-from kdump.lab.machine import Machine, Spec
+from kdump.kernel.kernel import Kernel
+from kdump.kernel.printk import format_record
+from kdump.memory import open_dump
+from kdump.memory.protocol import Dump
+
+MACHINES = {"6.1 4-level": ("6.1", "max,la57=off", True), "6.12 5-level": ("6.12", "max", False)}
+
+pytestmark = pytest.mark.lab
 
 
-@pytest.mark.lab
-@pytest.mark.parametrize(("series", "cpu"), [("6.12", "max"), ("6.1", "max,la57=off")], ids=["5-level", "4-level"])
-def test_a_live_kernel_is_read(kernel: Callable[[str], KernelTree], tmp_path: Path, series: str, cpu: str) -> None:
-    tree = kernel(series)
-    image = tmp_path / "image"
-    build(tree, entry="tests.memory.live", output=image)
-    spec = Spec(
-        kernel=tree.vmlinuz, initrd=image, cmdline="console=ttyS0 crashkernel=64M", memory=512 << 20, cpus=2, cpu=cpu
-    )
-    with Machine(spec) as machine:
-        line = machine.wait_for(r"live kernel: (\{.*\})", 120, unless="live kernel: FAILED|Kernel panic")[1]
-    facts = json.loads(line)
+@pytest.fixture(params=MACHINES)
+def machine(request: pytest.FixtureRequest, live: Maker) -> Live:
+    series, cpu, vmcoreinfo = MACHINES[request.param]
+    return live(series, cpu, vmcoreinfo=vmcoreinfo)
+
+
+def test_a_live_kernel_reads_itself(machine: Live) -> None:
+    facts = machine.facts
     assert facts["format"] == "kcore"
-    assert len(set(facts["release"])) == 1
+    assert set(facts["release"]) == {machine.tree.release}
     count, same, newer, lost = facts["log"]
     assert count > 100
     assert same
@@ -38,3 +42,71 @@ def test_a_live_kernel_is_read(kernel: Callable[[str], KernelTree], tmp_path: Pa
     assert total < facts["memory"] < (512 - 64) << 20
     start, end = re.search(r"([0-9a-f]+)-([0-9a-f]+) : Crash kernel", facts["iomem"]).groups()  # type: ignore[union-attr]
     assert all(high <= int(start, 16) or low > int(end, 16) for low, high in facts["ranges"])
+
+
+def log_text(dump: Dump) -> str:
+    log = Kernel(dump).log()
+    assert log.lost == []
+    return "".join(f"{line}\n" for record in log.records for line in format_record(record))
+
+
+def assert_same_pages(source: Dump, other: Dump) -> int:
+    """Every page that `other` holds equals the source's; returns how many."""
+    size, count = source.memory.page_size, 0
+    for each in other.memory.held():
+        for start in range(each.start, each.end, 1 << 20):
+            length = min(1 << 20, each.end - start)
+            theirs = np.frombuffer(other.memory.view(start, length), np.uint64)
+            assert np.array_equal(np.frombuffer(source.memory.view(start, length), np.uint64), theirs), hex(start)
+            count += length // size
+    return count
+
+
+def test_qemus_dumps_are_one_memory(machine: Live) -> None:
+    release = machine.tree.release
+    with open_dump(machine.dumps["elf"]) as source:
+        text = log_text(source)
+        assert f"Linux version {release} " in text
+        whole = sum(each.size for each in source.memory.ranges) // source.memory.page_size
+        for kind, path in machine.dumps.items():
+            with open_dump(path) as dump:
+                assert dump.format == ("elf" if kind.startswith("elf") else "flattened+kdump")
+                assert not dump.incomplete
+                assert Kernel(dump).vmcoreinfo.release == release
+                assert log_text(dump) == text
+                pages = assert_same_pages(source, dump)
+                assert pages == whole if kind != "elf-paging" else pages > 0.9 * whole
+
+
+MAKEDUMPFILE = {
+    "zlib": ["-c"], "lzo": ["-l"], "plain": [], "elf": ["-E"], "level 31": ["-c", "-d", "31"],
+    "elf 31": ["-E", "-d", "31"],
+}  # fmt: skip
+
+
+def makedumpfile(arguments: Sequence[str | Path], output: Path | None = None) -> None:
+    with output.open("wb") if output else open("/dev/null", "wb") as stdout:
+        subprocess.run(["makedumpfile", *arguments], check=True, stdout=stdout, stderr=subprocess.DEVNULL, timeout=300)
+
+
+@pytest.mark.parametrize("kind", MAKEDUMPFILE)
+@pytest.mark.parametrize("form", ["file", "flattened", "split"])
+def test_what_makedumpfile_writes_is_read(live: Maker, tmp_path: Path, kind: str, form: str) -> None:
+    if form == "split" and kind.startswith("elf"):
+        pytest.skip("makedumpfile does not split ELF")
+    path = live(*MACHINES["6.1 4-level"][:2], vmcoreinfo=True).dumps["elf"]
+    outputs = [tmp_path / f"part{number}" for number in range(3 if form == "split" else 1)]
+    if form == "flattened":
+        makedumpfile([*MAKEDUMPFILE[kind], "-F", path], outputs[0])
+    else:
+        makedumpfile([*MAKEDUMPFILE[kind], *(["--split"] if form == "split" else []), path, *outputs])
+    with open_dump(path) as source, open_dump(outputs) as dump:
+        assert dump.format == ("flattened+" if form == "flattened" else "") + ("elf" if "elf" in kind else "kdump")
+        assert not dump.incomplete
+        assert dump.vmcoreinfo == source.vmcoreinfo
+        pages = assert_same_pages(source, dump)
+        total = sum(each.size for each in source.memory.ranges) // 4096
+        assert pages == total if "31" not in kind else 1000 < pages < total / 2
+        ours = foreign.log_messages(log_text(dump))
+    if form == "file":
+        assert ours == foreign.log_messages(foreign.log_of_makedumpfile(outputs[0], tmp_path))
