@@ -84,7 +84,8 @@ def main_reservation(memory_map: MemoryMap, crash_size: int | None) -> Range:
     """
     if not memory_map.reservation:
         raise KdumpError("no memory is reserved for a capture kernel", remedy="see `kdump load --help`")
-    return next((part for part in memory_map.reservation if part.size == crash_size), memory_map.reservation[-1])
+    highest_first = memory_map.reservation[::-1]
+    return next((part for part in highest_first if part.size == crash_size), highest_first[0])
 
 
 def plan_panic(

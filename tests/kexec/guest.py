@@ -1,0 +1,55 @@
+"""First process of a lab machine that does what is typed on its console: one JSON list per line.
+
+["kdump", ARG …] runs a command of ours in this process, ["run", PROGRAM, ARG …] another program, ["write", PATH, TEXT]
+and ["read", PATH] handle files, ["mount", SOURCE, TARGET, TYPE] mounts. The answer is one line of JSON behind ANSWER.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kdump.capture import system
+from kdump.cli import kexec, load, main, unload  # the image holds what is imported
+
+__all__ = ["kexec", "load", "unload"]
+
+ANSWER = "guest answers: "
+
+
+def serve() -> None:
+    """Answer until the console closes or an order ends the machine."""
+    print(f"guest is up: {os.uname().release}", flush=True)
+    for line in sys.stdin:
+        if line.strip():
+            started = time.monotonic()
+            answer = _obey(json.loads(line))
+            answer["seconds"] = time.monotonic() - started
+            print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
+
+
+def _obey(order: list[str]) -> dict[str, Any]:
+    verb, *rest = order
+    if verb == "kdump":
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            status = main.main(rest)
+        return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+    if verb == "run":
+        done = subprocess.run(rest, capture_output=True, text=True, check=False)
+        return {"status": done.returncode, "out": done.stdout, "err": done.stderr}
+    if verb == "write":
+        Path(rest[0]).write_text(rest[1])
+    elif verb == "mount":
+        system.mount(rest[0], rest[1], rest[2])
+    return {"status": 0, "out": Path(rest[0]).read_text() if verb == "read" else "", "err": ""}
+
+
+if __name__ == "__main__":
+    serve()

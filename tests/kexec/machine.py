@@ -1,0 +1,104 @@
+"""The host's side of a lab machine that obeys: build its image, type orders, look at its memory from outside."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.kexec.guest import ANSWER
+
+from kdump.image.build import build
+from kdump.image.kernel import KernelTree
+from kdump.lab.machine import Machine
+from kdump.memory.protocol import Range
+
+TIMEOUT = 120
+
+
+class Answer(NamedTuple):
+    """What an order came to: exit status, output, and the seconds it took in the guest."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+def image(tree: KernelTree, output: Path, files: Mapping[str, bytes | Path] | None = None) -> Path:
+    """An image whose first process is `guest`, with those files in it."""
+    build(tree, entry="tests.kexec.guest", modules=(), files=dict(files or {}), output=output)
+    return output
+
+
+def order(machine: Machine, *words: str) -> Answer:
+    """Have the guest do something; returns when it has answered."""
+    machine.type(json.dumps(list(words)) + "\n")
+    found = machine.wait_for(rf"^{re.escape(ANSWER)}(\{{.*\}})$", TIMEOUT)
+    values: dict[str, Any] = json.loads(found[1])
+    return Answer(**values)
+
+
+def kdump(machine: Machine, *words: str) -> Answer:
+    """Run one of our commands in the guest."""
+    return order(machine, "kdump", *words)
+
+
+def reservation(machine: Machine) -> Range:
+    """Where the guest's kernel keeps room for the capture kernel."""
+    text = order(machine, "read", "/proc/iomem").out
+    found = re.search(r"([0-9a-f]+)-([0-9a-f]+) : Crash kernel", text)
+    assert found
+    return Range(int(found[1], 16), int(found[2], 16) + 1)
+
+
+def physical(machine: Machine, part: Range, scratch: Path) -> bytes:
+    """Physical memory of the guest, read from outside."""
+    path = scratch / "memory"
+    with machine.qmp() as monitor:
+        monitor.execute("pmemsave", val=part.start, size=part.size, filename=str(path))
+    return path.read_bytes()
+
+
+def core_headers(memory: bytes) -> bytes:
+    """The ELF core headers somewhere in `memory`, at a page boundary: header and program headers."""
+    for offset in range(0, len(memory), 4096):
+        if memory[offset : offset + 7] == b"\x7fELF\x02\x01\x01" and memory[offset + 16] == 4:
+            (count,) = struct.unpack_from("<H", memory, offset + 56)
+            return memory[offset : offset + 64 + 56 * count]
+    raise AssertionError("no core headers in the reservation")
+
+
+def gdb_stub(path: Path) -> tuple[str, ...]:
+    """QEMU arguments that offer its gdb stub at a socket."""
+    return ("-gdb", f"unix:{path},server=on,wait=off")
+
+
+def poke(machine: Machine, address: int, data: bytes) -> None:
+    """Write into the guest's physical memory through QEMU's gdb stub (the machine's spec asks for it: `gdb_stub`).
+
+    The remote protocol is in GDB's manual (appendix E); Qqemu.PhyMemMode is QEMU's addition.
+    """
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(20)
+        link.connect(machine.spec.extra[1].removeprefix("unix:").partition(",")[0])
+
+        def ask(packet: str) -> str:
+            link.sendall(f"+${packet}#{sum(packet.encode()) % 256:02x}".encode())
+            answer = b""
+            while not re.search(rb"\$[^#]*#[0-9a-f]{2}", answer):
+                piece = link.recv(4096)
+                assert piece, "QEMU's gdb stub hung up"
+                answer += piece
+            found = re.search(rb"\$([^#]*)#", answer)
+            assert found
+            return found[1].decode()
+
+        assert ask("?")  # attaching has stopped the machine
+        assert ask("Qqemu.PhyMemMode:1") == "OK"
+        assert ask(f"M{address:x},{len(data):x}:{data.hex()}") == "OK"
+        assert ask("D") == "OK"
