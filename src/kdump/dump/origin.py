@@ -20,13 +20,16 @@ def find_origin(dump: Dump) -> Origin:
         # libkdumpfile looks for VMCOREINFO among the notes only.
         notes += (Note(VMCOREINFO_NAME, 0, dump.vmcoreinfo),)
     timestamp, phys_base = 0, 0
-    uts: tuple[bytes, ...] = (b"Linux", b"", b"", b"", b"", b"")
+    machine = b""
+    with contextlib.suppress(KdumpError):
+        machine = Kernel(dump).arch.name.encode()
+    uts: tuple[bytes, ...] = (b"Linux", b"", b"", b"", machine, b"")
     if dump.vmcoreinfo:
         kernel = Kernel(dump)
         info = kernel.vmcoreinfo
         timestamp = info.crash_time
         phys_base = info.numbers.get("phys_base", 0)
-        uts = (b"Linux", b"", info.release.encode(), b"", b"", b"")
+        uts = (b"Linux", b"", info.release.encode(), b"", machine, b"")
         with contextlib.suppress(KdumpError, KeyError):
             where = info.symbols["init_uts_ns"] + info.offsets["uts_namespace.name"]
             raw = kernel.virtual.read(where, 6 * UTS_FIELD)
