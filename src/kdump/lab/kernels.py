@@ -41,7 +41,7 @@ def find(spec: str = DEFAULT) -> KernelTree:
 def debug_vmlinux(tree: KernelTree) -> Path:
     """The kernel's vmlinux with DWARF, from its Debian debug package; only that file is kept (hundreds of MB)."""
     package = f"linux-image-{tree.release}-dbg"
-    inside = f"./usr/lib/debug/lib/modules/{tree.release}/vmlinux"
+    inside = f"./usr/lib/debug/boot/vmlinux-{tree.release}"  # what the one below lib/modules links to
 
     def fetch(directory: Path) -> None:
         _extract(_download(package, directory), directory, inside)
