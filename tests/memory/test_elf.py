@@ -46,6 +46,14 @@ def test_absent_memory_is_named(tmp_path: Path, address: int, size: int) -> None
         dump.memory.view(address, size)
 
 
+def test_larger_pages(tmp_path: Path) -> None:
+    notes = note("VMCOREINFO", 0, b"OSRELEASE=6.1\nPAGESIZE=65536\n")
+    with opened(tmp_path, elf([Load(0x10000, A * 40)], notes)) as dump:
+        assert dump.memory.page_size == 65536
+        assert dump.memory.present(0, 4).tolist() == [False, True, True, False]
+        assert list(dump.memory.held()) == [Range(0x10000, 0x30000)]
+
+
 def test_the_kernels_text_is_the_same_memory_twice(tmp_path: Path) -> None:
     data = elf([Load(0x2000, B, virtual=0xFFFFFFFF81000000), Load(0x1000, A + B + C, virtual=0xFFFF888000001000)])
     with opened(tmp_path, data) as dump:

@@ -58,11 +58,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         lines.append(row("crashed", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(kernel["crash_time"]))))
     if facts["dump_level"] is not None:
         lines.append(row("dump level", facts["dump_level"]))
-    if facts["ratio"] is not None:
-        codecs = ", ".join(f"{count} {name}" for name, count in facts["codecs"].items())
-        lines.append(row("compression", f"{facts['compression']}, {facts['ratio']}:1 over dumped pages ({codecs})"))
+    packed = ", ".join(f"{count} {name}" for name, count in facts["codecs"].items())
+    ratio = f", {facts['ratio']}:1 over dumped pages ({packed})" if set(facts["codecs"]) - {"raw"} else ""
+    lines.append(row("compression", facts["compression"] + ratio))
     lines.append(row("pages", f"{pages['memory']:>12} of {size_text(facts['page_size'])}"))
     for state in ("dumped", "zero", "excluded", "missing"):
+        if pages[state] is None:
+            continue
         share = pages[state] / pages["memory"] if pages["memory"] else 0
         lines.append(
             row(f"  {state}", f"{pages[state]:>12} {share:>6.1%}  {size_text(pages[state] * facts['page_size'])}")

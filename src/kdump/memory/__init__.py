@@ -20,7 +20,7 @@ STRANGERS = (
     (b"\x1f\x8b", "compressed with gzip as a whole: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd as a whole: unpack it first"),
     (b"\xfd7zXZ", "compressed with xz as a whole: unpack it first"),
-    (b"age-encryption.org", "encrypted: decrypt it first"),
+    (b"age-encryption.org", "encrypted: use `kdump decrypt` first"),
     (b"PAGEDU64", "a Windows crash dump"),
 )
 MAGIC_SIZE = 32

@@ -20,13 +20,14 @@ CHUNK = 1 << 16  # descriptors looked at together (1.5 MiB)
 class PageCounts:
     """Pages of the machine's memory: `memory` = `dumped` + `zero` + `excluded` + `missing`.
 
-    `zero` pages share one stored page; `missing` ones are lost because the file ends early or its writer was stopped.
-    `codecs` counts stored pages by codec ("raw" where compressing did not help). `stored` is in bytes, page data only.
+    `zero` pages share one stored page (None where the format does not tell); `missing` ones are lost because the file
+    ends early or its writer was stopped. `codecs` counts stored pages by codec ("raw" where compressing did not help).
+    `stored` is in bytes, page data only.
     """
 
     memory: int = 0
     dumped: int = 0
-    zero: int = 0
+    zero: int | None = None
     excluded: int = 0
     missing: int = 0
     stored: int = 0
@@ -40,8 +41,7 @@ def count_pages(memory: Memory) -> PageCounts:
     if isinstance(memory, KdumpMemory):
         first = memory.parts[0]
         counts.missing = first.rank(first.max_pfn) - sum(part.total for part in memory.parts)  # in files not given
-        for part in memory.parts:
-            _count_part(part, counts)
+        counts.zero = sum(_count_part(part, counts) for part in memory.parts)
         counts.excluded = counts.memory - counts.dumped - counts.zero - counts.missing
     elif isinstance(memory, ElfMemory):
         for segment in memory.segments:
@@ -52,11 +52,12 @@ def count_pages(memory: Memory) -> PageCounts:
     return counts
 
 
-def _count_part(part: Part, counts: PageCounts) -> None:
+def _count_part(part: Part, counts: PageCounts) -> int:
+    """Add one file's pages to `counts`, all but those of zeros, which are returned."""
     readable = max(min(part.total, (part.source.size - part.descriptors_offset) // DESCRIPTOR.itemsize), 0)
     counts.missing += part.total - readable
-    zero_at: set[int] = set()
-    looked_at: set[int] = set()
+    zeros, zero_at = 0, set[int]()
+    looked_at = set[int]()
     for start in range(0, readable, CHUNK):
         table = part.descriptors(start, min(CHUNK, readable - start))
         offsets, sizes = table["offset"], table["size"].astype(np.int64)
@@ -71,10 +72,11 @@ def _count_part(part: Part, counts: PageCounts) -> None:
                 if not any(part.source.view(place, part.header.block_size)):
                     zero_at.add(place)
         zero = raw & np.isin(offsets, list(zero_at))
-        counts.zero += int(zero.sum())
+        zeros += int(zero.sum())
         kept = whole & ~zero
         counts.dumped += int(kept.sum())
         counts.stored += int(sizes[kept].sum())
         for flag, name in ((0, "raw"), *NAMES.items()):
             if found := int((kept & (codec == flag)).sum()):
                 counts.codecs[name] = counts.codecs.get(name, 0) + found
+    return zeros

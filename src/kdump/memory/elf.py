@@ -6,6 +6,7 @@ crash_prepare_elf64_headers(), for what PT_LOADs mean: physical ranges in p_padd
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
 NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
 LOADS_LIMIT = 1 << 20
 PHYSICAL_BITS = 52  # no machine that Linux runs on has more
+_PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|8192|16384|32768|65536)$", re.MULTILINE)
 NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
 
 
@@ -52,10 +54,9 @@ class Segment(NamedTuple):
 class ElfMemory:
     """Physical memory in the PT_LOADs of an ELF64 core. `view` copies only across segments. Thread-safe."""
 
-    page_size = 4096
-
-    def __init__(self, source: Source, segments: Sequence[Segment]) -> None:
+    def __init__(self, source: Source, segments: Sequence[Segment], page_size: int = 4096) -> None:
         """`segments` are sorted by physical address and do not overlap."""
+        self.page_size = page_size
         self._source = source
         self.segments = tuple(segments)
         self._starts = [segment.physical for segment in segments]
@@ -120,11 +121,13 @@ def open_elf(source: Source) -> Dump:
         end = int(header["offset"]) + int(header["filesz"])
         clipped |= end > source.size
         notes += read_notes(source, int(header["offset"]), min(end, source.size))
+    vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
+    said = _PAGE_SIZE.search(vmcoreinfo)  # an ELF header does not say
     return Dump(
         path=source.path,
         format=f"{source.wrapping}elf",
-        memory=ElfMemory(source, segments),
-        vmcoreinfo=next((note.data for note in notes if note.name == "VMCOREINFO"), b""),
+        memory=ElfMemory(source, segments, int(said[1]) if said else 4096),
+        vmcoreinfo=vmcoreinfo,
         notes=tuple(notes),
         header={"machine": machine, "loads": len(loads)},
         incomplete=clipped or source.incomplete,

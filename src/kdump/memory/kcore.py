@@ -25,7 +25,7 @@ def open_kcore(source: Source, iomem: Path = IOMEM) -> Dump:
     dump = open_elf(source)
     assert isinstance(dump.memory, ElfMemory)
     segments = without(dump.memory.segments, crash_kernel(iomem.read_text()))
-    return replace(dump, format="kcore", memory=ElfMemory(source, segments))
+    return replace(dump, format="kcore", memory=ElfMemory(source, segments, dump.memory.page_size))
 
 
 def crash_kernel(iomem: str) -> list[Range]:
