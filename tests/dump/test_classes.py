@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.dump.machine import KINDS, LAYOUTS, MAX_ORDER, STRUCT, VMEMMAP, Block, PageMachine
+from tests.dump.machine import DIRECT, KINDS, LAYOUTS, MAX_ORDER, STRUCT, VMEMMAP, Block, PageMachine
 
 from kdump.dump import levels
+from kdump.dump.choose import choose
 from kdump.dump.classes import NAMES, Classifier, PageClass, dropped
 from kdump.dump.facts import PageFacts, find_facts
-from kdump.dump.pipeline import choose
 from kdump.kernel import vmcoreinfo
 from kdump.memory import open_dump
 
@@ -168,3 +169,31 @@ def test_parse_levels() -> None:
     for wrong in ("32,1", "64", "-1", "x", "", "17,17"):
         with pytest.raises(UsageError):
             levels.parse_levels(wrong)
+
+
+def zone_counters(machine: PageMachine, free: int) -> None:
+    """One node with one zone that says it has `free` free pages."""
+    node = machine.allocate()
+    machine.map(DIRECT + node, node)
+    machine.write(node, struct.pack("<QIIQ", DIRECT + node, 1, 0, machine.pages))  # the table of nodes, nr_zones, …
+    machine.write(node + 512 + 64, struct.pack("<Q", free))
+    machine.extra += [
+        f"SYMBOL(node_data)={DIRECT + node:x}", "LENGTH(node_data)=1", "SIZE(zone)=1024", "NUMBER(NR_FREE_PAGES)=0",
+        "OFFSET(pglist_data.node_zones)=512", "OFFSET(pglist_data.nr_zones)=8", "OFFSET(zone.vm_stat)=64",
+        "OFFSET(zone.spanned_pages)=128",
+    ]  # fmt: skip
+    machine.write(node + 512 + 128, struct.pack("<Q", machine.pages))
+
+
+@pytest.mark.parametrize(("free", "believed"), [(512, True), (400, True), (100, False), (100000, True)])
+def test_free_pages_are_held_against_the_kernels_own_count(free: int, believed: bool, tmp_path: Path) -> None:
+    machine = PageMachine("6.12")
+    machine.use([Block(1024, 9, "free"), Block(2048, 9, "cache")])
+    zone_counters(machine, free)
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    with open_dump(path) as dump:
+        found = choose(dump, 31)
+    assert found.dropped_by_class.get("free", 0) == (512 if believed else 0)
+    assert found.dropped_by_class["cache"] == 512
+    assert ("free" in found.not_applied) != believed

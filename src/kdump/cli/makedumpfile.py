@@ -190,8 +190,9 @@ class WrongReleaseError(KdumpError):
 
 def _save(args: argparse.Namespace, source: list[str], outputs: list[str], levels: tuple[int, ...], talk: _Talk) -> int:
     from kdump.cli.save import Stop
+    from kdump.dump.choose import choose
     from kdump.dump.files import STDOUT, Destination, save_to
-    from kdump.dump.pipeline import Options, choose
+    from kdump.dump.pipeline import Options
     from kdump.progress import Progress
 
     progress = Progress()
@@ -309,8 +310,8 @@ def _generate(args: argparse.Namespace, talk: _Talk) -> int:
 
 
 def _mem_usage(source: str, args: argparse.Namespace) -> int:
+    from kdump.dump.choose import choose
     from kdump.dump.classes import NAMES, PageClass
-    from kdump.dump.pipeline import choose
 
     with _open(args, [source]) as dump:
         selection = choose(dump, 31)

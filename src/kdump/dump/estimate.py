@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump.dump.choose import Progress, choose
 from kdump.dump.classes import NAMES, PageClass, dropped
 from kdump.dump.codecs import codec
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import read_pages, zero_pages
-from kdump.dump.pipeline import Progress, choose
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 

@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump.dump.choose import Progress, choose
 from kdump.dump.codecs import Codec, Packed, codec
-from kdump.dump.facts import PageFacts, find_facts
+from kdump.dump.facts import PageFacts
 from kdump.dump.kdump_writer import Stream
-from kdump.dump.levels import PAGE_CLASS_BITS, ZERO
-from kdump.dump.memmap import find_runs
+from kdump.dump.levels import ZERO
 from kdump.dump.pages import read_pages, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
-from kdump.dump.select import MemoryMap, Selection, Watch, select
+from kdump.dump.select import Selection
 from kdump.dump.workers import in_order
 from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
-from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump
 
-Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
 PAGES_A_BATCH = 512
 
 
@@ -113,40 +111,6 @@ def save(dump: Dump, begin: Callable[[], Stream], options: Options) -> Summary:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or last:
                 raise
     raise AssertionError("a level is always given")
-
-
-def open_memory_map(dump: Dump, facts: PageFacts | None = None) -> MemoryMap:
-    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
-    kernel = Kernel(dump)
-    info = kernel.vmcoreinfo
-    if facts is None or not info.build_id or facts.build_id != info.build_id:
-        facts = find_facts(info, lambda: kernel.types)
-    return MemoryMap(facts, find_runs(info, kernel.virtual), kernel.virtual)
-
-
-def choose(
-    dump: Dump,
-    level: int,
-    facts: PageFacts | None = None,
-    progress: Progress | None = None,
-    watch: Watch | None = None,
-) -> Selection:
-    """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why."""
-    memory_map = None
-    why = ""
-    if level & PAGE_CLASS_BITS:
-        try:
-            memory_map = open_memory_map(dump, facts)
-        except KdumpError as error:
-            why = f"{error.what}{f': {error.why}' if error.why else ''}"
-    size = dump.memory.page_size
-    tick = progress or (lambda _stage, _done, _total: None)
-    selection = select(
-        dump.memory, memory_map, level, lambda done, total: tick("filter", done * size, total * size), watch
-    )
-    if why:
-        selection.not_applied["all but zero pages"] = why
-    return selection
 
 
 @dataclass

@@ -1,0 +1,65 @@
+"""The first pass with its checks: where the memory map is, what a level keeps, whether the kernel's counters agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kdump.dump.classes import PageClass
+from kdump.dump.facts import PageFacts, find_facts
+from kdump.dump.kdump_writer import NT_PRSTATUS
+from kdump.dump.levels import FREE, PAGE_CLASS_BITS
+from kdump.dump.memmap import find_runs
+from kdump.dump.select import MemoryMap, Selection, Watch, select
+from kdump.dump.zones import contradiction, free_pages
+from kdump.errors import KdumpError
+from kdump.kernel.kernel import Kernel
+from kdump.memory.protocol import Dump
+
+Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
+
+
+def open_memory_map(dump: Dump, facts: PageFacts | None = None) -> MemoryMap:
+    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
+    kernel = Kernel(dump)
+    info = kernel.vmcoreinfo
+    if facts is None or not info.build_id or facts.build_id != info.build_id:
+        facts = find_facts(info, lambda: kernel.types)
+    return MemoryMap(facts, find_runs(info, kernel.virtual), kernel.virtual)
+
+
+def choose(
+    dump: Dump,
+    level: int,
+    facts: PageFacts | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+) -> Selection:
+    """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why."""
+    memory_map: MemoryMap | None = None
+    why = ""
+    if level & PAGE_CLASS_BITS:
+        try:
+            memory_map = open_memory_map(dump, facts)
+        except KdumpError as error:
+            why = f"{error.what}{f': {error.why}' if error.why else ''}"
+    size = dump.memory.page_size
+
+    def tick(done: int, total: int) -> None:
+        if progress:
+            progress("filter", done * size, total * size)
+
+    selection = select(dump.memory, memory_map, level, tick, watch)
+    if memory_map and level & FREE:
+        counted = int(selection.by_class[PageClass.FREE])
+        doubt = contradiction(counted, free_pages(Kernel(dump).vmcoreinfo, memory_map.virtual), _cpus(dump))
+        if doubt:
+            facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
+            selection = select(dump.memory, replace(memory_map, facts=facts), level, tick, watch)
+    if why:
+        selection.not_applied["all but zero pages"] = why
+    return selection
+
+
+def _cpus(dump: Dump) -> int:
+    return sum(note.type == NT_PRSTATUS for note in dump.notes)
