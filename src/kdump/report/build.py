@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from types import ModuleType
 
 from kdump.errors import KdumpError
-from kdump.report import sections
-from kdump.report.context import Context
+from kdump.report import code, sections
+from kdump.report.context import DAMAGE, Context
 from kdump.report.model import Report, Section
 from kdump.report.verdict import judge
 
@@ -18,6 +19,8 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
     """The report of a context. `short`: the sections that the capture kernel has room for; `only`: these sections."""
     started = time.monotonic()
     verdict = judge(context)
+    if not short:
+        verdict = replace(verdict, code=code.around(context))
     report = Report(source, "text", context.crash.event.release, "", 0, verdict)
     if context.has_memory:
         info = context.kernel.vmcoreinfo
@@ -47,17 +50,16 @@ def _run(module: ModuleType, context: Context, section: Section) -> None:
     known = len(context.objects.problems) if context.described else 0
     try:
         module.collect(context, section)
-    except (KdumpError, LookupError, AttributeError) as error:
-        # AttributeError and KeyError are how a kernel without that field, symbol or type shows itself.
+    except DAMAGE as error:
         section.error = _sentence(error)
-    except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
-        # Damaged memory makes nonsense of any value; the report goes on.
-        section.error = f"{type(error).__name__}: {_sentence(error)}"
     if context.described:
         section.notes += context.objects.problems[known:]
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, KdumpError | AttributeError):
+        return str(error)
     if isinstance(error, KeyError) and error.args:
-        return f"this kernel has no {error.args[0]}" if " " not in str(error.args[0]) else str(error.args[0])
-    return str(error)
+        name = str(error.args[0])
+        return name if " " in name else f"this kernel has no {name}"
+    return f"{type(error).__name__}: {error}"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from kdump.kernel.orc import Unwound
     from kdump.kernel.tasks import Task, Tasks
 
+# What reading a kernel of another make, or damaged memory, may raise: a missing symbol, type or member is a LookupError
+# or AttributeError, and nonsense values bring about the others. Reports note them and go on.
+DAMAGE = (KdumpError, LookupError, AttributeError, ArithmeticError, TypeError, ValueError, RecursionError)
+
 
 class Context:
     """Shared by the sections of one report."""

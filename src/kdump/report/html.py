@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import groupby
 
 from kdump.report import charts
 from kdump.report.logtext import Line
@@ -174,9 +175,11 @@ def _stack(stack: Stack) -> str:
 
 def _frames(frames: Sequence[Frame], guilty: Frame | None = None) -> str:
     items = []
-    for frame in frames:
-        if frame.context:
-            items.append(f'<li class="dim">&lt;{escape(frame.context)}&gt;</li>')
-        mark = ' class="guilty"' if guilty is not None and frame is guilty else ""
-        items.append(f"<li{mark}>{escape(str(frame))}</li>")
+    for line, same in groupby(frames, key=str):
+        members = list(same)
+        if members[0].context:
+            items.append(f'<li class="dim">&lt;{escape(members[0].context)}&gt;</li>')
+        mark = ' class="guilty"' if any(frame is guilty for frame in members) else ""
+        times = f" ({len(members)} times)" if len(members) > 1 else ""
+        items.append(f"<li{mark}>{escape(line)}{times}</li>")
     return f'<ol class="frames">{"".join(items)}</ol>'

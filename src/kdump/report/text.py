@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Table, Text, Unit, Value, Verdict
 from kdump.units import duration_text, size_text
@@ -100,7 +101,9 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
         yield ""
         yield "Code"
         for line in verdict.code:
-            yield from textwrap.wrap(line, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+            yield from textwrap.wrap(
+                line, WIDTH - 2, initial_indent="  ", subsequent_indent="      ", drop_whitespace=False
+            )
     if verdict.frames:
         yield ""
         yield "Stack"
@@ -156,11 +159,13 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _frames(frames: Sequence[Frame], guilty: Frame | None = None) -> Iterator[str]:
-    for frame in frames:
-        if frame.context:
-            yield f"<{frame.context}>"
-        mark = "> " if guilty is not None and frame is guilty else "  "
-        yield (mark + str(frame))[: WIDTH - 4]
+    # Recursion takes one line: what repeats is the same text.
+    for line, same in groupby(frames, key=str):
+        members = list(same)
+        if members[0].context:
+            yield f"<{members[0].context}>"
+        mark = "> " if any(frame is guilty for frame in members) else "  "
+        yield (mark + line)[: WIDTH - 4] + (f" ({len(members)} times)" if len(members) > 1 else "")
 
 
 def _table(table: Table) -> Iterator[str]:

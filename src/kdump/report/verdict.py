@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from kdump.errors import KdumpError
 from kdump.report import frames as names
-from kdump.report import kinds, taints
-from kdump.report.context import Context
+from kdump.report import kinds, taints, who
+from kdump.report.context import DAMAGE, Context
 from kdump.report.model import Frame, Task, Verdict
 from kdump.report.oops import Crash, Event
 from kdump.report.signature import signature
@@ -74,7 +73,7 @@ def signature_of(context: Context) -> str:
 def _attempt(context: Context, what: str, call: Callable[[], T]) -> T | None:
     try:
         return call()
-    except (KdumpError, LookupError, AttributeError) as error:
+    except DAMAGE as error:
         context.problems.append(f"{what} cannot be read: {error}")
         return None
 
@@ -98,9 +97,7 @@ def _task_of_dump(context: Context) -> Task | None:
     running = context.tasks.running().get(cpu) if cpu is not None else None
     if running is None or cpu is None:
         return None
-    task = context.tasks.describe(running)
-    user = running.cred.uid.val if running.cred else None
-    return Task(task.command, task.pid, cpu, user)
+    return who.describe(context, context.tasks.describe(running), cpu)
 
 
 def _taints(context: Context, event: Event) -> list[str]:

@@ -6,9 +6,8 @@ devices are inodes of one pseudo file system).
 
 from __future__ import annotations
 
-from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import Context
+from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
 from kdump.units import duration_text
@@ -33,7 +32,7 @@ def collect(context: Context, section: Section) -> None:
         size = int(disk.part0.bd_nr_sectors) * _SECTOR
         try:
             found = _in_flight(objects, disk, busy)
-        except (KdumpError, LookupError, AttributeError) as error:
+        except DAMAGE as error:
             section.notes.append(f"requests of {name}: {error}")
             found = []
         rows.append((name, size, len(found)))

@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from kdump.errors import KdumpError
 from kdump.kernel.locks import Locks, Wait
 from kdump.kernel.tasks import Task
-from kdump.report.context import Context
+from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Frame, Section, Stack, Stacks, Table, Value
 from kdump.units import duration_text
@@ -59,7 +58,7 @@ def _blocked(context: Context, section: Section) -> list[_Blocked]:
     locks: Locks | None = None
     try:
         locks = Locks(context.objects, context.all_tasks) if sleeping else None
-    except (KdumpError, LookupError, AttributeError) as error:
+    except DAMAGE as error:
         section.notes.append(f"locks: {error}")
     out = []
     for task in sleeping:

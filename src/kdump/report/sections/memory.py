@@ -6,9 +6,8 @@ watermarks), mm/slab.h (struct kmem_cache of SLUB), fs/hugetlbfs.
 
 from __future__ import annotations
 
-from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import Context
+from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Fact, Facts, Finding, Section, Table, Value
 from kdump.units import size_text
@@ -30,7 +29,7 @@ def collect(context: Context, section: Section) -> None:
     for part in (_zones, _users, _slabs):
         try:
             part(context, section, total)
-        except (KdumpError, LookupError, AttributeError) as error:
+        except DAMAGE as error:
             section.notes.append(f"{part.__name__.strip('_')}: {error}")
 
 

@@ -10,9 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import Context
+from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Fact, Facts, Section, Table, Value
 
@@ -46,7 +45,7 @@ def collect(context: Context, section: Section) -> None:
     try:
         states = _tcp(objects)
         section.blocks.append(Facts("tcp", [Fact(name, f"TCP {name}", count) for name, count in states.most_common()]))
-    except (KdumpError, LookupError, AttributeError) as error:
+    except DAMAGE as error:
         section.notes.append(f"TCP sockets: {error}")
 
 

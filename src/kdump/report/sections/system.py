@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from kdump.errors import KdumpError
-from kdump.report.context import Context
+from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Fact, Facts, Section
 
@@ -60,5 +59,5 @@ def _from_dump(context: Context, facts: list[Fact], section: Section) -> None:
         line = objects.symbols.get("saved_command_line")
         if line:
             facts.append(Fact("command_line", "Command line", clean(objects.string(objects.unsigned(line)))))
-    except (KdumpError, LookupError, AttributeError) as error:
+    except DAMAGE as error:
         section.notes.append(f"the kernel's own description cannot be read: {error}")
