@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ GIB = 1 << 30
 
 # Console lines that mark the way. The capture kernel stamps its own with seconds since its boot.
 _PANIC = r"Kernel panic - not syncing"
+_NEXT_KERNEL = r"\] Linux version "  # a panic in an NMI does not reach the console: only the next kernel does
 _CAPTURE = re.compile(r"kdump: \[\s*([\d.]+)\] ")
 
 
@@ -70,7 +72,7 @@ class Scenario:
 class Crash:
     """What came of it: `directory` holds the files that were saved, `before` what the guest knew of itself.
 
-    `timeline` maps an event to seconds after the panic message, in order; `image` describes the capture image.
+    `timeline` maps an event to seconds after the panic, in order; `image` describes the capture image.
     """
 
     directory: Path
@@ -121,13 +123,15 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
             running.wait_for(r"kdump guest: waiting for an NMI", scenario.timeout, unless=unless)
             with running.qmp() as monitor:
                 monitor.execute("inject-nmi")
-        running.wait_for(_PANIC, scenario.timeout, unless=unless)
+        triggered = time.monotonic()
+        running.wait_for(f"{_PANIC}|{_NEXT_KERNEL}", scenario.timeout, unless=unless)
         say(f"it panicked: {scenario.cause.summary}")
         running.wait_for(_CAPTURE.pattern, scenario.timeout)
         say("the capture kernel is up")
         running.run_to_exit(scenario.timeout + scenario.plan.deadlines.total)
         lines = running.lines
-    return _bring_home(directory, medium, console, lines, image)
+    panicked = next((when for when, text in lines if re.search(_PANIC, text)), triggered)
+    return _bring_home(directory, medium, console, [line for line in lines if line[0] >= panicked], image)
 
 
 def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary:
@@ -216,12 +220,12 @@ def _bring_home(
 
 
 def timeline(lines: Sequence[tuple[float, str]], manifest: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds after the panic message of: "capture user space", and the end of each stage of the capture.
+    """Seconds after the panic of: "capture user space", and the end of each stage of the capture.
 
-    `lines` are the console's with their times on the host. The stages are the manifest's, on the capture kernel's own
-    clock; the first line that the capture kernel stamped joins the two.
+    `lines` are the console's since the panic with their times on the host. The stages are the manifest's, on the
+    capture kernel's own clock; the first line that the capture kernel stamped joins the two.
     """
-    panic = next(when for when, text in lines if re.search(_PANIC, text))
+    panic = lines[0][0]
     first, stamp = next((when, float(found[1])) for when, text in lines if (found := _CAPTURE.search(text)))
     boot = first - stamp - panic
     events = {"capture user space": first - panic}
