@@ -31,6 +31,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("setup", HOST, "kdump.cli.setup", "make this machine ready to be dumped"),
     Command("estimate", HOST, "kdump.cli.estimate", "how much memory to reserve; explain crashkernel="),
     Command("config", HOST, "kdump.cli.config", "show, check or import the configuration"),
+    Command("rehearse", HOST, "kdump.cli.rehearse", "crash a virtual twin of this machine"),
+    Command("test", HOST, "kdump.cli.test", "crash the real machine, and check what it left"),
     Command("list", HOST, "kdump.cli.list", "the crashes stored on this machine"),
     Command("prune", HOST, "kdump.cli.prune", "delete stored crashes that retention does not keep"),
     Command("collect", HOST, "kdump.cli.collect", "fetch the crash from a raw partition"),
@@ -47,5 +49,6 @@ COMMANDS: tuple[Command, ...] = (
     Command("decrypt", DUMP, "kdump.cli.decrypt", "decrypt a dump that was encrypted when it was saved"),
     Command("makedumpfile", DUMP, "kdump.cli.makedumpfile", "makedumpfile's options"),
     Command("report", REPORT, "kdump.cli.report", "say what happened: verdict, stacks, state of the machine"),
+    Command("diff", REPORT, "kdump.cli.diff", "compare two crashes: the same one? what moved?"),
     Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
 )

@@ -28,7 +28,8 @@ class Rehearsal:
 def last(state: Path) -> Rehearsal | None:
     """The last rehearsal recorded under the state directory, or None."""
     try:
-        return Rehearsal(**json.loads((state / NAME).read_text()))
+        content = json.loads((state / NAME).read_text())
+        return Rehearsal(**{**content, "proved": tuple(content.get("proved", ()))})
     except (OSError, ValueError, TypeError):
         return None
 

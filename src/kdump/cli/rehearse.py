@@ -1,0 +1,67 @@
+"""Crash a virtual twin of this machine: its kernel, its capture image, its configuration. Nothing here is at risk.
+
+Boots the running kernel under QEMU with the reservation of this machine, crashes it, lets the capture kernel save as
+kdump.toml says (the twin's disk stands in for the targets), verifies and reports. Says what that proved and what only
+the real machine can prove, and remembers how much memory the capture took: `kdump estimate` learns from it. Exit status
+3 if the twin's crash did not leave a complete dump.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from kdump import config
+from kdump.units import duration_text, parse_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--memory", type=parse_size, metavar="SIZE", help="of the twin (default: by the reservation)")
+    parser.add_argument("--crashkernel", metavar="SIZE", help="its reservation (default: this machine's)")
+    parser.add_argument("--kernel", type=Path, help="kernel to crash (default: the configured or the running one)")
+    parser.add_argument("--output", type=Path, default=Path("/var/lib/kdump/rehearsals"), metavar="DIR",
+                        help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Rehearse; returns the exit status."""
+    import time
+
+    from kdump.host import expected, plan, rehearsed
+    from kdump.host.built import STATE
+    from kdump.image.kernel import tree_of
+    from kdump.kexec.state import read_state
+    from kdump.lab import demo, rehearsal
+
+    def say(text: str) -> None:
+        print(f"kdump rehearse: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)
+
+    wanted = config.load(args.config)
+    prepared = plan.prepare(wanted, tree_of(args.kernel) if args.kernel else None)
+    reserved = read_state().reserved or expected.wanted(wanted).size
+    crashkernel = args.crashkernel or f"{reserved >> 20}M"
+    memory = args.memory or rehearsal.twin_memory(parse_size(crashkernel))
+    twin = rehearsal.scenario(wanted, prepared, crashkernel, memory, accelerator=args.accelerator)
+    began = time.monotonic()
+    outcome = rehearsal.rehearse(twin, prepared, demo.results_directory(args.output, twin), say)
+    rehearsed.record(outcome.rehearsal, STATE)
+    if args.json:
+        result = asdict(outcome.rehearsal) | {"unproved": outcome.unproved, "problem": outcome.problem}
+        print(json.dumps(result | {"directory": str(outcome.directory)}, indent=1))
+        return 0 if outcome.rehearsal.passed else 3
+    print(f"\n{'passed' if outcome.rehearsal.passed else 'FAILED'} in {duration_text(time.monotonic() - began)}")
+    if outcome.problem:
+        print(f"  {outcome.problem}")
+    for title, facts in (("proved", outcome.proved), ("only the real machine can prove", outcome.unproved)):
+        if facts:
+            print(f"{title}:")
+            print("\n".join(f"  {fact}" for fact in facts))
+    print(f"everything is in {outcome.directory}")
+    return 0 if outcome.rehearsal.passed else 3

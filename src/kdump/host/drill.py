@@ -1,0 +1,74 @@
+"""The real test: this machine is crashed on purpose, and after the reboot it is checked that a dump was left."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from kdump.capture.crash import COMPLETE
+from kdump.config import Config
+from kdump.host import stored
+
+NAME: Final = "drill.json"
+BOOT_ID: Final = "proc/sys/kernel/random/boot_id"
+
+
+@dataclass(frozen=True)
+class Drill:
+    """A test that was begun: when (Unix time), and in which boot."""
+
+    when: float
+    boot: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it: `crash` is the dump it left; `problem` what is wrong ("" if nothing)."""
+
+    crash: stored.Crash | None
+    problem: str
+
+
+def begin(state: Path, root: Path = Path("/")) -> Drill:
+    """Remember, durably, that the machine is about to be crashed."""
+    drill = Drill(time.time(), (root / BOOT_ID).read_text().strip())
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / NAME).open("w") as file:
+        json.dump(asdict(drill), file)
+        file.flush()
+        os.fsync(file.fileno())
+    return drill
+
+
+def crash(root: Path = Path("/")) -> None:
+    """Crash the machine by SysRq, after writing the page cache to disk. Returns only if that fails."""
+    os.sync()
+    (root / "proc/sys/kernel/sysrq").write_text("1\n")
+    (root / "proc/sysrq-trigger").write_text("c\n")
+
+
+def begun(state: Path) -> Drill | None:
+    """The last test that was begun, if any."""
+    try:
+        return Drill(**json.loads((state / NAME).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def check(drill: Drill, config: Config, root: Path = Path("/")) -> Result:
+    """After the reboot: did it leave a complete dump where crashes are stored?"""
+    if (root / BOOT_ID).read_text().strip() == drill.boot:
+        return Result(None, "the machine has not been rebooted since the test was begun")
+    places = stored.directories(config)
+    if not places:
+        return Result(None, "no target is a directory of this machine: look on the target for the crash")
+    # Clocks of two kernels and whole seconds in the dump: a little before counts, too.
+    new = [each for each in stored.scan(places) if each.when >= drill.when - 5]
+    if not new:
+        return Result(None, "no crash was stored since: the console of the capture kernel says why")
+    oldest = new[-1]
+    return Result(oldest, "" if oldest.status == COMPLETE else f"{oldest.path} is {oldest.status}")

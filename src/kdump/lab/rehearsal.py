@@ -1,0 +1,107 @@
+"""A rehearsal: a virtual twin of this machine, with its kernel and its capture configuration, is crashed.
+
+What the twin cannot have is stood in for: its disk takes the place of the targets. What that leaves unproved is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from kdump.capture.crash import COMPLETE
+from kdump.capture.plan import PLAN_PATH
+from kdump.config import Config
+from kdump.errors import KdumpError
+from kdump.host.plan import Prepared
+from kdump.host.rehearsed import Rehearsal
+from kdump.lab import demo
+from kdump.lab.causes import find_cause
+from kdump.lab.crash import GIB, Scenario
+from kdump.units import parse_size, size_text
+
+DEADLINE: Final = 600.0  # seconds for the twin's capture, whatever the configuration allows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went: what is recorded, what was proved, what only the real machine can prove, where everything is."""
+
+    rehearsal: Rehearsal
+    proved: tuple[str, ...]
+    unproved: tuple[str, ...]
+    directory: Path
+    problem: str = ""
+
+
+def scenario(
+    config: Config, prepared: Prepared, crashkernel: str, memory: int, *, cpus: int = 1, accelerator: str = ""
+) -> Scenario:
+    """The twin: this machine's kernel and plan, `memory` bytes, and a reservation of `crashkernel`."""
+    plan = prepared.plan
+    files = {name: content for name, content in prepared.files.items() if name != PLAN_PATH}
+    return Scenario(
+        prepared.kernel,
+        find_cause("sysrq"),
+        memory=memory,
+        cpus=cpus,
+        crashkernel=crashkernel,
+        append=" ".join(config.capture.cmdline_add),
+        # Encrypted, the dump could not be examined here: the private key is elsewhere.
+        plan=replace(
+            plan,
+            targets=(),
+            modules=(),
+            network={},
+            recipients=(),
+            deadlines=replace(plan.deadlines, total=DEADLINE),
+        ),
+        accelerator=accelerator,
+        modules=prepared.modules,
+        files=files,
+    )
+
+
+def rehearse(wanted: Scenario, prepared: Prepared, directory: Path, say: Callable[[str], None]) -> Outcome:
+    """Crash the twin. A capture that fails is an outcome, not an exception; its files are in `directory`."""
+    reserved = parse_size(wanted.crashkernel)
+    began = time.time()
+    try:
+        result = demo.run(wanted, directory, say)
+    except KdumpError as error:
+        failed = Rehearsal(began, passed=False, release=wanted.tree.release, reserved=reserved)
+        return Outcome(failed, (), unproved(prepared), directory, str(error))
+    manifest = result.summary["manifest"]
+    memory = manifest["memory"]
+    peak = reserved - memory["lowest_available"]
+    proved = [
+        f"kernel {wanted.tree.release} panics into its capture kernel",
+        f"{size_text(reserved)} are enough for a machine of {size_text(wanted.memory)}; {size_text(peak)} were in use",
+        f"the dump is saved at level {wanted.plan.level} with {wanted.plan.codec}, and its digests agree",
+        "the report is made from it without debug information",
+    ]
+    if wanted.plan.hooks.pre or wanted.plan.hooks.post:
+        proved.append("the hooks ran")
+    passed = manifest["status"] == COMPLETE
+    problem = "" if passed else f"the capture says that it is {manifest['status']}: see {result.summary['crash']}"
+    record = Rehearsal(began, passed, wanted.tree.release, reserved, peak, tuple(proved))
+    return Outcome(record, record.proved, unproved(prepared), directory, problem)
+
+
+def unproved(prepared: Prepared) -> tuple[str, ...]:
+    """What the twin stood in for."""
+    found = [f"{spec.url} can be reached and written from the capture kernel" for spec in prepared.plan.targets]
+    if prepared.modules:
+        found.append(f"the drivers revive this machine's devices: {', '.join(prepared.modules)}")
+    if prepared.plan.recipients:
+        found.append("the dump is encrypted to the configured recipients")
+    if prepared.plan.network:
+        found.append("the network comes up as configured")
+    return (*found, "this machine's firmware and devices survive the jump (`kdump test --real` shows it)")
+
+
+def twin_memory(reserved: int) -> int:
+    """RAM of the twin: enough that the reservation fits below whatever else is there."""
+    return max(GIB, 4 * reserved)
