@@ -1,7 +1,8 @@
 """First process of a lab machine that does what is typed on its console: one JSON list per line.
 
-["kdump", ARG …] runs a command of ours in this process, ["run", PROGRAM, ARG …] another program, ["write", PATH, TEXT]
-and ["read", PATH] handle files, ["mount", SOURCE, TARGET, TYPE] mounts. The answer is one line of JSON behind ANSWER.
+["kdump", ARG …] runs a command of ours in this process, ["python", ARG …] a Python of its own, ["run", PROGRAM, ARG …]
+another program, ["write", PATH, TEXT] and ["read", PATH] handle files, ["mount", SOURCE, TARGET, TYPE] mounts. The
+answer is one line of JSON behind ANSWER.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from kdump.capture import system
-from kdump.cli import kexec, load, main, unload  # the image holds what is imported
+from kdump.cli import kexec, load, main, unload
 
-__all__ = ["kexec", "load", "unload"]
+# The image holds what is imported; argparse imports shutil when it is used.
+__all__ = ["kexec", "load", "shutil", "unload"]
 
 ANSWER = "guest answers: "
 
@@ -41,6 +44,8 @@ def _obey(order: list[str]) -> dict[str, Any]:
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             status = main.main(rest)
         return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+    if verb == "python":
+        verb, rest = "run", [sys.executable, *rest]
     if verb == "run":
         done = subprocess.run(rest, capture_output=True, text=True, check=False)
         return {"status": done.returncode, "out": done.stdout, "err": done.stderr}

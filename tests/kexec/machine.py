@@ -38,7 +38,7 @@ def image(tree: KernelTree, output: Path, files: Mapping[str, bytes | Path] | No
 def order(machine: Machine, *words: str) -> Answer:
     """Have the guest do something; returns when it has answered."""
     machine.type(json.dumps(list(words)) + "\n")
-    found = machine.wait_for(rf"^{re.escape(ANSWER)}(\{{.*\}})$", TIMEOUT)
+    found = machine.wait_for(rf"^{re.escape(ANSWER)}(\{{.*\}})$", TIMEOUT, unless="Attempted to kill init")
     values: dict[str, Any] = json.loads(found[1])
     return Answer(**values)
 
