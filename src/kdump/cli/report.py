@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = [name for name in args.section if name not in sections.ALL]
     if unknown:
         raise UsageError(f"there is no section {unknown[0]!r}", remedy=f"sections: {', '.join(sections.ALL)}")
-    with _opened(args.dump) as context:
+    with opened(args.dump) as context:
         if args.signature:
             from kdump.report.verdict import signature_of
 
@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _opened(paths: list[str]) -> Iterator[Context]:
+def opened(paths: list[str]) -> Iterator[Context]:
+    """The context of a dump or of a log as text."""
     from kdump.report.context import Context
 
     if len(paths) == 1 and _is_text(paths[0]):

@@ -10,40 +10,42 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from kdump.report.logtext import clean
 from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Table, Text, Unit, Value, Verdict
 from kdump.units import duration_text, size_text
 
 WIDTH = 80
-_STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1", "dim": "2"}
-_STACK_NOTE = "note: "
+_STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1"}
 
 
 def render(report: Report, *, colour: bool = False) -> Iterator[str]:
-    """Lines of the report."""
+    """Lines of the report. Nothing that the dead kernel's memory holds reaches the terminal as a control character."""
+    for line, style in _lines(report):
+        shown = clean(line)
+        if len(shown) > WIDTH:
+            yield from textwrap.wrap(shown, WIDTH, subsequent_indent="    ")
+            continue
+        yield f"\x1b[{_STYLES[style]}m{shown}\x1b[0m" if colour and style and shown else shown
 
-    def style(text: str, name: str) -> str:
-        return f"\x1b[{_STYLES[name]}m{text}\x1b[0m" if colour and text else text
 
-    yield from (style(line, "critical") for line in textwrap.wrap(report.verdict.title, WIDTH) or [""])
-    yield ""
-    yield from _verdict(report, report.verdict)
-    findings = report.findings
-    if findings:
-        yield ""
-        yield style("Findings", "title")
-        for finding in findings:
-            first, *rest = textwrap.wrap(finding.text, WIDTH - 4) or [""]
-            yield f"  {style('!' if finding.severity != 'note' else '-', finding.severity)} {first}"
-            yield from (f"    {line}" for line in rest)
+def _lines(report: Report) -> Iterator[tuple[str, str]]:
+    """Lines and the style of each ("" for none)."""
+    yield from ((line, "critical") for line in textwrap.wrap(report.verdict.title, WIDTH) or [""])
+    yield "", ""
+    yield from ((line, "") for line in _verdict(report, report.verdict))
+    if report.findings:
+        yield from (("", ""), ("Findings", "title"))
+        for finding in report.findings:
+            mark = "-" if finding.severity == "note" else "!"
+            for line in textwrap.wrap(finding.text, WIDTH - 2, initial_indent=f"  {mark} ", subsequent_indent="    "):
+                yield line, finding.severity
     for section in report.sections:
-        yield ""
-        yield style(section.title, "title")
-        yield from (f"  {line}" for line in _section(section))
+        yield from (("", ""), (section.title, "title"))
+        yield from ((f"  {line}", "") for line in _section(section))
     problems = [*report.problems, *(["the dump is marked incomplete"] if report.incomplete else [])]
     if problems:
-        yield ""
-        yield style("What could not be read", "title")
-        yield from _wrapped(problems, "  ")
+        yield from (("", ""), ("What could not be read", "title"))
+        yield from ((line, "") for line in _wrapped(problems, "  "))
 
 
 def text(value: Value, unit: Unit = "") -> str:

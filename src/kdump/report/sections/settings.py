@@ -6,6 +6,8 @@ kernel/printk/printk.c.
 
 from __future__ import annotations
 
+from kdump.errors import FormatError, KdumpError
+from kdump.kernel import ikconfig
 from kdump.report.context import Context
 from kdump.report.model import Fact, Facts, Section
 
@@ -30,6 +32,12 @@ _SETTINGS = (
     ("vm.swappiness", "vm_swappiness", 4),
     ("vm.min_free_kbytes", "min_free_kbytes", 4),
 )
+# Build options that change what a report can tell or what a crash means.
+_OPTIONS = (
+    "CONFIG_PREEMPT", "CONFIG_PREEMPT_RT", "CONFIG_SMP", "CONFIG_NUMA", "CONFIG_RANDOMIZE_BASE",
+    "CONFIG_DEBUG_INFO_BTF", "CONFIG_UNWINDER_ORC", "CONFIG_SLUB_DEBUG", "CONFIG_DEBUG_LIST", "CONFIG_DEBUG_MUTEXES", "CONFIG_LOCKDEP",
+    "CONFIG_KASAN", "CONFIG_KFENCE", "CONFIG_UBSAN", "CONFIG_PAGE_OWNER", "CONFIG_BUG_ON_DATA_CORRUPTION",
+)  # fmt: skip
 
 
 def collect(context: Context, section: Section) -> None:
@@ -40,3 +48,12 @@ def collect(context: Context, section: Section) -> None:
         if value is not None:
             facts.append(Fact(name, name, value))
     section.blocks.append(Facts("sysctl", facts))
+    try:
+        config = ikconfig.options(ikconfig.text(context.kernel))
+    except FormatError as error:
+        section.notes.append(str(error))
+    except KdumpError:
+        return  # most distributions leave CONFIG_IKCONFIG out
+    else:
+        chosen = [Fact(name, name, config.get(name, "not set")) for name in _OPTIONS]
+        section.blocks.append(Facts("config", chosen))

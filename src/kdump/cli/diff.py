@@ -1,0 +1,72 @@
+"""Compare two crashes: the same one? what moved?
+
+Takes dumps, kernel logs, or reports as `kdump report --json` wrote them, in any mixture. Exit status 0 if both have one
+signature, 1 if they are different crashes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from kdump.report.logtext import clean
+
+_SHOWN = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("first", help="a dump, a log or a report as JSON")
+    parser.add_argument("second", help="another one")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("-a", "--all", action="store_true", help=f"more than the first {_SHOWN} differences")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what differs; exit status 1 if the signatures do."""
+    from kdump.report.diff import compare
+
+    found = compare(_document(args.first), _document(args.second))
+    if args.json:
+        print(json.dumps({"same": found.same, "differences": [item._asdict() for item in found.differences]}, indent=1))
+        return 0 if found.same else 1
+    print("The same crash: one signature." if found.same else "Different crashes: the signatures differ.")
+    shown = found.differences if args.all else found.differences[:_SHOWN]
+    for item in shown:
+        print(f"{item.path}:")
+        print(f"  - {_short(item.first)}")
+        print(f"  + {_short(item.second)}")
+    if len(shown) < len(found.differences):
+        print(f"… and {len(found.differences) - len(shown)} more differences; --all shows them")
+    return 0 if found.same else 1
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return clean(text if len(text) <= 76 else text[:75] + "…")
+
+
+def _document(path: str) -> dict[str, Any]:
+    from kdump.cli.report import opened
+    from kdump.errors import FormatError
+    from kdump.report.model import SCHEMA
+
+    with open(path, "rb") as file:
+        start = file.read(1)
+    if start == b"{":
+        try:
+            document: dict[str, Any] = json.loads(Path(path).read_bytes())
+        except ValueError as error:
+            raise FormatError("it is no report as JSON", path=path, why=str(error)) from error
+        if document.get("schema") != SCHEMA or "verdict" not in document:
+            raise FormatError(
+                f"it is no report of schema {SCHEMA}", path=path, remedy="make it with `kdump report --json`"
+            )
+        return document
+    from kdump.report.build import build
+    from kdump.report.json import document as as_document
+
+    with opened([path]) as context:
+        return as_document(build(context, path))

@@ -1,0 +1,73 @@
+"""What differs between two reports: whether it is the same crash, and what moved around it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+_NOISE = frozenset({"seconds", "source", "crash_time", "schema", "registers", "code", "frames"})
+_SKIPPED_SECTIONS = frozenset({"log", "tasks", "cpus"})  # they differ always; what matters of them is in the verdict
+_BY = ("lock", "disk", "name", "cache", "path", "zone", "pid", "id", "cpu", "pool", "command")
+
+
+class Difference(NamedTuple):
+    """One value that differs; `first` or `second` is None where a side does not have it."""
+
+    path: str
+    first: Any
+    second: Any
+
+
+class Comparison(NamedTuple):
+    """`same` if the signatures agree; `differences` in the order of the report."""
+
+    same: bool
+    differences: list[Difference]
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
+    """Compare two reports as JSON documents (see `kdump.report.json`)."""
+    differences: list[Difference] = []
+    for key in ("kernel", "build_id", "format", "incomplete"):
+        _walk(key, first.get(key), second.get(key), differences)
+    _walk("verdict", _only(first["verdict"]), _only(second["verdict"]), differences)
+    _walk("stack", _stack(first), _stack(second), differences)
+    for side, other in ((first, second), (second, first)):
+        there = {finding["text"] for finding in other["findings"]}
+        for finding in side["findings"]:
+            if finding["text"] not in there:
+                pair = (finding["text"], None) if side is first else (None, finding["text"])
+                differences.append(Difference("finding", *pair))
+    sections = [name for name in {**first["sections"], **second["sections"]} if name not in _SKIPPED_SECTIONS]
+    for name in sections:
+        _walk(name, first["sections"].get(name), second["sections"].get(name), differences)
+    same = first["verdict"]["signature"] == second["verdict"]["signature"]
+    return Comparison(same, differences)
+
+
+def _only(verdict: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in verdict.items() if key not in _NOISE and key != "guilty"}
+
+
+def _stack(document: dict[str, Any]) -> list[str]:
+    return [frame.get("function", "?") for frame in document["verdict"]["frames"]]
+
+
+def _walk(path: str, first: Any, second: Any, out: list[Difference]) -> None:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in {**first, **second}:
+            if key not in _NOISE and key != "title":
+                _walk(f"{path}.{key}", first.get(key), second.get(key), out)
+    elif _rows(first) and _rows(second):
+        _walk(path, _by_name(first), _by_name(second), out)
+    elif first != second:
+        out.append(Difference(path, first, second))
+
+
+def _rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _by_name(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of a table under what names them, so that an order or an insertion is no difference."""
+    key = next((name for name in _BY if name in rows[0]), None)
+    return {str(row.get(key)) if key else str(place): row for place, row in enumerate(rows)}
