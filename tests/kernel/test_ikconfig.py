@@ -13,10 +13,10 @@ from kdump.kernel import ikconfig
 
 
 def kernel(data: bytes, symbols: dict[str, int] | None = None) -> Any:
-    table = {"kernel_config_data": 0x1000, "kernel_config_data_end": 0x1000 + len(data)} if symbols is None else symbols
-    return SimpleNamespace(
-        symbols=table, virtual=SimpleNamespace(read=lambda address, size: data[: size + address - 0x1000])
-    )
+    start = 0x1000
+    table = {"kernel_config_data": start, "kernel_config_data_end": start + len(data)} if symbols is None else symbols
+    virtual = SimpleNamespace(read=lambda address, size: data[address - start : address - start + size])
+    return SimpleNamespace(symbols=table, virtual=virtual)
 
 
 def test_text_and_options() -> None:

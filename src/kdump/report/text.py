@@ -167,7 +167,8 @@ def _frames(frames: Sequence[Frame], guilty: Frame | None = None) -> Iterator[st
         if members[0].context:
             yield f"<{members[0].context}>"
         mark = "> " if any(frame is guilty for frame in members) else "  "
-        yield (mark + line)[: WIDTH - 4] + (f" ({len(members)} times)" if len(members) > 1 else "")
+        times = f" ({len(members)} times)" if len(members) > 1 else ""
+        yield (mark + line)[: WIDTH - 6 - len(times)] + times
 
 
 def _table(table: Table) -> Iterator[str]:
