@@ -24,6 +24,8 @@ STRANGERS = (
     (b"PAGEDU64", "a Windows crash dump"),
 )
 MAGIC_SIZE = 32
+KDUMP, FLATTENED = b"KDUMP   ", b"makedumpfile\0\0\0\0"
+KCORE = "/proc/kcore"
 
 
 def open_dump(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Dump:
@@ -33,7 +35,6 @@ def open_dump(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
     the size. Raises `FormatError` for what is none of these (or is one that is not supported, by name), `KdumpError` if
     a file cannot be opened.
     """
-    from kdump.memory.kdump_compressed import open_split
     from kdump.memory.source import FileSource
 
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
@@ -42,6 +43,8 @@ def open_dump(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
         for each in paths:
             sources.append(FileSource(each))
         if len(sources) > 1:
+            from kdump.memory.kdump_compressed import open_split
+
             sources = [_unflattened(source) for source in sources]
             return open_split(sources)
         return _recognise(sources[0])
@@ -52,24 +55,29 @@ def open_dump(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
 
 
 def _unflattened(source: Source) -> Source:
-    from kdump.memory import flattened
+    if source.view(0, min(source.size, MAGIC_SIZE))[:16] == FLATTENED:
+        from kdump.memory.flattened import FlattenedSource
 
-    if source.view(0, min(source.size, MAGIC_SIZE))[:16] == flattened.MAGIC:
-        return flattened.FlattenedSource(source)
+        return FlattenedSource(source)
     return source
 
 
 def _recognise(source: Source) -> Dump:
-    from kdump.memory import elf, kcore, kdump_compressed, kdump_format
+    # Each reader is imported when it is needed: /proc/vmcore is opened before NumPy is loaded.
+    from kdump.memory import elf
 
     inner = _unflattened(source)
     magic = bytes(inner.view(0, min(inner.size, MAGIC_SIZE)))
     if magic.startswith(elf.MAGIC):
-        if os.path.realpath(source.path) == kcore.PATH:
-            return kcore.open_kcore(inner)
+        if os.path.realpath(source.path) == KCORE:
+            from kdump.memory.kcore import open_kcore
+
+            return open_kcore(inner)
         return elf.open_elf(inner)
-    if magic.startswith(kdump_format.MAGIC):
-        return kdump_compressed.open_kdump(inner)
+    if magic.startswith(KDUMP):
+        from kdump.memory.kdump_compressed import open_kdump
+
+        return open_kdump(inner)
     known = next((what for start, what in STRANGERS if magic.startswith(start)), f"it starts with {magic[:8]!r}")
     raise FormatError(
         "not a dump in a known format" if magic else "an empty file",

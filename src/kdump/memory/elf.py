@@ -10,23 +10,19 @@ import re
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import Source
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 MAGIC = b"\x7fELF"
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
-PHDR = np.dtype(
-    [
-        ("type", "<u4"), ("flags", "<u4"), ("offset", "<u8"), ("vaddr", "<u8"), ("paddr", "<u8"),
-        ("filesz", "<u8"), ("memsz", "<u8"), ("align", "<u8"),
-    ]
-)  # fmt: skip  # Elf64_Phdr
+PHDR = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
 NHDR = struct.Struct("<III")  # Elf64_Nhdr
 SH_INFO = 44  # offset of sh_info in Elf64_Shdr
 ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
@@ -35,6 +31,19 @@ LOADS_LIMIT = 1 << 20
 PHYSICAL_BITS = 52  # no machine that Linux runs on has more
 _PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|8192|16384|32768|65536)$", re.MULTILINE)
 NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
+
+
+class ProgramHeader(NamedTuple):
+    """Elf64_Phdr, in its order."""
+
+    type: int
+    flags: int
+    offset: int
+    virtual: int
+    physical: int
+    file_size: int
+    memory_size: int
+    align: int
 
 
 class Segment(NamedTuple):
@@ -83,6 +92,8 @@ class ElfMemory:
 
     def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
         """See `Memory.present`."""
+        import numpy as np
+
         held = np.zeros(count, np.bool_)
         for segment in self.segments:
             start = -(-segment.physical // self.page_size) - first_pfn
@@ -114,13 +125,14 @@ class ElfMemory:
 def open_elf(source: Source) -> Dump:
     """An ELF64 core as a `Dump`. Raises `FormatError` for anything that is not one or contradicts itself."""
     machine, headers = read_headers(source)
-    loads = headers[headers["type"] == PT_LOAD]
+    loads = [header for header in headers if header.type == PT_LOAD]
     segments, clipped = physical_segments(source, loads)
     notes: list[Note] = []
-    for header in headers[headers["type"] == PT_NOTE]:
-        end = int(header["offset"]) + int(header["filesz"])
-        clipped |= end > source.size
-        notes += read_notes(source, int(header["offset"]), min(end, source.size))
+    for header in headers:
+        if header.type == PT_NOTE:
+            end = header.offset + header.file_size
+            clipped |= end > source.size
+            notes += read_notes(source, header.offset, min(end, source.size))
     vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
     said = _PAGE_SIZE.search(vmcoreinfo)  # an ELF header does not say
     return Dump(
@@ -134,8 +146,8 @@ def open_elf(source: Source) -> Dump:
     )
 
 
-def read_headers(source: Source) -> tuple[int, NDArray[np.void]]:
-    """(e_machine, program headers as a structured array of `PHDR`)."""
+def read_headers(source: Source) -> tuple[int, list[ProgramHeader]]:
+    """(e_machine, program headers)."""
 
     def wrong(what: str, field: str, offset: int) -> FormatError:
         return FormatError(what, path=source.path, offset=offset, field=field)
@@ -152,20 +164,20 @@ def read_headers(source: Source) -> tuple[int, NDArray[np.void]]:
         raise wrong("32-bit ELF dumps are not supported", "e_ident[EI_CLASS]", 4)
     if kind != ET_CORE:
         raise wrong(f"an ELF file of type {kind}, not a core (4)", "e_type", 16)
-    if entry_size != PHDR.itemsize:
-        raise wrong(f"program headers of {entry_size} bytes, not {PHDR.itemsize}", "e_phentsize", 54)
+    if entry_size != PHDR.size:
+        raise wrong(f"program headers of {entry_size} bytes, not {PHDR.size}", "e_phentsize", 54)
     if count == PN_XNUM:
         if not shoff:
             raise wrong("PN_XNUM without a section header to say the true count", "e_shoff", 40)
         count = int.from_bytes(source.view(shoff + SH_INFO, 4), "little")
     if not count or count > LOADS_LIMIT:
         raise wrong(f"{count} program headers", "e_phnum", 56)
-    if phoff + count * PHDR.itemsize > source.size:
+    if phoff + count * PHDR.size > source.size:
         raise wrong(f"{count} program headers at {phoff:#x} do not fit the file", "e_phoff", 32)
-    return machine, np.frombuffer(source.view(phoff, count * PHDR.itemsize), PHDR)
+    return machine, [ProgramHeader(*each) for each in PHDR.iter_unpack(source.view(phoff, count * PHDR.size))]
 
 
-def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Segment], bool]:
+def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[list[Segment], bool]:
     """Sorted, non-overlapping segments, and whether any lies (partly) past the end of the file.
 
     A segment inside another is the same memory under a second virtual address (the kernel's text) and is dropped;
@@ -173,10 +185,7 @@ def physical_segments(source: Source, loads: NDArray[np.void]) -> tuple[list[Seg
     `FormatError`, as do addresses past 2^52.
     """
     found, clipped = [], False
-    for load in loads:
-        offset, virtual, physical, file_size, memory_size = (
-            int(load[name]) for name in ("offset", "vaddr", "paddr", "filesz", "memsz")
-        )
+    for _, _, offset, virtual, physical, file_size, memory_size, _ in loads:
         if not memory_size or physical == NO_ADDRESS:
             continue
         if physical + memory_size > 1 << PHYSICAL_BITS or file_size > memory_size:

@@ -15,7 +15,6 @@ from kdump.memory.elf import ElfMemory, Segment, open_elf
 from kdump.memory.protocol import Dump, Range
 from kdump.memory.source import Source
 
-PATH = "/proc/kcore"
 IOMEM = Path("/proc/iomem")
 _CRASH_KERNEL = re.compile(r"^\s*([0-9a-f]+)-([0-9a-f]+) : Crash kernel", re.MULTILINE)
 

@@ -1,16 +1,20 @@
-"""Virtual memory: page tables walked over a `Memory`."""
+"""Virtual memory: page tables walked over a `Memory`.
+
+Single look-ups do without NumPy, so that the log can be saved before that is loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.arch.paging import Paging
 from kdump.errors import NotPresentError
 from kdump.memory.protocol import Memory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CACHED_TABLES = 1024  # page tables kept, 4 KiB each where the source is not mapped
 CACHED_BLOCKS = 1 << 16
@@ -37,7 +41,7 @@ class VirtualMemory:
         self._memory_size = sum(each.size for each in memory.ranges)
         self._page_shift = paging.shifts[-1]
         self._block_shift = paging.shifts[-2]
-        self._tables: dict[int, NDArray[np.uint64]] = {}
+        self._tables: dict[int, bytes] = {}
         self._blocks: dict[int, int] = {}  # virtual >> block_shift -> virtual-to-physical offset of huge mappings
 
     def translate(self, address: int) -> int:
@@ -144,11 +148,13 @@ class VirtualMemory:
 
     def _table_extents(self, table_address: int, level: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Runs of [start, end), relative to what this table maps at 0."""
+        import numpy as np
+
         paging = self.paging
         shift = paging.shifts[level]
         first, last = start >> shift, (end - 1) >> shift
         try:
-            table = self._table(table_address)[first : last + 1]
+            table = np.frombuffer(self._table(table_address), "<u8")[first : last + 1]
         except NotPresentError:
             return
         leaf, present, physical = self._decode(table, shift)
@@ -182,7 +188,7 @@ class VirtualMemory:
         for shift in paging.shifts:
             index = address >> shift & (1 << paging.index_bits) - 1
             try:
-                entry = int(self._table(table_address)[index])
+                entry = int.from_bytes(self._table(table_address)[8 * index : 8 * index + 8], "little")
             except NotPresentError:
                 why = f"the dump lacks the page table at physical {table_address:#x}"
                 raise NotPresentError(address, virtual=True, why=why) from None
@@ -198,12 +204,11 @@ class VirtualMemory:
         bits = self.paging.canonical_bits
         return address >> (bits - 1) in (0, (1 << (65 - bits)) - 1)
 
-    def _table(self, address: int) -> NDArray[np.uint64]:
+    def _table(self, address: int) -> bytes:
         table = self._tables.get(address)
         if table is None:
-            size = 8 << self.paging.index_bits
             # A copy: a cached table must not keep a window of the file mapped.
-            table = np.frombuffer(self.memory.view(address, size), "<u8").copy()
+            table = bytes(self.memory.view(address, 8 << self.paging.index_bits))
             if len(self._tables) >= CACHED_TABLES:
                 self._tables.clear()
             self._tables[address] = table
@@ -224,6 +229,8 @@ class VirtualMemory:
         self, table: NDArray[np.uint64], shift: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.uint64]]:
         """`_decode_entry` for many entries."""
+        import numpy as np
+
         paging = self.paging
         huge = shift in paging.leaf_shifts
         present = (table & np.uint64(paging.present | (paging.present_leaf if huge else 0))) != 0
