@@ -136,7 +136,7 @@ def weed(directory: Path, address: str = "127.0.0.1") -> Iterator[Weed]:
         _make_bucket(running)
         yield running
     finally:
-        process.terminate()
+        process.kill()  # it would take half a minute to end by itself
         process.wait()
 
 

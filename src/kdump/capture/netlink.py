@@ -22,7 +22,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 0x1, 0x4, 0x300, 0x400, 0x200, 0x100
-_NEWLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE = 16, 18, 20, 22, 24
+_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _GETADDR, _NEWROUTE = 16, 17, 18, 20, 22, 24
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_CARRIER = 1, 3, 4, 5, 10, 18, 33
 _INFO_KIND, _INFO_DATA = 1, 2
 _VLAN_ID, _BOND_MODE, _BOND_MIIMON = 1, 1, 3
@@ -88,13 +88,17 @@ class Netlink:
             values[_IFLA_LINK] = struct.pack("=I", below)
         self._change(_NEWLINK, _CREATE | _EXCL, _LINK.pack(0, 0, 0, 0, 0), values)
 
+    def delete_link(self, index: int) -> None:
+        """Remove a virtual link."""
+        self._change(_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0), {})
+
     def addresses(self, index: int) -> list[Address]:
-        """Usable addresses of a link: of global scope, and for IPv6 past duplicate detection."""
+        """Usable addresses of a link: valid beyond it, and for IPv6 past duplicate detection."""
         found: list[Address] = []
         for body in self._request(_GETADDR, _DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
             family, _, flags, scope, at = _ADDRESS.unpack_from(body)
             values = dict(_attributes(body[_ADDRESS.size :]))
-            if at != index or scope != _SCOPE_UNIVERSE or flags & _TENTATIVE or _IFA_ADDRESS not in values:
+            if at != index or scope >= _SCOPE_LINK or flags & _TENTATIVE or _IFA_ADDRESS not in values:
                 continue
             raw = values[_IFA_ADDRESS]
             found.append(IPv4Address(raw) if family == socket.AF_INET else IPv6Address(raw))

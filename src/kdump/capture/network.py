@@ -99,6 +99,9 @@ class _Interface:
     def _virtual(self) -> Link:
         """A VLAN, bond or bridge on the interfaces below it, which are there already."""
         below = [self._by_name(name) for name in self.wanted["links"]]
+        for link in self.netlink.links():
+            if link.name == self.name:  # the bonding driver makes a bond0 of its own when it is loaded
+                self.netlink.delete_link(link.index)
         if number := self.wanted.get("vlan"):
             self.netlink.add_link(self.name, "vlan", vlan_data(number), below[0].index)
         elif mode := self.wanted.get("bond"):

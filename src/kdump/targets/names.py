@@ -73,8 +73,8 @@ def _ask(server: str, host: str, kind: int, seconds: float) -> list[str]:
 
 
 def query(identifier: int, host: str, kind: int) -> bytes:
-    """A question for A (1) or AAAA (28) records."""
-    labels = [label.encode("idna") for label in host.rstrip(".").split(".")]
+    """A question for A (1) or AAAA (28) records. Names are ASCII: international ones in their "xn--" form."""
+    labels = [label.encode("ascii") for label in host.rstrip(".").split(".")]
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     return _HEADER.pack(identifier, _RECURSION, 1, 0, 0, 0) + name + struct.pack("!HH", kind, _IN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,25 +64,22 @@ class Client:
     def connect(self) -> None:
         """Open the connection. Raises `KdumpError`."""
         self.close()
+        connection = http.client.HTTPConnection(self.host, self._port, timeout=_TIMEOUT)
         try:
-            if self.secure:
-                self._connection = self._secured()
-            else:
-                self._connection = http.client.HTTPConnection(self._address, self._port, timeout=_TIMEOUT)
-                self._connection.connect()
+            # Not by http.client: its look-up of names wants codecs that the capture image lacks.
+            plain = socket.socket(socket.AF_INET6 if ":" in self._address else socket.AF_INET)
+            plain.settimeout(_TIMEOUT)
+            plain.connect((self._address, self._port))
+            connection.sock = self._secured(plain) if self.secure else plain
         except OSError as error:
             raise KdumpError(f"{self.host} cannot be reached", why=error.strerror or str(error)) from None
+        self._connection = connection
 
-    def _secured(self) -> http.client.HTTPConnection:
-        """Connect to the address, but verify the name."""
-        import socket
+    def _secured(self, plain: socket.socket) -> socket.socket:
+        """Connected to the address, but the name is verified."""
         import ssl
 
-        context = ssl.create_default_context(cafile=self._ca_file or None)
-        connection = http.client.HTTPConnection(self.host, self._port, timeout=_TIMEOUT)
-        plain = socket.create_connection((self._address, self._port), _TIMEOUT)
-        connection.sock = context.wrap_socket(plain, server_hostname=self.host)
-        return connection
+        return ssl.create_default_context(cafile=self._ca_file or None).wrap_socket(plain, server_hostname=self.host)
 
     def close(self) -> None:
         """Close the connection."""
