@@ -40,6 +40,7 @@ class Explanation(NamedTuple):
     rows: tuple[Row, ...]
     free: int
     e820: tuple[Entry, ...]
+    hotplug: str
     changed: tuple[str, ...]
 
 
@@ -69,6 +70,7 @@ def explain(
         rows=tuple(rows),
         free=free,
         e820=e820,
+        hotplug=_hotplug_text(state),
         changed=tuple(changes_against_record(sources, line.text, method, state, root=root)),
     )
 
@@ -92,6 +94,7 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
         "segments": [row._asdict() for row in reversed(explanation.rows) if row.name],
         "free": explanation.free,
         "e820": [{"start": each.range.start, "end": each.range.end, "type": each.type} for each in explanation.e820],
+        "hotplug": explanation.hotplug,
         "changed": explanation.changed,
     }
 
@@ -125,6 +128,7 @@ def _text_lines(explanation: Explanation) -> Iterator[str]:
             yield f"{head:<37} {piece}"
             head = ""
     yield ""
+    yield from textwrap.wrap(f"hotplug: {explanation.hotplug}", WIDTH, subsequent_indent="  ")
     if explanation.changed:
         yield from textwrap.wrap(f"not loaded yet: {', '.join(explanation.changed)}", WIDTH, subsequent_indent="  ")
     else:
@@ -136,6 +140,13 @@ def _picture(segments: tuple[Placed, ...], space: tuple[Range, ...]) -> list[Row
     rows = [Row(placed.address, placed.size, placed.name) for placed in segments]
     rows += [Row(part.start, part.size, "") for part in subtract(space, [placed.range for placed in segments])]
     return sorted(rows, key=lambda row: row.address or 0, reverse=True)
+
+
+def _hotplug_text(state: KexecState) -> str:
+    """Who keeps the core headers right when CPUs or memory come and go."""
+    if state.keeps_up or state.elfcorehdr_size:
+        return "the kernel updates the core headers itself when CPUs or memory come or go"
+    return "this kernel does not update the core headers; kdump's udev rule loads again when CPUs or memory come or go"
 
 
 def _image_text(sources: Sources) -> str:

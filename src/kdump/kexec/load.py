@@ -119,7 +119,7 @@ def changes_against_record(
     """In what this load would differ from what is loaded, in words; empty if in nothing."""
     if not state.crash_loaded:
         return ["no panic kernel is loaded"]
-    return changes(read_record(record), as_loaded(sources, cmdline, method, root))
+    return changes(read_record(record), as_loaded(sources, cmdline, method, root), keeps_up=state.keeps_up)
 
 
 def unload(*, record: Path = RECORD) -> None:

@@ -43,11 +43,15 @@ def seen(kernel: Path, initrd: Path | None, root: Path = Path("/")) -> dict[str,
     }
 
 
-def changes(record: Loaded | None, now: Loaded) -> list[str]:
-    """What differs between the record and what would be loaded now, in words; empty if nothing does."""
+def changes(record: Loaded | None, now: Loaded, *, keeps_up: bool = False) -> list[str]:
+    """What differs between the record and what would be loaded now, in words; empty if nothing does.
+
+    `keeps_up`: the kernel has adapted what is loaded to the machine's changes, so those do not count.
+    """
     if record is None or record.seen.get("boot") != now.seen["boot"]:
         return ["nothing was loaded by kdump since the machine booted"]
-    names = {"kernel": "the kernel", "image": "the image", "machine": "the memory map or the CPUs"}
+    names = {"kernel": "the kernel", "image": "the image"}
+    names |= {} if keeps_up else {"machine": "the memory map or the CPUs"}
     found = [text for name, text in names.items() if record.seen.get(name) != now.seen[name]]
     found += ["the method"] * (record.method != now.method) + ["the command line"] * (record.cmdline != now.cmdline)
     return found

@@ -20,7 +20,8 @@ class KexecState:
 
     `reservation` are the "Crash kernel" ranges of /proc/iomem, empty with `addresses_hidden` when the kernel shows
     zeros to whom it does not trust. `lockdown` is "none", "integrity", "confidentiality" or "" (not built in).
-    Sizes in bytes.
+    `hotplug` tells for "cpu" and "memory" whether the kernel keeps the core headers right itself when one comes or goes
+    (as long as something is loaded); what is missing has no hotplug. Sizes in bytes.
     """
 
     supported: bool
@@ -32,6 +33,12 @@ class KexecState:
     addresses_hidden: bool
     lockdown: str
     secure_boot: bool | None
+    hotplug: dict[str, bool]
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the kernel adapts what is loaded to every change of CPUs and memory by itself."""
+        return bool(self.hotplug) and all(self.hotplug.values())
 
     @property
     def locked_down(self) -> bool:
@@ -58,6 +65,7 @@ def read_state(root: Path = Path("/")) -> KexecState:
         addresses_hidden=hidden,
         lockdown=read_lockdown(root),
         secure_boot=read_secure_boot(root),
+        hotplug=read_hotplug(root),
     )
 
 
@@ -75,6 +83,17 @@ def crash_ranges(iomem: str) -> tuple[tuple[Range, ...], bool]:
     if any(part.start == 0 for part in parts):  # 00000000-00000000: restricted by kptr_restrict's rule for iomem
         return (), True
     return tuple(sorted(parts)), False
+
+
+def read_hotplug(root: Path = Path("/")) -> dict[str, bool]:
+    """/sys/devices/system/{cpu,memory}/crash_hotplug (6.6 and later): 1 if the kernel updates what is loaded.
+
+    A kernel that lacks the file does not (False); a machine without memory hotplug has no directory for it.
+    """
+    system = root / "sys/devices/system"
+    return {
+        kind: _text(system / kind / "crash_hotplug") == "1" for kind in ("cpu", "memory") if (system / kind).is_dir()
+    }
 
 
 def read_lockdown(root: Path = Path("/")) -> str:
