@@ -1,0 +1,152 @@
+"""A whole Debian on a disk, as an administrator has it: made from packages, with systemd, GRUB and its own boot."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdump.lab import cache, disk
+
+MIB = 1 << 20
+SIZE = 3000 * MIB
+UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7001"
+MIRROR = "http://deb.debian.org/debian"
+PACKAGES = (
+    "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3", "python3-venv",
+    "initramfs-tools", "e2fsprogs", "iproute2", "busybox",
+)  # fmt: skip
+ROOT = Path(__file__).parent.parent.parent
+
+# Runs one script for each boot, from a directory of them, and marks on the console what each command said.
+RUNNER = """\
+#!/bin/bash
+export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin COLUMNS=80 PYTHONUTF8=1
+dmesg -n 1
+n=$(cat /root/boot 2>/dev/null || echo 1); echo $((n + 1)) > /root/boot; sync
+step() { echo "@@@ $n $1"; shift; "$@" 2>&1; echo "@@@ = $?"; }
+echo "@@@ boot $n"
+. /root/boot$n
+echo "@@@ idle"
+"""
+SERVICE = """\
+[Unit]
+Description=What the test does in this boot
+After=kdump.service kdump-collect.service
+
+[Service]
+Type=oneshot
+ExecStart=/root/runner
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+
+[Install]
+WantedBy=multi-user.target
+"""
+GRUB = """\
+GRUB_TIMEOUT=0
+GRUB_CMDLINE_LINUX="console=ttyS0,115200"
+GRUB_CMDLINE_LINUX_DEFAULT=""
+GRUB_TERMINAL=serial
+GRUB_DISABLE_OS_PROBER=true
+"""
+
+
+def base() -> Path:
+    """A tar of the installed system with kdump's dependencies in /opt/kdump; made once, cached."""
+    return cache.entry("system/bookworm-1", _make_base) / "root.tar"
+
+
+def _make_base(place: Path) -> None:
+    root = place / "root"
+    run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(root), MIRROR)
+    wheels = root / "root/wheels"
+    run(sys.executable, "-m", "pip", "wheel", "-q", str(ROOT), "-w", str(wheels))
+    install = "python3 -m venv /opt/kdump && /opt/kdump/bin/pip install -q --no-index -f /root/wheels linux-kdump"
+    run("chroot", str(root), "sh", "-c", f"{install} && rm -r /root/wheels && apt-get clean")
+    for name, text in {
+        "etc/fstab": f"UUID={UUID} / ext4 errors=remount-ro 0 1\n",
+        "etc/hostname": "kdumptest\n",
+        "etc/default/grub.d/10-serial.cfg": GRUB,
+        "etc/systemd/system/boot-script.service": SERVICE,
+        "root/runner": RUNNER,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "root/runner").chmod(0o755)
+    (root / "usr/local/sbin/kdump").symlink_to("/opt/kdump/bin/kdump")
+    run("chroot", str(root), "systemctl", "enable", "boot-script.service")
+    run("chroot", str(root), "systemctl", "mask", "getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer")
+    run("tar", "-C", str(root), "-cf", str(place / "root.tar"), ".")
+    shutil.rmtree(root)
+
+
+def make(path: Path, boots: Sequence[str], extra: Mapping[str, Path]) -> tuple[Path, Path]:
+    """Write a disk with the system, this tree's wheel installed, a script for each boot and `extra` trees.
+
+    Returns the kernel and the initramfs to boot it with before GRUB is on it.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        root = Path(scratch) / "root"
+        root.mkdir()
+        run("tar", "-C", str(root), "-xf", str(base()))
+        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", str(ROOT), "-w", str(root / "root/wheels"))
+        pip = "/opt/kdump/bin/pip install -q --no-index --no-deps --force-reinstall /root/wheels/*.whl"
+        run("chroot", str(root), "sh", "-c", pip)
+        for number, script in enumerate(boots, 1):
+            (root / f"root/boot{number}").write_text(script)
+        for place, source in extra.items():
+            if source.is_dir():
+                shutil.copytree(source, root / place, symlinks=True, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(source, root / place)
+        kernel = next((root / "boot").glob("vmlinuz-*-cloud-amd64"))
+        copies = path.with_name("vmlinuz"), path.with_name("initrd")
+        shutil.copyfile(kernel, copies[0])
+        shutil.copyfile(kernel.with_name(kernel.name.replace("vmlinuz", "initrd.img")), copies[1])
+        partition = disk.create_ext4(Path(scratch) / "partition", SIZE, uuid=UUID, content=root)
+        _partitioned(partition, path)
+    return copies
+
+
+def _partitioned(partition: Path, path: Path) -> None:
+    """A disk with one active partition behind a gap of 1 MiB, where GRUB's core goes (MBR, one entry)."""
+    with path.open("wb") as out, partition.open("rb") as content:
+        out.truncate(SIZE + 2 * MIB)
+        out.seek(446)
+        out.write(struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", MIB // 512, SIZE // 512))
+        out.seek(510)
+        out.write(b"\x55\xaa")
+        at = MIB
+        while block := content.read(MIB):
+            if block.strip(b"\0"):
+                out.seek(at)
+                out.write(block)
+            at += len(block)
+
+
+def steps(lines: Sequence[str]) -> dict[str, tuple[int, list[str]]]:
+    """What each step of the boots printed: "BOOT NAME" -> (exit status, lines)."""
+    found: dict[str, tuple[int, list[str]]] = {}
+    name, said = "", []
+    for line in lines:
+        if match := re.search(r"@@@ = (\d+)$", line):
+            found[name] = (int(match[1]), said)
+            name = ""
+        elif match := re.search(r"@@@ (\d+ [\w-]+)$", line):
+            name, said = match[1], []
+        elif name:
+            said.append(line)
+    return found
+
+
+def run(*command: str) -> None:
+    """Run a command; its output is shown if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {(done.stderr or done.stdout)[-2000:]}"
