@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,18 @@ def test_info_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_bytes(b"%PDF-1.7" * 100)
     assert main(["info", str(path)]) == 1
     assert "not a dump in a known format" in capsys.readouterr().err
+
+
+def test_dmesg_does_without_numpy(machine: Machine, tmp_path: Path) -> None:
+    """In the capture kernel the log is saved first, before anything large is loaded."""
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    code = f"""
+import sys
+sys.modules["numpy"] = None
+from kdump.kernel.kernel import Kernel
+from kdump.memory import open_dump
+print(len(Kernel(open_dump({str(path)!r})).log().records))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "2\n"

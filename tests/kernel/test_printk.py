@@ -67,7 +67,7 @@ def test_empty_lines_and_lost_text(tmp_path: Path) -> None:
     ring.add(b"two")
     log = log_of(ring, tmp_path)
     assert texts(log) == [b"one", b"", b"two"]
-    assert log.lost == ["the text of 1 records is gone from the ring"]
+    assert log.lost == ["records whose text is gone from the ring: 1"]
 
 
 def test_committed_counts_and_unfinished_is_told(tmp_path: Path) -> None:
@@ -77,13 +77,13 @@ def test_committed_counts_and_unfinished_is_told(tmp_path: Path) -> None:
     ring.add(b"four", state=3)
     log = log_of(ring, tmp_path)
     assert texts(log) == [b"one", b"two"]
-    assert log.lost == ["1 records were still being written when the kernel died"]
+    assert log.lost == ["records still being written when the kernel died: 1"]
 
 
 def test_overwritten_text_is_told(tmp_path: Path) -> None:
     log = log_of(ring_of([b"%d" % number for number in range(200)], count_bits=7, size_bits=10), tmp_path)
     assert texts(log) == [b"%d" % number for number in range(137, 200)]
-    assert log.lost == ["the text of 65 records is gone from the ring"]
+    assert log.lost == ["records whose text is gone from the ring: 65"]
 
 
 def test_damaged_head_and_tail(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_head_that_lags_leaves_records_out_and_says_so(tmp_path: Path) -> None:
     ring.id -= 3
     log = log_of(ring, tmp_path)
     assert texts(log) == [b"%d" % number for number in range(7)]
-    assert log.lost == ["3 records lie outside the ring's head and tail and were left out"]
+    assert log.lost == ["records outside the ring's head and tail, left out: 3"]
 
 
 def test_garbage_in_the_ring_ends(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_absent_text_is_told(tmp_path: Path) -> None:
     assert texts(log) == written[40:]
     assert log.lost == [
         "the dump lacks 4096 of 16384 bytes of the ring's text",
-        "the text of 40 records is gone from the ring",
+        "records whose text is gone from the ring: 40",
     ]
 
 
@@ -142,6 +142,21 @@ def test_missing_offsets_are_named(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
     with pytest.raises(KdumpError, match=r"OFFSET\(prb_desc_ring.infos\)"):
+        Kernel(open_dump(path)).log()
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [("OFFSET(printk_info.seq)", -8), ("OFFSET(printk_info.dev_info)", 1 << 40), ("SIZE(printk_info)", 80),
+     ("SIZE(prb_desc)", 0), ("SIZE(prb_desc)", 1 << 50), ("LENGTH(printk_info_device)", -48)],
+)  # fmt: skip
+def test_layouts_that_cannot_be_are_refused(tmp_path: Path, line: str, value: int) -> None:
+    machine = Machine(1 << 20)
+    ring_of([b"one"]).into(machine)
+    machine.extra = [f"{line}={value}" if each.startswith(line) else each for each in machine.extra]
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    with pytest.raises(KdumpError, match="cannot be"):
         Kernel(open_dump(path)).log()
 
 

@@ -39,7 +39,7 @@ def test_small_pages(machine: Machine, tmp_path: Path) -> None:
     assert len(list(memory.extents(BASE, 4 * PAGE))) == 4, "the pages are physically apart"
     with pytest.raises(NotPresentError, match="not mapped"):
         memory.view(BASE + 4 * PAGE, 1)
-    with pytest.raises(NotPresentError, match=f"{BASE + 4 * PAGE:#x} is not mapped"):
+    with pytest.raises(NotPresentError, match=f"{BASE + 4 * PAGE:#x}: not mapped"):
         memory.view(BASE + 0x123, 4 * PAGE)
 
 

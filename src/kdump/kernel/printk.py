@@ -7,10 +7,9 @@ by the layout: in struct printk_info `facility` and `flags:5, level:3` follow th
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from kdump.errors import FormatError, KdumpError, NotPresentError
 
@@ -19,11 +18,12 @@ if TYPE_CHECKING:
     from kdump.kernel.vmcoreinfo import VmCoreInfo
     from kdump.memory.virtual import VirtualMemory
 
-COMMITTED, FINALIZED = 1, 2  # enum desc_state, in the two top bits of prb_desc.state_var
+RESERVED, COMMITTED, FINALIZED = 0, 1, 2  # enum desc_state, in the two top bits of prb_desc.state_var
 ID_MASK = (1 << 62) - 1
 EMPTY_LINE = 0x3  # EMPTY_LINE_LPOS; every other odd position means that the text is lost
 MAX_COUNT_BITS = 26  # LOG_BUF_LEN_MAX (2 GiB) in records of 32 bytes
 MAX_SIZE_BITS = 31
+MAX_STRUCT = 4096  # bytes of any of its structures
 PATCH_LIMIT = 64 << 20  # bytes read page by page where some are absent
 CALLER_IS_CPU = 1 << 31
 
@@ -104,72 +104,54 @@ def read_log(kernel: Kernel) -> Log:
     def array(address: int, size: int, what: str) -> memoryview:
         return patched(virtual, virtual.u64(address), size, what, lost)
 
-    desc_size, info_size = info.size("prb_desc"), info.size("printk_info")
-    descs = array(descs_at + info.offset("prb_desc_ring.descs"), count * desc_size, "descriptors")
-    infos = array(descs_at + info.offset("prb_desc_ring.infos"), count * info_size, "record headers")
+    desc, header = _desc_layout(info), _info_layout(info)
+    descs = array(descs_at + info.offset("prb_desc_ring.descs"), count * desc.size, "descriptors")
+    infos = array(descs_at + info.offset("prb_desc_ring.infos"), count * header.size, "record headers")
     ring = _Ring(array(texts_at + info.offset("prb_data_ring.data"), 1 << size_bits, "text"), size_bits)
     counter = info.offset("atomic_long_t.counter")
     head, tail = (
         virtual.u64(descs_at + info.offset(f"prb_desc_ring.{end}_id") + counter) & ID_MASK for end in ("head", "tail")
     )
-
-    position = info.offset("prb_desc.text_blk_lpos")
-    desc_type = np.dtype(
-        {
-            "names": ["state", "begin", "next"],
-            "formats": ["<u8"] * 3,
-            "offsets": [
-                info.offset("prb_desc.state_var") + counter,
-                position + info.offset("prb_data_blk_lpos.begin"),
-                position + info.offset("prb_data_blk_lpos.next"),
-            ],
-            "itemsize": desc_size,
-        }
-    )
-    table = np.frombuffer(descs, desc_type)
-    info_table = np.frombuffer(infos, _info_type(info, info_size))
-    state, identifiers = table["state"] >> np.uint64(62), table["state"] & np.uint64(ID_MASK)
-    ours = identifiers % np.uint64(count) == np.arange(count, dtype=np.uint64)
-    ready = np.flatnonzero(((state == COMMITTED) | (state == FINALIZED)) & ours)
-    age = identifiers[ready] - np.uint64(tail) & np.uint64(ID_MASK)
-    if (span := head - tail & ID_MASK) < count:
-        if stale := int((age > span).sum()):
-            lost.append(f"{stale} records lie outside the ring's head and tail and were left out")
-        ready, age = ready[age <= span], age[age <= span]
-        if unfinished := int(
-            ((state == 0) & ours & (identifiers - np.uint64(tail) & np.uint64(ID_MASK) <= span)).sum()
-        ):
-            lost.append(f"{unfinished} records were still being written when the kernel died")
-        order = np.argsort(age)
-    else:
+    span = head - tail & ID_MASK
+    sane = span < count
+    if not sane:
         lost.append(
             f"the ring's head and tail ({head:#x}, {tail:#x}) are damaged: records are in order of their numbers"
         )
-        order = np.argsort(info_table["seq"][ready], kind="stable")
 
-    records: list[Record] = []
-    gone = 0
-    for slot in ready[order].tolist():
-        entry, header = table[slot], info_table[slot]
-        text = ring.text(int(identifiers[slot]), int(entry["begin"]), int(entry["next"]))
+    ready: list[tuple[int, Record]] = []
+    stale = unfinished = gone = 0
+    for slot, (variable, begin, end) in enumerate(desc.iter_unpack(descs)):
+        identifier, state = variable & ID_MASK, variable >> 62
+        if identifier % count != slot:
+            continue
+        age = identifier - tail & ID_MASK
+        within = not sane or age <= span
+        unfinished += state == RESERVED and sane and within
+        if state not in (COMMITTED, FINALIZED):
+            continue
+        if not within:
+            stale += 1
+            continue
+        text = ring.text(identifier, begin, end)
         if text is None:
             gone += 1
             continue
-        records.append(
-            Record(
-                sequence=int(header["seq"]),
-                timestamp=int(header["ts_nsec"]),
-                level=int(header["flags"]) >> 5,
-                facility=int(header["facility"]),
-                caller=int(header["caller_id"]),
-                text=bytes(text[: int(header["text_len"])]),
-                subsystem=_name(header["subsystem"]),
-                device=_name(header["device"]),
-            )
+        sequence, timestamp, size, facility, flags, caller, subsystem, device = header.unpack_from(
+            infos, slot * header.size
         )
-    if gone:
-        lost.append(f"the text of {gone} records is gone from the ring")
-    return Log(records, lost)
+        record = Record(
+            sequence, timestamp, flags >> 5, facility, caller, bytes(text[:size]), _name(subsystem), _name(device)
+        )
+        ready.append((age if sane else sequence, record))
+    for number, what in (
+        (stale, "records outside the ring's head and tail, left out"),
+        (unfinished, "records still being written when the kernel died"),
+        (gone, "records whose text is gone from the ring"),
+    ):
+        if number:
+            lost.append(f"{what}: {number}")
+    return Log([record for _, record in sorted(ready, key=lambda pair: pair[0])], lost)
 
 
 def format_record(record: Record, *, caller: bool = False, raw: bool = False) -> Iterator[str]:
@@ -199,30 +181,48 @@ def escape(text: bytes) -> str:
     )
 
 
-def _info_type(info: VmCoreInfo, size: int) -> np.dtype[np.void]:
-    length, device = info.offset("printk_info.text_len"), info.offset("printk_info.dev_info")
-    fields = {
-        "seq": ("<u8", info.offset("printk_info.seq")),
-        "ts_nsec": ("<u8", info.offset("printk_info.ts_nsec")),
-        "text_len": ("<u2", length),
-        "facility": ("u1", length + 2),
-        "flags": ("u1", length + 3),
-        "caller_id": ("<u4", info.offset("printk_info.caller_id")),
-        "subsystem": (f"S{info.length('printk_info_subsystem')}", device + info.offset("dev_printk_info.subsystem")),
-        "device": (f"S{info.length('printk_info_device')}", device + info.offset("dev_printk_info.device")),
-    }
-    return np.dtype(
-        {
-            "names": list(fields),
-            "formats": [kind for kind, _ in fields.values()],
-            "offsets": [offset for _, offset in fields.values()],
-            "itemsize": size,
-        }
+def _desc_layout(info: VmCoreInfo) -> struct.Struct:
+    """struct prb_desc: state, begin and next position."""
+    position = info.offset("prb_desc.text_blk_lpos")
+    return _layout(
+        info.size("prb_desc"),
+        (info.offset("prb_desc.state_var") + info.offset("atomic_long_t.counter"), "Q"),
+        (position + info.offset("prb_data_blk_lpos.begin"), "Q"),
+        (position + info.offset("prb_data_blk_lpos.next"), "Q"),
     )
 
 
-def _name(raw: np.bytes_) -> str:
-    return escape(bytes(raw).split(b"\0", 1)[0])
+def _info_layout(info: VmCoreInfo) -> struct.Struct:
+    """struct printk_info: seq, ts_nsec, text_len, facility, flags and level, caller_id, subsystem, device."""
+    length, device = info.offset("printk_info.text_len"), info.offset("printk_info.dev_info")
+    return _layout(
+        info.size("printk_info"),
+        (info.offset("printk_info.seq"), "Q"),
+        (info.offset("printk_info.ts_nsec"), "Q"),
+        (length, "H"),
+        (length + 2, "B"),
+        (length + 3, "B"),
+        (info.offset("printk_info.caller_id"), "I"),
+        (device + info.offset("dev_printk_info.subsystem"), f"{info.length('printk_info_subsystem')}s"),
+        (device + info.offset("dev_printk_info.device"), f"{info.length('printk_info_device')}s"),
+    )
+
+
+def _layout(size: int, *members: tuple[int, str]) -> struct.Struct:
+    """A structure of `size` bytes with members at (offset, code), which must rise as they do in the kernel."""
+    text, at = "<", 0
+    for offset, code in members:
+        if not at <= offset <= MAX_STRUCT or code.startswith("-"):
+            raise KdumpError("VMCOREINFO describes a printk record that cannot be", why=f"a member at {offset:#x}")
+        text += f"{offset - at}x{code}"
+        at = struct.calcsize(text)
+    if not at <= size <= MAX_STRUCT:
+        raise KdumpError("VMCOREINFO describes a printk record that cannot be", why=f"{at:#x} bytes in {size:#x}")
+    return struct.Struct(f"{text}{size - at}x")
+
+
+def _name(raw: bytes) -> str:
+    return escape(raw.split(b"\0", 1)[0])
 
 
 def patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: list[str]) -> memoryview:

@@ -63,14 +63,7 @@ class VirtualMemory:
             return self._physical(Extent(address, self.translate(address), size))
         if size > self._memory_size:
             raise NotPresentError(address, size, virtual=True, why="more than the machine's memory")
-        extents = list(self.extents(address, size))
-        at = address
-        for extent in extents:
-            if extent.virtual != at:
-                break
-            at += extent.size
-        if at != address + size:
-            raise NotPresentError(address, size, virtual=True, why=f"{at:#x} is not mapped")
+        extents = list(self._runs(address, size))
         if len(extents) == 1:
             return self._physical(extents[0])
         return memoryview(b"".join(self._physical(extent) for extent in extents))
@@ -125,6 +118,23 @@ class VirtualMemory:
             pending = found
         if pending:
             yield pending
+
+    def _runs(self, address: int, size: int) -> Iterator[Extent]:
+        """What `extents` gives for memory that is mapped throughout. Raises `NotPresentError` where it is not."""
+        at, end, first = address, address + size, 0
+        start = address
+        while at < end:
+            try:
+                base, physical, shift = self._walk(at)
+            except NotPresentError as error:
+                raise NotPresentError(address, size, virtual=True, why=f"{at:#x}: {error.why}") from None
+            where = physical + (at - base)
+            if where != first + (at - start):
+                if at > start:
+                    yield Extent(start, first, at - start)
+                start, first = at, where
+            at = min(base + (1 << shift), end)
+        yield Extent(start, first, end - start)
 
     def _physical(self, extent: Extent) -> memoryview:
         try:
