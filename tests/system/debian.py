@@ -134,7 +134,8 @@ def _partitioned(partition: Path, path: Path) -> None:
 def steps(lines: Sequence[str]) -> dict[str, tuple[int, list[str]]]:
     """What each step of the boots printed: "BOOT NAME" -> (exit status, lines)."""
     found: dict[str, tuple[int, list[str]]] = {}
-    name, said = "", []
+    name = ""
+    said: list[str] = []
     for line in lines:
         if match := re.search(r"@@@ = (\d+)$", line):
             found[name] = (int(match[1]), said)

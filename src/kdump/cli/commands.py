@@ -24,6 +24,7 @@ LOAD = "Put the capture kernel in place"
 CAPTURE = "The second kernel"
 DUMP = "Read, check and reshape a dump"
 REPORT = "What happened"
+SHELL = "For the shell"
 
 COMMANDS: tuple[Command, ...] = (
     Command("demo", TRY, "kdump.cli.demo", "crash a real kernel in a virtual machine and show the report"),
@@ -51,4 +52,6 @@ COMMANDS: tuple[Command, ...] = (
     Command("report", REPORT, "kdump.cli.report", "say what happened: verdict, stacks, state of the machine"),
     Command("diff", REPORT, "kdump.cli.diff", "compare two crashes: the same one? what moved?"),
     Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
+    Command("man", SHELL, "kdump.cli.man", "manual pages"),
+    Command("completion", SHELL, "kdump.cli.completion", "completion for bash, zsh and fish"),
 )

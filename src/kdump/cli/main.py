@@ -5,8 +5,6 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but not as asked (incomplet
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ from itertools import groupby
 
 from kdump import __version__
 from kdump.cli.commands import COMMANDS, Command
+from kdump.cli.parsers import parser_for
 from kdump.errors import KdumpError
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -59,15 +58,7 @@ def entry() -> None:
 
 
 def _run(command: Command, arguments: list[str]) -> int:
-    module = importlib.import_module(command.module)
-    doc = (module.__doc__ or command.summary).strip()
-    parser = argparse.ArgumentParser(
-        prog=f"kdump {command.name}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.add_arguments(parser)
+    module, parser = parser_for(command)
     status: int = module.run(parser.parse_args(arguments))
     sys.stdout.flush()
     return status

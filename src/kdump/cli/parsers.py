@@ -1,0 +1,82 @@
+"""The commands' parsers as data, for manual pages and completion: what `--help` says, they say."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from kdump.cli.commands import COMMANDS, Command
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option or (without flags) a positional argument: its value's name, its help, the words it is limited to."""
+
+    flags: tuple[str, ...]
+    value: str
+    help: str
+    choices: tuple[str, ...]
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """What there is to say of one command."""
+
+    command: Command
+    description: str
+    usage: str
+    options: tuple[Option, ...]
+    actions: dict[str, tuple[Option, ...]]  # of a command that has subcommands
+
+
+def parser_for(command: Command) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """The command's module and its parser. Imports the module."""
+    module = importlib.import_module(command.module)
+    parser = argparse.ArgumentParser(
+        prog=f"kdump {command.name}",
+        description=(module.__doc__ or command.summary).strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return module, parser
+
+
+def pages() -> Iterator[Page]:
+    """Every command, in the order of the table."""
+    for command in COMMANDS:
+        _module, parser = parser_for(command)
+        actions: dict[str, tuple[Option, ...]] = {}
+        options = []
+        for action in parser._actions:  # argparse offers no other way to look at a parser
+            if isinstance(action, argparse._SubParsersAction):
+                actions = {name: tuple(_options(each)) for name, each in action.choices.items()}
+            elif option := _option(action, parser):
+                options.append(option)
+        usage = " ".join(parser.format_usage().split()).removeprefix("usage: ")
+        yield Page(command, parser.description or "", usage, tuple(options), actions)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:
+    for action in parser._actions:
+        if option := _option(action, parser):
+            yield option
+
+
+def _option(action: argparse.Action, parser: argparse.ArgumentParser) -> Option | None:
+    if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
+        return None
+    takes = action.nargs != 0
+    metavar: Any = action.metavar or (action.dest if not action.option_strings else action.dest.upper())
+    return Option(
+        tuple(action.option_strings),
+        " ".join(metavar) if isinstance(metavar, tuple) else str(metavar) if takes else "",
+        parser._get_formatter()._expand_help(action) if action.help else "",
+        tuple(map(str, action.choices)) if action.choices else (),
+        bool(action.option_strings) or action.nargs in ("?", "*"),
+    )
