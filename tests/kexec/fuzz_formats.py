@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris  # type: ignore[import-not-found]
+import atheris
 import zstandard
 
 with atheris.instrument_imports(include=["kdump"]):
