@@ -144,3 +144,8 @@ def test_the_configuration_imports_little() -> None:
     code = "import sys, kdump.config; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"typing_extensions", "numpy", "rich", "argparse", "asyncio", "json", "subprocess"} & set(out)
+
+
+def test_the_template_in_the_documentation_is_the_template() -> None:
+    shown = Path(__file__).parent.parent / "docs/kdump.toml"
+    assert shown.read_text() == template.render(), "kdump config show --template > docs/kdump.toml"

@@ -47,7 +47,7 @@ def overview(known: Iterable[Page]) -> str:
     for group, members in groupby(known, key=lambda page: page.command.group):
         lines.append(f".SH {_roff(group).upper()}")
         for page in members:
-            lines += [".TP", rf"\fBkdump-{_roff(page.command.name)}\fR(8)", _roff(page.command.summary)]
+            lines += [".TP", rf"\fBkdump\-{_roff(page.command.name)}\fR(8)", _roff(page.command.summary)]
     return "\n".join([*lines, *_tail()]) + "\n"
 
 

@@ -17,7 +17,7 @@ from kdump.kexec.state import read_state
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
 
-# What is in /proc/meminfo of the page classes that each bit of the dump level leaves out (docs/sizing.md).
+# What is in /proc/meminfo of the page classes that each bit of the dump level leaves out.
 _LEFT_OUT: Final = {16: ("MemFree",), 8: ("AnonPages",), 2: ("Cached", "Buffers")}
 
 # Without a measurement: what the capture needs on a small machine, and what grows with a larger one. Sizes in bytes.
