@@ -15,6 +15,7 @@ from kdump.image.build import build, module_paths
 from kdump.image.kernel import KernelTree
 from kdump.lab.machine import Machine, Spec
 
+MEMORY = 512 << 20  # bytes
 Options = dict[str, object]
 FORMATS: dict[str, Options] = {"elf": {}, "elf-paging": {"paging": True}, "kdump-zlib": {"format": "kdump-zlib"}}
 # What QEMU was not built with is left out: Debian 12's has neither lzo nor snappy.
@@ -45,7 +46,7 @@ def live(kernel: Callable[[str], KernelTree], tmp_path_factory: pytest.TempPathF
         paths = "\n".join(module_paths(tree, modules)).encode()
         build(tree, entry="tests.memory.live", output=image, modules=modules, files={"/etc/modules": paths})
         spec = Spec(
-            kernel=tree.vmlinuz, initrd=image, cmdline="console=ttyS0 crashkernel=64M", memory=512 << 20, cpus=2,
+            kernel=tree.vmlinuz, initrd=image, cmdline="console=ttyS0 crashkernel=64M", memory=MEMORY, cpus=2,
             cpu=cpu, extra=("-device", "vmcoreinfo") if vmcoreinfo else (),
         )  # fmt: skip
         with Machine(spec) as machine:

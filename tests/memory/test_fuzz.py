@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.kernel.ring import Ring
 from tests.memory.machine import Machine
-from tests.memory.writers import PAGE, flattened, kdump, note
+from tests.memory.writers import PAGE, Load, elf, flattened, kdump, note
 
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
@@ -126,6 +126,25 @@ def damaged(data: bytes, changes: list[tuple[float, bool, bytes]], keep: float) 
 def test_damaged_files(tmp_path: Path, kind: str, changes: list[tuple[float, bool, bytes]], keep: float) -> None:
     path = tmp_path / "dump"
     path.write_bytes(damaged(FILES[kind], changes, keep))
+    exercise(path)
+
+
+LINES = MACHINE.vmcoreinfo.splitlines()
+values = st.one_of(st.sampled_from((*NUMBERS, -1, -8, -4096, 10**30, -(10**30))), st.integers(0, 200))
+
+
+@MANY
+@given(changes=st.lists(st.tuples(st.integers(0, len(LINES) - 1), values), min_size=1, max_size=4))
+def test_lying_vmcoreinfo(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
+    lines = list(LINES)
+    for index, value in changes:
+        name = lines[index].split(b"=")[0]
+        lines[index] = name + (b"=%x" if name.startswith(b"SYMBOL") else b"=%d") % value
+    text = b"\n".join(lines) + b"\n"
+    path = tmp_path / "dump"
+    path.write_bytes(elf([Load(0, bytes(MACHINE.memory))], note("VMCOREINFO", 0, text)))
+    exercise(path)
+    path.write_bytes(kdump(PAGES, ram=[(0, 48)], codec=0, vmcoreinfo=text))
     exercise(path)
 
 

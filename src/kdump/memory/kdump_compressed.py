@@ -95,7 +95,7 @@ class KdumpMemory:
 
     def _why_absent(self, pfn: int) -> str:
         first = self.parts[0]
-        if not first.existed(pfn):
+        if pfn < 0 or not first.existed(pfn):
             return "not memory of the machine"
         if first.rank(pfn + 1) > first.rank(pfn):
             return "in another file of the split dump"
