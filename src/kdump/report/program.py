@@ -52,8 +52,12 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
-def open_program(paths: Sequence[str], kernel: Kernel, debug: Sequence[str | os.PathLike[str]] = ()) -> Program:
+def open_program(
+    paths: Sequence[str], kernel: Kernel, debug: Sequence[str | os.PathLike[str]] = (), *, default: bool = True
+) -> Program:
     """A program of the dump at `paths`. `debug` are vmlinux and modules with DWARF, if there are any.
+
+    With `default` those that the distribution installed for this very build are used.
 
     Raises `KdumpError` if drgn cannot open the dump or the debug files.
     """
@@ -75,7 +79,7 @@ def open_program(paths: Sequence[str], kernel: Kernel, debug: Sequence[str | os.
         main.build_id = bytes.fromhex(kernel.vmcoreinfo.build_id)
     with suppress(LookupError):  # a kernel without modules
         program.create_loaded_modules()
-    found = [Path(path) for path in debug] or default_debug(kernel)
+    found = [Path(path) for path in debug] or (default_debug(kernel) if default else [])
     if found:
         try:
             program.load_debug_info(found)

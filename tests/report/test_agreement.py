@@ -1,0 +1,131 @@
+"""The report held against drgn with DWARF and against crash, on the same dumps, field by field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import foreign
+from tests.conftest import CrashMaker
+
+from kdump.kernel.kernel import Kernel
+from kdump.memory import open_dump
+from kdump.report.context import Context
+from kdump.report.sections.memory import meminfo
+
+pytestmark = pytest.mark.lab
+KERNEL_HALF = 1 << 47
+
+# The same machines as tests/test_whole_path.py asks for, so that each is crashed once.
+MACHINES = {
+    "6.1": {"cpus": 2, "cpu": "max,la57=off", "cause": "cpu"},
+    "6.12": {"cpus": 2, "cpu": "max", "cause": "oom"},
+}
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def series(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def vmcore(series: str, lab_crash: CrashMaker) -> Path:
+    options: dict[str, Any] = dict(MACHINES[series])
+    cause = options.pop("cause")
+    return lab_crash(series, cause, cmdline="", memory=768 << 20, **options).directory / "vmcore"
+
+
+@pytest.fixture
+def context(vmcore: Path) -> Iterator[Context]:
+    with open_dump(vmcore) as dump:
+        yield Context(Kernel(dump))
+
+
+def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
+    import drgn
+    from drgn.helpers.linux.cpumask import for_each_online_cpu
+    from drgn.helpers.linux.mm import totalram_pages
+    from drgn.helpers.linux.module import for_each_module
+    from drgn.helpers.linux.pid import for_each_task
+    from drgn.helpers.linux.sched import cpu_curr
+    from drgn.helpers.linux.vmstat import nr_free_pages
+
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    try:
+        program.load_debug_info([debug_vmlinux(series)])
+    except drgn.MissingDebugInfoError as error:  # of modules: their frames are not compared
+        assert "kernel" not in str(error).splitlines()[0].split(":")[0]
+
+    def frames(trace: Any) -> list[int]:
+        return [frame.pc for frame in trace if not frame.is_inline and frame.pc >= KERNEL_HALF]
+
+    tasks = {context.objects.address(task.struct): task for task in context.all_tasks}
+    theirs = {task.value_(): task for task in for_each_task(program)}
+    assert set(tasks) == set(theirs)
+    for address, task in tasks.items():
+        other = theirs[address]
+        assert (task.pid, task.command.encode()) == (other.pid.value_(), other.comm.string_())
+        if not any(frame.module for frame in context.frames(context.tasks.stack(task))):
+            ours = [frame.pc for frame in context.tasks.stack(task).frames]
+            assert ours == frames(program.stack_trace(other)), task.command
+    for cpu in for_each_online_cpu(program):
+        ours = [frame.pc for frame in context.tasks.cpu_stack(cpu).frames]
+        assert ours == frames(program.stack_trace(cpu_curr(program, cpu)))
+    crashed = program.crashed_thread()
+    running = context.tasks.describe(context.tasks.running()[context.panic_cpu or 0])
+    assert (running.pid, running.command) == (crashed.tid, crashed.name)
+    names = [module.name.string_().decode() for module in for_each_module(program)]
+    assert [module.name for module in context.kernel.modules] == names
+    page = context.kernel.vmcoreinfo.page_size
+    figures = meminfo(context)
+    assert figures["MemTotal"] == int(totalram_pages(program)) * page
+    assert figures["MemFree"] == int(nr_free_pages(program)) * page
+
+
+def test_crash(context: Context, vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
+    text = foreign.run(
+        "crash", "-s", "-i", "/dev/null", debug_vmlinux(series), vmcore, text="bt\nps\nmod\nkmem -i\nkmem -V\nquit\n"
+    )
+    panicked = re.search(r"^PID: (\d+) .*CPU: (\d+) +COMMAND: \"(.*)\"", text, re.MULTILINE)
+    assert panicked
+    running = context.tasks.describe(context.tasks.running()[int(panicked[2])])
+    assert (context.panic_cpu, running.pid, running.command) == (int(panicked[2]), int(panicked[1]), panicked[3])
+    listed = set(re.findall(r"^[> ]+(\d+) +\d+ +\d+ +[0-9a-f]{16} +(\w+)", text, re.MULTILINE))
+    ours = {(str(task.pid), task.state) for task in context.all_tasks}
+    states = {"RU": "R", "IN": "S", "UN": "D", "ID": "I", "ZO": "Z", "ST": "T", "DE": "X"}
+    assert ours <= {(pid, states.get(state, state)) for pid, state in listed}  # crash lists the idle tasks too
+    modules = re.findall(r"^[0-9a-f]{16} +(\w+) +(?:[0-9a-f]{16} +)?\d+", text, re.MULTILINE)
+    assert set(modules) == {module.name for module in context.kernel.modules}
+    figures = meminfo(context)
+    page = context.kernel.vmcoreinfo.page_size
+    for name, label in (("MemTotal", "TOTAL MEM"), ("MemFree", "FREE")):
+        found = re.search(rf"^ *{label} +(\d+) ", text, re.MULTILINE)
+        assert found and int(found[1]) * page == figures[name], name
+    for name, label in (("Shmem", "NR_SHMEM"), ("AnonPages", "NR_ANON_MAPPED"), ("PageTables", "NR_PAGETABLE")):
+        found = re.search(rf"^ *{label}: (\d+)$", text, re.MULTILINE)
+        assert found and int(found[1]) * page == figures[name], name
+
+
+def test_drgn_on_the_dump_alone(context: Context, vmcore: Path) -> None:
+    """drgn's helpers and its crash commands, with our types and symbols and no debug information."""
+    import contextlib
+    import io
+
+    from drgn.commands import run_command
+    from drgn.helpers.linux.pid import for_each_task
+
+    from kdump.report.program import open_program
+
+    program = open_program([str(vmcore)], context.kernel, default=False)
+    assert {task.pid.value_() for task in for_each_task(program)} == {task.pid for task in context.all_tasks}
+    trace = [frame.pc for frame in program.crashed_thread().stack_trace() if frame.pc >= KERNEL_HALF]
+    assert len(trace) > 3
+    for command in ("sys", "bt", "ps", "mod", "kmem -i", "kmem -s", "mount", "net", "timer", "runq", "log", "files"):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            run_command(program, f"crash {command}", globals={"prog": program})
+        assert len(output.getvalue()) > 40, command
