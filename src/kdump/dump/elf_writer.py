@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from kdump.dump.codecs import Packed
 from kdump.dump.kdump_writer import Origin, Stream, pack_notes
 from kdump.dump.pfnset import PfnSet
-from kdump.memory.elf import EHDR, ET_CORE, PHDR, PN_XNUM, PT_LOAD, PT_NOTE
+from kdump.memory.elf import EHDR, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE
 
 EI = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64-bit, little endian, version 1
 SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
+_PHDR_FIELDS = ("offset", "vaddr", "paddr", "filesz", "memsz", "align")
+PHDR = np.dtype([("type", "<u4"), ("flags", "<u4"), *((name, "<u8") for name in _PHDR_FIELDS)])  # Elf64_Phdr, as rows
 FLAGS = 7  # PF_R | PF_W | PF_X, as the kernel's own headers have
 
 
