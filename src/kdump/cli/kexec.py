@@ -26,6 +26,7 @@ from kdump.kexec import reboot
 from kdump.kexec.cmdline import option_name, running_command_line, split
 from kdump.kexec.purgatory import SERIAL_PORTS
 from kdump.kexec.segments import Wishes
+from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, choose_method, read_sources
 from kdump.kexec.state import read_state
 
 REFUSED = (
@@ -117,8 +118,8 @@ def _load(args: argparse.Namespace, panic: bool) -> None:
     if args.kernel is None:
         raise UsageError("no kernel named", remedy="kdump kexec -l KERNEL")
     bounded = args.mem_min is not None or args.mem_max is not None
-    method = args.method or (loading.SEGMENTS if bounded else loading.AUTO)
-    if bounded and method == loading.FILE:
+    method = args.method or (SEGMENTS if bounded else AUTO)
+    if bounded and method == FILE:
         raise UsageError("--mem-min and --mem-max need the segment method", remedy="leave -s out, or use -c")
     wishes = Wishes(
         low=args.mem_min,
@@ -126,7 +127,7 @@ def _load(args: argparse.Namespace, panic: bool) -> None:
         check=not args.no_checks,
         serial_port=_serial(args.serial) if args.console_serial else None,
     )
-    sources = loading.read_sources(args.kernel, args.initrd)
+    sources = read_sources(args.kernel, args.initrd)
     if args.type and TYPES[args.type] not in sources.kernel.kind:
         raise UsageError(f"{args.kernel} is a {sources.kernel.kind}, not a {args.type}")
     cmdline = _command_line(args, panic) or (sources.kernel.cmdline or "")
@@ -147,12 +148,12 @@ def _command_line(args: argparse.Namespace, panic: bool) -> str:
     return " ".join(options)
 
 
-def _debug(sources: loading.Sources, cmdline: str, method: str, panic: bool) -> None:
+def _debug(sources: Sources, cmdline: str, method: str, panic: bool) -> None:
     from kdump.kexec import explain
     from kdump.kexec.cmdline import CommandLine
 
     kernel, state = sources.kernel, read_state()
-    chosen, why = loading.choose_method(kernel, state, method)
+    chosen, why = choose_method(kernel, state, method)
     print(f"{kernel.kind} {kernel.release}, {kernel.span:#x} bytes at a multiple of {kernel.align:#x}", file=sys.stderr)
     if panic:
         told = explain.explain(sources, CommandLine(cmdline, ()), method=chosen, why=why, state=state)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kdump.errors import KdumpError
 from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line
-from kdump.kexec.load import METHODS, check_ready, check_sources, choose_method, load, read_sources
+from kdump.kexec.load import check_ready, load
+from kdump.kexec.sources import METHODS, check_sources, choose_method, read_sources
 from kdump.units import duration_text, size_text
 
 

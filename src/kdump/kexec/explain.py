@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdump.kexec.cmdline import CommandLine
-from kdump.kexec.load import FILE, Sources, changes_against_record, plan_for
+from kdump.kexec.load import changes_against_record, plan_for
 from kdump.kexec.memory_map import Entry, subtract
 from kdump.kexec.segments import Placed
+from kdump.kexec.sources import FILE, Sources
 from kdump.kexec.state import KexecState
 from kdump.memory.protocol import Range
 from kdump.units import size_text

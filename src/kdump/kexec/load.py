@@ -7,7 +7,6 @@ that can be checked is checked before the call; if the call fails all the same, 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -17,14 +16,12 @@ from typing import NamedTuple
 
 from kdump.errors import KdumpError
 from kdump.kexec import syscalls
-from kdump.kexec.formats import Kernel, read_kernel
 from kdump.kexec.record import RECORD, Loaded, changes, locked, read_record, seen, write_record
 from kdump.kexec.segments import Plan, Wishes, plan_panic, plan_reboot
+from kdump.kexec.sources import AUTO, FILE, Sources, check_kernel, check_sources, choose_method, read_sources
 from kdump.kexec.state import KexecState, read_state
 from kdump.kexec.syscalls import KEXEC_FILE_ON_CRASH, KEXEC_ON_CRASH, KEXEC_UPDATE_ELFCOREHDR, KexecRefused
-from kdump.units import size_text
 
-AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
 NO_RESERVATION = (
     "add crashkernel=256M to the kernel command line (`kdump setup` does it) and reboot; "
     "cat /sys/kernel/kexec_crash_size shows the result"
@@ -48,15 +45,6 @@ class LoadResult(NamedTuple):
     reserved: int
     seconds: float
     changed: tuple[str, ...]
-
-
-class Sources(NamedTuple):
-    """What is to be loaded, read and checked: paths, the kernel, the image's bytes (None without one), its path."""
-
-    kernel_path: Path
-    kernel: Kernel
-    initrd: memoryview | None
-    initrd_path: Path | None
 
 
 def load(
@@ -177,69 +165,6 @@ def check_ready(root: Path = Path("/")) -> KexecState:
     return state
 
 
-def read_sources(kernel: Path, initrd: Path | None) -> Sources:
-    """Read and check both files. Raises KdumpError."""
-    parsed = read_kernel(kernel)
-    return Sources(kernel, parsed, _map(initrd) if initrd else parsed.initrd, initrd)
-
-
-def check_sources(sources: Sources, cmdline: str, root: Path = Path("/")) -> None:
-    """Whether kernel and image fit the machine and its reservation; raises KdumpError if not.
-
-    Asked before the running kernel is: it would drop what is loaded first and refuse then.
-    """
-    check_kernel(sources.kernel, cmdline, root)
-    state = read_state(root)
-    needed = sources.kernel.span + len(sources.initrd or b"")
-    if needed >= state.reserved:
-        raise KdumpError(
-            "kernel and image do not fit into the reservation",
-            why=f"they need {size_text(needed)}, the reservation has {size_text(state.reserved)}",
-            remedy="make the image smaller or reserve more (crashkernel=)",
-        )
-
-
-def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
-    """Whether this machine can start the kernel with that command line; raises KdumpError if not."""
-    if len(cmdline.encode()) > kernel.cmdline_limit:
-        raise KdumpError(
-            f"the command line has {len(cmdline.encode())} bytes", why=f"the kernel takes {kernel.cmdline_limit}"
-        )
-    if not kernel.five_level and _five_level_paging(root):
-        raise KdumpError(
-            "the kernel cannot take over from this one",
-            why="this machine runs with 5-level page tables and that kernel knows only 4",
-            remedy="boot this machine with no5lvl, or load a kernel built with CONFIG_X86_5LEVEL",
-        )
-
-
-def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tuple[str, str]:
-    """ "file" or "segments", and the reason in words. Raises KdumpError if the wanted one cannot work."""
-    if wanted == SEGMENTS and state.locked_down:
-        raise KdumpError(
-            "the segment method is not possible here",
-            why=f"the kernel is locked down ({state.lockdown}) and takes only signed kernel files",
-            remedy="use --method file with a signed bzImage",
-        )
-    if wanted != AUTO:
-        if wanted == FILE and kernel.file is None:
-            raise KdumpError(
-                f"a {kernel.kind} cannot be loaded by the file method",
-                why="kexec_file_load(2) takes bzImages on x86",
-                remedy="use --method segments, or the bzImage of the same kernel (/boot/vmlinuz-*)",
-            )
-        return wanted, "asked for"
-    if kernel.file is not None:
-        return FILE, "the kernel reads, checks and places the files itself, and it works under lockdown"
-    if state.locked_down:
-        raise KdumpError(
-            f"a {kernel.kind} cannot be loaded here",
-            why=f"the kernel is locked down ({state.lockdown}) and kexec_file_load(2) takes bzImages only",
-            remedy="use a signed bzImage (/boot/vmlinuz-*)",
-        )
-    return SEGMENTS, f"kexec_file_load(2) takes no {kernel.kind}"
-
-
 def plan_for(
     sources: Sources, cmdline: str, state: KexecState, *, wishes: Wishes | None = None, root: Path = Path("/")
 ) -> Plan:
@@ -307,26 +232,6 @@ def _descriptor(path: Path, content: memoryview) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _map(path: Path) -> memoryview:
-    try:
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise KdumpError(f"the image {path} is empty")
-            return memoryview(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
-    except OSError as error:
-        raise KdumpError(f"cannot read the image {path}", why=error.strerror or str(error)) from None
-
-
-def _five_level_paging(root: Path) -> bool:
-    """Whether the running kernel uses 5-level page tables: it clears the CPU flag if not."""
-    try:
-        text = (root / "proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return "la57" in flags.split()
 
 
 def _restore(error: KdumpError, before: Loaded | None, state: KexecState, root: Path, record: Path) -> None:

@@ -1,0 +1,107 @@
+"""What is to be loaded: kernel and image read, and checked against this machine before its kernel is asked."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from kdump.errors import KdumpError
+from kdump.kexec.formats import Kernel, read_kernel
+from kdump.kexec.state import KexecState, read_state
+from kdump.units import size_text
+
+AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
+
+
+class Sources(NamedTuple):
+    """What is to be loaded, read and checked: paths, the kernel, the image's bytes (None without one), its path."""
+
+    kernel_path: Path
+    kernel: Kernel
+    initrd: memoryview | None
+    initrd_path: Path | None
+
+
+def read_sources(kernel: Path, initrd: Path | None) -> Sources:
+    """Read and check both files. Raises KdumpError."""
+    parsed = read_kernel(kernel)
+    return Sources(kernel, parsed, _map(initrd) if initrd else parsed.initrd, initrd)
+
+
+def check_sources(sources: Sources, cmdline: str, root: Path = Path("/")) -> None:
+    """Whether kernel and image fit the machine and its reservation; raises KdumpError if not.
+
+    Asked before the running kernel is: it would drop what is loaded first and refuse then.
+    """
+    check_kernel(sources.kernel, cmdline, root)
+    state = read_state(root)
+    needed = sources.kernel.span + len(sources.initrd or b"")
+    if needed >= state.reserved:
+        raise KdumpError(
+            "kernel and image do not fit into the reservation",
+            why=f"they need {size_text(needed)}, the reservation has {size_text(state.reserved)}",
+            remedy="make the image smaller or reserve more (crashkernel=)",
+        )
+
+
+def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
+    """Whether this machine can start the kernel with that command line; raises KdumpError if not."""
+    if len(cmdline.encode()) > kernel.cmdline_limit:
+        raise KdumpError(
+            f"the command line has {len(cmdline.encode())} bytes", why=f"the kernel takes {kernel.cmdline_limit}"
+        )
+    if not kernel.five_level and _five_level_paging(root):
+        raise KdumpError(
+            "the kernel cannot take over from this one",
+            why="this machine runs with 5-level page tables and that kernel knows only 4",
+            remedy="boot this machine with no5lvl, or load a kernel built with CONFIG_X86_5LEVEL",
+        )
+
+
+def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tuple[str, str]:
+    """ "file" or "segments", and the reason in words. Raises KdumpError if the wanted one cannot work."""
+    if wanted == SEGMENTS and state.locked_down:
+        raise KdumpError(
+            "the segment method is not possible here",
+            why=f"the kernel is locked down ({state.lockdown}) and takes only signed kernel files",
+            remedy="use --method file with a signed bzImage",
+        )
+    if wanted != AUTO:
+        if wanted == FILE and kernel.file is None:
+            raise KdumpError(
+                f"a {kernel.kind} cannot be loaded by the file method",
+                why="kexec_file_load(2) takes bzImages on x86",
+                remedy="use --method segments, or the bzImage of the same kernel (/boot/vmlinuz-*)",
+            )
+        return wanted, "asked for"
+    if kernel.file is not None:
+        return FILE, "the kernel reads, checks and places the files itself, and it works under lockdown"
+    if state.locked_down:
+        raise KdumpError(
+            f"a {kernel.kind} cannot be loaded here",
+            why=f"the kernel is locked down ({state.lockdown}) and kexec_file_load(2) takes bzImages only",
+            remedy="use a signed bzImage (/boot/vmlinuz-*)",
+        )
+    return SEGMENTS, f"kexec_file_load(2) takes no {kernel.kind}"
+
+
+def _map(path: Path) -> memoryview:
+    try:
+        with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise KdumpError(f"the image {path} is empty")
+            return memoryview(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
+    except OSError as error:
+        raise KdumpError(f"cannot read the image {path}", why=error.strerror or str(error)) from None
+
+
+def _five_level_paging(root: Path) -> bool:
+    """Whether the running kernel uses 5-level page tables: it clears the CPU flag if not."""
+    try:
+        text = (root / "proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return "la57" in flags.split()
