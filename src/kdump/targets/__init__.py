@@ -11,6 +11,7 @@ from kdump.targets.protocol import Spec, Target
 SCHEMES = {
     "file": "kdump.targets.file:FileTarget",
     "block": "kdump.targets.block:BlockTarget",
+    "nfs": "kdump.targets.nfs:NfsTarget",
     "s3": "kdump.targets.s3:S3Target",
     "ssh": "kdump.targets.ssh:SshTarget",
 }

@@ -1,0 +1,129 @@
+"""nfs://server/export/path: a directory on an NFS server, versions 3 and 4, mounted by the kernel without a helper.
+
+Facts: `version` ("4.2" … "3") and `addresses` as the healthy host found them, `options` from the configuration, and
+`fstype`. Mounts are soft: a server that is gone makes writes fail within half a minute instead of never.
+
+Sources: nfs(5); Linux fs/nfs/fs_context.c (the options that mount(2) itself takes: addr=, mountaddr= …).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from kdump.errors import KdumpError
+from kdump.targets.file import MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, DirectorySession
+from kdump.targets.names import resolve, system_addresses
+from kdump.targets.protocol import Ground, Session, Spec
+
+__capture_omits__ = ("subprocess", "tempfile")  # for the check on the healthy host
+
+VERSIONS = ("4.2", "4.1", "4.0", "3")
+_SOFT = "soft,timeo=50,retrans=2"  # tenths of a second; the waits add up: 5 + 10 + 15 s
+_VERSION_OPTION = re.compile(r"^(?:nfs)?vers=([\d.]+)$")
+_REMEDY = "showmount -e SERVER lists its exports; the capture kernel writes as root: export with no_root_squash"
+
+
+class NfsTarget:
+    """A directory on a server. The whole path of the URL is mounted: servers let clients mount below an export."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        parts = spec.parts
+        if not parts.hostname or not parts.path.strip("/"):
+            raise KdumpError(f"{spec.url!r} is not an NFS target", remedy="write nfs://server/export/path")
+        self.host = parts.hostname
+        self.path = parts.path.rstrip("/")
+
+    def describe(self) -> str:
+        """Server and path."""
+        return f"{self.host}:{self.path}"
+
+    def files(self) -> Mapping[str, Path | bytes]:
+        """Nothing: the kernel does it."""
+        return {}
+
+    def check(self) -> Spec:
+        """Mount it in the highest version that works, write a file, and unmount it."""
+        addresses = system_addresses(self.host)
+        failures = []
+        for version in self._versions():
+            facts = {**self.spec.facts, "version": version, "addresses": ",".join(addresses)}
+            spec = replace(self.spec, facts={**facts, "fstype": fstype(version)})
+            if not (problem := _try_mount(self, spec, addresses[0])):
+                return spec
+            failures.append(f"{version}: {problem}")
+        raise KdumpError(f"{self.describe()} cannot take dumps", why="; ".join(failures), remedy=_REMEDY)
+
+    def open(self, crash: str, ground: Ground) -> Session:
+        """Mount it and make the crash's directory; addresses are tried in turn."""
+        known = [each for each in self.spec.facts.get("addresses", "").split(",") if each]
+        version = self.spec.facts.get("version") or self._versions()[0]
+        mountpoint = f"{ground.run}/nfs-{re.sub(r'[^A-Za-z0-9]', '_', self.describe())}"
+        Path(mountpoint).mkdir(parents=True, exist_ok=True)
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
+        failure = ""
+        for address in resolve(self.host, ground.dns, known):
+            if not os.path.ismount(mountpoint):
+                try:
+                    options = self.options(version, address)
+                    ground.mount(self.source(address), mountpoint, fstype(version), flags, options)
+                except OSError as error:
+                    failure = error.strerror or str(error)
+                    continue
+            release = lambda: ground.unmount(mountpoint)  # noqa: E731 -- one expression, used once
+            return DirectorySession(mountpoint, crash, shown=self.describe(), release=release)
+        raise KdumpError(f"{self.describe()} cannot be mounted (NFS {version})", why=failure, remedy=_REMEDY)
+
+    def source(self, address: str) -> str:
+        """The device as mount(2) wants it."""
+        return f"[{address}]:{self.path}" if ":" in address else f"{address}:{self.path}"
+
+    def options(self, version: str, address: str) -> str:
+        """The options for mount(2)."""
+        proto = "tcp6" if ":" in address else "tcp"
+        options = [f"vers={version}", f"addr={address}", f"proto={proto}", _SOFT]
+        if version == "3":
+            options += [f"mountaddr={address}", "mountvers=3", f"mountproto={proto}", "nolock"]
+        configured = self.spec.facts.get("options", "").split(",")
+        options += [option for option in configured if option and not _VERSION_OPTION.match(option)]
+        return ",".join(options)
+
+    def _versions(self) -> tuple[str, ...]:
+        for option in self.spec.facts.get("options", "").split(","):
+            if found := _VERSION_OPTION.match(option):
+                return ("4.2", "4.1", "4.0") if found[1] == "4" else (found[1],)
+        return VERSIONS
+
+
+def fstype(version: str) -> str:
+    """The file system type of an NFS version: they are two to mount(2)."""
+    return "nfs" if version == "3" else "nfs4"
+
+
+def _try_mount(target: NfsTarget, spec: Spec, address: str) -> str:
+    """Why mounting and writing fails on this machine; empty if it works."""
+    import subprocess
+    import tempfile
+
+    version = spec.facts["version"]
+    with tempfile.TemporaryDirectory(prefix="kdump-nfs-") as directory:
+        # -i: no helper, so that the very options of the capture kernel are tried.
+        command = ["mount", "-i", "-t", fstype(version), "-o", target.options(version, address)]
+        done = subprocess.run(
+            [*command, target.source(address), directory], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return done.stderr.strip().splitlines()[0].rpartition(": ")[2] if done.stderr.strip() else "mount failed"
+        try:
+            probe = Path(directory, ".kdump-check")
+            probe.write_bytes(b"kdump")
+            probe.unlink()
+        except OSError as error:
+            return error.strerror or str(error)
+        finally:
+            subprocess.run(["umount", directory], check=False)
+    return ""
