@@ -7,11 +7,12 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from tests.conftest import CrashMaker
 from tests.kexec import kernels
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.lab
 # Physical memory that neither firmware nor kernels use before the panic: QEMU writes a pattern there at reset.
 PATTERN_AT, PATTERN_SIZE = 0x50000, 0x20000
 MEMORY = 768 << 20
+PAGE, LOW_END = 4096, 1 << 20
 
 
 class Row(NamedTuple):
@@ -87,17 +89,42 @@ def row(request: pytest.FixtureRequest) -> Row:
     return found
 
 
+class Landed(NamedTuple):
+    """A crash, and the machine's RAM as the capture kernel left it."""
+
+    crash: Crash
+    ram: Path
+
+
 @pytest.fixture(scope="session")
-def crashed(row: Row, lab_crash: CrashMaker, kernel_file: Callable[[str, str], Path | None], pattern: Path) -> Crash:
-    return lab_crash(
+def landed(
+    row: Row,
+    lab_crash: CrashMaker,
+    kernel_file: Callable[[str, str], Path | None],
+    pattern: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Landed]:
+    ram = tmp_path_factory.mktemp("ram") / "ram"
+    crash = lab_crash(
         row.series,
         cpus=row.cpus,
         cpu="max" if row.levels == 5 else "max,la57=off",
         memory=MEMORY,
         method=row.method,
         capture_kernel=kernel_file(row.series, row.kind),
-        devices=("-device", f"loader,file={pattern},addr={PATTERN_AT:#x},force-raw=on"),
+        devices=(
+            *("-device", f"loader,file={pattern},addr={PATTERN_AT:#x},force-raw=on"),
+            *("-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={ram},share=on"),
+            *("-machine", "memory-backend=ram"),
+        ),
     )
+    yield Landed(crash, ram)
+    ram.unlink()
+
+
+@pytest.fixture
+def crashed(landed: Landed) -> Crash:
+    return landed.crash
 
 
 def test_it_was_loaded_by_that_method_and_reports_the_panic(row: Row, crashed: Crash) -> None:
@@ -122,6 +149,22 @@ def test_low_memory_is_what_the_production_kernel_had_there(row: Row, crashed: C
             assert not low, "the kernel's own headers leave the first MiB out"
         else:
             assert bytes(dump.memory.view(PATTERN_AT, PATTERN_SIZE)) == pattern.read_bytes()
+
+
+def test_pages_are_those_of_the_machine(landed: Landed) -> None:
+    """Whatever the method, what the dump holds is what the dead kernel's RAM held (low memory apart, see above)."""
+    ram = np.memmap(landed.ram, np.uint8, "r").reshape(-1, PAGE)
+    compared = 0
+    with open_dump(landed.crash.directory / "vmcore") as dump:
+        for part in dump.memory.ranges:
+            first, last = max(part.start, LOW_END) // PAGE, part.end // PAGE
+            if first >= last:
+                continue
+            held = np.flatnonzero(dump.memory.present(first, last - first)) + first
+            for pfn in held:
+                assert bytes(dump.memory.view(int(pfn) * PAGE, PAGE)) == ram[pfn].tobytes(), f"page {pfn:#x} differs"
+                compared += 1
+    assert compared > 1000
 
 
 def test_both_methods_give_the_same_dump(row: Row, crashed: Crash, lab_crash: CrashMaker) -> None:
