@@ -148,7 +148,8 @@ def test_missing_offsets_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "value"),
     [("OFFSET(printk_info.seq)", -8), ("OFFSET(printk_info.dev_info)", 1 << 40), ("SIZE(printk_info)", 80),
-     ("SIZE(prb_desc)", 0), ("SIZE(prb_desc)", 1 << 50), ("LENGTH(printk_info_device)", -48)],
+     ("SIZE(prb_desc)", 0), ("SIZE(prb_desc)", 1 << 50), ("LENGTH(printk_info_device)", -48),
+     ("LENGTH(printk_info_device)", 1 << 63)],
 )  # fmt: skip
 def test_layouts_that_cannot_be_are_refused(tmp_path: Path, line: str, value: int) -> None:
     machine = Machine(1 << 20)

@@ -109,11 +109,14 @@ def plain(live: Maker) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("kind", MAKEDUMPFILE)
-@pytest.mark.parametrize("form", ["file", "flattened", "split"])
-def test_what_makedumpfile_writes_is_read(plain: Path, tmp_path: Path, kind: str, form: str) -> None:
-    if form == "split" and kind.startswith("elf"):
-        pytest.skip("makedumpfile does not split ELF")
+FORMS = [
+    *(("file", kind) for kind in MAKEDUMPFILE), ("flattened", "lzo"), ("flattened", "level 31"), ("flattened", "elf 31"),
+    ("split", "zlib"), ("split", "level 31"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "kind"), FORMS)
+def test_what_makedumpfile_writes_is_read(plain: Path, tmp_path: Path, form: str, kind: str) -> None:
     outputs = [tmp_path / f"part{number}" for number in range(3 if form == "split" else 1)]
     if form == "flattened":
         makedumpfile([*MAKEDUMPFILE[kind], "-F", plain], outputs[0])

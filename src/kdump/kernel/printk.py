@@ -203,18 +203,19 @@ def _info_layout(info: VmCoreInfo) -> struct.Struct:
         (length + 2, "B"),
         (length + 3, "B"),
         (info.offset("printk_info.caller_id"), "I"),
-        (device + info.offset("dev_printk_info.subsystem"), f"{info.length('printk_info_subsystem')}s"),
-        (device + info.offset("dev_printk_info.device"), f"{info.length('printk_info_device')}s"),
+        (device + info.offset("dev_printk_info.subsystem"), "s", info.length("printk_info_subsystem")),
+        (device + info.offset("dev_printk_info.device"), "s", info.length("printk_info_device")),
     )
 
 
-def _layout(size: int, *members: tuple[int, str]) -> struct.Struct:
-    """A structure of `size` bytes with members at (offset, code), which must rise as they do in the kernel."""
+def _layout(size: int, *members: tuple[int, str] | tuple[int, str, int]) -> struct.Struct:
+    """A structure of `size` bytes with members (offset, code[, count]), which must rise as they do in the kernel."""
     text, at = "<", 0
-    for offset, code in members:
-        if not at <= offset <= MAX_STRUCT or code.startswith("-"):
+    for offset, code, *counts in members:
+        count = counts[0] if counts else 1
+        if not at <= offset <= MAX_STRUCT or not 0 < count <= MAX_STRUCT:
             raise KdumpError("VMCOREINFO describes a printk record that cannot be", why=f"a member at {offset:#x}")
-        text += f"{offset - at}x{code}"
+        text += f"{offset - at}x{count}{code}"
         at = struct.calcsize(text)
     if not at <= size <= MAX_STRUCT:
         raise KdumpError("VMCOREINFO describes a printk record that cannot be", why=f"{at:#x} bytes in {size:#x}")
