@@ -44,6 +44,8 @@ class Machine:
         self.prepared = Prepared(tree, plan, ("virtio_blk",), {PLAN_PATH: plan.to_json().encode()}, ())
         monkeypatch.setattr(readiness, "prepare", lambda _config: self.prepared)
         monkeypatch.setattr(built, "fingerprint", lambda prepared: {"plan": prepared.plan.hostname, "kernel": "k"})
+        self.differences: list[str] = []  # between the image and what is loaded
+        monkeypatch.setattr(built, "outdated", lambda _record, _config, _root: self.differences)
         monkeypatch.setattr(built, "PARTS", {"plan": "the plan", "kernel": "the kernel"})
 
     def write(self, name: str, text: str) -> Path:
@@ -59,7 +61,6 @@ class Machine:
             str(image), os.uname().release, "/boot/vmlinuz", 5, 1000.0, built.fingerprint(self.prepared)
         )
         record.write(built.directory(os.uname().release, state) / built.RECORD)
-        record.write(self.root / "run/kdump/image.json")
 
     def look(self) -> Readiness:
         return Examination(self.config, self.root).run()
@@ -119,11 +120,10 @@ def test_a_stale_image_and_an_older_one_in_memory(machine: Machine) -> None:
         machine.prepared.kernel, CapturePlan(hostname="other"), (), dict(machine.prepared.files), ()
     )
     assert the(machine.look(), "image").found == "stale: the plan changed"
-    record = built.Record("i", os.uname().release, "k", 1, 1.0, {"plan": "old"})
-    record.write(machine.root / "run/kdump/image.json")
-    assert the(machine.look(), "loaded").found == "an older image is loaded"
-    (machine.root / "run/kdump/image.json").unlink()
-    assert "another tool" in the(machine.look(), "loaded").found
+    machine.differences = ["the image"]
+    assert the(machine.look(), "loaded").found == "what is loaded is not the image of now: the image"
+    (machine.root / f"var/lib/kdump/{os.uname().release}/capture.img").unlink()
+    assert "not an image that kdump built" in the(machine.look(), "loaded").found
 
 
 def test_a_target_that_would_fail_is_a_no(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

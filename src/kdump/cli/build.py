@@ -2,9 +2,9 @@
 
 What goes in follows from kdump.toml and the machine: the plan of the capture, the kernel modules that lead to the
 targets, keys and hooks. The image lies in /var/lib/kdump/RELEASE/. --if-stale builds only if anything that goes into
-the image has changed, by content. --load puts it in the reservation if it is not what is loaded already, --reload in
-any case (memory or CPUs were added, say). If the machine cannot be examined, a target's server being away, --load takes
-the image there is; exit status 3 then.
+the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only because
+memory was added. If the machine cannot be examined, a target's server being away, --load takes the image there is; exit
+status 3 then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", type=Path, help="capture kernel (default: the configured or the running one)")
     parser.add_argument("--if-stale", action="store_true", help="build only if what goes in has changed")
     parser.add_argument("--load", action="store_true", help="load the image for the next panic")
-    parser.add_argument("--reload", action="store_true", help="load it even if it is loaded already")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--state", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -60,17 +59,17 @@ def run(args: argparse.Namespace) -> int:
         else:
             told.append(f"{record.image} is fresh")
     except KdumpError as error:
-        if record is None or not (args.load or args.reload):
+        if record is None or not args.load:
             raise
         print(f"kdump build: {error}\nthe image of before is used", file=sys.stderr)
         result["error"] = str(error)
         status = 3
-    if args.load or args.reload:
-        if built.is_loaded(record) and not args.reload:
-            told += [] if result["loaded"] else ["it is loaded already"]
-        else:
-            built.load_image(record, wanted)
-            told.append(f"loaded it with kernel {record.release}")
+    if args.load:
+        done = built.load_image(record, wanted)
+        if done.changed:
+            told.append(f"loaded it with kernel {record.release}: {', '.join(done.changed)} changed")
             result["loaded"] = True
+        elif not result["loaded"]:
+            told.append("it is loaded already")
     print(json.dumps(result | {"record": asdict(record)}, indent=1) if args.json else "\n".join(told))
     return status

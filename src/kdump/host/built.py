@@ -27,7 +27,6 @@ from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, 
 from kdump.kexec.state import read_state
 
 STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
-LOADED: Final = Path("/run/kdump/image.json")  # the record of the image that is loaded; gone after a reboot, as it is
 ENTRY: Final = "kdump.capture"
 IMAGE: Final = "capture.img"
 RECORD: Final = "image.json"
@@ -142,22 +141,19 @@ def command_line(config: Config, root: Path = Path("/")) -> CommandLine:
     )
 
 
-def load_image(record: Record, config: Config, loaded: Path = LOADED) -> kexec.LoadResult:
-    """Load the recorded image and its kernel for the next panic. Raises KdumpError."""
-    result = kexec.load(Path(record.vmlinuz), Path(record.image), command_line(config).text)
-    record.write(loaded)
-    return result
+def load_image(record: Record, config: Config) -> kexec.LoadResult:
+    """Load the recorded image and its kernel for the next panic, unless just that is loaded. Raises KdumpError."""
+    return kexec.load(Path(record.vmlinuz), Path(record.image), command_line(config).text, if_changed=True)
 
 
-def loaded_record(loaded: Path = LOADED) -> Record | None:
-    """The record of the image that `load_image` put in place since the machine booted."""
-    return Record.read(loaded)
-
-
-def is_loaded(record: Record, root: Path = Path("/")) -> bool:
-    """Whether the image of that record is the one that is loaded."""
-    inside = loaded_record(root / LOADED.relative_to("/"))
-    return read_state(root).crash_loaded and inside is not None and inside.parts == record.parts
+def outdated(record: Record, config: Config, root: Path = Path("/")) -> list[str]:
+    """In what loading the recorded image would differ from what is loaded, in words; empty if in nothing."""
+    state = read_state(root)
+    sources = kexec.read_sources(Path(record.vmlinuz), Path(record.image))
+    method, _why = kexec.choose_method(sources.kernel, state, kexec.AUTO)
+    line = command_line(config, root).text
+    loaded = root / kexec.RECORD.relative_to("/")
+    return kexec.changes_against_record(sources, line, method, state, root=root, record=loaded)
 
 
 def boot_cpu(root: Path = Path("/")) -> int | None:

@@ -25,7 +25,12 @@ from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
 
-FILESYSTEM_MODULES: Final = {"ext2": "ext4", "ext3": "ext4", "nfs": "nfsv3", "nfs4": "nfsv4"}  # others are called like the file system
+FILESYSTEM_MODULES: Final = {
+    "ext2": "ext4",
+    "ext3": "ext4",
+    "nfs": "nfsv3",
+    "nfs4": "nfsv4",
+}  # others are called like the file system
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
 
 Drivers = tuple[Iterable[str], Iterable[str]]  # modules in use, modaliases of the same devices

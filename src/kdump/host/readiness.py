@@ -138,14 +138,15 @@ class Examination:
         if not self.state.crash_loaded:
             yield Check("loaded", NO, "no capture kernel is loaded", "`kdump build --load`, then see kdump.service")
             return
-        inside = built.loaded_record(self.root / "run/kdump/image.json")
-        record = built.recorded(inside.release, self.root / "var/lib/kdump") if inside else None
-        if inside is None:
-            yield Check("loaded", NO, "another tool's capture kernel is loaded", "`kdump load` puts ours there")
-        elif record is None or record.parts != inside.parts:
-            yield Check("loaded", NO, "an older image is loaded", "`kdump build --load`")
+        release = self.prepared.kernel.release if self.prepared else os.uname().release
+        record = built.recorded(release, self.root / "var/lib/kdump")
+        if record is None:
+            yield Check("loaded", NO, "something is loaded, but not an image that kdump built", "`kdump build --load`")
+        elif differences := built.outdated(record, self.config, self.root):
+            found = f"what is loaded is not the image of now: {', '.join(differences)}"
+            yield Check("loaded", NO, found, "`kdump build --load`")
         else:
-            yield Check("loaded", YES, f"capture kernel {inside.release}")
+            yield Check("loaded", YES, f"capture kernel {record.release}")
 
     def space(self) -> Iterator[Check]:
         """Is there room for the dump where it goes?"""
