@@ -110,8 +110,8 @@ def plain(live: Maker) -> Path:
 
 
 FORMS = [
-    *(("file", kind) for kind in MAKEDUMPFILE), ("flattened", "lzo"), ("flattened", "level 31"), ("flattened", "elf 31"),
-    ("split", "zlib"), ("split", "level 31"),
+    *(("file", kind) for kind in MAKEDUMPFILE), ("flattened", "lzo"), ("flattened", "level 31"),
+    ("flattened", "elf 31"), ("split", "zlib"), ("split", "level 31"),
 ]  # fmt: skip
 
 
