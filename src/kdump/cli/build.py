@@ -2,9 +2,9 @@
 
 What goes in follows from kdump.toml and the machine: the plan of the capture, the kernel modules that lead to the
 targets, keys and hooks. The image lies in /var/lib/kdump/RELEASE/. --if-stale builds only if anything that goes into
-the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only because
-memory was added. If the machine cannot be examined, a target's server being away, --load takes the image there is; exit
-status 3 then.
+the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only
+because memory was added. If the machine cannot be examined, a target's server being away, --load takes the image there
+is; exit status 3 then.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from kdump.image import closure, elf
 from kdump.image.build import ImageSummary, build
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
+from kdump.kexec.record import RECORD as RECORD_OF_LOAD
+from kdump.kexec.sources import choose_method, read_sources
 from kdump.kexec.state import read_state
 
 STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
@@ -149,10 +151,10 @@ def load_image(record: Record, config: Config) -> kexec.LoadResult:
 def outdated(record: Record, config: Config, root: Path = Path("/")) -> list[str]:
     """In what loading the recorded image would differ from what is loaded, in words; empty if in nothing."""
     state = read_state(root)
-    sources = kexec.read_sources(Path(record.vmlinuz), Path(record.image))
-    method, _why = kexec.choose_method(sources.kernel, state, kexec.AUTO)
+    sources = read_sources(Path(record.vmlinuz), Path(record.image))
+    method, _why = choose_method(sources.kernel, state)
     line = command_line(config, root).text
-    loaded = root / kexec.RECORD.relative_to("/")
+    loaded = root / RECORD_OF_LOAD.relative_to("/")
     return kexec.changes_against_record(sources, line, method, state, root=root, record=loaded)
 
 
