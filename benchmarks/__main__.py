@@ -1,0 +1,89 @@
+"""`python -m benchmarks`: prints the table of figures. Needs a real vmcore; makes one in the lab if none is given."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import filtering, synthetic
+from benchmarks.measure import machine
+from kdump.units import parse_size, size_text
+
+CURVE = "64G,256G,1T"
+
+
+def main() -> int:
+    """Run what is asked for; 0 unless a tool fails."""
+    parser = argparse.ArgumentParser(prog="make bench BENCH=", description=__doc__)
+    parser.add_argument("--vmcore", type=Path, action="append", help="an ELF vmcore (default: one made in the lab)")
+    parser.add_argument("--memory", default="4G", help="memory of the machine that the lab crashes (default 4G)")
+    parser.add_argument("--makedumpfile", default="makedumpfile", help="which one to compare with")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", default="", help='rows, such as "-z31,-z1"')
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where outputs go")
+    parser.add_argument("--curve", default=CURVE, help=f'sizes of synthetic vmcores (default {CURVE}; "" for none)')
+    parser.add_argument("--synthetic", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--struct-bytes", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.synthetic:
+        cost = synthetic.filter_cost(args.synthetic, args.struct_bytes)
+        print(f"{cost.seconds} {cost.private}")
+        return 0
+    tool = shutil.which(args.makedumpfile)
+    print(machine())
+    vmcores = args.vmcore or [_lab_vmcore(args.memory)]
+    with tempfile.TemporaryDirectory(dir=args.scratch) as name:
+        scratch = Path(name)
+        if tool:
+            _against(Path(tool), vmcores, args.only, args.repeat, scratch)
+        else:
+            print(f"{args.makedumpfile} is not installed: nothing to compare with")
+        _curve(vmcores[0], args.curve, scratch)
+    return 0
+
+
+def _against(tool: Path, vmcores: list[Path], only: str, repeat: int, scratch: Path) -> None:
+    version = subprocess.run([tool, "-v"], capture_output=True, text=True, check=False).stdout.splitlines()[:1]
+    rows = filtering.usable(tool, filtering.ROWS)
+    if only:
+        rows = [row for row in rows if f"{row.codec}{row.level}" in only.split(",")]
+    if left := [f"{row.codec} -d {row.level}" for row in filtering.ROWS if row not in rows and not only]:
+        print(f"not compared, for this makedumpfile cannot do it: {', '.join(left)}")
+    for vmcore in vmcores:
+        print(f"\n{vmcore.name}, {size_text(vmcore.stat().st_size)}; {' '.join(version)}; medians of {repeat} (spread)")
+        print(filtering.HEAD)
+        for result in filtering.compare(vmcore, tool, rows, repeat, scratch):
+            print(filtering.line(result), flush=True)
+
+
+def _curve(vmcore: Path, sizes: str, scratch: Path) -> None:
+    """Filtering alone over synthetic machines; every other size has struct pages for an eighth of its memory."""
+    if not sizes:
+        return
+    print(f"\n{'filter only':<12} {'struct pages':>13} {'seconds':>8} {'rate':>11} {'private':>9}")
+    for text in sizes.split(","):
+        memory = parse_size(text)
+        path = scratch / "synthetic.vmcore"
+        count = synthetic.write(path, vmcore, memory, memory // 8)
+        command = [sys.executable, "-m", "benchmarks", "--synthetic", path, "--struct-bytes", str(count)]
+        # Twice: the first run brings the struct pages into the page cache.
+        for _ in range(2):
+            output = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout.split()
+        seconds, private = float(output[0]), int(output[1])
+        rate = f"{size_text(count / seconds)}/s"
+        print(f"{text:<12} {size_text(count):>13} {seconds:>8.2f} {rate:>11} {size_text(private):>9}")
+        path.unlink()
+
+
+def _lab_vmcore(memory: str) -> Path:
+    from benchmarks.sample import make
+
+    return make(parse_size(memory))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Runs commands and measures the whole process: seconds, CPU seconds, private memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+INTERVAL = 0.01  # seconds between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a command. Memory in bytes: the most anonymous memory that was resident (mapped files are not)."""
+
+    seconds: float
+    cpu: float
+    private: int
+
+
+def run(command: Sequence[str | Path]) -> Run:
+    """Run to the end; raises `RuntimeError` with its output if it fails."""
+    began = time.perf_counter()
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        peak = 0
+        while True:
+            found, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if found:
+                break
+            peak = max(peak, _anonymous(process.pid))
+            time.sleep(INTERVAL)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.stdout
+        text = process.stdout.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit status {process.returncode}\n{text}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, peak)
+
+
+def _anonymous(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) << 10
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one command."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The median."""
+        return median(each.seconds for each in self.runs)
+
+    @property
+    def cpu(self) -> float:
+        """The median of CPU seconds."""
+        return median(each.cpu for each in self.runs)
+
+    @property
+    def private(self) -> int:
+        """The largest of all runs."""
+        return max(each.private for each in self.runs)
+
+    def spread(self) -> str:
+        """ "0.52 (0.50-0.61)"."""
+        times = [each.seconds for each in self.runs]
+        return f"{self.seconds:.2f} ({min(times):.2f}-{max(times):.2f})"
+
+
+def machine() -> str:
+    """CPUs, memory and load of this machine, in a line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "unknown CPU")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    cpus = len(os.sched_getaffinity(0))
+    return f"{cpus} CPUs ({model}), {memory:.0f} GiB, load {os.getloadavg()[0]:.2f}, Linux {os.uname().release}"
