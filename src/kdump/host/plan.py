@@ -25,7 +25,7 @@ from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
 
-FILESYSTEM_MODULES: Final = {"ext2": "ext4", "ext3": "ext4", "nfs": "nfsv3", "nfs4": "nfsv4"}  # others: their own name
+FILESYSTEM_MODULES: Final = {
     "ext2": "ext4",
     "ext3": "ext4",
     "nfs": "nfsv3",
