@@ -6,6 +6,6 @@ section and may raise: what it has put in so far stays, and the error becomes th
 
 ALL = (
     "system", "cpus", "blocked", "tasks", "memory", "block", "mounts", "network", "workqueues", "cgroups", "modules",
-    "bpf", "settings", "log",
+    "bpf", "ftrace", "settings", "log",
 )  # fmt: skip
 SHORT = ("system", "cpus", "blocked", "memory")  # what the capture kernel makes before the dump is saved

@@ -1,0 +1,207 @@
+"""Events that ftrace left in its ring buffers: trace events, the function tracer, trace_printk and markers.
+
+Sources: kernel/trace/ring_buffer.c and include/linux/ring_buffer.h (pages, event headers, time stamps),
+kernel/trace/trace.h and include/linux/trace_events.h (entries; every event type lists its fields, so none is known
+here by its layout).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdump.errors import KdumpError
+
+if TYPE_CHECKING:
+    from kdump.kernel.objects import Objects, Struct
+
+_PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31  # ring_buffer_type; smaller ones are lengths in words
+_TIME_BITS = 27
+_COMMIT_MASK = (1 << 20) - 1  # above it are flags about lost events
+_TIME_TOP = 0xF8 << 56  # absolute time stamps have 59 bits
+_POINTER_FLAGS = 3  # on a list's next pointer: this is the head page, or it is being moved
+_MAX_PAGES = 1 << 16
+_MAX_TYPES = 1 << 16
+_ENTRY = struct.Struct("<HBBi")  # struct trace_entry: type, flags, preempt_count, pid
+_TRACEPOINT = 16  # TRACE_EVENT_FL_TRACEPOINT: the call's name is its tracepoint's
+
+
+class Event(NamedTuple):
+    """One event: `nanoseconds` of the trace clock, and its fields as values by name (functions as addresses)."""
+
+    nanoseconds: int
+    cpu: int
+    pid: int
+    name: str
+    fields: dict[str, int | str]
+
+
+class _Field(NamedTuple):
+    name: str
+    type: str
+    offset: int
+    size: int
+    signed: bool
+
+
+class _Type(NamedTuple):
+    name: str
+    fields: list[_Field]
+
+
+class Tracer:
+    """The buffers of the global trace instance."""
+
+    def __init__(self, objects: Objects) -> None:
+        """Raises `KeyError` if the kernel has no tracing."""
+        self._objects = objects
+        self.trace = objects.struct("trace_array", objects.symbols.address("global_trace"))
+        self._types: dict[int, _Type] | None = None
+
+    @property
+    def name(self) -> str:
+        """The tracer that was set ("nop", "function", …)."""
+        return self._objects.string(self.trace.current_trace.name)
+
+    def last(self, pages: int) -> list[Event]:
+        """Events of the last `pages` pages of every CPU's buffer, by time."""
+        found: list[Event] = []
+        for cpu, buffer in self._buffers():
+            for page in self._pages(buffer)[-pages:]:
+                try:
+                    found += self._events(cpu, page)
+                except KdumpError as error:
+                    self._objects.problem(f"trace buffer of CPU {cpu}: {error}")
+        return sorted(found, key=lambda event: event.nanoseconds)
+
+    def _buffers(self) -> Iterator[tuple[int, Struct]]:
+        buffer = self.trace.array_buffer.buffer
+        for cpu in self._objects.cpus("possible"):
+            place = buffer.buffers[cpu]
+            if place:
+                yield cpu, self._objects.struct("ring_buffer_per_cpu", place)
+
+    def _pages(self, buffer: Struct) -> list[Struct]:
+        """Pages that hold events, the oldest first: what the reader took out, then from the head to the last commit."""
+        objects = self._objects
+        reader, commit = int(buffer.reader_page), int(buffer.commit_page)
+        found = [objects.struct("buffer_page", reader)] if reader else []
+        if reader == commit:
+            return found
+        page = self._head(int(buffer.head_page))
+        seen: set[int] = set()
+        while page and page not in seen and len(seen) < _MAX_PAGES:
+            seen.add(page)
+            found.append(objects.struct("buffer_page", page))
+            if page == commit:
+                break
+            page = objects.unsigned(page) & ~_POINTER_FLAGS
+        return found
+
+    def _head(self, page: int) -> int:
+        """The true head: the page whose predecessor's next pointer is flagged; `head_page` itself may lag."""
+        objects = self._objects
+        at, seen = page, set[int]()
+        while at not in seen and len(seen) < _MAX_PAGES:
+            seen.add(at)
+            following = objects.unsigned(at)
+            if following & _POINTER_FLAGS:
+                return following & ~_POINTER_FLAGS
+            at = following
+        return page
+
+    def _events(self, cpu: int, page: Struct) -> Iterator[Event]:
+        objects = self._objects
+        content = page.page
+        size = int(content.commit.a.counter) & _COMMIT_MASK
+        start = objects.types.struct("buffer_data_page").offset("data")
+        if size > objects.kernel.vmcoreinfo.page_size * 16:
+            raise KdumpError(f"a page of {size} bytes is damaged")
+        data = objects.kernel.virtual.read(int(content) + start, size)
+        clock = int(content.time_stamp)
+        place = 0
+        while place + 4 <= len(data):
+            (word,) = struct.unpack_from("<I", data, place)
+            kind, delta = word & 31, word >> 5
+            second = int.from_bytes(data[place + 4 : place + 8], "little")
+            if kind == _PADDING:
+                if not delta:
+                    return
+                clock += delta
+                place += 4 + second
+            elif kind == _TIME_EXTEND:
+                clock += delta + (second << _TIME_BITS)
+                place += 8
+            elif kind == _TIME_STAMP:
+                clock = (second << _TIME_BITS) + delta | clock & _TIME_TOP
+                place += 8
+            else:
+                clock += delta
+                head, length = (4, kind * 4) if kind else (8, second - 4)
+                if length < 0 or place + head + length > len(data):
+                    return
+                event = self._decode(cpu, clock, data[place + head : place + head + length])
+                if event:
+                    yield event
+                place += head + length
+
+    def _decode(self, cpu: int, clock: int, raw: bytes) -> Event | None:
+        if len(raw) < _ENTRY.size:
+            return None
+        number, _, _, pid = _ENTRY.unpack_from(raw)
+        kind = self._kinds().get(number)
+        if kind is None:
+            return Event(clock, cpu, pid, f"event type {number}", {})
+        fields = {field.name: value for field in kind.fields if (value := self._value(field, raw)) is not None}
+        return Event(clock, cpu, pid, kind.name, fields)
+
+    def _value(self, field: _Field, raw: bytes) -> int | str | None:
+        data = raw[field.offset : field.offset + field.size] if field.size else raw[field.offset :]
+        if field.type.startswith("__data_loc") and len(data) == 4:
+            place = int.from_bytes(data, "little")
+            data = raw[place & 0xFFFF : (place & 0xFFFF) + (place >> 16)]
+            return _text(data) if "char" in field.type else data.hex()
+        if "[" in field.type:
+            return _text(data) if "char" in field.type else data.hex()
+        if len(data) in (1, 2, 4, 8):
+            return int.from_bytes(data, "little", signed=field.signed)
+        return None
+
+    def _kinds(self) -> dict[int, _Type]:
+        """Event types by number."""
+        if self._types is None:
+            objects = self._objects
+            self._types = {}
+            head = objects.symbols.address("ftrace_events")
+            for call in objects.list(head, "trace_event_call", "list", _MAX_TYPES):
+                try:
+                    name = call.tp.name if int(call.flags) & self._tracepoint_flag() else call.name
+                    self._types[int(call.event.type)] = _Type(objects.string(name), self._fields(call))
+                except KdumpError as error:
+                    objects.problem(f"a trace event's description: {error}")
+        return self._types
+
+    def _tracepoint_flag(self) -> int:
+        try:
+            return self._objects.types.enumerator("TRACE_EVENT_FL_TRACEPOINT")
+        except KeyError:
+            return _TRACEPOINT
+
+    def _fields(self, call: Struct) -> list[_Field]:
+        objects = self._objects
+        fields: list[_Field] = []
+        for field in objects.list(getattr(call, "class").fields, "ftrace_event_field", "link", 256):
+            described = _Field(
+                objects.string(field.name),
+                objects.string(field.type),
+                int(field.offset),
+                int(field.size),
+                bool(field.is_signed),
+            )
+            fields.insert(0, described)  # the kernel puts each in front
+        return fields
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode("utf-8", "replace")
