@@ -87,6 +87,8 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
 
 
 def test_crash(context: Context, vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
+    if series != "6.1":
+        pytest.skip("crash 8.0.2 of Debian 12 does not know the module layout of 6.4 and later")
     text = foreign.run(
         "crash", "-s", "-i", "/dev/null", debug_vmlinux(series), vmcore, text="bt\nps\nmod\nkmem -i\nkmem -V\nquit\n"
     )

@@ -98,7 +98,7 @@ KINDS = (
          r"|Memory error not recovered|Fatal hardware error!?)", stack=False),
     Kind("nmi", "a non-maskable interrupt arrived that nobody handles", "NMI: {what}",
          r"(?:Uhhuh\. )?NMI(?: received)? for unknown reason (?P<reason>[0-9a-f]+)|NMI: (?:IOCK|PCI) (?:error|system error)",
-         r"(?P<what>(?:NMI|nmi|An NMI).*)", stack=False),
+         r"(?=NMI|nmi|An NMI)(?:NMI: )?(?P<what>.*)", stack=False),
     Kind("init-killed", "the first process (init) ended", "Attempted to kill init! {what}",
          "", r"Attempted to kill init! ?(?P<what>.*)", stack=False),
     Kind("idle-killed", "a fault hit a CPU's idle task", "Attempted to kill the idle task!", "", r"Attempted to kill the idle task"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from kdump.report import kinds
@@ -217,6 +217,9 @@ def _read_block(event: Event, block: Sequence[Line]) -> None:
                 in_registers = wants_registers
             else:
                 in_registers = False
+                outer = _frame(_WHERE.search(match["where"])) if kernel and tracing else None
+                if outer:
+                    event.frames.append(replace(outer, context="exception"))
         if in_registers:
             for name, value in _REGISTER.findall(text):
                 event.registers.setdefault(name.lower(), int(value, 16))
