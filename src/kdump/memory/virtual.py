@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CACHED_TABLES = 1024  # page tables kept, 4 KiB each where the source is not mapped
+CACHED_TABLES = 1024  # page tables kept, a page each
 CACHED_BLOCKS = 1 << 16
 
 
