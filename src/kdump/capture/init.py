@@ -26,6 +26,10 @@ _ATTEMPTS = 2
 _GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside
 _TICK = 1.0
 
+# Written pages may hold this many bytes before writers have to wait for the disk. The kernel's own limits are shares of a
+# memory that a capture kernel does not have. Source: Documentation/admin-guide/sysctl/vm.rst.
+_SYSCTLS = {"dirty_background_bytes": 2 << 20, "dirty_bytes": 8 << 20}
+
 
 def main() -> None:
     """Run as PID 1: never returns."""
@@ -52,6 +56,8 @@ def prepare(console: Console) -> None:
     try:
         set_oom_score(-1000)
         system.lock_memory()
+        for name, value in _SYSCTLS.items():
+            Path("/proc/sys/vm", name).write_text(str(value), encoding="ascii")
     except OSError as error:
         console.say(f"supervisor: {describe(error)}")
 
