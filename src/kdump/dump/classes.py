@@ -48,6 +48,7 @@ DROPPED_BY = {
     PageClass.CACHE_OFF_LRU: levels.OURS,
     PageClass.UNMAPPED: 0,
 }
+FIRST_TYPE, LOW_BITS = 0xF0 << PGTY_SHIFT, (1 << PGTY_SHIFT) - 1  # PGTY_buddy is the lowest type
 NAMES = {kind: kind.name.lower().replace("_", " ") for kind in PageClass}
 
 
@@ -76,7 +77,6 @@ class Classifier:
         self._next_pfn = -1
         self._free_until = 0  # pfn at which a free block that began in the batch before ends
         self._head = (-1, np.uint8(0))  # address of the last struct page that was no tail, and its class
-        self._decision = _decision_table(facts)
 
     def classify(self, raw: memoryview, first_pfn: int, virtual: int) -> NDArray[np.uint8]:
         """Classes (values of `PageClass`, dtype u1) of the whole struct pages in `raw`, which lie at `virtual`."""
@@ -98,37 +98,53 @@ class Classifier:
         return classes
 
     def _by_flags(self, batch: _Batch) -> NDArray[np.uint8]:
-        """Cache, private cache and anonymous pages: a table over the bits that decide."""
+        """Cache, private cache and anonymous pages.
+
+        Arithmetic on booleans as bytes: with CACHE 2, CACHE_PRIVATE 3 and USER 4 the bits add up to the class.
+        """
         facts = self.facts
-        index = batch.flag(facts.lru).view(np.uint8)
-        for place, mask in ((1, facts.swapcache), (2, facts.swapbacked), (3, facts.private_bit)):
-            index |= batch.flag(mask).view(np.uint8) << np.uint8(place)
-        anonymous = batch.field("u1", facts.mapping) & np.uint8(1)
-        index |= anonymous << np.uint8(4)
+        anonymous: NDArray[np.bool_] = (batch.field("u1", facts.mapping) & np.uint8(1)).view(np.bool_)
         slab = batch.flag(facts.slab_bit) if facts.slab_bit is not None else batch.is_type(facts.slab_type)
         if slab is not None:
-            index |= slab.view(np.uint8) << np.uint8(5)
-        return self._decision[index]
+            anonymous &= ~slab  # page->mapping overlays other members in a slab's struct page
+        swapped = batch.mask(facts.swapcache | facts.swapbacked)
+        cache = batch.flag(facts.lru)
+        cache |= (batch.flags & swapped) == swapped
+        cache &= ~anonymous
+        private = batch.flag(facts.private_bit)
+        private &= cache
+        classes = cache.view(np.uint8) << np.uint8(1)
+        classes |= private.view(np.uint8)
+        if "user" not in facts.missing:
+            classes |= anonymous.view(np.uint8) << np.uint8(2)
+        return classes
 
     def _typed(self, batch: _Batch, classes: NDArray[np.uint8]) -> None:
-        """Hugetlb heads and offline pages."""
+        """Hugetlb heads and offline pages: both rare, so most batches are done after a look."""
         facts = self.facts
-        first = batch.tail == 0
-        kept = classes == PageClass.KERNEL
         offline = batch.is_type(facts.offline_type)
-        if offline is not None:
-            classes[offline & kept & first] = PageClass.OFFLINE
+        if offline is not None and offline.any():
+            classes[offline & (classes == PageClass.KERNEL) & (batch.tail == 0)] = PageClass.OFFLINE
         hugetlb = batch.is_type(facts.hugetlb_type)
         if hugetlb is None and (facts.hugetlb_flag is not None or facts.hugetlb_dtor is not None):
-            # Marked in the first tail page. (A head is never the last struct page of a batch: both are aligned.)
-            if facts.hugetlb_flag is not None:
-                mark = batch.flag(facts.hugetlb_flag)
-            else:
-                mark = batch.field("u1", facts.dtor) == facts.hugetlb_dtor
-            hugetlb = np.zeros(len(classes), np.bool_)
-            hugetlb[:-1] = batch.flag(facts.head_bit)[:-1] & mark[1:] & ~first[1:]
-        if hugetlb is not None:
-            classes[hugetlb & (kept | (classes == PageClass.USER)) & first] = PageClass.HUGETLB
+            hugetlb = self._marked_in_tail(batch)
+        if hugetlb is not None and hugetlb.any():
+            other = (classes == PageClass.KERNEL) | (classes == PageClass.USER)
+            classes[hugetlb & other & (batch.tail == 0)] = PageClass.HUGETLB
+
+    def _marked_in_tail(self, batch: _Batch) -> NDArray[np.bool_]:
+        """Hugetlb heads before 6.9. (A head is never the last struct page of a batch: both are aligned.)"""
+        facts = self.facts
+        head = batch.flag(facts.head_bit)
+        if not head.any():
+            return head
+        if facts.hugetlb_flag is not None:
+            mark = batch.flag(facts.hugetlb_flag)
+        else:
+            mark = batch.field("u1", facts.dtor) == facts.hugetlb_dtor
+        head[:-1] &= mark[1:] & (batch.tail[1:] != 0)
+        head[-1:] = False
+        return head
 
     def _tails(self, batch: _Batch, classes: NDArray[np.uint8], virtual: int) -> None:
         """Tail pages take the class of the head that they themselves point to."""
@@ -174,13 +190,15 @@ class Classifier:
         good &= (starts + first_pfn & sizes - 1) == 0
         self.doubts.bad_orders += len(starts) - int(np.count_nonzero(good))
         starts, sizes = starts[good], sizes[good]
-        reach = np.zeros(len(classes), np.int64)
-        np.maximum.at(reach, starts, starts + sizes)
-        reach[:1] = np.maximum(reach[:1], self._free_until - first_pfn)
+        carried = self._free_until - first_pfn
+        if not len(starts) and carried <= 0:
+            return
+        reach = np.zeros(len(classes), np.int32)
+        np.maximum.at(reach, starts, (starts + sizes).astype(np.int32))
+        reach[:1] = np.maximum(reach[:1], carried)
         reach = np.maximum.accumulate(reach)
-        classes[reach > np.arange(len(classes))] = PageClass.FREE
-        if len(reach):
-            self._free_until = first_pfn + int(reach[-1])
+        classes[reach > np.arange(len(classes), dtype=np.int32)] = PageClass.FREE
+        self._free_until = first_pfn + int(reach[-1])
 
 
 class _Batch:
@@ -193,7 +211,11 @@ class _Batch:
         masks |= (facts.hwpoison or 0) | (facts.slab_bit or 0) | (facts.hugetlb_flag or 0)
         self.flags = self.field("<u4" if masks < 1 << 32 else "<u8", facts.flags).copy()
         self.tail = self.field("u1", facts.head_pointer) & np.uint8(1)
-        self._types = self.field("<u4", facts.mapcount).copy()
+        kinds = (facts.slab_type, facts.buddy_type, facts.offline_type, facts.hugetlb_type, facts.unaccepted_type)
+        # Since 6.12 the top byte alone is the type; before, all of it has to be compared.
+        self._top = all(value is None or (value >= FIRST_TYPE and not value & LOW_BITS) for value in kinds)
+        place = facts.mapcount + PGTY_SHIFT // 8 if self._top else facts.mapcount
+        self._types = self.field("u1" if self._top else "<u4", place).copy()
 
     def field(self, dtype: str, offset: int) -> NDArray[Any]:
         """A member of each struct page: shape (n,), strided."""
@@ -212,25 +234,8 @@ class _Batch:
         """Which pages have a page type; None if the kernel has no such type."""
         if value is None:
             return None
-        found: NDArray[np.bool_]
-        if value >> PGTY_SHIFT >= 0xF0 and not value & (1 << PGTY_SHIFT) - 1:  # since 6.12 the top byte alone decides
-            found = (self._types >> np.uint32(PGTY_SHIFT)) == np.uint32(value >> PGTY_SHIFT)
-        else:
-            found = self._types == np.uint32(value)
+        found: NDArray[np.bool_] = self._types == (value >> PGTY_SHIFT if self._top else value)
         return found
 
 
 _LOWEST_MASK = 0xFFFF_FFFF_0000_0000  # no struct page lies above it: the kernel's image and modules do
-
-
-def _decision_table(facts: PageFacts) -> NDArray[np.uint8]:
-    """Class by (lru, swapcache, swapbacked, private, anonymous mapping, slab), bits 0 to 5 of the index."""
-    table = np.full(64, PageClass.KERNEL, np.uint8)
-    for index in range(64):
-        lru, swapcache, swapbacked, private, mapped, slab = (bool(index >> bit & 1) for bit in range(6))
-        anonymous = mapped and not slab  # page->mapping overlays other members in a slab's struct page
-        if (lru or (swapcache and swapbacked)) and not anonymous:
-            table[index] = PageClass.CACHE_PRIVATE if private else PageClass.CACHE
-        elif anonymous and "user" not in facts.missing:
-            table[index] = PageClass.USER
-    return table

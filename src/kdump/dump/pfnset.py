@@ -28,7 +28,7 @@ class PfnSet:
         held = int(np.count_nonzero(members))
         if held:
             self.count += held
-            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little").tobytes())
+            self._chunks[chunk] = self._pack(members)
 
     def remove(self, pfns: NDArray[np.int64]) -> None:
         """Take members out again: pages that turned out to be unreadable. Rare, so each chunk is packed anew."""
@@ -37,7 +37,7 @@ class PfnSet:
             before = int(np.count_nonzero(members))
             members[pfns[pfns // CHUNK == chunk] - chunk * CHUNK] = False
             self.count -= before - int(np.count_nonzero(members))
-            self._chunks[chunk] = self._compressor.compress(np.packbits(members, bitorder="little").tobytes())
+            self._chunks[chunk] = self._pack(members)
 
     def bits(self, chunk: int) -> NDArray[np.uint8]:
         """The packed bits of a chunk: shape (CHUNK // 8,), dtype u1."""
@@ -62,3 +62,7 @@ class PfnSet:
         for chunk in range(-(-self.limit // CHUNK)):
             left = -(-(self.limit - chunk * CHUNK) // 8)
             yield self.bits(chunk)[:left]
+
+    def _pack(self, members: NDArray[np.bool_]) -> bytes:
+        # A copy: the compressor's bytes were cut from a block of the worst-case size, whose rest no other chunk fits.
+        return bytes(memoryview(self._compressor.compress(np.packbits(members, bitorder="little").tobytes())))

@@ -19,6 +19,8 @@ from kdump.memory.virtual import VirtualMemory
 
 BATCH = 1 << 20  # bytes of struct pages looked at together: they should stay in the processor's cache
 
+NOTHING = 255  # in place of a class where there is no RAM
+
 Tick = Callable[[int, int], None]  # pages done, pages in all
 Watch = Callable[[int, NDArray[np.uint8], NDArray[np.bool_]], None]  # first pfn, class of each page, which are held
 
@@ -72,13 +74,25 @@ def select(
             continue
         found.present.put(chunk, present)
         held = present & memory.present(first, len(present))
+        if watch is None and not (batches and batches.cover(first, first + len(present))):
+            found.by_class[PageClass.UNMAPPED] += np.count_nonzero(present)
+            found.kept.put(chunk, held)
+            continue
         classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
         if batches:
             batches.fill(classes, first, present)
-        found.by_class += np.bincount(classes[present], minlength=len(PageClass))
+        classes[~present] = NOTHING
         if watch:
             watch(first, classes, held)
-        held &= ~drop[classes]
+        left = np.count_nonzero(present)
+        for kind in PageClass:  # comparing bytes is far cheaper than a table look-up for each page
+            if left:
+                members = classes == kind
+                count = np.count_nonzero(members)
+                found.by_class[kind] += count
+                left -= count
+                if count and drop[kind]:
+                    held &= ~members
         found.kept.put(chunk, held)
     tick(limit, limit)
     if memory_map and batches:
@@ -111,6 +125,10 @@ class _Batches:
         self.pages = max(batch // self.facts.size, 64)
         self.classifier = Classifier(self.facts)
         self.unreadable = 0
+
+    def cover(self, first: int, end: int) -> bool:
+        """Whether any page of [first, end) has a struct page."""
+        return any(run.first_pfn < end and first < run.first_pfn + run.pages for run in self.runs)
 
     def fill(self, classes: NDArray[np.uint8], first: int, present: NDArray[np.bool_]) -> None:
         """Set the classes of pages [first, first + len(classes)) where struct pages tell them."""
