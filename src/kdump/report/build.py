@@ -41,6 +41,9 @@ def make(name: str, context: Context) -> Section:
     if module.NEEDS_DUMP and not context.has_memory:
         section.error = "needs a dump; there is only the kernel's log"
         return section
+    if module.NEEDS_DUMP and not context.described:
+        section.error = "needs the kernel's symbols and types, which cannot be read"
+        return section
     _run(module, context, section)
     section.seconds = time.monotonic() - started
     return section

@@ -40,10 +40,11 @@ def judge(context: Context) -> Verdict:
     task = _task_of_log(event)
     if context.has_memory:
         task = _attempt(context, "the panicking task", lambda: _task_of_dump(context)) or task
+    read = bool(context.lines) or not context.has_memory
     return Verdict(
         kind=event.kind.id,
-        title=_title(crash, detail, guilty),
-        explanation=_explanation(crash, guilty),
+        title=_title(crash, detail, guilty, read),
+        explanation=_explanation(crash, guilty, read),
         signature=signature(event.kind, detail, trace),
         panic=crash.panic,
         headline=event.headline,
@@ -122,18 +123,22 @@ def _exit_text(code: int) -> str:
     return _SIGNALS.get(number, f"signal {number}") if number else f"exit status {code >> 8 & 0xFF}"
 
 
-def _title(crash: Crash, detail: str, guilty: Frame | None) -> str:
+def _title(crash: Crash, detail: str, guilty: Frame | None, read: bool) -> str:
     kind, groups = crash.event.kind, crash.event.groups
     values = {"what": detail, "message": detail, "where": groups.get("where", ""), "cache": groups.get("cache", "")}
     if not detail and "{what}" in kind.title:
         values["what"] = {"list-corruption": "list", "ubsan": "error"}.get(kind.id, crash.panic or "fatal")
     function = names.normalise(guilty.function) if guilty else ""
+    if kind is kinds.NONE and not read:
+        return "the kernel's log cannot be read"
     title = kind.title if function else kind.title.replace(" in {function}", "")
     return title.format(function=function, **values).strip()
 
 
-def _explanation(crash: Crash, guilty: Frame | None) -> str:
+def _explanation(crash: Crash, guilty: Frame | None, read: bool) -> str:
     event = crash.event
+    if event.kind is kinds.NONE and not read:
+        return "Without the log nothing can be said about the cause; what else could be read follows."
     kind, groups = event.kind, event.groups
     text = kind.meaning[0].upper() + kind.meaning[1:]
     if kind.id == "soft-lockup" and "duration" in groups:
