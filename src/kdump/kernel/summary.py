@@ -17,7 +17,9 @@ def summarize(dump: Dump) -> dict[str, object]:
     info = vmcoreinfo.parse(dump.vmcoreinfo)
     counts = count_pages(dump.memory)
     page = dump.memory.page_size
-    size = sum(Path(path).stat().st_size for path in dump.paths)
+    # /proc/kcore and devices have no size of their own to speak of
+    files = [path.stat().st_size for path in map(Path, dump.paths) if path.is_file()]
+    size = counts.stored if dump.format == "kcore" or not files else sum(files)
     status = dump.header.get("status")
     crash_time = info.crash_time or dump.header.get("timestamp") or 0
     utsname = dump.header.get("utsname") or ("",) * 6
