@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdump import config
+from kdump.capture.devicemapper import Target
 from kdump.capture.plan import PLAN_PATH, CapturePlan
 from kdump.config import Config
 from kdump.errors import KdumpError
@@ -15,6 +16,7 @@ from kdump.host import built, plan
 from kdump.host.storage import Layer
 from kdump.image.kernel import KernelTree
 from kdump.targets.protocol import Spec
+from kdump.targets.superblock import Content
 
 
 def test_the_plan_says_what_the_configuration_says() -> None:
@@ -67,8 +69,28 @@ def test_specifications_carry_what_their_table_says() -> None:
 def test_devices_that_the_capture_kernel_cannot_open_are_refused() -> None:
     with pytest.raises(KdumpError, match="luks-home is encrypted"):
         plan.refuse_unreachable([Layer("dm-1", "253:1", "crypt", "luks-home", "CRYPT-LUKS2-x")])
+    with pytest.raises(KdumpError, match="md0 is a raid1 array"):
+        plan.refuse_unreachable([Layer("md0", "9:0", "md", "raid1")])
     with pytest.raises(KdumpError, match="a file on another file system"):
         plan.refuse_unreachable([Layer("loop0", "7:0", "loop")])
+
+
+def test_volumes_are_carried_with_uuids_for_numbers() -> None:
+    layers = [Layer("dm-0", "253:0", "lvm", "vg-crash", "LVM-x"), Layer("vda2", "254:2", "partition")]
+    table = [Target(0, 2048, "linear", "254:2 384"), Target(2048, 4096, "striped", "2 128 254:2 0 254:2 8192")]
+    content = {"/dev/vda2": Content("LVM2_member", "PV-1")}
+    assert plan.volumes(layers, lambda _device: table, content.get) == (
+        {
+            "name": "vg-crash",
+            "uuid": "LVM-x",
+            "table": [[0, 2048, "linear", "<PV-1> 384"], [2048, 4096, "striped", "2 128 <PV-1> 0 <PV-1> 8192"]],
+        },
+    )
+    with pytest.raises(KdumpError, match="of kind thin"):
+        plan.volumes(layers, lambda _device: [Target(0, 1, "thin", "253:3 1")], content.get)
+    with pytest.raises(KdumpError, match="stands on vda2"):
+        plan.volumes(layers, lambda _device: table, lambda _path: None)
+    assert plan.volumes([Layer("dm-1", "253:1", "multipath", "m", "mpath-1")]) == ()
 
 
 def test_what_the_image_carries(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def work(
     install_alarm()
     stages = Stages(console, notify, plan.inject if attempt == 1 else {}, end)
     stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
+    if plan.storage and attempt == 1:  # the second attempt finds what the first put together
+        stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console))
     run_hooks(plan.hooks.pre, "pre", plan, stages)
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
     crash = str(recall().get("crash", ""))
@@ -56,6 +58,17 @@ def load_modules(modules: Sequence[str], stages: Stages) -> None:
             system.load_module(path, parameters)
         except OSError as error:
             stages.degrade(f"{path}: {error.strerror}")
+
+
+def _assemble(plan: CapturePlan, stages: Stages, console: Console) -> None:
+    """Logical volumes, from the tables that they have on the healthy host."""
+    from kdump.capture import devicemapper
+    from kdump.targets.devices import find_uuid, wait_for
+
+    def find(uuid: str) -> str:
+        return wait_for(lambda: find_uuid(uuid), f"the physical volume {uuid}", stages.remaining())
+
+    devicemapper.assemble(plan.storage, find, console.say)
 
 
 def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:

@@ -7,13 +7,15 @@ not work is an error here, not in the capture kernel.
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Hooks
 from kdump.config import Config
 from kdump.errors import KdumpError
@@ -24,6 +26,7 @@ from kdump.image.kernel import KernelTree, tree_of
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
+from kdump.targets.superblock import Content, identify
 
 FILESYSTEM_MODULES: Final = {
     "ext2": "ext4",
@@ -32,6 +35,7 @@ FILESYSTEM_MODULES: Final = {
     "nfs4": "nfsv4",
 }  # others are called like the file system
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
+PLAIN_VOLUMES: Final = frozenset({"linear", "striped"})  # segments whose whole state is their table
 
 Drivers = tuple[Iterable[str], Iterable[str]]  # modules in use, modaliases of the same devices
 
@@ -75,7 +79,12 @@ def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
     files = carried(config)
     for target in targets:
         files.update(getattr(target, "files", dict)())
-    plan = replace(plan, targets=tuple(specs), modules=tuple(module_paths(tree, modules)))
+    plan = replace(
+        plan,
+        targets=tuple(specs),
+        modules=tuple(module_paths(tree, modules)),
+        storage=volumes(layers.values()),
+    )
     files[PLAN_PATH] = plan.to_json().encode()
     return Prepared(tree, plan, tuple(modules), files, tuple(layers.values()))
 
@@ -170,6 +179,46 @@ def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
             raise KdumpError(
                 f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"
             )
+        if layer.kind in ("md", "dmraid"):
+            raise KdumpError(
+                f"{layer.name} is a {layer.detail or 'RAID'} array: the capture kernel does not assemble those",
+                remedy="choose a file system beside the array, or the network",
+            )
+
+
+def volumes(
+    layers: Iterable[storage.Layer],
+    table_of: Callable[[str], list[devicemapper.Target]] = devicemapper.read_table,
+    content_of: Callable[[str], Content | None] = identify,
+) -> tuple[dict[str, Any], ...]:
+    """The logical volumes among `layers`, lowest first, as the plan carries them.
+
+    Multipath maps are left out: the capture kernel finds what is on them on any one path. Raises KdumpError for a
+    volume that is not made of plain segments, or stands on a device without a UUID.
+    """
+    every = list(layers)
+    names = {layer.device: layer.name for layer in every}
+
+    def identity(found: re.Match[str]) -> str:
+        content = content_of(f"/dev/{names[found[0]]}") if found[0] in names else None
+        if content is None or not content.uuid:
+            raise KdumpError(f"a volume stands on {names.get(found[0], found[0])}, and nothing there has a UUID")
+        return f"<{content.uuid}>"
+
+    made = []
+    for layer in reversed(every):
+        if layer.kind not in ("lvm", "dm"):
+            continue
+        table = table_of(layer.device)
+        if kinds := sorted({line.kind for line in table} - PLAIN_VOLUMES):
+            raise KdumpError(
+                f"the volume {layer.detail} is of kind {', '.join(kinds)}: the capture kernel assembles only "
+                + " and ".join(sorted(PLAIN_VOLUMES)),
+                remedy="choose another file system, or the network",
+            )
+        lines = [line._replace(parameters=re.sub(r"\b\d+:\d+\b", identity, line.parameters)) for line in table]
+        made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines]})
+    return tuple(made)
 
 
 def modules_for(specs: Iterable[Spec], hardware: Iterable[Drivers], tree: KernelTree) -> dict[str, None]:
