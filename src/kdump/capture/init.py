@@ -26,8 +26,8 @@ _ATTEMPTS = 2
 _GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside
 _TICK = 1.0
 
-# Written pages may hold this many bytes before writers have to wait for the disk. The kernel's own limits are shares of a
-# memory that a capture kernel does not have. Source: Documentation/admin-guide/sysctl/vm.rst.
+# Written pages may hold this many bytes before writers have to wait for the disk. The kernel's own limits are shares of
+# a memory that a capture kernel does not have. Source: Documentation/admin-guide/sysctl/vm.rst.
 _SYSCTLS = {"dirty_background_bytes": 2 << 20, "dirty_bytes": 8 << 20}
 
 
