@@ -23,7 +23,7 @@ EXPECTED = {
     "divide": ("divide", "divide error in crash_divide"),
     # crash_double_free() ends in a tail call, so its caller is what the stack shows.
     "double-free": ("double-free", "double free or corruption in crasher_init"),
-    "initexit": ("init-killed", "Attempted to kill init! by exit status 3"),
+    "initexit": ("init-killed", "Attempted to kill init! with exit status 3"),
     "list": ("list-corruption", "list_del corruption in crash_list"),
     "noncanonical": ("general-protection", f"{FAULT} crash_noncanonical"),
     "null": ("null-dereference", f"{NULL} crash_null"),

@@ -113,7 +113,8 @@ def _detail(crash: Crash) -> str:
     groups = crash.event.groups
     detail = groups.get("what") or groups.get("other") or groups.get("message") or groups.get("panic") or ""
     if crash.event.kind is kinds.BY_ID["init-killed"] and (found := _EXIT.search(detail)):
-        return f"by {_exit_text(int(found[1], 16))}"
+        code = int(found[1], 16)
+        return f"{'by' if code & 0x7F else 'with'} {_exit_text(code)}"
     return detail.strip()
 
 
@@ -151,7 +152,8 @@ def _explanation(crash: Crash, guilty: Frame | None, read: bool) -> str:
     elif kind.id == "hard-lockup" and "cpu" in groups:
         text = f"CPU {groups['cpu']} ran with interrupts off for too long"
     elif kind.id == "init-killed" and (found := _EXIT.search(crash.panic)):
-        text += f", killed by {_exit_text(int(found[1], 16))}"
+        code = int(found[1], 16)
+        text += f", killed by {_exit_text(code)}" if code & 0x7F else f" with {_exit_text(code)}"
     elif kind.id == "out-of-memory" and "invoker" in groups:
         text += f" when {groups['invoker']} asked for some"
     elif kind.id == "panic":

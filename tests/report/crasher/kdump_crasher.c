@@ -94,6 +94,8 @@ static noinline void crash_usercopy(void)
 	char *object = kmalloc(64, GFP_KERNEL);
 	unsigned long size = 4096 + zero;
 
+	/* Or the compiler's own check of the copy's size comes first. */
+	OPTIMIZER_HIDE_VAR(object);
 	sink = copy_to_user((void __user *)0x400000, object, size);
 }
 
