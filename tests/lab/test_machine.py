@@ -14,7 +14,7 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.image.kernel import KernelTree
-from kdump.lab.machine import Disk, Machine, MachineError, Spec, qemu_arguments
+from kdump.lab.machine import Disk, Machine, MachineError, Nic, Spec, qemu_arguments
 
 
 def test_arguments_hold_everything_asked_for(tmp_path: Path) -> None:
@@ -26,13 +26,15 @@ def test_arguments_hold_everything_asked_for(tmp_path: Path) -> None:
         memory=2 << 30,
         cpus=2,
         cpu="max,la57=off",
-        network="user",
+        nics=[Nic(), Nic("socket,listen=:1234", mac="52:54:00:00:00:07")],
     )
     text = " ".join(qemu_arguments(spec, "tcg,thread=multi", tmp_path / "qmp"))
     for part in (
         "-nodefaults", "-accel tcg,thread=multi", "-cpu max,la57=off", "-smp 2", "-m 2048M", "-no-reboot",
         "-kernel /k -append console=ttyS0 quiet -initrd /i", "file=/a,,b,", "virtio-blk-pci,drive=disk0,serial=S1",
-        "format=qcow2,file=/n", "readonly=on", "nvme,drive=disk1,serial=", "user,id=net0", "virtio-net-pci,netdev=net0",
+        "format=qcow2,file=/n", "readonly=on", "nvme,drive=disk1,serial=", "user,id=net0", "virtio-net-pci,netdev=net0,mac=52:54:00:6b:64:00",
+        "-netdev socket,listen=:1234,id=net1",
+        "netdev=net1,mac=52:54:00:00:00:07",
     ):  # fmt: skip
         assert part in text, part
     assert "-no-reboot" not in qemu_arguments(Spec(reboots=True), "kvm", None)
@@ -99,7 +101,7 @@ def test_quitting_through_the_monitor_ends_the_machine() -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_parent_that_dies_leaves_no_machine(how: signal.Signals) -> None:
     code = f"""
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Disk, Machine, MachineError, Nic, Spec, qemu_arguments
 with Machine(Spec(extra={MARKER!r})) as machine:
     print("up", machine.pid, flush=True)
     machine.run_to_exit(60)

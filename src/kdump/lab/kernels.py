@@ -52,7 +52,10 @@ def debug_vmlinux(tree: KernelTree) -> Path:
 
 
 def headers(tree: KernelTree) -> Path:
-    """A directory to build modules of that kernel against (make -C), from Debian's headers and kbuild packages."""
+    """A directory to build modules of that kernel against, from Debian's headers and kbuild packages.
+
+    `make -C DIRECTORY M=SOURCES CONFIG_DEBUG_INFO_BTF_MODULES= modules`: without the last, it asks for pahole.
+    """
     own = f"linux-headers-{tree.release}"
 
     def fetch(directory: Path) -> None:

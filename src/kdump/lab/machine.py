@@ -42,6 +42,17 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Nic:
+    """A network card (virtio). `backend` is a -netdev value without its id: "user" is QEMU's own network with DHCP.
+
+    Machines that share a network ("socket,mcast=230.0.0.1:1234") need different MAC addresses.
+    """
+
+    backend: str = "user"
+    mac: str = ""
+
+
+@dataclass(frozen=True)
 class Spec:
     """What to boot and on what. `memory` in bytes; without a `kernel` the machine boots from its first disk."""
 
@@ -52,7 +63,7 @@ class Spec:
     memory: int = 512 << 20
     cpus: int = 1
     cpu: str = "max"
-    network: str = "none"  # "none", "user", or a -netdev value without its id
+    nics: Sequence[Nic] = ()
     reboots: bool = False  # let the guest restart; otherwise a reboot ends the machine
     firmware: Path | None = None  # a UEFI image instead of SeaBIOS
     extra: Sequence[str] = field(default=())
@@ -89,8 +100,10 @@ def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[s
         arguments += ["-device", "qemu-xhci"]
     for number, disk in enumerate(spec.disks):
         arguments += _disk_arguments(f"disk{number}", disk)
-    if spec.network != "none":
-        arguments += ["-netdev", f"{spec.network},id=net0", "-device", "virtio-net-pci,netdev=net0"]
+    for number, nic in enumerate(spec.nics):
+        mac = nic.mac or f"52:54:00:6b:64:{number:02x}"
+        arguments += ["-netdev", f"{nic.backend},id=net{number}"]
+        arguments += ["-device", f"virtio-net-pci,netdev=net{number},mac={mac}"]
     return [*arguments, *spec.extra]
 
 
