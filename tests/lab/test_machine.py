@@ -32,7 +32,8 @@ def test_arguments_hold_everything_asked_for(tmp_path: Path) -> None:
     for part in (
         "-nodefaults", "-accel tcg,thread=multi", "-cpu max,la57=off", "-smp 2", "-m 2048M", "-no-reboot",
         "-kernel /k -append console=ttyS0 quiet -initrd /i", "file=/a,,b,", "virtio-blk-pci,drive=disk0,serial=S1",
-        "format=qcow2,file=/n", "readonly=on", "nvme,drive=disk1,serial=", "user,id=net0", "virtio-net-pci,netdev=net0,mac=52:54:00:6b:64:00",
+        "format=qcow2,file=/n", "readonly=on", "nvme,drive=disk1,serial=", "user,id=net0",
+        "virtio-net-pci,netdev=net0,mac=52:54:00:6b:64:00",
         "-netdev socket,listen=:1234,id=net1",
         "netdev=net1,mac=52:54:00:00:00:07",
     ):  # fmt: skip
