@@ -149,6 +149,12 @@ def test_machines_that_cannot(tmp_path: Path, iomem: str, named: str) -> None:
         panic(tmp_path)
 
 
+def test_without_kcore_virtual_addresses_are_left_out(root: Path) -> None:
+    (root / "proc/kcore").unlink()
+    loads = [header for header in panic(root).core_headers if header.type == elfcore.PT_LOAD]
+    assert len(loads) == 4 and all(header.virtual == 0 for header in loads)
+
+
 def test_notes_that_are_hidden(root: Path) -> None:
     (root / "sys/kernel/vmcoreinfo").unlink()
     with pytest.raises(KdumpError, match="vmcoreinfo"):

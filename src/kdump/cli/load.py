@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line
+from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line, split
 from kdump.kexec.load import check_ready, load
 from kdump.kexec.sources import METHODS, check_sources, choose_method, read_sources
 from kdump.units import duration_text, size_text
@@ -73,12 +73,17 @@ def _sources(args: argparse.Namespace) -> tuple[Path, Path | None]:
 def _command_line(args: argparse.Namespace) -> CommandLine:
     if args.command_line is not None:
         return CommandLine(args.command_line, (Decision(args.command_line, "appended", "given whole"),))
-    if args.image or args.kernel:
+    if args.image:
         return capture_command_line(running_command_line(), append=args.append, cpus=args.cpus or 1)
+    from dataclasses import replace
+
     from kdump import config
     from kdump.host import built
 
-    return built.command_line(config.load())
+    wanted = config.load()
+    added = (*wanted.capture.cmdline_add, *split(args.append))
+    capture = replace(wanted.capture, cmdline_add=added, cpus=args.cpus or wanted.capture.cpus)
+    return built.command_line(replace(wanted, capture=capture))
 
 
 def _explain(kernel: Path, image: Path | None, line: CommandLine, args: argparse.Namespace) -> int:
