@@ -143,6 +143,11 @@ def test_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["diff", null, bug]) == 1
     assert main(["report", "--section", "nothing", null]) == 2
     assert main(["report", str(tmp_path / "missing")]) == 1
+    crash = tmp_path / "crash"
+    crash.mkdir()
+    assert main(["report", str(crash)]) == 1
+    (crash / "vmcore-dmesg.txt").write_text((LOGS / "null.txt").read_text())
+    assert main(["report", "--signature", str(crash)]) == 0
     empty = tmp_path / "quiet.txt"
     empty.write_text("[    1.0] nothing happened\n")
     assert main(["report", str(empty)]) == 3

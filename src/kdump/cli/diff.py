@@ -48,14 +48,19 @@ def _short(value: Any) -> str:
     return clean(text if len(text) <= 76 else text[:75] + "…")
 
 
+def _is_report(path: str) -> bool:
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(1) == b"{"
+
+
 def _document(path: str) -> dict[str, Any]:
     from kdump.cli.report import opened
     from kdump.errors import FormatError
     from kdump.report.model import SCHEMA
 
-    with open(path, "rb") as file:
-        start = file.read(1)
-    if start == b"{":
+    if _is_report(path):
         try:
             document: dict[str, Any] = json.loads(Path(path).read_bytes())
         except ValueError as error:

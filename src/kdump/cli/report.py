@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdump.errors import KdumpError
+
 if TYPE_CHECKING:
     from kdump.report.context import Context
     from kdump.report.model import Report
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="the dump (several files are a split set), or a kernel log as text")
+    parser.add_argument(
+        "dump", nargs="+", help="a dump (several files are a split set), a crash's directory, or a kernel log"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs; docs/report.md describes it")
     form.add_argument("--html", action="store_true", help="one self-contained page")
@@ -57,6 +61,7 @@ def opened(paths: list[str]) -> Iterator[Context]:
     """The context of a dump or of a log as text."""
     from kdump.report.context import Context
 
+    paths = [_inside(path) for path in paths]
     if len(paths) == 1 and _is_text(paths[0]):
         from kdump.report.logtext import from_text
 
@@ -67,6 +72,16 @@ def opened(paths: list[str]) -> Iterator[Context]:
 
     with open_dump(paths) as dump:
         yield Context(Kernel(dump))
+
+
+def _inside(path: str) -> str:
+    """What there is of a crash in its directory: the dump, a dump that was not finished, or the log."""
+    if not os.path.isdir(path):
+        return path
+    for name in ("vmcore", "vmcore.incomplete", "vmcore-dmesg.txt"):
+        if os.path.isfile(found := os.path.join(path, name)):
+            return found
+    raise KdumpError(f"{path}: there is no vmcore and no vmcore-dmesg.txt in this directory")
 
 
 def _is_text(path: str) -> bool:
