@@ -76,11 +76,11 @@ def opened(paths: list[str]) -> Iterator[Context]:
 
 def _inside(path: str) -> str:
     """What there is of a crash in its directory: the dump, a dump that was not finished, or the log."""
-    if not os.path.isdir(path):
+    if not Path(path).is_dir():
         return path
     for name in ("vmcore", "vmcore.incomplete", "vmcore-dmesg.txt"):
-        if os.path.isfile(found := os.path.join(path, name)):
-            return found
+        if (found := Path(path) / name).is_file():
+            return str(found)
     raise KdumpError(f"{path}: there is no vmcore and no vmcore-dmesg.txt in this directory")
 
 
