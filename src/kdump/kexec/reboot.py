@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import subprocess
 from pathlib import Path
 
 from kdump.errors import KdumpError
@@ -41,6 +40,8 @@ def shut_down_and_reboot() -> None:
 
     Under systemd that is `systemctl kexec`; elsewhere `shutdown -r now`, whose scripts are expected to call kexec -e.
     """
+    import subprocess
+
     _need_loaded()
     systemd = Path("/run/systemd/system").is_dir()
     command = ["systemctl", "kexec"] if systemd else ["shutdown", "-r", "now"]
