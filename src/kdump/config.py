@@ -153,7 +153,11 @@ class Ssh:
     """ssh:// targets: a key and a known host, never a password."""
 
     identity: str = key("/etc/kdump/id_ed25519", _path, "Private key, without a passphrase, mode 0600.")
-    known_hosts: str = key("/etc/kdump/known_hosts", _path, "The servers' keys; `kdump setup` asks before it adds one.")
+    known_hosts: str = key(
+        "/etc/kdump/known_hosts",
+        _path,
+        "The servers' keys, as ssh-keyscan(1) prints them: compare them with the servers' own.",
+    )
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,9 @@ class Crashkernel:
     """Memory to reserve for the capture kernel."""
 
     value: str = key(
-        "auto", text, 'What crashkernel= says, "256M" or "2G-64G:256M,64G-:512M"; "auto": as measured or estimated.'
+        "auto",
+        text,
+        'What crashkernel= says: "256M", "2G-64G:256M,64G-:512M", "512M,high 128M,low"; "auto": measured or estimated.',
     )
     margin: int = key(25, integer(0, 400), "Percent to add to the peak that was measured.")
 

@@ -102,6 +102,7 @@ def make(path: Path, boots: Sequence[str], extra: Mapping[str, Path]) -> tuple[P
         for number, script in enumerate(boots, 1):
             (root / f"root/boot{number}").write_text(script)
         for place, source in extra.items():
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, root / place, symlinks=True, dirs_exist_ok=True)
             else:

@@ -134,6 +134,11 @@ def parse(value: str) -> Clause:
     return Clause(value, offset=offset, ranges=ranges)
 
 
+def parameters(values: str) -> list[str]:
+    """The parameters that values separated by blanks ("512M,high 128M,low") are written as."""
+    return [NAME + value for value in values.split()]
+
+
 def clauses(cmdline: str, *, rules: Rules) -> tuple[dict[str, str], list[str]]:
     """The value that counts of each kind ("", "high", "low", "cma") in a kernel command line, and notes on the others.
 

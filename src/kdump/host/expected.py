@@ -55,7 +55,7 @@ def wanted(config: Config, root: Path = Path("/")) -> Estimate:
     if value == "auto":
         return measured(config, root) or by_formula(config, root)
     rules = crashkernel.Rules.of((root / "proc/sys/kernel/osrelease").read_text())
-    outcome = crashkernel.evaluate(f"crashkernel={value}", reservation.system_ram(root), rules)
+    outcome = crashkernel.evaluate(" ".join(crashkernel.parameters(value)), reservation.system_ram(root), rules)
     if outcome.why:
         raise crashkernel.CrashkernelError(value, outcome.why)
     return Estimate(outcome.size + outcome.low, "kdump.toml", ((value, outcome.size + outcome.low),))

@@ -9,7 +9,7 @@ from typing import Final
 
 from kdump.config import CONFIG_PATH, Config
 from kdump.errors import KdumpError
-from kdump.host import bootloaders, expected, policy, template, units
+from kdump.host import bootloaders, crashkernel, expected, policy, template, units
 from kdump.host.changes import Command, Edit, combined, file_change
 from kdump.kexec.state import read_state
 
@@ -45,7 +45,8 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
     edits = []
     notes = [f"reserve {wanted.value} (by {wanted.reason}); reserved now: {state.reserved >> 20}M"]
     if write_config:
-        edits.append(Edit(file_change(str(CONFIG_PATH), template.render(config), root)))
+        mode = 0o600 if config.notify.webhook else 0o644  # the URL of a webhook is often all that protects it
+        edits.append(Edit(file_change(str(CONFIG_PATH), template.render(config), root, mode)))
     edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
     edits.append(units.edit(root))
     edits += rivals(root)
@@ -66,7 +67,7 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
 def parameters_for(config: Config, wanted: expected.Estimate) -> list[str]:
     """The crashkernel= parameters that the configuration or the estimate comes to."""
     value = config.crashkernel.value
-    return [f"crashkernel={wanted.value if value == 'auto' else value}"]
+    return crashkernel.parameters(wanted.value if value == "auto" else value)
 
 
 def rivals(root: Path) -> Iterator[Edit]:
