@@ -1,8 +1,14 @@
-"""Tools we did not write, asked what they see in a dump: crash, makedumpfile, drgn, readelf."""
+"""Tools we did not write, asked what they see in a dump: crash and makedumpfile.
+
+Debian 12's crash (8.0.2, of 2022) stops at kernels since 6.4 ("invalid structure member offset: module_core_size") and
+its makedumpfile is built without zstd. For these Debian 13's are used, the release that ships kernel 6.12: unpacked
+beside, run through their own dynamic loader.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +35,26 @@ def run(*command: str | Path, text: str = "", timeout: float = 300) -> str:
     return result.stdout
 
 
-def ask_crash(vmlinux: Path, vmcore: Path) -> Seen:
-    """Open the dump in Debian's crash with the debug vmlinux."""
+def from_debian_13(tool: str) -> list[str | Path]:
+    """How to call `tool` of Debian 13, fetched once and cached."""
+    from kdump.lab import cache
+
+    def make(directory: Path) -> None:
+        root = directory / "root"
+        run("debootstrap", "--variant=minbase", "--include=crash,makedumpfile", "trixie", root)
+        (root / "var/cache/apt").rename(directory / "unused")
+        shutil.rmtree(directory / "unused")
+
+    root = cache.entry("debian-13", make) / "root"
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    return [root / "lib64/ld-linux-x86-64.so.2", "--library-path", libraries, root / "usr/bin" / tool]
+
+
+def ask_crash(vmlinux: Path, vmcore: Path, series: str) -> Seen:
+    """Open the dump in the crash that knows the kernel series, with the debug vmlinux."""
+    tool: list[str | Path] = ["crash"] if series == "6.1" else from_debian_13("crash")
     # -i /dev/null: no user's start-up file; the output of `sys` has the panic message, `bt` the panicking stack.
-    text = run("crash", "-s", "-i", "/dev/null", vmlinux, vmcore, text="sys\nbt\nquit\n")
+    text = run(*tool, "-s", "-i", "/dev/null", vmlinux, vmcore, text="sys\nbt\nquit\n")
     panic = re.search(r"^\s*PANIC: \"(.*)\"", text, re.MULTILINE)
     task = re.search(r"^PID: (\d+) .*COMMAND: \"(.*)\"", text, re.MULTILINE)
     release = re.search(r"^\s*RELEASE: (\S+)", text, re.MULTILINE)
@@ -44,7 +66,7 @@ def ask_crash(vmlinux: Path, vmcore: Path) -> Seen:
 def log_of_makedumpfile(vmcore: Path, scratch: Path) -> str:
     """The kernel log as makedumpfile reads it."""
     output = scratch / "dmesg.makedumpfile"
-    run("makedumpfile", "--dump-dmesg", vmcore, output)
+    run(*from_debian_13("makedumpfile"), "--dump-dmesg", vmcore, output)
     text = output.read_text(errors="replace")
     output.unlink()
     return text
