@@ -197,3 +197,18 @@ def test_free_pages_are_held_against_the_kernels_own_count(free: int, believed: 
     assert found.dropped_by_class.get("free", 0) == (512 if believed else 0)
     assert found.dropped_by_class["cache"] == 512
     assert ("free" in found.not_applied) != believed
+
+
+@pytest.mark.parametrize("series", LAYOUTS)
+def test_our_own_level_drops_page_cache_that_is_on_no_list(series: str, tmp_path: Path) -> None:
+    machine = PageMachine(series)
+    machine.use([Block(1024, 4, "slab"), Block(2048, 4, "cache"), Block(2064, 0, "kernel")])
+    machine._page(2064, mapping=0xFFFF888000123450)  # a file's page, isolated
+    machine._page(2065, mapping=0xFFFF888000123452)  # a movable kernel page
+    table = -513 if series == "6.1" else -234881024  # the page type of page tables
+    machine._page(2066, mapping=0xFFFF888000123450, mapcount=table)
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    with open_dump(path) as dump:
+        assert choose(dump, 63).dropped_by_class == {"cache": 16, "cache off lru": 1}
+        assert choose(dump, 31).dropped_by_class == {"cache": 16}

@@ -34,6 +34,7 @@ from kdump.dump.pipeline import Options, save
 from kdump.dump.split import ALIGN, plan_parts
 from kdump.errors import KdumpError, NotPresentError, UsageError
 from kdump.memory import open_dump
+from kdump.memory.protocol import Range
 
 DROPPED = range(2048, 2560)
 
@@ -227,12 +228,12 @@ def test_a_stream_that_breaks_is_finished_as_far_as_it_goes(vmcore: Path, machin
 SLOW = """
 import sys, time
 from kdump.dump import pipeline
-whole = pipeline.read_pages
-def slowly(memory, pfns):
+whole = pipeline.zero_pages
+def slowly(pages):
     print(flush=True)
     time.sleep(0.2)
-    return whole(memory, pfns)
-pipeline.read_pages = slowly
+    return whole(pages)
+pipeline.zero_pages = slowly
 from kdump.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -274,8 +275,11 @@ def test_unreadable_pages_are_counted_and_left_out(vmcore: Path, machine: PageMa
             def present(self, first: int, count: int) -> NDArray[np.bool_]:
                 return dump.memory.present(first, count)
 
-            def __getattr__(self, name: str) -> Any:
-                return getattr(dump.memory, name)
+            def held(self) -> Iterator[Range]:
+                return dump.memory.held()
+
+            def close(self) -> None:
+                dump.memory.close()
 
         for container in ("kdump", "elf"):
             out = tmp_path / container

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.dump.pages import read_pages
+from kdump.dump.pages import PageReader
 from kdump.dump.pfnset import CHUNK
 from kdump.dump.workers import in_order
 from kdump.memory.protocol import Dump
@@ -35,11 +35,16 @@ def check_pages(dump: Dump, tick: Callable[[int, int], None]) -> Soundness:
     limit = max((each.end for each in memory.ranges), default=0) // size
     pages, bad_count, bad = 0, 0, list[int]()
 
-    def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        _, unreadable = read_pages(memory, pfns)
-        return pfns[:0] if unreadable is None else pfns[unreadable]
+    def make_work() -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        read = PageReader(memory)
 
-    for pfns, wrong in in_order(_present(dump, limit), lambda: work, len(os.sched_getaffinity(0))):
+        def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+            _, unreadable = read(pfns)
+            return pfns[:0] if unreadable is None else pfns[unreadable]
+
+        return work
+
+    for pfns, wrong in in_order(_present(dump, limit), make_work, len(os.sched_getaffinity(0))):
         pages += len(pfns)
         bad_count += len(wrong)
         bad += wrong[: BAD_SHOWN - len(bad)].tolist()

@@ -36,6 +36,7 @@ class PageClass(IntEnum):
 
 # The level bits that drop a class. ALWAYS is dropped whatever the level: reading such a page may kill the machine.
 ALWAYS = 1 << 7
+KERNEL_SPACE = 1 << 63  # virtual addresses from here on are the kernel's
 DROPPED_BY = {
     PageClass.KERNEL: 0,
     PageClass.FREE: levels.FREE,
@@ -71,8 +72,10 @@ class Classifier:
     Not thread-safe. `doubts` counts what was kept because it made no sense.
     """
 
-    def __init__(self, facts: PageFacts) -> None:
+    def __init__(self, facts: PageFacts, *, off_lru: bool = False) -> None:
+        """With `off_lru`, page cache that is on no LRU list is told apart too: a class of ours."""
         self.facts = facts
+        self._off_lru = off_lru
         self.doubts = Doubts()
         self._next_pfn = -1
         self._free_until = 0  # pfn at which a free block that began in the batch before ends
@@ -87,6 +90,8 @@ class Classifier:
         self._next_pfn = first_pfn + len(batch.tail)
         classes = self._by_flags(batch)
         self._typed(batch, classes)
+        if self._off_lru:
+            self._cache_off_lru(batch, classes)
         poisoned = batch.flag(facts.hwpoison) if facts.hwpoison is not None else None
         if poisoned is not None:
             # Of a hugetlb page only the head is marked, for whichever of its pages is bad; others are marked singly.
@@ -131,6 +136,20 @@ class Classifier:
         if hugetlb is not None and hugetlb.any():
             other = (classes == PageClass.KERNEL) | (classes == PageClass.USER)
             classes[hugetlb & other & (batch.tail == 0)] = PageClass.HUGETLB
+
+    def _cache_off_lru(self, batch: _Batch, classes: NDArray[np.uint8]) -> None:
+        """Pages that belong to a file (their mapping is a plain pointer) but are on no LRU list.
+
+        Pages on their way to or from a list, isolated for migration, or mapped from a driver's or perf's buffers.
+        """
+        mapping = batch.field("<u8", self.facts.mapping)
+        # The two low bits tell anonymous and movable kernel pages (include/linux/page-flags.h, PAGE_MAPPING_*).
+        found = (mapping >= np.uint64(KERNEL_SPACE)) & ((mapping & np.uint64(3)) == 0)
+        found &= (classes == PageClass.KERNEL) & (batch.tail == 0)
+        if self.facts.slab_bit is not None:
+            found &= ~batch.flag(self.facts.slab_bit)
+        found &= batch.field("<i4", self.facts.mapcount) >= -1  # below are page types: tables, slabs, ...
+        classes[found] = PageClass.CACHE_OFF_LRU
 
     def _marked_in_tail(self, batch: _Batch) -> NDArray[np.bool_]:
         """Hugetlb heads before 6.9. (A head is never the last struct page of a batch: both are aligned.)"""

@@ -11,7 +11,7 @@ from kdump.dump.choose import Progress, choose
 from kdump.dump.classes import NAMES, PageClass, dropped
 from kdump.dump.codecs import codec
 from kdump.dump.levels import ZERO
-from kdump.dump.pages import read_pages, zero_pages
+from kdump.dump.pages import PageReader, zero_pages
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 
@@ -65,9 +65,10 @@ def estimate(dump: Dump, name: str = "zstd", level: int | None = None, progress:
     sampler = _Sampler()
     selection = choose(dump, 31, progress=progress, watch=sampler)
     compress = codec(name, level).make(level)
+    read = PageReader(dump.memory)
     costs = {}
     for kind, pfns in sampler.pfns.items():
-        pages, unreadable = read_pages(dump.memory, np.sort(pfns))
+        pages, unreadable = read(np.sort(pfns))
         if unreadable is not None:
             pages = pages[~unreadable]
         if not len(pages):

@@ -10,7 +10,7 @@ from itertools import pairwise
 from kdump.errors import UsageError
 
 ZERO, CACHE, CACHE_PRIVATE, USER, FREE = 1, 2, 4, 8, 16
-OURS = 32  # page cache that is on no LRU list; see `classes`
+OURS = 32  # page cache that is on no LRU list; see `Classifier`. Off by default: makedumpfile has no such level
 MAXIMUM = 63
 
 BITS = {ZERO: "zero", CACHE: "cache", CACHE_PRIVATE: "private cache", USER: "user", FREE: "free", OURS: "cache off LRU"}

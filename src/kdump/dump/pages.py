@@ -5,46 +5,51 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.errors import FormatError, KdumpError, NotPresentError
-from kdump.memory.protocol import Memory
+from kdump.errors import FormatError, NotPresentError
+from kdump.memory.protocol import Memory, ReadsInto
 
 
-def read_pages(memory: Memory, pfns: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Pages in the order of `pfns` (rising): shape (n, page size), without a copy where they are consecutive.
+class PageReader:
+    """Reads pages into a buffer of its own, which the next call reuses: it stays in the processor's cache.
 
-    The second value is None, or which rows could not be read (those are garbage).
+    Not thread-safe: one for each thread.
     """
-    size = memory.page_size
-    count = len(pfns)
-    first, last = int(pfns[0]), int(pfns[-1])
-    if last - first == count - 1:
-        try:
-            return np.frombuffer(memory.view(first * size, count * size), np.uint8).reshape(count, size), None
-        except (NotPresentError, FormatError, OSError):
-            pass
-    pages = np.empty((count, size), np.uint8)
-    bad = None
-    starts = np.flatnonzero(np.diff(pfns, prepend=pfns[0] - 2) != 1).tolist()
-    for start, end in zip(starts, [*starts[1:], count], strict=True):
-        where = int(pfns[start]) * size
-        try:
-            pages[start:end] = np.frombuffer(memory.view(where, (end - start) * size), np.uint8).reshape(-1, size)
-        except (NotPresentError, FormatError, OSError):
-            if bad is None:
-                bad = np.zeros(count, np.bool_)
-            _one_by_one(memory, pfns, pages, bad, range(start, end))
-    return pages, bad
 
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._into = memory.readinto if isinstance(memory, ReadsInto) else None
+        self._buffer = np.empty((0, memory.page_size), np.uint8)
 
-def _one_by_one(
-    memory: Memory, pfns: NDArray[np.int64], pages: NDArray[np.uint8], bad: NDArray[np.bool_], rows: range
-) -> None:
-    size = memory.page_size
-    for row in rows:
-        try:
-            pages[row] = np.frombuffer(memory.view(int(pfns[row]) * size, size), np.uint8)
-        except (KdumpError, OSError):
-            bad[row] = True
+    def __call__(self, pfns: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """Pages in the order of `pfns` (rising): shape (n, page size), valid until the next call.
+
+        The second value is None, or which rows could not be read (those are garbage).
+        """
+        count = len(pfns)
+        if len(self._buffer) < count:
+            self._buffer = np.empty((count, self._memory.page_size), np.uint8)
+        pages = self._buffer[:count]
+        bad = None
+        starts = np.flatnonzero(np.diff(pfns, prepend=pfns[0] - 2) != 1).tolist()
+        for start, end in zip(starts, [*starts[1:], count], strict=True):
+            try:
+                self._read(int(pfns[start]), pages[start:end])
+            except (NotPresentError, FormatError, OSError):
+                if bad is None:
+                    bad = np.zeros(count, np.bool_)
+                for row in range(start, end):
+                    try:
+                        self._read(int(pfns[row]), pages[row : row + 1])
+                    except (NotPresentError, FormatError, OSError):
+                        bad[row] = True
+        return pages, bad
+
+    def _read(self, pfn: int, pages: NDArray[np.uint8]) -> None:
+        memory, size = self._memory, self._memory.page_size
+        if self._into:
+            self._into(pfn * size, pages.data.cast("B"))
+        else:
+            pages[:] = np.frombuffer(memory.view(pfn * size, pages.size), np.uint8).reshape(pages.shape)
 
 
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:

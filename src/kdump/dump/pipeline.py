@@ -17,7 +17,7 @@ from kdump.dump.codecs import Codec, Packed, codec
 from kdump.dump.facts import PageFacts
 from kdump.dump.kdump_writer import Stream
 from kdump.dump.levels import ZERO
-from kdump.dump.pages import read_pages, zero_pages
+from kdump.dump.pages import PageReader, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.select import Selection
 from kdump.dump.workers import in_order
@@ -171,9 +171,10 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
 
     def make_work() -> Callable[[NDArray[np.int64]], _Batch]:
         compress = chosen.make(options.compression_level)
+        read = PageReader(memory)
 
         def work(pfns: NDArray[np.int64]) -> _Batch:
-            pages, unreadable = read_pages(memory, pfns)
+            pages, unreadable = read(pfns)
             if unreadable is not None:
                 pages = pages[~unreadable]
             zero = zero_pages(pages) if find_zeros else None
@@ -202,16 +203,21 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
 def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
     """Take pages of zeros out of what is kept: an ELF file has no other way to leave them out. Returns their number."""
 
-    def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        pages, unreadable = read_pages(dump.memory, pfns)
-        zero = zero_pages(pages)
-        return pfns[zero if unreadable is None else zero & ~unreadable]
+    def make_work() -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        read = PageReader(dump.memory)
+
+        def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+            pages, unreadable = read(pfns)
+            zero = zero_pages(pages)
+            return pfns[zero if unreadable is None else zero & ~unreadable]
+
+        return work
 
     before = selection.kept.count
     kept = PfnSet(selection.kept.limit)
     for chunk, pfns in selection.kept.chunks():
         batches = (pfns[start : start + options.batch] for start in range(0, len(pfns), options.batch))
-        found = [zero for _, zero in in_order(batches, lambda: work, _threads(options))]
+        found = [zero for _, zero in in_order(batches, make_work, _threads(options))]
         members = np.zeros(CHUNK, np.bool_)
         members[pfns - chunk * CHUNK] = True
         members[np.concatenate(found) - chunk * CHUNK] = False

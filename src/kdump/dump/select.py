@@ -65,7 +65,8 @@ def select(
     limit = max((each.end for each in memory.ranges), default=0) >> shift
     found = Selection(PfnSet(limit), PfnSet(limit), level, np.zeros(len(PageClass), np.int64))
     drop = dropped(level)
-    batches = _Batches(memory_map, BATCH) if memory_map else None
+    off_lru = bool(level & levels.OURS)
+    batches = _Batches(memory_map, BATCH, off_lru=off_lru) if memory_map else None
     for chunk in range(-(-limit // CHUNK)):
         first = chunk * CHUNK
         present = _in_ranges(memory, first, min(CHUNK, limit - first), shift)
@@ -118,12 +119,12 @@ def _in_ranges(memory: Memory, first: int, count: int, shift: int) -> NDArray[np
 class _Batches:
     """Reads the memory map batch by batch and classifies it."""
 
-    def __init__(self, memory_map: MemoryMap, batch: int) -> None:
+    def __init__(self, memory_map: MemoryMap, batch: int, *, off_lru: bool) -> None:
         self.facts = memory_map.facts
         self.runs = memory_map.runs
         self.virtual = memory_map.virtual
         self.pages = max(batch // self.facts.size, 64)
-        self.classifier = Classifier(self.facts)
+        self.classifier = Classifier(self.facts, off_lru=off_lru)
         self.unreadable = 0
 
     def cover(self, first: int, end: int) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Dump, Note, Range
-from kdump.memory.source import Source
+from kdump.memory.source import FileSource, Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +89,20 @@ class ElfMemory:
             parts.append(self._source.view(segment.offset + within, count))
             at += count
         return memoryview(b"".join(parts))
+
+    def readinto(self, address: int, buffer: memoryview) -> None:
+        """See `ReadsInto.readinto`."""
+        while buffer:
+            segment = self._segment(address)
+            within = address - segment.physical
+            count = min(segment.held - within, len(buffer))
+            if count <= 0:
+                raise NotPresentError(address, len(buffer))
+            if isinstance(self._source, FileSource):
+                self._source.readinto(segment.offset + within, buffer[:count])
+            else:
+                buffer[:count] = self._source.view(segment.offset + within, count)
+            address, buffer = address + count, buffer[count:]
 
     def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
         """See `Memory.present`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the loader reads `Range` from here and needs no NumPy
     import numpy as np
@@ -51,6 +51,14 @@ class Memory(Protocol):
 
     def close(self) -> None:
         """Release files and mappings."""
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """A `Memory` that can also copy, faster than copying its views."""
+
+    def readinto(self, address: int, buffer: memoryview) -> None:
+        """Fill the (writable, byte) buffer with memory from `address` on. Raises as `Memory.view` does."""
 
 
 class Note(NamedTuple):
