@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from tests.targets.servers import sshd, weed
 
 from kdump.capture.plan import ALL, CapturePlan
+from kdump.cli.main import main
 from kdump.dump.manifest import check
 from kdump.image.kernel import KernelTree
+from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash
 from kdump.targets import target_for
@@ -30,9 +33,56 @@ NETWORK = {
 DEVICES = ("-netdev", "user,id=net0", "-device", f"virtio-net-pci,netdev=net0,mac={MAC}")
 
 
+XFS = "11111111-2222-4333-8444-555555555501"
+BTRFS = "11111111-2222-4333-8444-555555555502"
+PARTITION = "11111111-2222-4333-8444-555555555503"
+FIRST_SECTOR = 2048
+
+
+def local_disks(directory: Path) -> tuple[tuple[Spec, ...], tuple[str, ...], Path]:
+    """xfs, btrfs with a subvolume, and a raw partition: specifications, QEMU's arguments, the raw partition's disk."""
+    images = {name: disk.create(directory / f"{name}.img", 512 << 20) for name in ("xfs", "btrfs", "raw")}
+    (directory / "tree/@crash").mkdir(parents=True)
+    subprocess.run(["mkfs.xfs", "-q", "-m", f"uuid={XFS}", images["xfs"]], check=True)
+    subprocess.run(["mkfs.btrfs", "-q", "-U", BTRFS, "-r", directory / "tree", images["btrfs"]], check=True)
+    layout = f"label: gpt\nstart={FIRST_SECTOR}, size=800000, uuid={PARTITION}\n"
+    subprocess.run(["sfdisk", "-q", images["raw"]], input=layout, text=True, check=True)
+    with images["raw"].open("r+b") as file:
+        file.seek(FIRST_SECTOR * 512)
+        file.write(empty_area(directory))
+    specs = (
+        Spec("file:///xfs", {"uuid": XFS, "fstype": "xfs", "path": "/crash"}),
+        Spec("file:///btrfs", {"uuid": BTRFS, "fstype": "btrfs", "options": "subvolid=5", "path": "/@crash"}),
+        Spec(f"block:///dev/disk/by-partuuid/{PARTITION}", {"partuuid": PARTITION}),
+    )
+    devices = [f"if=none,id={name},format=raw,file={path}" for name, path in images.items()]
+    arguments = [("-drive", drive, "-device", f"virtio-blk-pci,drive={drive[11:].split(',')[0]}") for drive in devices]
+    return specs, tuple(word for four in arguments for word in four), images["raw"]
+
+
+def empty_area(directory: Path) -> bytes:
+    """The first bytes of a raw partition that is ready to take a dump."""
+    path = disk.create(directory / "area", 1 << 20)
+    assert main(["collect", "--format", str(path)]) == 0
+    return path.read_bytes()[: 64 << 10]
+
+
+def collect(raw: Path, directory: Path) -> Path:
+    """Fetch the crash from the partition on the raw disk."""
+    area = directory / "partition"
+    with raw.open("rb") as file:
+        file.seek(FIRST_SECTOR * 512)
+        area.write_bytes(file.read(800000 * 512))
+    assert main(["collect", str(area), "--to", str(directory / "collected")]) == 0
+    (crash,) = (directory / "collected").iterdir()
+    return crash
+
+
 @pytest.mark.lab
-@pytest.mark.parametrize("series", ["6.1", "6.12"])
-def test_every_target_at_once(series: str, kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("series", "crashkernel"), [("6.1", "160M"), ("6.12", "256M")])
+def test_every_target_at_once(
+    series: str, crashkernel: str, kernel: Callable[[str], KernelTree], tmp_path: Path
+) -> None:
     with sshd(tmp_path / "sshd", HOST) as ssh, weed(tmp_path / "weed") as bucket:
         keys = {"identity": "/etc/kdump/id", "known_hosts": "/etc/kdump/known_hosts"}
         to_ssh = Spec(f"ssh://root@{HOST}:{ssh.port}{tmp_path}/received", keys)
@@ -44,10 +94,12 @@ def test_every_target_at_once(series: str, kernel: Callable[[str], KernelTree], 
             "/etc/kdump/s3.toml": (bucket.directory / "s3.toml").read_bytes(),
             **target_for(to_ssh).files(),
         }
-        plan = CapturePlan(targets=(Spec(f"file:///{DUMPS}"), to_ssh, to_s3), mode=ALL, network=NETWORK)
+        more, devices, raw = local_disks(tmp_path) if series == "6.12" else ((), (), tmp_path)
+        plan = CapturePlan(targets=(Spec(f"file:///{DUMPS}"), to_ssh, to_s3, *more), mode=ALL, network=NETWORK)
+        modules = ("virtio_net", "bonding", "bridge", *(["xfs", "btrfs"] if more else []))
         scenario = Scenario(
-            kernel(series), find_cause("sysrq"), memory=512 << 20, work=16 << 20, crashkernel="160M",
-            plan=plan, devices=DEVICES, modules=("virtio_net", "bonding", "bridge"), files=files,
+            kernel(series), find_cause("sysrq"), memory=512 << 20, work=16 << 20, crashkernel=crashkernel,
+            plan=plan, devices=(*DEVICES, *devices), modules=modules, files=files,
         )  # fmt: skip
         directory = tmp_path / "lab"
         directory.mkdir()
@@ -62,3 +114,11 @@ def test_every_target_at_once(series: str, kernel: Callable[[str], KernelTree], 
             assert list(check(tmp_path / "received" / name, entry)) == []
             stored = client.request("GET", f"lab/{name}/{entry['name']}").body
             assert stored == (saved.directory / entry["name"]).read_bytes()
+    if more:
+        collected = collect(raw, tmp_path)
+        assert {path.name for path in collected.iterdir()} == names
+        on_btrfs = tmp_path / "restored"
+        on_btrfs.mkdir()
+        subprocess.run(["btrfs", "restore", tmp_path / "btrfs.img", on_btrfs], check=True, capture_output=True)
+        for entry in saved.manifest["files"]:
+            assert list(check(on_btrfs / "@crash" / name, entry)) == []
