@@ -69,12 +69,13 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
     for address, task in tasks.items():
         other = theirs[address]
         assert (task.pid, task.command.encode()) == (other.pid.value_(), other.comm.string_())
-        if not any(frame.module for frame in context.frames(context.tasks.stack(task))):
-            ours = [frame.pc for frame in context.tasks.stack(task).frames]
-            assert ours == frames(program.stack_trace(other)), task.command
+        unwound = context.tasks.stack(task)
+        if not any(frame.module for frame in context.frames(unwound)):
+            assert [frame.pc for frame in unwound.frames] == frames(program.stack_trace(other)), task.command
     for cpu in for_each_online_cpu(program):
-        ours = [frame.pc for frame in context.tasks.cpu_stack(cpu).frames]
-        assert ours == frames(program.stack_trace(cpu_curr(program, cpu)))
+        unwound = context.tasks.cpu_stack(cpu)
+        if not any(frame.module for frame in context.frames(unwound)):
+            assert [frame.pc for frame in unwound.frames] == frames(program.stack_trace(cpu_curr(program, cpu)))
     crashed = program.crashed_thread()
     running = context.tasks.describe(context.tasks.running()[context.panic_cpu or 0])
     assert (running.pid, running.command) == (crashed.tid, crashed.name)
@@ -96,10 +97,12 @@ def test_crash(context: Context, vmcore: Path, series: str, debug_vmlinux: Calla
     assert panicked
     running = context.tasks.describe(context.tasks.running()[int(panicked[2])])
     assert (context.panic_cpu, running.pid, running.command) == (int(panicked[2]), int(panicked[1]), panicked[3])
-    listed = set(re.findall(r"^[> ]+(\d+) +\d+ +\d+ +[0-9a-f]{16} +(\w+)", text, re.MULTILINE))
-    ours = {(str(task.pid), task.state) for task in context.all_tasks}
+    listed = re.findall(r"^[> ]+(\d+) +-?\d+ +\d+ +([0-9a-f]{16}) +(\w+)", text, re.MULTILINE)
+    ours = {(str(task.pid), f"{context.objects.address(task.struct):016x}", task.state) for task in context.all_tasks}
     states = {"RU": "R", "IN": "S", "UN": "D", "ID": "I", "ZO": "Z", "ST": "T", "DE": "X"}
-    assert ours <= {(pid, states.get(state, state)) for pid, state in listed}  # crash lists the idle tasks too
+    # This crash loses most tasks of newer 6.1 kernels ("not found in PID hash"); those it lists agree.
+    theirs = {(pid, address, states.get(state, state)) for pid, address, state in listed if pid != "0"}
+    assert theirs and theirs <= ours
     modules = re.findall(r"^[0-9a-f]{16} +(\w+) +(?:[0-9a-f]{16} +)?\d+", text, re.MULTILINE)
     assert set(modules) == {module.name for module in context.kernel.modules}
     figures = meminfo(context)
@@ -118,6 +121,7 @@ def test_drgn_on_the_dump_alone(context: Context, vmcore: Path) -> None:
     import io
 
     from drgn.commands import run_command
+    from drgn.helpers.linux.mm import task_rss
     from drgn.helpers.linux.pid import for_each_task
 
     from kdump.report.program import open_program
@@ -126,6 +130,9 @@ def test_drgn_on_the_dump_alone(context: Context, vmcore: Path) -> None:
     assert {task.pid.value_() for task in for_each_task(program)} == {task.pid for task in context.all_tasks}
     trace = [frame.pc for frame in program.crashed_thread().stack_trace() if frame.pc >= KERNEL_HALF]
     assert len(trace) > 3
+    page = context.kernel.vmcoreinfo.page_size
+    ours = {task.pid: (context.resident(task.struct) or 0) // page for task in context.all_tasks}
+    assert ours == {task.pid.value_(): task_rss(task).total for task in for_each_task(program)}
     for command in ("sys", "bt", "ps", "mod", "kmem -i", "kmem -s", "mount", "net", "timer", "runq", "log", "files"):
         output = io.StringIO()
         with contextlib.redirect_stdout(output):

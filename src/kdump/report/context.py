@@ -124,8 +124,11 @@ class Context:
             return None
         objects, types = self.objects, self.objects.types
         kinds = [types.enumerator(name) for name in ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SHMEMPAGES")]
-        if objects.has(mm, "rss_stat.count"):  # until 6.1: plain counters
+        if objects.has(mm, "rss_stat.count"):  # until 6.1: counters, and what each thread has not yet added to them
             pages = sum(int(mm.rss_stat.count[kind].counter) for kind in kinds)
+            if objects.has(task, "rss_stat.count"):
+                for thread in objects.list(task.signal.thread_head, "task_struct", "thread_node"):
+                    pages += sum(int(thread.rss_stat.count[kind]) for kind in kinds)
         else:  # per-CPU counters since 6.2
             pages = sum(self.counter(mm.rss_stat[kind]) for kind in kinds)
         return max(pages, 0) * self.kernel.vmcoreinfo.page_size
