@@ -32,9 +32,25 @@ def peak_resident(path: str = "/proc/self/status") -> int:
     return 0
 
 
-class MemoryUse(TypedDict):
-    """Bytes. `at_lowest` is what used the memory when the least was available."""
+def ram(path: str = "/proc/iomem") -> int:
+    """Bytes of RAM that this kernel was given, its own code and data included; 0 if it hides that."""
+    size = 0
+    with open(path, encoding="ascii") as lines:
+        for line in lines:
+            place, _, name = line.rstrip("\n").partition(" : ")
+            if name == "System RAM":  # what is indented lies within
+                first, _, last = place.partition("-")
+                size += int(last, 16) + 1 - int(first, 16)
+    return size if size > 1 << 20 else 0
 
+
+class MemoryUse(TypedDict):
+    """Bytes. `ram` is the reservation, as the capture kernel sees it, and `total` what it had of that for use.
+
+    `at_lowest` is what used the memory when the least was available.
+    """
+
+    ram: int
     total: int
     lowest_available: int
     peak_used: int
@@ -67,6 +83,7 @@ class Sampler:
         self._sample()
         lowest = self._lowest
         return {
+            "ram": ram(),
             "total": lowest["MemTotal"],
             "lowest_available": lowest["MemAvailable"],
             "peak_used": lowest["MemTotal"] - lowest["MemAvailable"],

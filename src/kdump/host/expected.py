@@ -13,7 +13,6 @@ from kdump.capture.meminfo import meminfo
 from kdump.config import Config
 from kdump.host import crashkernel, rehearsed, reservation, stored
 from kdump.host.crashkernel import GIB, MIB
-from kdump.kexec.state import read_state
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
 
@@ -113,12 +112,11 @@ def _peaks(config: Config, root: Path) -> Iterator[tuple[str, int]]:
     rehearsal = rehearsed.last(root / "var/lib/kdump")
     if rehearsal and rehearsal.passed and rehearsal.peak:
         yield "peak of the last rehearsal", rehearsal.peak
-    reserved = read_state(root).reserved
     for crash in stored.scan(stored.directories(config)):
         memory = stored.manifest(crash.path).get("memory") or {}
-        # What was available at the worst moment was not needed; the rest of the reservation was.
-        if crash.status == COMPLETE and 0 < memory.get("lowest_available", 0) < reserved:
-            yield f"peak of {crash.name}", reserved - memory["lowest_available"]
+        # What was available at the worst moment was not needed; the rest of the reservation of then was.
+        if crash.status == COMPLETE and 0 < memory.get("lowest_available", 0) < memory.get("ram", 0):
+            yield f"peak of {crash.name}", memory["ram"] - memory["lowest_available"]
 
 
 def _rounded(size: int) -> int:

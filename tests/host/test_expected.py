@@ -1,0 +1,110 @@
+"""What a crash will take: by measurement where there is one, by formula, against what distributions reserve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdump import config
+from kdump.capture.meminfo import ram
+from kdump.cli.main import main
+from kdump.config import Config
+from kdump.host import expected, rehearsed
+
+MIB, GIB = 1 << 20, 1 << 30
+MEMINFO = (
+    "MemTotal: {} kB\nMemFree: 500000 kB\nAnonPages: 100000 kB\nCached: 200000 kB\nBuffers: 1000 kB\nShmem: 50000 kB\n"
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name, text in {
+        "proc/meminfo": MEMINFO.format(1000000),
+        "proc/iomem": "00100000-ffffffff : System RAM\n",
+        "proc/sys/kernel/osrelease": "6.1.0\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def here(root: Path, text: str = "") -> Config:
+    return config.parse(f'targets = ["file://{root}/crash"]\n{text}')
+
+
+def captured(root: Path, name: str, memory: dict[str, int], status: str = "complete") -> None:
+    place = root / "crash" / name
+    place.mkdir(parents=True)
+    (place / "vmcore").touch()
+    (place / "manifest.json").write_text(json.dumps({"status": status, "panic_time": 1, "memory": memory}))
+
+
+def test_the_formula_grows_with_ram_network_and_cpus(root: Path) -> None:
+    assert expected.by_formula(here(root), root).size == 160 * MIB
+    (root / "proc/meminfo").write_text(MEMINFO.format(512 << 20))  # 512 GiB
+    large = expected.by_formula(here(root), root).size
+    assert large == 224 * MIB
+    networked = config.parse('targets = ["ssh://a@b/c"]\n[capture]\ncpus = 3\n')
+    assert expected.by_formula(networked, root).size == large + 32 * MIB + 2 * 16 * MIB
+
+
+def test_the_worst_measurement_counts_with_the_reservation_it_was_made_in(root: Path) -> None:
+    captured(root, "a", {"ram": 256 * MIB, "lowest_available": 136 * MIB})
+    captured(root, "b", {"ram": 512 * MIB, "lowest_available": 412 * MIB})
+    captured(root, "cut", {"ram": 256 * MIB, "lowest_available": 1 * MIB}, "incomplete")
+    captured(root, "old", {"lowest_available": 1 * MIB})
+    found = expected.wanted(here(root), root)
+    assert (found.reason, found.parts[0], found.value) == ("measurement", ("peak of a", 120 * MIB), "160M")
+    rehearsed.record(rehearsed.Rehearsal(1, True, "6.1", 256 * MIB, 128 * MIB), root / "var/lib/kdump")
+    assert expected.wanted(here(root), root).parts[0] == ("peak of the last rehearsal", 128 * MIB)
+    assert expected.wanted(here(root, "[crashkernel]\nmargin = 100\n"), root).size == 256 * MIB
+
+
+def test_a_value_of_ones_own(root: Path) -> None:
+    found = expected.wanted(here(root, '[crashkernel]\nvalue = "1G-4G:192M,4G-:512M"\n'), root)
+    assert (found.size, found.reason) == (512 * MIB, "kdump.toml")
+
+
+def test_the_dump_is_what_the_level_leaves(root: Path) -> None:
+    assert expected.dump_size(0, root) == 1000000 << 10
+    assert expected.dump_size(31, root) == 199000 << 10
+    assert expected.dump_size(16, root) == 500000 << 10
+    assert expected.dump_size(2, root) == (1000000 - 201000 + 50000) << 10
+
+
+def test_distributions() -> None:
+    assert expected.distributions(2 * GIB) == {
+        "Debian 12": 128 * MIB,
+        "Debian 13": 192 * MIB,
+        "RHEL 9": 192 * MIB,
+        "RHEL 10": 256 * MIB,
+    }
+    assert expected.distributions(128 * GIB)["RHEL 10"] == 512 * MIB
+
+
+def test_free_space_of_a_directory_that_is_yet_to_be(tmp_path: Path) -> None:
+    assert expected.free_space(tmp_path / "a/b/c") == expected.free_space(tmp_path) > 0
+
+
+def test_ram_of_the_capture_kernel(tmp_path: Path) -> None:
+    iomem = tmp_path / "iomem"
+    iomem.write_text(
+        "00001000-00001fff : System RAM\n30000000-3fffffff : System RAM\n  30000000-31ffffff : Kernel code\n"
+    )
+    assert ram(str(iomem)) == 256 * MIB + 4096
+    iomem.write_text("00000000-00000000 : System RAM\n")
+    assert ram(str(iomem)) == 0
+
+
+def test_the_command_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "2G-4G:256M,4G-:512M", "--ram", "3G"]) == 0
+    shown = capsys.readouterr().out
+    assert "2G-4G:256M applies" in shown
+    assert "reserves  256 MiB below 4 GiB" in shown
+    assert main(["estimate", "--json", "1G,high", "--ram", "8G"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"]["low"] == 256 * MIB
+    assert main(["estimate", "128MB", "--ram", "8G"]) == 1
+    assert main(["estimate", "9G-:1G", "--ram", "8G"]) == 3
