@@ -128,6 +128,7 @@ LOAD = 64 + 56  # file offset of the first PT_LOAD's header
         (patched(GOOD, LOAD + 40, struct.pack("<Q", (1 << 64) - 1)), "p_memsz", "impossible"),
         (patched(GOOD, 64 + 56 * 3 + 4, b"\xff\xff\xff\x7f"), "n_descsz", "past its segment"),
         (elf([]), "e_phnum", "no memory"),
+        (elf([Load(0, A, memory_size=1 << 46), Load(1 << 50, A, memory_size=1 << 47)]), "p_memsz", "claims"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, data: bytes, field: str, text: str) -> None:
@@ -137,8 +138,8 @@ def test_damage_is_named(tmp_path: Path, data: bytes, field: str, text: str) -> 
     assert caught.value.path == str(tmp_path / "vmcore")
 
 
-def test_a_claim_of_exabytes_costs_nothing(tmp_path: Path) -> None:
-    data = patched(patched(GOOD, LOAD + 32, struct.pack("<Q", 1 << 50)), LOAD + 40, struct.pack("<Q", 1 << 50))
+def test_a_claim_of_terabytes_costs_nothing(tmp_path: Path) -> None:
+    data = patched(patched(GOOD, LOAD + 32, struct.pack("<Q", 1 << 46)), LOAD + 40, struct.pack("<Q", 1 << 46))
     loads_at = LOAD + 56 + 24
     with opened(tmp_path, patched(data, loads_at, struct.pack("<Q", 1 << 50 | 0x1000))) as dump:
         assert dump.incomplete

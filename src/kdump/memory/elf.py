@@ -28,7 +28,8 @@ SH_INFO = 44  # offset of sh_info in Elf64_Shdr
 ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
 NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
 LOADS_LIMIT = 1 << 20
-PHYSICAL_BITS = 52  # no machine that Linux runs on has more
+PHYSICAL_BITS = 52  # no machine that Linux runs on has more address bits
+MEMORY_BITS = 47  # nor more than 64 TiB of memory; a claim of more would keep readers busy for hours
 _PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|8192|16384|32768|65536)$", re.MULTILINE)
 NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
 
@@ -235,6 +236,8 @@ def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[l
             )
     if not kept:
         raise FormatError("holds no memory (no PT_LOAD)", path=source.path, field="e_phnum")
+    if (total := sum(segment.memory_size for segment in kept)) > 1 << MEMORY_BITS:
+        raise FormatError(f"claims {total:#x} bytes of memory", path=source.path, field="p_memsz")
     return kept, clipped
 
 
