@@ -79,6 +79,11 @@ def open_program(
         main.build_id = bytes.fromhex(kernel.vmcoreinfo.build_id)
     with suppress(LookupError):  # a kernel without modules
         program.create_loaded_modules()
+        # drgn leaves out what a module needs only while it is being loaded; a stack may well be in there.
+        ranges = {module.name: module.ranges for module in kernel.modules}
+        for module in program.modules():
+            if isinstance(module, drgn.RelocatableModule) and module.name in ranges:
+                module.address_ranges = ranges[module.name]
     found = [Path(path) for path in debug] or (default_debug(kernel) if default else [])
     if found:
         try:
