@@ -35,6 +35,13 @@ def test_only_what_is_of_use_is_installed(tmp_path: Path) -> None:
     assert "ExecStart=/opt/kdump build --if-stale --load\n" in service
 
 
+def test_a_target_across_the_network_is_looked_at_again(tmp_path: Path) -> None:
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    with_network = {change.path for change in units.edit(tmp_path, "/x", networked=True).files}
+    without = {change.path for change in units.edit(tmp_path, "/x").files}
+    assert with_network - without == {"/etc/systemd/system/kdump-collect.service.d/network.conf"}
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     names = [each.name for each in units.FILES if each.name.endswith((".service", ".path"))]

@@ -186,10 +186,10 @@ def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) ->
 
 
 def put(path: Path, text: str | None, mode: int) -> None:
-    """Give a file its text, or remove it, and directories that this leaves empty and that are ours (…/kdump)."""
+    """Give a file its text, or remove it, and its directory if that leaves it empty and it is ours by its name."""
     if text is None:
         path.unlink(missing_ok=True)
-        if path.parent.name == "kdump" and path.parent.is_dir() and not any(path.parent.iterdir()):
+        if path.parent.name.startswith("kdump") and path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
         return
     path.parent.mkdir(parents=True, exist_ok=True)

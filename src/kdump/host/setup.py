@@ -12,6 +12,7 @@ from kdump.errors import KdumpError
 from kdump.host import bootloaders, crashkernel, expected, policy, template, units
 from kdump.host.changes import Command, Edit, combined, file_change
 from kdump.kexec.state import read_state
+from kdump.targets import NETWORKED
 
 # Other tools' services that load a capture kernel, too: the last one to load would win.
 RIVALS: Final = ("kdump-tools.service", "kdump-early.service", "kexec-load.service")
@@ -48,7 +49,8 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
         mode = 0o600 if config.notify.webhook else 0o644  # the URL of a webhook is often all that protects it
         edits.append(Edit(file_change(str(CONFIG_PATH), template.render(config), root, mode)))
     edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
-    edits.append(units.edit(root))
+    networked = any(url.partition("://")[0] in NETWORKED for url in config.targets)
+    edits.append(units.edit(root, networked=networked))
     edits += rivals(root)
     if boot_loader and (reboot or config.crashkernel.value != "auto"):
         found = bootloaders.detect(root)

@@ -14,12 +14,16 @@ from kdump.host.changes import Command, Edit, FileChange, file_change
 
 
 class Installed(NamedTuple):
-    """A file of this package, where it goes, its mode, and the directory without which it is of no use."""
+    """A file of this package, where it goes, its mode, the directory without which it is of no use.
+
+    `networked`: it is of use only if a target is across the network.
+    """
 
     name: str
     path: str
     mode: int = 0o644
     needs: str = "/run/systemd/system"
+    networked: bool = False
 
 
 FILES: Final = (
@@ -27,6 +31,7 @@ FILES: Final = (
     Installed("kdump-reload.service", "/etc/systemd/system/kdump-reload.service"),
     Installed("kdump-reload.path", "/etc/systemd/system/kdump-reload.path"),
     Installed("kdump-collect.service", "/etc/systemd/system/kdump-collect.service"),
+    Installed("network.conf", "/etc/systemd/system/kdump-collect.service.d/network.conf", networked=True),
     Installed("kdump.rules", "/etc/udev/rules.d/98-kdump.rules", needs="/etc/udev"),
     Installed("kernel-postinst", "/etc/kernel/postinst.d/zz-kdump", 0o755, "/etc/kernel/postinst.d"),
     Installed("kernel-postrm", "/etc/kernel/postrm.d/zz-kdump", 0o755, "/etc/kernel/postrm.d"),
@@ -40,9 +45,9 @@ def text(name: str, command: str) -> str:
     return (files(__name__) / name).read_text().replace("@KDUMP@", command)
 
 
-def edit(root: Path, command: str | None = None) -> Edit:
+def edit(root: Path, command: str | None = None, *, networked: bool = False) -> Edit:
     """What installs the files and enables the units; commands only if a file changes or a unit is not enabled."""
-    changes = tuple(_changes(root, command or executable()))
+    changes = tuple(_changes(root, command or executable(), networked=networked))
     if not (root / "run/systemd/system").is_dir():
         return Edit(changes)
     reload = Command(("systemctl", "daemon-reload"), again=True)
@@ -59,9 +64,11 @@ def executable() -> str:
     return found
 
 
-def _changes(root: Path, command: str) -> Iterator[FileChange]:
+def _changes(root: Path, command: str, *, networked: bool) -> Iterator[FileChange]:
     for each in FILES:
-        if (root / each.needs.lstrip("/")).is_dir():
+        if each.networked and not networked:
+            yield from file_change(each.path, None, root)
+        elif (root / each.needs.lstrip("/")).is_dir():
             yield from file_change(each.path, text(each.name, command), root, each.mode)
 
 
