@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
 VMCORE_SOURCE = "/proc/vmcore"
-_REPORT_NEEDS = 28 << 20  # bytes available before the report is tried; it takes about half
-_REPORT_LIMIT = 64 << 20  # bytes it may allocate
+_REPORT_NEEDS = 40 << 20  # bytes available before the report is tried; with 28 MiB it made the machine thrash for 50 s
+_REPORT_SPARES = 16 << 20  # bytes of them that it must leave
 _LAST_WORDS = 20.0  # seconds for manifest and log
 
 
@@ -146,13 +146,13 @@ class Ladder:
         if available < _REPORT_NEEDS:
             self.stages.skip("report", f"{size_text(available)} of memory available, {size_text(_REPORT_NEEDS)} needed")
         else:
-            self.stages.run("report", self.plan.deadlines.report, partial(self._make_report, vault))
+            self.stages.run("report", self.plan.deadlines.report, partial(self._make_report, vault, available))
 
-    def _make_report(self, vault: Vault) -> None:
+    def _make_report(self, vault: Vault, available: int) -> None:
         from kdump.capture import rungs
         from kdump.capture.child import bytes_from_child
 
-        answer = bytes_from_child(partial(rungs.report, self._need_dump()), _REPORT_LIMIT)
+        answer = bytes_from_child(partial(rungs.report, self._need_dump()), available - _REPORT_SPARES)
         for name, text in zip((names.REPORT, names.REPORT_JSON), answer.split(rungs.BETWEEN), strict=True):
             vault.save(name, partial(_write_all, text))
 
