@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crashkernel", metavar="VALUE", help='memory to reserve, as in "256M" (default: estimated)')
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
+    parser.add_argument("--full", action="store_true", help="show new files whole, not only that they are new")
     parser.add_argument("--no-boot-loader", action="store_true", help="leave the kernel command line alone")
     parser.add_argument("--undo", action="store_true", help="take back what setup changed")
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print("\n".join(found.notes))
     if found.edit:
-        print("\n" + found.edit.shown() + "\n")
+        print("\n" + found.edit.shown(full=args.full) + "\n")
     else:
         print("nothing to change")
     if args.dry_run:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from kdump.errors import KdumpError
 
 JOURNAL: Final = Path("/var/lib/kdump/setup.json")
-LONG: Final = 12  # lines of a new file that are still shown
+LONG: Final = 3  # lines of a new file that are shown unasked
 TIMEOUT: Final = 300  # seconds for one command; update-grub probes disks
 
 Runner = Callable[[Sequence[str]], None]
@@ -73,9 +73,9 @@ class Edit:
     def __bool__(self) -> bool:
         return bool(self.files or self.commands)
 
-    def shown(self) -> str:
-        """What would be done, for people: diffs, then commands."""
-        parts = [change.shown() for change in self.files]
+    def shown(self, *, full: bool = False) -> str:
+        """What would be done, for people: diffs (`full`: of long new files, too), then commands."""
+        parts = [change.diff() if full else change.shown() for change in self.files]
         parts += ["run: " + " ".join(command.argv) for command in self.commands]
         return "\n".join(parts)
 
