@@ -21,6 +21,7 @@ from tests.memory.machine import Machine
 from kdump.capture import init, worker
 from kdump.capture.console import Console
 from kdump.capture.plan import CapturePlan, Deadlines, Hooks
+from kdump.cli.main import main
 from kdump.dump.manifest import check
 from kdump.memory import open_dump
 from kdump.targets.protocol import Spec
@@ -214,3 +215,14 @@ def test_nothing_old_goes_for_a_dump_that_failed(run: Run, tmp_path: Path) -> No
     saved, _, _ = run({"vmcore": "raise"}, keep=1)
     assert not saved
     assert old.exists()
+
+
+def test_the_command_saves_without_a_final_action(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker, "remember", partial(init.remember, path=str(tmp_path / "run/state.json")))
+    command = ["capture", "--source", str(source), "--plan", str(tmp_path / "none"), "--to", f"file://{tmp_path}/crash"]
+    assert main(command) == 3  # without a memory map nothing can be filtered
+    assert len(list(tmp_path.glob("crash/*/vmcore"))) == 1
+    assert main(["capture", "--source", str(tmp_path / "nothing")]) == 1
+    assert "is not there" in capsys.readouterr().err

@@ -52,7 +52,6 @@ def main() -> None:
 
 def prepare(console: Console) -> None:
     """What needs doing once: the supervisor cannot be chosen by the out-of-memory killer, its pages stay in memory."""
-    Path(STATE).parent.mkdir(parents=True, exist_ok=True)
     try:
         set_oom_score(-1000)
         system.lock_memory()
@@ -173,6 +172,7 @@ class Watchdogs:
 
 def remember(state: dict[str, object], path: str = STATE) -> None:
     """Keep what a second attempt must know (the crash's name)."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(state), encoding="utf-8")
 
 

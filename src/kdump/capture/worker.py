@@ -39,7 +39,7 @@ def work(
         stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console))
     run_hooks(plan.hooks.pre, "pre", plan, stages)
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
-    crash = str(recall().get("crash", ""))
+    crash = str(recall().get("crash", "")) if attempt > 1 else ""
     ladder = Ladder(plan, console, stages, ground, crash=crash, attempt=attempt, source=source)
     ladder.open_memory()
     remember({"crash": ladder.crash})
