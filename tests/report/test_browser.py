@@ -12,7 +12,7 @@ from kdump.cli.main import main
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-LOG = Path(__file__).parent / "logs" / "softlockup.txt"
+LOG = Path(__file__).parent / "logs" / "6.1" / "softlockup.txt"
 
 
 @pytest.fixture(scope="module")

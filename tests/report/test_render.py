@@ -30,7 +30,7 @@ from kdump.report.model import (
     Verdict,
 )
 
-LOGS = Path(__file__).parent / "logs"
+LOGS = Path(__file__).parent / "logs" / "6.1"
 NASTY = '\x1b[31m<script>alert("x")</script>\x9b\x07&' + "w" * 300
 
 
