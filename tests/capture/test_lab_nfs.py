@@ -70,11 +70,10 @@ def client(tree: KernelTree, port: int, version: str, mode: str) -> Scenario:
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize(("series", "version"), [("6.1", "3"), ("6.12", "4.2")])
-def test_a_crash_arrives(series: str, version: str, kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
+def test_a_crash_arrives(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
     port = free_port()
-    with nfs_machine(kernel(series), tmp_path, port) as server:
-        saved = crash(client(kernel(series), port, version, ALL), tmp_path)
+    with nfs_machine(kernel("6.1"), tmp_path, port) as server:
+        saved = crash(client(kernel("6.1"), port, "3", ALL), tmp_path)
         server.wait_for(r"nfs-server: done", 60)
         received = dict(line.split()[-2:] for _, line in server.lines if "nfs-server: saved" in line)
     assert saved.manifest["status"] == "complete"
@@ -86,8 +85,8 @@ def test_a_crash_arrives(series: str, version: str, kernel: Callable[[str], Kern
 @pytest.mark.lab
 def test_the_server_goes_away_during_the_dump(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
     port = free_port()
-    with nfs_machine(kernel("6.1"), tmp_path, port, "dies") as server:
-        saved = crash(client(kernel("6.1"), port, "4.2", FIRST), tmp_path)
+    with nfs_machine(kernel("6.12"), tmp_path, port, "dies") as server:
+        saved = crash(client(kernel("6.12"), port, "4.2", FIRST), tmp_path)
         assert any("nfs-server: dies" in line for _, line in server.lines)
     assert saved.manifest["where"].startswith(f"/{DUMPS}")
     assert saved.manifest["status"] == "degraded"

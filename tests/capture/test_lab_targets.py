@@ -95,16 +95,20 @@ def test_every_target_at_once(
             **target_for(to_ssh).files(),
         }
         more, devices, raw = local_disks(tmp_path) if series == "6.12" else ((), (), tmp_path)
-        plan = CapturePlan(targets=(Spec(f"file:///{DUMPS}"), to_ssh, to_s3, *more), mode=ALL, network=NETWORK)
+        cpus = 2 if more else 1
+        targets = (Spec(f"file:///{DUMPS}"), to_ssh, to_s3, *more)
+        plan = CapturePlan(targets=targets, mode=ALL, network=NETWORK, cpus=cpus)
         modules = ("virtio_net", "bonding", "bridge", *(["xfs", "btrfs"] if more else []))
         scenario = Scenario(
             kernel(series), find_cause("sysrq"), memory=512 << 20, work=16 << 20, crashkernel=crashkernel,
             plan=plan, devices=(*DEVICES, *devices), modules=modules, files=files,
+            cpus=cpus, append=f"nr_cpus={cpus}",
         )  # fmt: skip
         directory = tmp_path / "lab"
         directory.mkdir()
         saved = crash(scenario, directory)
         assert saved.manifest["status"] == "complete"
+        assert saved.manifest["capture"]["cpus"] == cpus
         name = saved.manifest["crash"]
         names = {path.name for path in saved.directory.iterdir()}
         assert {path.name for path in (tmp_path / "received" / name).iterdir()} == names
