@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pyrage
 import pytest
 from tests.targets.servers import sshd, weed
 
@@ -16,6 +17,7 @@ from kdump.image.kernel import KernelTree
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash
+from kdump.memory import open_dump
 from kdump.targets import target_for
 from kdump.targets.protocol import Spec
 from kdump.targets.s3 import read_credentials
@@ -126,3 +128,22 @@ def test_every_target_at_once(
         subprocess.run(["btrfs", "restore", tmp_path / "btrfs.img", on_btrfs], check=True, capture_output=True)
         for entry in saved.manifest["files"]:
             assert list(check(on_btrfs / "@crash" / name, entry)) == []
+
+
+@pytest.mark.lab
+def test_an_encrypted_crash_in_little_memory(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
+    identity = pyrage.x25519.Identity.generate()
+    plan = CapturePlan(recipients=(str(identity.to_public()),))
+    scenario = Scenario(
+        kernel("6.1"), find_cause("sysrq"), memory=512 << 20, work=16 << 20, crashkernel="128M", plan=plan
+    )  # fmt: skip
+    saved = crash(scenario, tmp_path)
+    assert saved.manifest["status"] == "complete"
+    assert [finding for entry in saved.manifest["files"] for finding in check(saved.directory, entry)] == []
+    plain = {path.stem: pyrage.decrypt(path.read_bytes(), [identity]) for path in saved.directory.glob("*.age")}
+    assert set(plain) >= {"vmcore", "vmcore-dmesg.txt", "manifest.json", "capture.log"}
+    assert b"Kernel panic" in plain["vmcore-dmesg.txt"]
+    (tmp_path / "vmcore").write_bytes(plain["vmcore"])
+    with open_dump(tmp_path / "vmcore") as dump:
+        assert not dump.incomplete
+        assert dump.vmcoreinfo

@@ -229,6 +229,6 @@ def timeline(lines: Sequence[tuple[float, str]], manifest: Mapping[str, Any]) ->
     first, stamp = next((when, float(found[1])) for when, text in lines if (found := _CAPTURE.search(text)))
     boot = first - stamp - panic
     events = {"capture user space": first - panic}
-    for stage in manifest["stages"]:
+    for stage in manifest.get("stages", ()):  # an encrypted crash's public manifest has none
         events[stage["name"]] = boot + stage["began"] + stage["seconds"]
     return events
