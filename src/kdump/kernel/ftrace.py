@@ -57,7 +57,8 @@ class Tracer:
         """Raises `KeyError` if the kernel has no tracing."""
         self._objects = objects
         self.trace = objects.struct("trace_array", objects.symbols.address("global_trace"))
-        self._types: dict[int, _Type] | None = None
+        self._calls: dict[int, Struct] = {}
+        self._types: dict[int, _Type | None] = {}
 
     @property
     def name(self) -> str:
@@ -150,7 +151,7 @@ class Tracer:
         if len(raw) < _ENTRY.size:
             return None
         number, _, _, pid = _ENTRY.unpack_from(raw)
-        kind = self._kinds().get(number)
+        kind = self._type(number)
         if kind is None:
             return Event(clock, cpu, pid, f"event type {number}", {})
         fields = {field.name: value for field in kind.fields if (value := self._value(field, raw)) is not None}
@@ -168,19 +169,24 @@ class Tracer:
             return int.from_bytes(data, "little", signed=field.signed)
         return None
 
-    def _kinds(self) -> dict[int, _Type]:
-        """Event types by number."""
-        if self._types is None:
-            objects = self._objects
-            self._types = {}
+    def _type(self, number: int) -> _Type | None:
+        """An event type by its number; there are some thousands, few of which occur."""
+        objects = self._objects
+        if not self._calls:
             head = objects.symbols.address("ftrace_events")
             for call in objects.list(head, "trace_event_call", "list", _MAX_TYPES):
-                try:
-                    name = call.tp.name if int(call.flags) & self._tracepoint_flag() else call.name
-                    self._types[int(call.event.type)] = _Type(objects.string(name), self._fields(call))
-                except KdumpError as error:
-                    objects.problem(f"a trace event's description: {error}")
-        return self._types
+                self._calls[int(call.event.type)] = call
+        if number not in self._types:
+            self._types[number] = self._describe(self._calls[number]) if number in self._calls else None
+        return self._types[number]
+
+    def _describe(self, call: Struct) -> _Type | None:
+        try:
+            name = call.tp.name if int(call.flags) & self._tracepoint_flag() else call.name
+            return _Type(self._objects.string(name), self._fields(call))
+        except KdumpError as error:
+            self._objects.problem(f"a trace event's description: {error}")
+            return None
 
     def _tracepoint_flag(self) -> int:
         try:
@@ -190,17 +196,15 @@ class Tracer:
 
     def _fields(self, call: Struct) -> list[_Field]:
         objects = self._objects
+        head = getattr(call, "class").fields
+        getter = objects.kernel.symbolizer.at(int(getattr(call, "class").get_fields))
+        if getter and getter.name == "syscall_get_enter_fields":  # system calls keep theirs elsewhere
+            head = objects.struct("syscall_metadata", call.data).enter_fields
         fields: list[_Field] = []
-        for field in objects.list(getattr(call, "class").fields, "ftrace_event_field", "link", 256):
-            described = _Field(
-                objects.string(field.name),
-                objects.string(field.type),
-                int(field.offset),
-                int(field.size),
-                bool(field.is_signed),
-            )
-            fields.insert(0, described)  # the kernel puts each in front
-        return fields
+        for field in objects.list(head, "ftrace_event_field", "link", 256):
+            name, kind = objects.string(field.name), objects.string(field.type)
+            fields.insert(0, _Field(name, kind, int(field.offset), int(field.size), bool(field.is_signed)))
+        return fields  # the kernel puts each in front
 
 
 def _text(data: bytes) -> str:
