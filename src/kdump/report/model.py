@@ -12,7 +12,7 @@ from typing import Literal
 SCHEMA = 1
 
 Value = str | int | float | bool | None
-Unit = Literal["", "bytes", "seconds", "hex", "percent"]
+Unit = Literal["", "bytes", "seconds", "stamp", "hex", "percent"]
 
 
 @dataclass(frozen=True)

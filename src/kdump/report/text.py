@@ -15,6 +15,7 @@ from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Tab
 from kdump.units import duration_text, size_text
 
 WIDTH = 80
+_LAST = 24  # characters that a table's last column keeps when the others are cut
 _STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1"}
 
 
@@ -60,6 +61,8 @@ def text(value: Value, unit: Unit = "") -> str:
         return size_text(value)
     if unit == "seconds":
         return duration_text(value)
+    if unit == "stamp":
+        return f"{value:.6f}"
     if unit == "hex":
         return f"{int(value):#x}"
     if unit == "percent":
@@ -184,14 +187,20 @@ def _table(table: Table) -> Iterator[str]:
     numeric = [all(not isinstance(row[index], str) for row in table.rows) for index in range(len(table.columns))]
     widths = [max(len(row[index]) for row in cells) for index in range(len(table.columns))]
     spare = WIDTH - 2 - 2 * (len(widths) - 1)
-    while sum(widths) > spare and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
+    if sum(widths) > spare and not numeric[-1]:
+        widths[-1] = max(spare - sum(widths[:-1]), min(widths[-1], _LAST))  # the last column may take several lines
+    while sum(widths) > spare and max(widths[:-1], default=0) > 8:
+        widths[widths.index(max(widths[:-1]))] -= 1
     for row in cells:
         out = []
-        for value, width, right in zip(row, widths, numeric, strict=True):
+        for value, width, right in zip(row[:-1], widths, numeric, strict=False):
             cut = value if len(value) <= width else value[: width - 1] + "…"
             out.append(cut.rjust(width) if right else cut.ljust(width))
-        yield "  ".join(out).rstrip()
+        last = row[-1].rjust(widths[-1]) if numeric[-1] else row[-1]
+        start = "".join(f"{cell}  " for cell in out)
+        first, *rest = textwrap.wrap(last, widths[-1], drop_whitespace=not numeric[-1]) or [""]
+        yield (start + first).rstrip()
+        yield from (" " * len(start) + line for line in rest)
     if table.left_out:
         yield f"… and {table.left_out} more"
 

@@ -23,7 +23,7 @@ def collect(context: Context, section: Section) -> None:
         for event in events[-_SHOWN:]
     ]
     columns = [
-        Column("time", "Time"), Column("cpu", "CPU"), Column("pid", "PID"), Column("event", "Event"),
+        Column("time", "Time", "stamp"), Column("cpu", "CPU"), Column("pid", "PID"), Column("event", "Event"),
         Column("fields", "Fields"),
     ]  # fmt: skip
     section.blocks.append(Table("events", "", columns, rows))
