@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LINES = {
     "6.1": "crashkernel=512M-2G:96M,2G-:128M crashkernel=64M,high",
-    "6.12": "crashkernel=100000K@64M crashkernel=160M@96M",
+    "6.12": "crashkernel=100000K crashkernel=160M",
 }
 
 
