@@ -74,5 +74,5 @@ def log_of_makedumpfile(vmcore: Path, scratch: Path) -> str:
 
 def log_messages(text: str) -> list[str]:
     """The messages of a dmesg text without their prefixes, for comparing formats: "[    1.234567] " and "[T12] " go."""
-    lines = (re.sub(r"^(<\d+>)?\[ *\d+\.\d+\](\[ *[TC]\d+\])? ?", "", line) for line in text.splitlines())
+    lines = (re.sub(r"^(<\d+>)?\[ *\d+\.\d+\]( ?\[ *[TC]\d+\])? ?", "", line) for line in text.splitlines())
     return [line.strip() for line in lines if line.strip()]  # lines that continue a message may be indented
