@@ -1,0 +1,136 @@
+"""Page classes on real kernels: against makedumpfile where it supports one, against the kernel's own counters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests import foreign
+
+from kdump.capture.plan import CapturePlan
+from kdump.cli.main import main
+from kdump.dump.choose import choose
+from kdump.dump.classes import PageClass
+from kdump.dump.zones import SLACK_OF_A_CPU, free_pages
+from kdump.kernel.kernel import Kernel
+from kdump.lab.causes import find_cause
+from kdump.lab.crash import Scenario, crash
+from kdump.memory import open_dump
+from kdump.memory.protocol import Dump
+
+pytestmark = pytest.mark.lab
+
+WHOLE = CapturePlan(level=1, codec="zlib", report=False)  # Debian's makedumpfile is built without zstd
+MEMORY = 512 << 20
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, kernel: Callable[[str], Any]) -> Callable[[str], Path]:
+    """A dump with every page of a machine that was put to work."""
+
+    @functools.cache
+    def make(series: str) -> Path:
+        directory = tmp_path_factory.mktemp(f"whole-{series}")
+        scenario = Scenario(
+            kernel(series), find_cause("sysrq"), memory=MEMORY, plan=WHOLE, work=MEMORY // 3, timeout=400
+        )
+        return crash(scenario, directory).directory / "vmcore"
+
+    return make
+
+
+def held(dump: Dump) -> NDArray[np.bool_]:
+    """Shape (pages,): which pages the dump holds."""
+    return dump.memory.present(0, max(each.end for each in dump.memory.ranges) // dump.memory.page_size)
+
+
+@pytest.mark.parametrize("level", [0, 2, 4, 8, 16, 24, 31])
+def test_the_same_pages_as_makedumpfile_on_a_kernel_it_supports(
+    level: int, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    foreign.run("makedumpfile", "--message-level", "0", "-l", "-d", str(level), whole("6.1"), theirs)
+    with open_dump(theirs) as one, open_dump(whole("6.1")) as source:
+        ours = choose(source, level).kept
+        bits = np.unpackbits(np.concatenate(list(ours.bitmap())), bitorder="little")[: ours.limit].view(np.bool_)
+        assert np.flatnonzero(held(one) != bits).tolist() == []
+
+
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_classes_agree_with_the_kernels_own_counters(series: str, whole: Callable[[str], Path]) -> None:
+    with open_dump(whole(series)) as dump:
+        kernel = Kernel(dump)
+        found = choose(dump, 31)
+        assert not found.not_applied
+        assert not found.doubts
+        counters = free_pages(kernel.vmcoreinfo, kernel.virtual)
+        assert counters is not None
+        free, zones = counters
+        assert abs(int(found.by_class[PageClass.FREE]) - free) <= SLACK_OF_A_CPU * zones
+        on_lists = sum(lru_counters(kernel))
+        classed = sum(int(found.by_class[kind]) for kind in (PageClass.CACHE, PageClass.CACHE_PRIVATE, PageClass.USER))
+        # Pages on their way to a list are in the CPU's batches of 15 (31 since 6.11), several kinds of them.
+        assert abs(classed - on_lists) <= SLACK_OF_A_CPU * zones + 6 * 31
+        assert classed > MEMORY // 4096 // 10  # the machine did use memory
+
+
+def lru_counters(kernel: Kernel) -> Iterator[int]:
+    """Pages on the LRU lists, by zone and list, as the zones count them."""
+    info, virtual = kernel.vmcoreinfo, kernel.virtual
+    items = kernel.types.enum("zone_stat_item")
+    lists = [number for name, number in items.items() if name.startswith(("NR_ZONE_INACTIVE", "NR_ZONE_ACTIVE"))]
+    lists.append(items["NR_ZONE_UNEVICTABLE"])
+    node = virtual.u64(info.symbols["node_data"])
+    for number in range(virtual.u32(node + info.offsets["pglist_data.nr_zones"])):
+        zone = node + info.offsets["pglist_data.node_zones"] + number * info.sizes["zone"]
+        for item in lists:
+            yield max(int(np.int64(np.uint64(virtual.u64(zone + info.offsets["zone.vm_stat"] + 8 * item)))), 0)
+
+
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_free_pages_are_nobodys(series: str, whole: Callable[[str], Path]) -> None:
+    """No page table of the kernel or of a process lies on a page that level 31 drops."""
+    with open_dump(whole(series)) as dump:
+        kernel = Kernel(dump)
+        dropped = held(dump)
+        for pfns in choose(dump, 31).kept.pfns():
+            dropped[pfns] = False
+        paging = kernel.virtual.paging
+        tables = [paging.root]
+        for level in range(len(paging.shifts) - 1):
+            below: list[int] = []
+            for table in tables:
+                assert not dropped[table // 4096]
+                entries = np.frombuffer(dump.memory.view(table, 4096), "<u8")
+                leaf = (entries & np.uint64(paging.leaf)) != 0 if level else np.zeros(512, np.bool_)
+                inner = entries[((entries & np.uint64(paging.present)) != 0) & ~leaf]
+                below += (inner & np.uint64(paging.address_mask)).tolist()
+            tables = below
+        assert tables
+        assert not dropped[np.array(tables) // 4096].any()
+
+
+@pytest.mark.parametrize("form", ["kdump", "elf", "flat", "split"])
+def test_crash_sees_the_same_in_every_container(
+    form: str, whole: Callable[[str], Path], debug_vmlinux: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = {"kdump": ["-z"], "elf": ["--elf"], "flat": ["--flat"], "split": ["--split", "3"]}[form]
+    assert main(["save", *options, str(whole("6.1")), str(out)]) == 0
+    paths = [f"{out}.{number}" for number in (1, 2, 3)] if form == "split" else [out]
+    ask = ("crash", "-s", "-i", "/dev/null", debug_vmlinux("6.1"))
+    commands = "bt\nps\nkmem -i\nlog\nquit\n"
+    assert foreign.run(*ask, *paths, text=commands) == foreign.run(*ask, whole("6.1"), text=commands)
+
+
+def test_parts_are_joined_by_makedumpfile_too(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    parts = [str(tmp_path / f"out.{number}") for number in (1, 2, 3)]
+    assert main(["save", "-c", "--split", "3", str(whole("6.1")), str(tmp_path / "out")]) == 0
+    assert main(["save", "-c", str(whole("6.1")), str(tmp_path / "one")]) == 0
+    foreign.run("makedumpfile", "--reassemble", *parts, tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "one").read_bytes()
