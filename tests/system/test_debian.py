@@ -56,7 +56,11 @@ poweroff
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a Debian takes root")
 @pytest.mark.skipif(not shutil.which("debootstrap"), reason="debootstrap is not installed")
-def test_from_nothing_to_a_dump_and_back(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
+def test_from_nothing_to_a_dump_and_back(
+    kernel: Callable[[str], KernelTree], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if "system" not in request.config.option.markexpr:  # another -m took the place of the default
+        pytest.skip("takes minutes: pytest -m system")
     new = kernel("6.12")
     assert new.modules is not None
     path = tmp_path / "disk.img"
