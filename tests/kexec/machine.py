@@ -18,6 +18,7 @@ from kdump.lab.machine import Machine
 from kdump.memory.protocol import Range
 
 TIMEOUT = 120
+PACKET = 1024  # bytes written by one packet; QEMU takes 2 KiB
 
 
 class Answer(NamedTuple):
@@ -78,27 +79,27 @@ def gdb_stub(path: Path) -> tuple[str, ...]:
     return ("-gdb", f"unix:{path},server=on,wait=off")
 
 
-def poke(machine: Machine, address: int, data: bytes) -> None:
-    """Write into the guest's physical memory through QEMU's gdb stub (the machine's spec asks for it: `gdb_stub`).
+def poke(stub: Path, address: int, data: bytes) -> None:
+    """Write into the guest's physical memory through QEMU's gdb stub at a socket (see `gdb_stub`).
 
     The remote protocol is in GDB's manual (appendix E); Qqemu.PhyMemMode is QEMU's addition.
     """
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(20)
-        link.connect(machine.spec.extra[1].removeprefix("unix:").partition(",")[0])
+        link.connect(str(stub))
 
-        def ask(packet: str) -> str:
+        def order(packet: str) -> None:
             link.sendall(f"+${packet}#{sum(packet.encode()) % 256:02x}".encode())
             answer = b""
-            while not re.search(rb"\$[^#]*#[0-9a-f]{2}", answer):
+            # Attaching stops the machine, which the stub reports by a packet of its own at some time: pass over it.
+            while not (found := re.search(rb"\$([^T#][^#]*)#[0-9a-f]{2}", answer)):
                 piece = link.recv(4096)
                 assert piece, "QEMU's gdb stub hung up"
                 answer += piece
-            found = re.search(rb"\$([^#]*)#", answer)
-            assert found
-            return found[1].decode()
+            assert found[1] == b"OK", (packet, found[1])
 
-        assert ask("?")  # attaching has stopped the machine
-        assert ask("Qqemu.PhyMemMode:1") == "OK"
-        assert ask(f"M{address:x},{len(data):x}:{data.hex()}") == "OK"
-        assert ask("D") == "OK"
+        order("Qqemu.PhyMemMode:1")
+        for start in range(0, len(data), PACKET):
+            piece = data[start : start + PACKET]
+            order(f"M{address + start:x},{len(piece):x}:{piece.hex()}")
+        order("D")

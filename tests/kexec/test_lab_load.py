@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,18 +17,21 @@ import numpy as np
 import pytest
 from tests.conftest import CrashMaker
 from tests.kexec import kernels
+from tests.kexec.machine import gdb_stub, poke
 
 from kdump.image.kernel import KernelTree
 from kdump.kernel.vmcoreinfo import parse
 from kdump.kexec.memory_map import merge, parse_iomem
-from kdump.lab.crash import Crash
+from kdump.lab.causes import find_cause
+from kdump.lab.crash import Crash, Scenario, crash
 from kdump.memory import open_dump
 from kdump.memory.protocol import Range
 
 pytestmark = pytest.mark.lab
 
-# Physical memory that neither firmware nor kernels use before the panic: QEMU writes a pattern there at reset.
-PATTERN_AT, PATTERN_SIZE = 0x50000, 0x20000
+# Low memory that no kernel uses: the test writes there from outside before the panic.
+PATTERN_AT, PATTERN = 0x50000, random.Random(640).randbytes(0x8000)
+CAUSE = find_cause("nmi")  # comes from outside, so there is time to write before the panic
 MEMORY = 768 << 20
 PAGE, LOW_END = 4096, 1 << 20
 
@@ -77,13 +81,6 @@ def kernel_file(
     return make
 
 
-@pytest.fixture(scope="session")
-def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pattern") / "low"
-    path.write_bytes(random.Random(640).randbytes(PATTERN_SIZE))
-    return path
-
-
 @pytest.fixture(scope="session", params=ROWS, ids=lambda row: "-".join(map(str, row)))
 def row(request: pytest.FixtureRequest) -> Row:
     found: Row = request.param
@@ -100,26 +97,34 @@ class Landed(NamedTuple):
 @pytest.fixture(scope="session")
 def landed(
     row: Row,
-    lab_crash: CrashMaker,
+    kernel: Callable[[str], KernelTree],
     kernel_file: Callable[[str, str], Path | None],
-    pattern: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Landed]:
-    ram = tmp_path_factory.mktemp("ram") / "ram"
-    crash = lab_crash(
-        row.series,
+    directory = tmp_path_factory.mktemp("loaded")
+    ram, stub = directory / "ram", directory / "gdb"
+    scenario = Scenario(
+        kernel(row.series),
+        CAUSE,
         cpus=row.cpus,
         cpu="max" if row.levels == 5 else "max,la57=off",
         memory=MEMORY,
         method=row.method,
         capture_kernel=kernel_file(row.series, row.kind),
         devices=(
-            *("-device", f"loader,file={pattern},addr={PATTERN_AT:#x},force-raw=on"),
+            *gdb_stub(stub),
             *("-object", f"memory-backend-file,id=ram,size={MEMORY},mem-path={ram},share=on"),
             *("-machine", "memory-backend=ram"),
         ),
     )
-    yield Landed(crash, ram)
+
+    def step(told: str) -> None:
+        if "loaded its capture kernel" in told:  # now the guest waits for the NMI
+            poke(stub, PATTERN_AT, PATTERN)
+
+    result = crash(scenario, directory, step)
+    result.disk.unlink()
+    yield Landed(result, ram)
     ram.unlink()
 
 
@@ -139,17 +144,17 @@ def test_it_was_loaded_by_that_method_and_reports_the_panic(row: Row, crashed: C
         text=True,
     )
     verdict = json.loads(report.stdout)["verdict"]
-    assert "sysrq triggered crash" in verdict["panic"]
-    assert "sysrq_handle_crash" in [frame["function"] for frame in verdict["frames"]]
+    assert re.search(CAUSE.panic, verdict["panic"])
+    assert CAUSE.function in [frame["function"] for frame in verdict["frames"]]
 
 
-def test_low_memory_is_what_the_production_kernel_had_there(row: Row, crashed: Crash, pattern: Path) -> None:
+def test_low_memory_is_what_the_production_kernel_had_there(row: Row, crashed: Crash) -> None:
     with open_dump(crashed.directory / "vmcore") as dump:
         low = [part for part in dump.memory.ranges if part.start < 0xA0000]
         if row.method == "file":
             assert not low, "the kernel's own headers leave the first MiB out"
         else:
-            assert bytes(dump.memory.view(PATTERN_AT, PATTERN_SIZE)) == pattern.read_bytes()
+            assert bytes(dump.memory.view(PATTERN_AT, len(PATTERN))) == PATTERN
 
 
 def test_pages_are_those_of_the_machine(landed: Landed) -> None:

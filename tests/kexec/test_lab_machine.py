@@ -152,8 +152,9 @@ def test_a_damaged_segment_is_refused_and_the_machine_resets(running: Machine) -
         answer = kdump(running, "load", KERNEL, IMAGE, "--method", method)
         assert answer.status == 1 and named in answer.err and loaded(running)
     segment = next(each for each in told["segments"] if each["name"] == "image")
+    stub = Path(running.spec.extra[1].removeprefix("unix:").partition(",")[0])
     assert place.start <= segment["address"] < place.end
-    lab.poke(running, segment["address"] + 12345, b"\xde\xad\xbe\xef")
+    lab.poke(stub, segment["address"] + 12345, b"\xde\xad\xbe\xef")
     running.type(json.dumps(["write", "/proc/sysrq-trigger", "c"]) + "\n")
     found = running.wait_for(r"the segment at 0x([0-9a-f]{16}) is damaged; not booting it", lab.TIMEOUT)
     assert int(found[1], 16) == segment["address"]
