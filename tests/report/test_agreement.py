@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from kdump.report.sections.memory import meminfo
 
 pytestmark = pytest.mark.lab
 KERNEL_HALF = 1 << 47
+KDUMP = (sys.executable, "-m", "kdump")
 
 # The same machines as tests/test_whole_path.py asks for, so that each is crashed once.
 MACHINES = {
@@ -138,3 +141,10 @@ def test_drgn_on_the_dump_alone(context: Context, vmcore: Path) -> None:
         with contextlib.redirect_stdout(output):
             run_command(program, f"crash {command}", globals={"prog": program})
         assert len(output.getvalue()) > 40, command
+
+
+def test_file_and_line(vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
+    report = json.loads(foreign.run(*KDUMP, "report", "--json", "--debug", debug_vmlinux(series), vmcore))
+    sources = [frame.get("source", "") for stack in report["sections"]["cpus"]["stacks"] for frame in stack["frames"]]
+    assert sum(bool(re.match(r"\w+/[\w/.-]+:\d+", source)) for source in sources) > len(sources) * 0.8
+    assert any(source.startswith("kernel/panic.c:") for source in sources)

@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--signature", action="store_true", help="only the crash's signature, for grouping")
     parser.add_argument("-s", "--short", action="store_true", help="only what the capture kernel would say")
     parser.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section (repeatable)")
+    parser.add_argument(
+        "--debug", action="append", default=[], metavar="FILE",
+        help="a vmlinux or module with DWARF: adds file and line to every frame (repeatable)",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of standard output")
 
 
@@ -52,6 +56,12 @@ def run(args: argparse.Namespace) -> int:
         from kdump.report.build import build
 
         report = build(context, " ".join(args.dump), short=args.short, only=args.section)
+        if args.debug and context.described:
+            from kdump.report.program import open_program
+            from kdump.report.source import annotate
+
+            kernel = context.kernel
+            annotate(report, kernel, open_program(kernel.dump.paths, kernel, args.debug))
         _write(_render(args, context, report), args.output)
     return 3 if report.incomplete or report.verdict.kind == "none" else 0
 

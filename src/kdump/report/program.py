@@ -90,6 +90,12 @@ def open_program(
             program.load_debug_info(found)
         except drgn.MissingDebugInfoError as error:
             raise KdumpError("the debug information cannot be used", why=str(error)) from error
+        if main.debug_file_path is None:
+            raise KdumpError(
+                f"{found[0]}: not the debug information of this kernel",
+                why=f"the dump's kernel has build ID {kernel.vmcoreinfo.build_id or 'unknown'}",
+                remedy="find the vmlinux with that build ID (`readelf -n` shows it)",
+            )
     else:
         main.debug_file_status = drgn.ModuleFileStatus.DONT_WANT
         main.loaded_file_status = drgn.ModuleFileStatus.DONT_WANT
