@@ -14,7 +14,7 @@ from kdump.capture import system
 from kdump.capture.netlink import Netlink
 from kdump.digest import sha256
 
-EXPORT = Path("/srv")
+EXPORT = Path("/srv/dumps")
 ADDRESS = "192.168.77.1/24"
 SOME = 2 << 20  # bytes
 MODULES = "/etc/modules.txt"
@@ -44,6 +44,7 @@ def start() -> None:
     system.mount("nfsd", "/proc/fs/nfsd", "nfsd")
     for place in ("/srv", "/var/lib/nfs"):
         system.mount("tmpfs", place, "tmpfs")
+    EXPORT.mkdir()
     for name in ("v4recovery", "sm", "sm.bak"):
         Path("/var/lib/nfs", name).mkdir()
     for name in ("etab", "rmtab"):

@@ -65,7 +65,7 @@ def test_targets_fail_one_after_the_other_until_one_works(kernel: Callable[[str]
     )
     devices = (*attach(corrupt), *attach(read_only, ",readonly=on"), *attach(full), *attach(half))
     scenario = Scenario(
-        kernel("6.1"), find_cause("sysrq"), memory=512 << 20, work=24 << 20, plan=plan, devices=devices,
+        kernel("6.1"), find_cause("sysrq"), memory=1 << 30, work=24 << 20, plan=plan, devices=devices,
         files={"/hook": hook},
     )  # fmt: skip
     directory = tmp_path / "lab"
@@ -96,7 +96,7 @@ def test_targets_fail_one_after_the_other_until_one_works(kernel: Callable[[str]
 @pytest.mark.lab
 def test_a_worker_that_runs_out_of_memory_is_tried_again(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
     plan = CapturePlan(inject={"vmcore": "oom"}, report=False)
-    scenario = Scenario(kernel("6.1"), find_cause("sysrq"), memory=512 << 20, work=8 << 20, plan=plan)
+    scenario = Scenario(kernel("6.1"), find_cause("sysrq"), memory=1 << 30, work=8 << 20, plan=plan)
     saved = crash(scenario, tmp_path)
     assert "worker killed by signal 9 in stage vmcore" in saved.console.read_text(errors="replace")
     assert saved.manifest["capture"]["attempt"] == 2
@@ -108,7 +108,7 @@ def test_a_panic_of_the_capture_kernel_restarts_the_machine(
     kernel: Callable[[str], KernelTree], tmp_path: Path
 ) -> None:
     plan = CapturePlan(inject={"vmcore": "panic"}, report=False)
-    scenario = Scenario(kernel("6.1"), find_cause("sysrq"), memory=512 << 20, work=8 << 20, plan=plan)
+    scenario = Scenario(kernel("6.1"), find_cause("sysrq"), memory=1 << 30, work=8 << 20, plan=plan)
     with pytest.raises(KdumpError, match="no manifest"):
         crash(scenario, tmp_path)
     (rest,) = tmp_path.glob("lab-*")

@@ -38,7 +38,7 @@ def nfs_machine(tree: KernelTree, directory: Path, port: int, cmdline: str = "")
         if Path("/etc", name).exists():
             files[f"/etc/{name}"] = Path("/etc", name)
     files |= {
-        "/etc/exports": b"/srv *(rw,no_root_squash,insecure,no_subtree_check,fsid=7)\n",
+        "/etc/exports": b"/srv *(rw,no_root_squash,insecure,no_subtree_check,fsid=0)\n",
         "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\n_rpc:x:0:0:rpc:/:/bin/sh\n",
         "/etc/group": b"root:x:0:\n",
         "/srv/x": b"",
@@ -61,9 +61,10 @@ def nfs_machine(tree: KernelTree, directory: Path, port: int, cmdline: str = "")
 
 def client(tree: KernelTree, port: int, version: str, mode: str) -> Scenario:
     facts = {"version": version}
-    targets = (Spec("nfs://192.168.77.1/srv", facts), Spec(f"file:///{DUMPS}"))
+    path = "srv/dumps" if version == "3" else "dumps"  # what has fsid=0 is the root that version 4 shows
+    targets = (Spec(f"nfs://192.168.77.1/{path}", facts), Spec(f"file:///{DUMPS}"))
     return Scenario(
-        tree, find_cause("sysrq"), memory=512 << 20, work=8 << 20, crashkernel="160M",
+        tree, find_cause("sysrq"), memory=1 << 30, work=8 << 20, crashkernel="160M",
         plan=CapturePlan(targets=targets, mode=mode, network=NETWORK, deadlines=Deadlines(target=60)),
         devices=wire("connect", port, MAC), modules=("virtio_net", "nfsv3" if version == "3" else "nfsv4"),
     )  # fmt: skip

@@ -102,7 +102,7 @@ def test_every_target_at_once(
         plan = CapturePlan(targets=targets, mode=ALL, network=NETWORK, cpus=cpus)
         modules = ("virtio_net", "bonding", "bridge", *(["xfs", "btrfs"] if more else []))
         scenario = Scenario(
-            kernel(series), find_cause("sysrq"), memory=512 << 20, work=16 << 20, crashkernel=crashkernel,
+            kernel(series), find_cause("sysrq"), memory=1 << 30, work=16 << 20, crashkernel=crashkernel,
             plan=plan, devices=(*DEVICES, *devices), modules=modules, files=files,
             cpus=cpus, append=f"nr_cpus={cpus}",
         )  # fmt: skip
@@ -135,7 +135,7 @@ def test_an_encrypted_crash_in_little_memory(kernel: Callable[[str], KernelTree]
     identity = pyrage.x25519.Identity.generate()
     plan = CapturePlan(recipients=(str(identity.to_public()),))
     scenario = Scenario(
-        kernel("6.1"), find_cause("sysrq"), memory=512 << 20, work=16 << 20, crashkernel="128M", plan=plan
+        kernel("6.1"), find_cause("sysrq"), memory=1 << 30, work=16 << 20, crashkernel="128M", plan=plan
     )  # fmt: skip
     saved = crash(scenario, tmp_path)
     assert saved.manifest["status"] == "complete"

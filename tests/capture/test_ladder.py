@@ -96,10 +96,14 @@ def test_the_digests_hold(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["raise", "hang", "stuck", "kill"])
 @pytest.mark.parametrize("stage", ["drivers", "memory", "target file", "dmesg", "vmcore", "manifest", "log", "close"])
 def test_a_fault_in_any_stage_keeps_the_rest(run: Run, stage: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdump.capture.ladder._LAST_WORDS", 1.0)
+    short = 1.5  # only for the stage that fails: the others shall not fail because the machine is busy
+    field = {"drivers": "target", "target file": "target", "memory": "dmesg", "dmesg": "dmesg", "vmcore": "stall"}
+    deadlines = Deadlines(total=60, **({field[stage]: short} if stage in field else {}))
+    if stage not in field:
+        monkeypatch.setattr("kdump.capture.ladder._LAST_WORDS", short)
     began = time.monotonic()
-    saved, manifest, files = run({stage: fault}, deadlines=Deadlines(target=0.7, dmesg=0.7, stall=0.7, total=60))
-    assert time.monotonic() - began < 15
+    saved, manifest, files = run({stage: fault}, deadlines=deadlines)
+    assert time.monotonic() - began < 30
     if fault in ("stuck", "kill"):  # the supervisor starts a second worker, in which nothing is injected
         assert saved
         assert files >= FILES
