@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from kdump.report import frames as names
@@ -14,6 +15,7 @@ from kdump.report.oops import Crash, Event
 from kdump.report.signature import signature
 
 T = TypeVar("T")
+_FATAL = frozenset(("panic", "vpanic", "die", "oops_end", "crash_kexec", "__crash_kexec"))
 _EXIT = re.compile(r"exitcode=0x([0-9a-f]+)")
 _SIGNALS = {
     4: "SIGILL",
@@ -29,18 +31,15 @@ _SIGNALS = {
 
 def judge(context: Context) -> Verdict:
     """The verdict. Parts that the dump cannot give are left empty and noted in the context's problems."""
-    crash = context.crash
+    crash, trace = _evidence(context)
     event = crash.event
-    trace = _log_frames(event)
-    if not trace and context.has_memory:
-        trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context)) or []
     detail = _detail(crash)
     place = names.guilty(trace) if event.kind.stack else None
     guilty = trace[place] if place is not None else None
     task = _task_of_log(event)
     if context.has_memory:
         task = _attempt(context, "the panicking task", lambda: _task_of_dump(context)) or task
-    read = bool(context.lines) or not context.has_memory
+    read = event.kind is not kinds.NONE or bool(context.lines) or not context.has_memory
     return Verdict(
         kind=event.kind.id,
         title=_title(crash, detail, guilty, read),
@@ -64,11 +63,23 @@ def judge(context: Context) -> Verdict:
 
 def signature_of(context: Context) -> str:
     """The signature alone: needs only the log if that holds a call trace."""
-    event = context.crash.event
+    crash, trace = _evidence(context)
+    return signature(crash.event.kind, _detail(crash), trace)
+
+
+def _evidence(context: Context) -> tuple[Crash, list[Frame]]:
+    """The crash and its call trace: the log's, or if that has none the panicking stack.
+
+    Where the log is lost or was overwritten, a stack that passes through panic() or die() still tells of a crash.
+    """
+    crash = context.crash
+    event = crash.event
     trace = _log_frames(event)
     if not trace and context.has_memory and event.kind.stack:
         trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context)) or []
-    return signature(event.kind, _detail(context.crash), trace)
+    if event.kind is kinds.NONE and any(names.normalise(frame.function) in _FATAL for frame in trace):
+        crash = replace(crash, event=replace(event, kind=kinds.GENERIC_PANIC))
+    return crash, trace
 
 
 def _attempt(context: Context, what: str, call: Callable[[], T]) -> T | None:
@@ -132,6 +143,8 @@ def _title(crash: Crash, detail: str, guilty: Frame | None, read: bool) -> str:
     function = names.normalise(guilty.function) if guilty else ""
     if kind is kinds.NONE and not read:
         return "the kernel's log cannot be read"
+    if kind is kinds.GENERIC_PANIC and not detail:
+        return "kernel panic" + (f" in {function}" if function else "")
     title = kind.title if function else kind.title.replace(" in {function}", "")
     return title.format(function=function, **values).strip()
 
@@ -157,7 +170,7 @@ def _explanation(crash: Crash, guilty: Frame | None, read: bool) -> str:
     elif kind.id == "out-of-memory" and "invoker" in groups:
         text += f" when {groups['invoker']} asked for some"
     elif kind.id == "panic":
-        text = f"The kernel called panic(): {crash.panic}"
+        text = f"The kernel called panic(): {crash.panic or 'the log that would say why is lost'}"
     elif event.address is not None:
         access = _access(event)
         text += f": {access + ' of ' if access else ''}address {event.address:#x}{_hint(event.address)}"
