@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from kdump.capture.plan import CapturePlan
 from kdump.cli.main import main
 from kdump.dump.choose import choose
 from kdump.dump.classes import PageClass
+from kdump.dump.facts import find_facts
 from kdump.dump.zones import SLACK_OF_A_CPU, free_pages
+from kdump.kernel import vmcoreinfo
 from kdump.kernel.kernel import Kernel
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import Scenario, crash
@@ -113,6 +116,18 @@ def test_free_pages_are_nobodys(series: str, whole: Callable[[str], Path]) -> No
             tables = below
         assert tables
         assert not dropped[np.array(tables) // 4096].any()
+
+
+def test_types_stand_in_for_vmcoreinfo(whole: Callable[[str], Path]) -> None:
+    """On 6.12 all that the filter must know is in BTF too, and more: VMCOREINFO does not tell unaccepted memory."""
+    told = ("NUMBER(PG_", "NUMBER(PAGE_", "OFFSET(page.", "SIZE(page)")
+    with open_dump(whole("6.12")) as dump:
+        kernel = Kernel(dump)
+        lines = kernel.vmcoreinfo.raw.split(b"\0")[0].decode().splitlines()
+        poorer = vmcoreinfo.parse("\n".join(line for line in lines if not line.startswith(told)).encode())
+        found = find_facts(poorer, lambda: kernel.types)
+        assert replace(found, unaccepted_type=None) == replace(find_facts(kernel.vmcoreinfo), unaccepted_type=None)
+        assert found.unaccepted_type is not None
 
 
 @pytest.mark.parametrize("form", ["kdump", "elf", "flat", "split"])

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
     from kdump.memory.protocol import Dump
 
+FAILED, WRONG_RELEASE = 1, 2  # makedumpfile's exit statuses
 PROGRESS, COMMON, ERROR, DEBUG, REPORT = 1, 2, 4, 8, 16  # bits of --message-level
 IGNORED = ("-b", "--cyclic-buffer", "--splitblock-size", "--work-dir")  # about its memory and its parallelism
 REFUSED = ("-X", "-e")
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         status = _run(args, talk)
     except KdumpError as error:
         talk.say(ERROR, str(error))
-        status = 1
+        status = WRONG_RELEASE if isinstance(error, WrongReleaseError) else FAILED
     if not args.version and not args.check_params:
         talk.say(COMMON, f"\nmakedumpfile {'Completed' if status == 0 else 'Failed'}.")
     return status
@@ -184,8 +185,6 @@ def _open(args: argparse.Namespace, paths: list[str]) -> Dump:
 
 class WrongReleaseError(KdumpError):
     """-i describes another kernel."""
-
-    exit_status = 2
 
 
 def _save(args: argparse.Namespace, source: list[str], outputs: list[str], levels: tuple[int, ...], talk: _Talk) -> int:

@@ -69,17 +69,19 @@ class PageFacts:
             raise KdumpError("these are no page facts", why=str(error)) from None
 
 
-def find_facts(info: VmCoreInfo, types: Callable[[], Btf] | None = None) -> PageFacts:
+def find_facts(info: VmCoreInfo, types: Callable[[], Btf] | None = None, *, thorough: bool = False) -> PageFacts:
     """Facts from VMCOREINFO, and from BTF (`types` is only called if something is missing).
 
-    Raises `KdumpError` if not even the layout of struct page is known: then nothing can be filtered.
+    With `thorough` BTF is asked for everything: a healthy host has the time, and BTF knows of unaccepted memory where
+    VMCOREINFO does not. Raises `KdumpError` if not even the layout of struct page is known: then nothing can be filtered.
     """
-    return _Finder(info, types).find()
+    return _Finder(info, types, thorough=thorough).find()
 
 
 class _Finder:
-    def __init__(self, info: VmCoreInfo, types: Callable[[], Btf] | None) -> None:
+    def __init__(self, info: VmCoreInfo, types: Callable[[], Btf] | None, *, thorough: bool) -> None:
         self.info = info
+        self._thorough = thorough
         self._open_types = types
         self._types: Btf | None = None
         self._why_no_types = "" if types else "no BTF"
@@ -201,6 +203,8 @@ class _Finder:
 
         Opening BTF costs a walk through kallsyms; kernels whose VMCOREINFO is complete are spared it.
         """
+        if self._thorough:
+            return True
         numbers = self.info.numbers
         slab = "PG_slab" in numbers or "PAGE_SLAB_MAPCOUNT_VALUE" in numbers
         hugetlb = any(name in numbers for name in ("PAGE_HUGETLB_MAPCOUNT_VALUE", "PG_hugetlb", "HUGETLB_PAGE_DTOR"))
