@@ -82,7 +82,8 @@ def test_a_list_of_levels_goes_on_to_one_that_fits(vmcore: Path, tmp_path: Path)
 )
 def test_what_cannot_be_done_is_named_with_status_1(arguments: tuple[str, ...], capsys: Any) -> None:
     assert makedumpfile(*arguments) == 1
-    assert "makedumpfile Failed." in capsys.readouterr().out + capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "makedumpfile Failed." in said.out + said.err
 
 
 def test_checks_and_dry_runs_write_nothing(vmcore: Path, tmp_path: Path, capsys: Any) -> None:

@@ -73,7 +73,8 @@ def find_facts(info: VmCoreInfo, types: Callable[[], Btf] | None = None, *, thor
     """Facts from VMCOREINFO, and from BTF (`types` is only called if something is missing).
 
     With `thorough` BTF is asked for everything: a healthy host has the time, and BTF knows of unaccepted memory where
-    VMCOREINFO does not. Raises `KdumpError` if not even the layout of struct page is known: then nothing can be filtered.
+    VMCOREINFO does not. Raises `KdumpError` if not even the layout of struct page is known: without it
+    nothing can be filtered.
     """
     return _Finder(info, types, thorough=thorough).find()
 
