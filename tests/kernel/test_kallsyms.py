@@ -38,7 +38,6 @@ def test_every_encoding(encoding: str, count: int) -> None:
     assert found == kallsyms.Symbol("fun__2", TEXT + 0x20, "t", 0x10)
     first = table.at(TEXT)
     assert first is not None and first.name == "_stext"
-    assert [symbol.name for symbol in table.matching("fun__[12]")] == ["fun__1", "fun__2"]
 
 
 def test_one_byte_lengths_before_6_1() -> None:

@@ -8,7 +8,6 @@ section is taken as hostile: depths, counts and cycles are bounded.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -253,19 +252,6 @@ class Btf:
                         return found
         return self.base.enumeration(name) if self.base else None
 
-    def of_kind(self, *kinds: int) -> Iterator[Type]:
-        """Every type of those kinds in this section (not the base's)."""
-        for index in np.flatnonzero(np.isin(self._kinds, kinds)):
-            yield self.by_id(self._first_id + int(index))
-
-    def names(self, *kinds: int) -> dict[str, int]:
-        """Name to id of every named type of those kinds in this section, the first of each name."""
-        found: dict[str, int] = {}
-        for index in np.flatnonzero(np.isin(self._kinds, kinds)):
-            found.setdefault(self._string(int(self._names[index])), self._first_id + int(index))
-        found.pop("", None)
-        return found
-
     def members(self, kind: Type) -> dict[str, Member]:
         """Members of a struct or union, anonymous ones flattened; empty for other kinds."""
         if kind.types is not self:
@@ -311,16 +297,6 @@ class Btf:
         if kind.kind != FUNC_PROTO:
             return []
         return [(self._string(name), self.by_id(target)) for name, target in self._elements(kind, 2)]
-
-    def sections(self) -> dict[str, list[tuple[str, Type, int, int]]]:
-        """Variables by section (".data..percpu"): (name, type, offset, size in bytes) of each."""
-        out: dict[str, list[tuple[str, Type, int, int]]] = {}
-        for section in self.of_kind(DATASEC):
-            entries = out.setdefault(section.name, [])
-            for target, offset, size in self._elements(section, 3):
-                variable = self.by_id(target)
-                entries.append((variable.name, self.by_id(variable.target), offset, size))
-        return out
 
     def int_encoding(self, kind: Type) -> tuple[bool, bool, bool]:
         """(signed, char, bool) of an integer type."""

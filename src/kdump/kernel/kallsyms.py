@@ -109,11 +109,6 @@ class Kallsyms:
         for place, index in enumerate(order):
             yield self._symbol(int(index), int(following[place]) - int(self._sorted[place]))
 
-    def matching(self, pattern: str) -> list[Symbol]:
-        """Symbols whose whole name matches a regular expression (without anchors), in table order; size is 0."""
-        compiled = re.compile(rb"\n.(?:" + pattern.encode() + rb")(?=\n)")
-        return [self._symbol(self._index(found.start()), 0) for found in compiled.finditer(self._names)]
-
     def _find(self, name: str) -> Iterator[int]:
         needle = name.encode("utf-8", "surrogateescape") + b"\n"
         position = self._names.find(needle)

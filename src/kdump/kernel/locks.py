@@ -30,7 +30,7 @@ _MAX_WAITERS = 1 << 16
 
 
 class Wait(NamedTuple):
-    """A task waits for the lock at `address`; `owner` is its holder's task_struct or 0; `readers`: several may hold it."""
+    """A task waits for the lock at `address`; `owner` is its holder's task_struct or 0; `readers` may hold it too."""
 
     kind: str
     address: int

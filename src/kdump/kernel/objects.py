@@ -196,10 +196,6 @@ class Objects:
         """The struct of that name at an address."""
         return Struct(self, self.types.struct(name.removeprefix("struct ").removeprefix("union ")), int(address))
 
-    def pointer(self, name: str, address: int) -> Pointer:
-        """A pointer to a struct of that name."""
-        return Pointer(self, self.types.struct(name.removeprefix("struct ")), address)
-
     def address(self, value: Struct | Array) -> int:
         """Where a struct or array lies."""
         return value._address

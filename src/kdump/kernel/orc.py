@@ -52,10 +52,6 @@ class Registers:
         """Whether the processor was in user mode."""
         return self["cs"] & 3 == 3
 
-    def as_dict(self) -> dict[str, int]:
-        """Name to value."""
-        return dict(zip(REGISTERS, self.values, strict=True))
-
 
 class Frame(NamedTuple):
     """One frame. `pc` is exact if `registers` are there (an interrupted context), else a return address."""
