@@ -51,6 +51,8 @@ def _python(program: Program, commands: list[str]) -> int:
     for command in commands:
         try:
             exec(compile(command, "<command>", "single"), names)  # noqa: S102 - the user's own command
+        except BrokenPipeError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever the user's command raises is told, as a shell does
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 1
@@ -88,6 +90,8 @@ def _crash_command(program: Program, command: str) -> bool:
     except CommandError as error:
         print(error, file=sys.stderr)
         return False
+    except BrokenPipeError:
+        raise
     except Exception as error:  # noqa: BLE001 - a damaged dump makes drgn's helpers raise anything; the prompt goes on
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return False

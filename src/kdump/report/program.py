@@ -8,7 +8,7 @@ gaps.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,13 @@ class Plug:
                     return self.convert(found)
         return None
 
-    def _sections(self) -> list[btf.Btf]:
-        """The kernel's types; those of modules come after, each without going through the kernel's again."""
-        return [self.kernel.types]
+    def _sections(self) -> Iterator[btf.Btf]:
+        """The kernel's types, then those of each module that has some and can be read."""
+        yield self.kernel.types
+        for module in self.kernel.modules:
+            with suppress(KdumpError):
+                if module.types is not None:
+                    yield module.types
 
     def convert(self, kind: btf.Type) -> drgn.Type:
         """The drgn type of a BTF type."""
