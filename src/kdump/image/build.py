@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
@@ -32,7 +32,6 @@ _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
 _LEVEL = 12
-_SHARED = 64 << 10  # smaller files are not worth a mount
 _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
 
 
@@ -78,24 +77,20 @@ def build(
     """
     started = time.monotonic()
     squashed = _can_mount(tree)
-    root = _Root()
     with ThreadPoolExecutor(1) as pool:
-        first_stage = pool.submit(_first_stage, tree) if squashed else None
+        first_stage = pool.submit(_first_stage, tree, entry) if squashed else None
+        root = _Root()
         needed = closure.find(entry, "runpy", *imports, *(() if squashed else [_STAGE0]))
         root.python(needed.modules)
         root.files(files or {})
         root.libraries()
         root.kernel_modules(tree, modules)
         if first_stage:
-            before = first_stage.result()
-            loads = [f"/{MODULES}/{name}.ko" for name in before.module_names]
-            before.init(entry, loads, _share(before.tree, root.tree))
-            compressed = pool.submit(_compress, cpio.archive(before.tree))
             outer = Tree()
             outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree))
-            image, first = cpio.archive(outer), compressed.result()
+            image, first = cpio.archive(outer), first_stage.result()
         else:
-            root.init(entry, [], [])
+            root.init(entry, [])
             image, first = _compress(cpio.archive(root.tree)), b""
     data = image + first
     _write(output, data)
@@ -194,11 +189,11 @@ class _Root:
             self.module_names.append(module.name)
             self.add("modules", f"{MODULES}/{module.name}.ko", module.data)
 
-    def init(self, entry: str, modules: list[str], shared: list[str]) -> None:
+    def init(self, entry: str, modules: list[str]) -> None:
         """What the kernel starts: the first stage, which runs `entry` in the end."""
         self.tree.character_device("dev/console", 5, 1)
         command = [PYTHON, "-I", "-S", "-B", "-m", entry]
-        script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({modules!r}, {shared!r}, {command!r})\n"
+        script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({modules!r}, {command!r})\n"
         self.add("python", "init", script.encode(), 0o755)
 
 
@@ -207,21 +202,14 @@ def _can_mount(tree: KernelTree) -> bool:
     return all(name in index.builtin or name in index.paths for name in _STAGE0_MODULES)
 
 
-def _first_stage(tree: KernelTree) -> _Root:
+def _first_stage(tree: KernelTree, entry: str) -> bytes:
     root = _Root()
     root.python(closure.find(_STAGE0).modules)
     root.libraries()
     root.kernel_modules(tree, _STAGE0_MODULES)
     root.tree.directory(stage0.ROOT.lstrip("/"))
-    return root
-
-
-def _share(first: Tree, root: Tree) -> list[str]:
-    """Empty the root's copies of what the first stage has too, and keeps for it: the interpreter and its libraries."""
-    shared = [path for path, node in first.items() if len(node.content) >= _SHARED and root.get(path) == node]
-    for path in shared:
-        root[path] = replace(root[path], content=b"")
-    return [f"/{path}" for path in shared]
+    root.init(entry, [f"/{MODULES}/{name}.ko" for name in root.module_names])
+    return _compress(cpio.archive(root.tree))
 
 
 def _compress(data: bytes) -> bytes:

@@ -1,9 +1,8 @@
 """The first stage of the capture kernel's user space: from the initramfs to the real root, in as little as possible.
 
-The initramfs holds a bare interpreter and the squashfs image that is the real root. This stage mounts that, binds the
-interpreter into it, frees everything else in the initramfs, makes the image the root and becomes the entry module. It
-imports only what start-up freezes into the interpreter, and ctypes. Whatever fails is said on the console, and the
-machine restarts.
+The initramfs holds a bare interpreter and the squashfs image that is the real root. This stage mounts that, frees
+everything else in the initramfs, makes the image the root and becomes the entry module. It imports only what start-up
+freezes into the interpreter, and ctypes. Whatever fails is said on the console, and the machine restarts.
 """
 
 from __future__ import annotations
@@ -32,33 +31,28 @@ _KERNEL_MOUNTS = (("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"))
 _MEMORY_MOUNTS = ("/run", "/tmp")  # noqa: S108 - mount points
 
 
-def main(modules: list[str], shared: list[str], command: list[str]) -> None:
-    """Load `modules` (paths in load order), enter the image if there is one, execute `command`. Does not return.
-
-    `shared` are files of the initramfs that the image has only empty places for.
-    """
+def main(modules: list[str], command: list[str]) -> None:
+    """Load `modules` (paths in load order), enter the image if there is one, execute `command`. Does not return."""
     # If this hangs, the watchdog thread ends the process, which panics the kernel, which restarts (panic=).
     faulthandler.dump_traceback_later(DEADLINE, exit=True)
     try:
-        _enter(modules, shared)
+        _enter(modules)
         os.execve(command[0], command, ENVIRONMENT)  # noqa: S606
     except BaseException as error:  # noqa: BLE001 - the last line of defence: nothing may leave PID 1
         _give_up(error)
 
 
-def _enter(modules: list[str], shared: list[str]) -> None:
+def _enter(modules: list[str]) -> None:
     for kind, place in _KERNEL_MOUNTS:
         _mount_unless_mounted(kind, place)
     for path in modules:
         system.load_module(path)
     if os.path.exists(IMAGE):  # noqa: PTH110 - pathlib is not there
-        _become_root(system.attach_loop(IMAGE), shared)
+        _become_root(system.attach_loop(IMAGE))
 
 
-def _become_root(device: str, shared: list[str]) -> None:
+def _become_root(device: str) -> None:
     system.mount(device, ROOT, "squashfs", system.MS_RDONLY)
-    for path in shared:
-        system.mount(path, ROOT + path, flags=system.MS_BIND)
     for place in _MEMORY_MOUNTS:
         system.mount("tmpfs", ROOT + place, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0755")
     for _, place in _KERNEL_MOUNTS:
