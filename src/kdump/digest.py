@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
+__capture_omits__ = ("hashlib",)
+
 _BLOCK = 64  # bytes that SHA-256 takes in at a time
 
 _openssl = False

@@ -212,3 +212,17 @@ def test_our_own_level_drops_page_cache_that_is_on_no_list(series: str, tmp_path
     with open_dump(path) as dump:
         assert choose(dump, 63).dropped_by_class == {"cache": 16, "cache off lru": 1}
         assert choose(dump, 31).dropped_by_class == {"cache": 16}
+
+
+def test_poisoned_pages_are_left_out_at_every_level(tmp_path: Path) -> None:
+    machine = PageMachine("6.12")
+    machine.use([Block(1024, 9, "free")])
+    machine.poison(3000)
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    with open_dump(path) as dump:
+        for level in (0, 1, 31):
+            found = choose(dump, level)
+            assert found.dropped_by_class["hwpoison"] == 1
+            assert found.dropped_by_class.get("free", 0) == (512 if level == 31 else 0)
+            assert not found.not_applied

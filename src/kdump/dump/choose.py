@@ -38,11 +38,13 @@ def choose(
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why."""
     memory_map: MemoryMap | None = None
     why = ""
-    if level & PAGE_CLASS_BITS:
+    wanted = bool(level & PAGE_CLASS_BITS)
+    # Poisoned and offline pages must not be read from live memory at any level; a compressed dump has them behind it.
+    if wanted or not dump.format.endswith("kdump"):
         try:
             memory_map = open_memory_map(dump, facts)
         except KdumpError as error:
-            why = f"{error.what}{f': {error.why}' if error.why else ''}"
+            why = f"{error.what}{f': {error.why}' if error.why else ''}" if wanted else ""
     size = dump.memory.page_size
 
     def tick(done: int, total: int) -> None:
