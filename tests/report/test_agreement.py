@@ -24,9 +24,6 @@ KDUMP = (sys.executable, "-m", "kdump")
 
 # The same machines as tests/test_whole_path.py asks for, so that each is crashed once.
 MACHINES = {"6.1": ("cpu", "max,la57=off"), "6.12": ("oom", "max")}
-    "6.1": {"cpus": 2, "cpu": "max,la57=off", "cause": "cpu"},
-    "6.12": {"cpus": 2, "cpu": "max", "cause": "oom"},
-}
 
 
 @pytest.fixture(scope="module", params=MACHINES)
