@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from tests.targets.servers import may_mount, small_filesystem
 
 from kdump.errors import KdumpError
 from kdump.targets import target_for
@@ -58,7 +59,7 @@ def test_an_aborted_file_stays_incomplete(tmp_path: Path) -> None:
     stream.write(b"some")
     stream.abort()
     stream.abort()
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["vmcore.incomplete"]
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"vmcore.incomplete", "manifest.json.incomplete"}
 
 
 def test_large_writes_are_pushed_out_and_whole(tmp_path: Path) -> None:
@@ -139,3 +140,34 @@ def test_the_check_refuses_what_cannot_hold_a_dump(tmp_path: Path, monkeypatch: 
     ):
         with pytest.raises(KdumpError, match=reason):
             FileTarget(Spec(f"file://{directory}")).check()
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs root to mount a small file system")
+def test_a_full_disk_still_takes_the_dumps_head_and_the_manifest(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "small", "2m") as small:
+        session = DirectorySession(str(small), "c")
+        stream = session.create("vmcore")
+        stream.skip(1 << 20)
+        with pytest.raises(OSError, match="No space left"):
+            for _ in range(100):
+                stream.write(os.urandom(100_000))
+        stream.pwrite(b"h" * (1 << 20), 0)
+        stream.abort()
+        manifest = session.create("manifest.json")
+        manifest.write(b"{}" * 1000)
+        manifest.seal()
+        assert (small / "c/manifest.json").read_bytes() == b"{}" * 1000
+        dump = (small / "c/vmcore.incomplete").read_bytes()
+        assert dump[: 1 << 20] == b"h" * (1 << 20)
+        assert (len(dump) - (1 << 20)) % 100_000 == 0
+
+
+def test_a_file_begun_again_has_nothing_of_the_first(tmp_path: Path) -> None:
+    session = DirectorySession(str(tmp_path), "c")
+    first = session.create("vmcore")
+    first.write(b"x" * 1000)
+    first.abort()
+    second = session.create("vmcore")
+    second.write(b"y" * 10)
+    second.seal()
+    assert (tmp_path / "c/vmcore").read_bytes() == b"y" * 10

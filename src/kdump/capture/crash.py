@@ -8,7 +8,9 @@ import re
 import time
 from typing import Any
 
-MANIFEST = "manifest.json"
+from kdump.targets.protocol import LAST
+
+MANIFEST = LAST
 LOG = "capture.log"
 DMESG = "vmcore-dmesg.txt"
 REPORT = "report.txt"

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from kdump.errors import KdumpError
 from kdump.targets.devices import find_uuid, wait_for
-from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
+from kdump.targets.protocol import INCOMPLETE, LAST, Ground, Session, Spec, Stream
 
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
 _WAIT = 30.0  # seconds for the device to appear
+_RESERVED = 128 << 10  # bytes
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 _REFUSED = {
     "vfat": "a file on FAT cannot exceed 4 GiB",
@@ -123,9 +124,19 @@ class DirectorySession:
             Path(directory).mkdir(parents=True, exist_ok=True)
             Path(self.directory).mkdir(mode=0o700, exist_ok=True)
             sync_directory(directory)
+            self._reserve()
         except OSError:
             self.close()
             raise
+
+    def _reserve(self) -> None:
+        """Room for the file that is written last: a dump that fills the disk must not keep the manifest out."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(f"{self.directory}/{LAST}{INCOMPLETE}", flags, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVED)
+        finally:
+            os.close(descriptor)
 
     def free(self) -> int | None:
         """Bytes that root may still write here."""
@@ -157,7 +168,7 @@ class FileStream:
         self.name = name
         self._directory = directory
         self._path = f"{directory}/{name}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # what is there keeps its blocks: see `_reserve`
         self._fd = os.open(self._path + INCOMPLETE, flags, 0o600)
         sync_directory(directory)  # a power cut from now on leaves a file that is named incomplete
         self._end = 0
@@ -165,7 +176,8 @@ class FileStream:
 
     def skip(self, size: int) -> None:
         """Leave a gap at the front, its blocks allocated: on a full disk an incomplete dump still gets its head."""
-        os.posix_fallocate(self._fd, 0, size)
+        if size:
+            os.posix_fallocate(self._fd, 0, size)
         self._end = size
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -190,6 +202,7 @@ class FileStream:
 
     def seal(self) -> None:
         """fsync, rename to the final name, fsync the directory."""
+        os.ftruncate(self._fd, self._end)
         os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
@@ -200,6 +213,7 @@ class FileStream:
         """Keep what there is under the incomplete name."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
                 os.fsync(self._fd)
             with contextlib.suppress(OSError):
                 os.close(self._fd)

@@ -14,6 +14,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
 INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
+LAST = "manifest.json"  # the file of a crash for which there must be room at the end
 
 
 @dataclass(frozen=True)
