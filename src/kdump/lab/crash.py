@@ -115,7 +115,7 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
     )
     console = directory / "console.log"
     with Machine(machine, console=console, accelerator=scenario.accelerator) as running:
-        unless = r"kdump guest: FAILED|kdump-stage0: .*failed"
+        unless = r"kdump guest: FAILED|kdump: the first stage of the capture image failed"
         running.wait_for(r"kdump guest: LOADED", scenario.timeout, unless=f"{unless}|{_PANIC}")
         say("the production machine is up and has loaded its capture kernel")
         running.wait_for(r"kdump guest: crashing", scenario.timeout, unless=unless)
