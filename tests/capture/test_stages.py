@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -34,8 +35,8 @@ def test_a_failure_is_recorded_and_the_next_stage_runs(console: Console) -> None
 
 
 def test_a_hang_ends_by_its_deadline(console: Console) -> None:
-    install_alarm()
     stages = Stages(console)
+    install_alarm(stages)
     began = time.monotonic()
     stages.run("slow", 0.2, lambda: time.sleep(30))
     assert time.monotonic() - began < 5
@@ -43,8 +44,8 @@ def test_a_hang_ends_by_its_deadline(console: Console) -> None:
 
 
 def test_progress_renews_the_deadline(console: Console) -> None:
-    install_alarm()
     stages = Stages(console)
+    install_alarm(stages)
 
     def works() -> str:
         stages.renew(30)
@@ -78,3 +79,25 @@ def test_foreign_exceptions_name_their_place() -> None:
     except IndexError as error:
         assert describe(error).startswith("IndexError: pop from empty list (test_stages.py:")
     assert describe(OSError(28, "No space left on device", "/x")) == "/x: No space left on device"
+
+
+def test_an_alarm_that_is_heard_late_breaks_nothing(console: Console) -> None:
+    """As from a system call that cannot be interrupted and then fails: the alarm is heard after the failure."""
+    stages = Stages(console)
+    install_alarm(stages)
+
+    def fails_late() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        time.sleep(0.2)
+        raise OSError(5, "Input/output error")
+
+    real = console.say
+
+    def hears_now(text: str) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        real(text)
+
+    console.say = hears_now  # type: ignore[method-assign]
+    assert stages.run("late", 0.1, fails_late) is None
+    assert stages.records[0].error == "system call: Input/output error"
+    assert stages.run("next", 5, lambda: 7) == 7

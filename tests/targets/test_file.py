@@ -19,7 +19,7 @@ def ground(tmp_path: Path, mounted: list[tuple[str, ...]]) -> Ground:
     (tmp_path / "sys/class/block").mkdir(parents=True, exist_ok=True)
     return Ground(
         mount=lambda source, where, fstype, _flags, options: mounted.append((source, where, fstype, options)),
-        unmount=lambda where: mounted.append(("gone", where)),
+        unmount=lambda where, _flags: mounted.append(("gone", where)),
         say=lambda _: None,
         remaining=lambda: 0.3,
         run=str(tmp_path / "run"),

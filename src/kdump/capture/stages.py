@@ -50,6 +50,7 @@ class Stages:
         self.records: list[Record] = []
         self._notify = notify
         self._inject = dict(inject or {})
+        self.interruptible = False
         self._end = end
         self._ends: list[float] = []
         self._running: list[Record] = []
@@ -70,9 +71,14 @@ class Stages:
         self._ends.append(time.monotonic() + seconds)
         self._running.append(record)
         try:
-            self._arm()
-            self._fault(name)
-            return body()
+            try:
+                self.interruptible = True
+                self._arm()
+                self._fault(name)
+                return body()
+            finally:
+                # A signal may be waiting since long: it must not be heard where nobody would catch what it raises.
+                self.interruptible = False
         except Exception as error:  # noqa: BLE001 -- that is the point of a stage
             record.outcome, record.error = FAILED, describe(error)
             self.console.say(f"{name} failed: {record.error}")
@@ -139,11 +145,12 @@ class Stages:
                     trigger.write("c")
 
 
-def install_alarm() -> None:
-    """Make SIGALRM raise `DeadlineError` in the main thread."""
+def install_alarm(stages: Stages) -> None:
+    """Make SIGALRM raise `DeadlineError` in the main thread while a stage runs."""
 
     def expired(_signal: int, _frame: FrameType | None) -> None:
-        raise DeadlineError("out of time", remedy="the deadlines are in the configuration")
+        if stages.interruptible:
+            raise DeadlineError("out of time", remedy="the deadlines are in the configuration")
 
     signal.signal(signal.SIGALRM, expired)
 

@@ -32,8 +32,8 @@ def work(
 ) -> int:
     """Drivers, hooks, the ladder; returns the worker's exit status. `end`: when to be done, on the monotonic clock."""
     console.say(f"capture of {plan.hostname} on {os.uname().release}" + (f", attempt {attempt}" if attempt > 1 else ""))
-    install_alarm()
     stages = Stages(console, notify, plan.inject if attempt == 1 else {}, end)
+    install_alarm(stages)
     stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
     if plan.storage and attempt == 1:  # the second attempt finds what the first put together
         stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console))

@@ -84,7 +84,7 @@ class FileTarget:
         path = f"{mountpoint}/{self.spec.facts.get('path', '').strip('/')}"
         shown = self.spec.parts.path
         if os.path.ismount(mountpoint):
-            return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint))
+            return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint, 0))
         Path(mountpoint).mkdir(parents=True, exist_ok=True)
         fstype = self.spec.facts.get("fstype", "ext4")
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
@@ -96,7 +96,7 @@ class FileTarget:
                 why=error.strerror or str(error),
                 remedy=_MOUNT_REMEDY.get(error.errno or 0, ""),
             ) from None
-        return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint))
+        return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint, 0))
 
 
 _MOUNT_REMEDY = {

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kdump.errors import KdumpError
@@ -22,6 +23,7 @@ from kdump.targets.protocol import Ground, Session, Spec
 __capture_omits__ = ("subprocess", "tempfile")  # for the check on the healthy host
 
 VERSIONS = ("4.2", "4.1", "4.0", "3")
+_FORCE, _DETACH = 0x1, 0x2  # umount2(2)
 _SOFT = "soft,timeo=50,retrans=2"  # tenths of a second; the waits add up: 5 + 10 + 15 s
 _VERSION_OPTION = re.compile(r"^(?:nfs)?vers=([\d.]+)$")
 _REMEDY = "showmount -e SERVER lists its exports; the capture kernel writes as root: export with no_root_squash"
@@ -74,7 +76,8 @@ class NfsTarget:
                 except OSError as error:
                     failure = error.strerror or str(error)
                     continue
-            release = lambda: ground.unmount(mountpoint)  # noqa: E731 -- one expression, used once
+            # Every file was synced when it was sealed; a server that is gone must not hold up what comes next.
+            release = partial(ground.unmount, mountpoint, _FORCE | _DETACH)
             return DirectorySession(mountpoint, crash, shown=self.describe(), release=release)
         raise KdumpError(f"{self.describe()} cannot be mounted (NFS {version})", why=failure, remedy=_REMEDY)
 

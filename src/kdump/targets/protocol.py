@@ -37,12 +37,12 @@ class Spec:
 class Ground:
     """What a target stands on in the capture kernel; a test puts other ground under it.
 
-    `mount(source, directory, fstype, flags, options)` and `unmount(directory)` raise OSError; `say` prints a line;
-    `remaining()` are the seconds that may still be spent; mounts and temporary files go below `run`.
+    `mount(source, directory, fstype, flags, options)` and `unmount(directory, flags)` raise OSError; `say` prints a
+    line; `remaining()` are the seconds that may still be spent; mounts and temporary files go below `run`.
     """
 
     mount: Callable[[str, str, str, int, str], None]
-    unmount: Callable[[str], None]
+    unmount: Callable[[str, int], None]
     say: Callable[[str], None]
     remaining: Callable[[], float]
     dns: Sequence[str] = ()  # name servers
