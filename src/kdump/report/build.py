@@ -20,7 +20,10 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
     started = time.monotonic()
     verdict = judge(context)
     if not short:
-        verdict = replace(verdict, code=code.around(context))
+        try:
+            verdict = replace(verdict, code=code.around(context))
+        except DAMAGE as error:
+            context.problems.append(f"the instructions cannot be read: {error}")
     report = Report(source, "text", context.crash.event.release, "", 0, verdict)
     if context.has_memory:
         info = context.kernel.vmcoreinfo

@@ -6,6 +6,7 @@ watermarks), mm/slab.h (struct kmem_cache of SLUB), fs/hugetlbfs.
 
 from __future__ import annotations
 
+from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
 from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
@@ -15,6 +16,7 @@ from kdump.units import size_text
 TITLE = "Memory"
 NEEDS_DUMP = True
 _TOP = 15
+_MAX_ORDER = 30  # 4 TiB in pages of 4 KiB
 _LOW, _MUCH = 0.05, 0.5  # shares of all memory: little is left; one user has much
 _WATERMARKS = ("min", "low", "high")
 
@@ -99,6 +101,13 @@ def _available(objects: Objects, free: int, node: dict[str, int], reclaimable: i
     return max(free - reserve + cache - min(cache // 2, low) + reclaimable - min(reclaimable // 2, low), 0)
 
 
+def _order(order: int) -> int:
+    """An allocation order as it is; raises `KdumpError` for one that no machine has."""
+    if order > _MAX_ORDER:
+        raise KdumpError(f"an allocation order of {order} is damaged")
+    return order
+
+
 def _buffers(objects: Objects) -> int | None:
     """Pages of block devices' own page cache (nr_blockdev_pages()), None if that cannot be told."""
     place = objects.symbols.get("blockdev_superblock")
@@ -117,7 +126,7 @@ def _huge_pages(objects: Objects) -> dict[str, int]:
     size = objects.sizeof("hstate")
     for index in range(min(count, 16)):
         state = objects.struct("hstate", place + index * size)
-        each = objects.kernel.vmcoreinfo.page_size << int(state.order)
+        each = objects.kernel.vmcoreinfo.page_size << _order(int(state.order))
         found["Hugetlb"] += int(state.nr_huge_pages) * each
         found["HugetlbFree"] += int(state.free_huge_pages) * each
     return found
@@ -208,7 +217,7 @@ def _slabs(context: Context, section: Section, total: int) -> None:
             if node:
                 slabs += int(node.nr_slabs.counter)
                 items += int(node.total_objects.counter)
-        order = int(cache.oo.x) >> 16
+        order = _order(int(cache.oo.x) >> 16)
         found.append((slabs * (page << order), clean(objects.string(cache.name)), items, int(cache.object_size)))
     found.sort(reverse=True)
     columns = [
