@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from tests.conftest import CrashMaker
 
 from kdump.kernel.kernel import Kernel
 from kdump.memory import open_dump
+from kdump.report import html, sections, text
+from kdump.report import json as as_json
+from kdump.report.build import build
 from kdump.report.context import Context
 from kdump.report.sections.memory import meminfo
 
@@ -145,3 +149,30 @@ def test_file_and_line(vmcore: Path, series: str, debug_vmlinux: Callable[[str],
     sources = [frame.get("source", "") for stack in report["sections"]["cpus"]["stacks"] for frame in stack["frames"]]
     assert sum(bool(re.match(r"\w+/[\w/.-]+:\d+", source)) for source in sources) > len(sources) * 0.8
     assert any(source.startswith("kernel/panic.c:") for source in sources)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_corrupted_memory_never_ends_a_report(context: Context, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of what is read of the kernel's structures is replaced by nonsense: bad pointers, poison, flipped bytes."""
+    chance = random.Random(seed)
+    rate = 10 ** chance.uniform(-4, -1)
+    nonsense = (0, 1, 0xDEAD000000000100, (1 << 64) - 1, 0xFFFF888000000000, 0x6B6B6B6B6B6B6B6B)
+    objects = context.objects
+    intact = objects.bytes
+
+    def corrupted(address: int, size: int) -> memoryview:
+        data = bytearray(intact(address, size))
+        if data and chance.random() < rate:
+            if size == 8 and chance.random() < 0.5:
+                data[:] = chance.choice(nonsense).to_bytes(8, "little")
+            else:
+                data[chance.randrange(size)] = chance.randrange(256)
+        return memoryview(bytes(data))
+
+    monkeypatch.setattr(objects, "bytes", corrupted)
+    report = build(context, "corrupted")
+    assert len(report.sections) == len(sections.ALL)
+    assert report.verdict.signature
+    assert all(len(line) <= text.WIDTH for line in text.render(report))
+    assert json.loads("".join(as_json.render(report)))["schema"] == 1
+    assert "".join(html.render(report, context.lines)).endswith("</html>")
