@@ -24,6 +24,7 @@ from kdump.capture.plan import CapturePlan, Deadlines, Hooks
 from kdump.cli.main import main
 from kdump.dump.manifest import check
 from kdump.memory import open_dump
+from kdump.targets.file import FileStream
 from kdump.targets.protocol import Spec
 
 Run = Callable[..., tuple[bool, dict[str, Any], set[str]]]
@@ -230,3 +231,23 @@ def test_the_command_saves_without_a_final_action(
     assert len(list(tmp_path.glob("crash/*/vmcore"))) == 1
     assert main(["capture", "--source", str(tmp_path / "nothing")]) == 1
     assert "is not there" in capsys.readouterr().err
+
+
+def test_a_target_that_goes_away_is_let_go_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an NFS server that is gone: every access takes long and fails. Played by the stream of one directory."""
+    real = FileStream.write
+
+    def write(stream: FileStream, data: bytes) -> int:
+        if "/gone/" in stream._path:
+            raise OSError(5, "Input/output error")
+        return real(stream, data)
+
+    monkeypatch.setattr(FileStream, "write", write)
+    saved, manifest, _ = run(targets=(Spec(f"file://{tmp_path}/gone"), Spec(f"file://{tmp_path}/second")))
+    assert saved
+    assert manifest["status"] == "degraded"
+    assert manifest["where"].startswith(f"{tmp_path}/second/")
+    tried = [stage["name"] for stage in manifest["stages"]]
+    assert tried.count("manifest") == 1  # the second target's own
+    left = {path.name for path in tmp_path.glob("gone/*/*")}
+    assert left == {"vmcore-dmesg.txt.incomplete", "manifest.json.incomplete"}

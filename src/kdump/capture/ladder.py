@@ -185,6 +185,9 @@ class Ladder:
     def _last_words(self, vault: Vault, outcome: str) -> None:
         """Manifest and log, to each target by itself: one that is full may still take these few bytes."""
         for session in vault.sessions:
+            if id(session) in vault.gone:
+                self.stages.run("close", _LAST_WORDS, session.close)
+                continue
             if outcome != names.INCOMPLETE and id(session) not in vault.lost:
                 self.stages.run("retention", _LAST_WORDS, partial(self._prune, session))
             manifest = partial(self.manifest, vault, session, outcome)

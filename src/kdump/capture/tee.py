@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kdump.capture.stages import DeadlineError, describe
+from kdump.capture.stages import DeadlineError
 from kdump.digest import Pieces
 from kdump.errors import KdumpError
 from kdump.targets.protocol import Session, Stream
 
 Bytes = bytes | bytearray | memoryview
+Lost = Callable[[Session, Exception, bool], None]
 
 
 class Tee:
-    """A `Stream` over the sessions; `lost(session, error)` is told of each that fails.
+    """A `Stream` over the sessions; `lost(session, error, last)` is told of each that fails.
 
     The failure of the last one is raised as it is, and the stream stays usable: on a full disk the head of an
     incomplete dump can still be written into the gap left for it. A deadline is everybody's and passes through.
     """
 
-    def __init__(self, name: str, sessions: Sequence[Session], lost: Callable[[Session, str], None]) -> None:
+    def __init__(
+        self, name: str, sessions: Sequence[Session], lost: Callable[[Session, Exception, bool], None]
+    ) -> None:
         self.name = name
         self.pieces = Pieces()
         self._lost = lost
@@ -33,9 +36,12 @@ class Tee:
                 self.abort()
                 raise
             except (OSError, KdumpError) as error:
-                if number == len(sessions) and not self._streams:
+                last = number == len(sessions) and not self._streams
+                lost(session, error, last)
+                if last:
                     raise
-                lost(session, describe(error))
+        if not self._streams:
+            raise KdumpError(f"no target is left for {name}")
 
     def skip(self, size: int) -> None:
         """Leave a gap at the front; see `Stream.skip`."""
@@ -76,8 +82,9 @@ class Tee:
             except DeadlineError:
                 raise
             except (OSError, KdumpError) as error:
-                if len(self._streams) == 1:
+                last = len(self._streams) == 1
+                self._lost(session, error, last)
+                if last:
                     raise
-                self._lost(session, describe(error))
                 self._streams.remove((session, stream))
                 stream.abort()

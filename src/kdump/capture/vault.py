@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 from kdump.capture.console import Console
 from kdump.capture.plan import ENCRYPTION
+from kdump.capture.stages import describe
 from kdump.capture.tee import Tee
 from kdump.targets.protocol import INCOMPLETE, Session, Stream
 from kdump.units import size_text
 
 ENCRYPTED = ".age"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Begin = Callable[[], Stream]
 
@@ -23,6 +26,7 @@ class Vault:
     def __init__(self, sessions: Sequence[Session], recipients: Sequence[str], console: Console) -> None:
         self.sessions = sessions
         self.lost: dict[int, str] = {}
+        self.gone: set[int] = set()  # those of `lost` on which nothing more is tried: each try may take half a minute
         self.entries: list[dict[str, Any]] = []  # as the manifest lists them
         self._recipients = recipients
         self._console = console
@@ -81,6 +85,12 @@ class Vault:
         encrypted: Stream = import_module(ENCRYPTION).EncryptedStream(below, self._recipients)
         return encrypted
 
-    def _lose(self, session: Session, why: str) -> None:
-        self.lost[id(session)] = why
-        self._console.say(f"{session.where} failed: {why}")
+    def _lose(self, session: Session, error: Exception, last: bool) -> None:
+        """A session failed. The last one that is merely full may be tried with something smaller."""
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full and last:
+            return
+        self.lost[id(session)] = describe(error)
+        if isinstance(error, OSError) and not full:
+            self.gone.add(id(session))
+        self._console.say(f"{session.where} failed: {describe(error)}")
