@@ -48,8 +48,11 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     image[0x300:0x310] = b"6.1.0-41-fake #1"
     (root / "boot/vmlinuz-6.1.0-41-fake").write_bytes(image)
     (root / "lib/modules/6.1.0-41-fake").mkdir(parents=True)
-    (root / "usr/lib/debug/lib/modules/6.1.0-41-fake").mkdir(parents=True)
-    (root / "usr/lib/debug/lib/modules/6.1.0-41-fake/vmlinux").write_bytes(b"debug information")
+    modules = root / "usr/lib/debug/lib/modules/6.1.0-41-fake"
+    modules.mkdir(parents=True)
+    (modules / "vmlinux").symlink_to("../../../boot/vmlinux-6.1.0-41-fake")  # as Debian has it
+    (root / "usr/lib/debug/boot").mkdir()
+    (root / "usr/lib/debug/boot/vmlinux-6.1.0-41-fake").write_bytes(b"debug information")
     subprocess.run(["dpkg-deb", "--build", root, tmp_path / "deb"], check=True, capture_output=True)
     programs = tmp_path / "bin"
     programs.mkdir()
