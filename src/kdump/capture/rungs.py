@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kdump.capture.plan import CapturePlan
-from kdump.dump.facts import PageFacts
-from kdump.dump.pipeline import Options, Summary, save
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.printk import format_record
 from kdump.memory.protocol import Dump
 from kdump.report import sections
 from kdump.targets.protocol import Stream
+
+if TYPE_CHECKING:
+    from kdump.dump.pipeline import Summary
 
 __capture_imports__ = tuple(f"{sections.__name__}.{name}" for name in sections.SHORT)  # imported by name
 
@@ -58,6 +60,10 @@ def vmcore(
     `frugal`: small batches and no threads, for a second attempt after the first was killed. If the disk is full, a
     dump without any page that can be spared is tried before it is given up.
     """
+    # Imported here: NumPy takes seconds under emulation, and the log is to be safe before that.
+    from kdump.dump.facts import PageFacts
+    from kdump.dump.pipeline import Options, save
+
     facts = plan.page_facts.get(Kernel(dump).vmcoreinfo.build_id) if dump.vmcoreinfo else None
     options = Options(
         levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
