@@ -37,7 +37,7 @@ sync; echo c > /proc/sysrq-trigger
 UPGRADE = """\
 step list kdump list --json
 step report sh -c 'cat /var/crash/*/report-full.txt'
-mv /root/new/vmlinuz /boot/vmlinuz-NEW; mv /root/new/modules /lib/modules/NEW
+mv /root/new/vmlinuz /boot/vmlinuz-NEW; mv /root/new/config /boot/config-NEW; mv /root/new/modules /lib/modules/NEW
 step hooks sh -c 'depmod NEW && run-parts --arg=NEW --arg=/boot/vmlinuz-NEW /etc/kernel/postinst.d'
 step built ls /var/lib/kdump/NEW
 sync; reboot
@@ -65,7 +65,12 @@ def test_from_nothing_to_a_dump_and_back(
     assert new.modules is not None
     path = tmp_path / "disk.img"
     boots = [each.replace("NEW", new.release) for each in (SET_UP, CRASH, UPGRADE, UNDO)]
-    extra = {"root/new/vmlinuz": new.vmlinuz, "root/new/modules": new.modules}  # GRUB must not see it yet
+    # GRUB must not see it yet.
+    extra = {
+        "root/new/vmlinuz": new.vmlinuz,
+        "root/new/config": new.vmlinuz.with_name(f"config-{new.release}"),
+        "root/new/modules": new.modules,
+    }
     vmlinuz, initrd = debian.make(path, boots, extra)
 
     first = Spec(vmlinuz, initrd, "root=/dev/vda1 console=ttyS0,115200", [Disk(path)], 1536 << 20, 2)
