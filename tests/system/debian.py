@@ -16,7 +16,6 @@ from kdump.lab import cache, disk
 MIB = 1 << 20
 SIZE = 3000 * MIB
 UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7001"
-MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3", "python3-venv",
     "initramfs-tools", "e2fsprogs", "iproute2", "busybox",
@@ -65,7 +64,7 @@ def base() -> Path:
 
 def _make_base(place: Path) -> None:
     root = place / "root"
-    run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(root), MIRROR)
+    run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(root))
     wheels = root / "root/wheels"
     run(sys.executable, "-m", "pip", "wheel", "-q", str(ROOT), "-w", str(wheels))
     install = "python3 -m venv /opt/kdump && /opt/kdump/bin/pip install -q --no-index -f /root/wheels linux-kdump"
