@@ -123,7 +123,7 @@ def weed(directory: Path, address: str = "127.0.0.1") -> Iterator[Weed]:
     credentials.write_text('access_key_id = "kdump"\nsecret_access_key = "a secret of the tests"\n')
     credentials.chmod(0o600)
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    command = [str(Path(sys.executable).with_name("weed")), "server", "-s3", f"-ip={address}", "-ip.bind=0.0.0.0"]
+    command = [str(Path(sys.executable).with_name("weed")), "server", "-s3", f"-ip={address}", f"-ip.bind={address}"]
     command += [f"-dir={directory}/data", f"-s3.config={directory}/s3.json", "-volume.max=8"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     # Its gRPC ports are those plus 10000.
