@@ -29,7 +29,7 @@ from kdump.memory.protocol import Dump
 pytestmark = pytest.mark.lab
 
 WHOLE = CapturePlan(level=1, codec="zlib", report=False)  # Debian's makedumpfile is built without zstd
-MEMORY = 512 << 20
+MEMORY = 768 << 20
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, kernel: Callable[[str], Any]
     def make(series: str) -> Path:
         directory = tmp_path_factory.mktemp(f"whole-{series}")
         scenario = Scenario(
-            kernel(series), find_cause("sysrq"), memory=MEMORY, plan=WHOLE, work=MEMORY // 3, timeout=400
+            kernel(series), find_cause("sysrq"), memory=MEMORY, plan=WHOLE, work=MEMORY // 6, timeout=200
         )
         return crash(scenario, directory).directory / "vmcore"
 
