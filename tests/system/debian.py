@@ -28,7 +28,8 @@ RUNNER = """\
 export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin COLUMNS=80 PYTHONUTF8=1
 dmesg -n 1
 n=$(cat /root/boot 2>/dev/null || echo 1); echo $((n + 1)) > /root/boot; sync
-step() { echo "@@@ $n $1"; shift; "$@" 2>&1; echo "@@@ = $?"; }
+# The console is systemd's, too: what a command says is marked line by line.
+step() { echo "@@@ $n $1"; shift; "$@" 2>&1 | sed -u 's/^/| /'; echo "@@@ = ${PIPESTATUS[0]}"; }
 echo "@@@ boot $n"
 . /root/boot$n
 echo "@@@ idle"
@@ -74,11 +75,9 @@ def _make_base(place: Path) -> None:
         "etc/hostname": "kdumptest\n",
         "etc/default/grub.d/10-serial.cfg": GRUB,
         "etc/systemd/system/boot-script.service": SERVICE,
-        "root/runner": RUNNER,
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    (root / "root/runner").chmod(0o755)
     (root / "usr/local/sbin/kdump").symlink_to("/opt/kdump/bin/kdump")
     run("chroot", str(root), "systemctl", "enable", "boot-script.service")
     run("chroot", str(root), "systemctl", "mask", "getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer")
@@ -98,6 +97,8 @@ def make(path: Path, boots: Sequence[str], extra: Mapping[str, Path]) -> tuple[P
         run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", str(ROOT), "-w", str(root / "root/wheels"))
         pip = "/opt/kdump/bin/pip install -q --no-index --no-deps --force-reinstall /root/wheels/*.whl"
         run("chroot", str(root), "sh", "-c", pip)
+        (root / "root/runner").write_text(RUNNER)
+        (root / "root/runner").chmod(0o755)
         for number, script in enumerate(boots, 1):
             (root / f"root/boot{number}").write_text(script)
         for place, source in extra.items():
@@ -142,8 +143,8 @@ def steps(lines: Sequence[str]) -> dict[str, tuple[int, list[str]]]:
             name = ""
         elif match := re.search(r"@@@ (\d+ [\w-]+)$", line):
             name, said = match[1], []
-        elif name:
-            said.append(line)
+        elif name and line.startswith("| "):
+            said.append(line[2:])
     return found
 
 
