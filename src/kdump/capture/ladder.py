@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
 VMCORE_SOURCE = "/proc/vmcore"
-_REPORT_NEEDS = 40 << 20  # bytes available before the report is tried; with 28 MiB it made the machine thrash for 50 s
+_REPORT_NEEDS = 64 << 20  # bytes available before the report is tried: it takes up to 48 MiB, NumPy included
 _REPORT_SPARES = 16 << 20  # bytes of them that it must leave
 _LAST_WORDS = 20.0  # seconds for manifest and log
 
