@@ -43,14 +43,18 @@ def _sysctl(name: str, value: int) -> None:
     (_SYSCTL / name.replace(".", "/")).write_text(f"{value}\n")
 
 
-def _sysrq(_disk: Path) -> None:
+def _sysrq_on(cpu: int) -> None:
+    os.sched_setaffinity(0, {cpu})
     Path("/proc/sysrq-trigger").write_text("c")
 
 
-def _other_cpu(disk: Path) -> None:
-    others = os.sched_getaffinity(0) - {0}
-    os.sched_setaffinity(0, {max(others)})
-    _sysrq(disk)
+def _sysrq(_disk: Path) -> None:
+    # On the boot CPU: the capture kernel starts on the CPU that panicked, and cannot start the boot CPU from another.
+    _sysrq_on(0)
+
+
+def _other_cpu(_disk: Path) -> None:
+    _sysrq_on(max(os.sched_getaffinity(0)))
 
 
 def _nmi(_disk: Path) -> None:
