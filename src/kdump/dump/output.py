@@ -10,6 +10,7 @@ from typing import Any
 
 from kdump.digest import Pieces
 from kdump.errors import KdumpError
+from kdump.fileio import pwrite_all
 
 INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
 
@@ -46,15 +47,11 @@ class FileOutput:
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`."""
-        rest = memoryview(data).cast("B")
-        at = offset
-        if self._limit is not None and offset + len(rest) > self._limit:
+        if self._limit is not None and offset + memoryview(data).nbytes > self._limit:
             raise OSError(errno.EFBIG, f"larger than {self._limit} bytes", str(self.path))
-        while rest:
-            done = os.pwrite(self._fd, rest, at)
-            rest, at = rest[done:], at + done
+        size = pwrite_all(self._fd, data, offset)
         self._pieces.add(offset, data)
-        return at - offset
+        return size
 
     def describe(self) -> dict[str, Any]:
         """The file as a manifest lists it, under the name it has now."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
+from kdump.fileio import pwrite_all
 from kdump.targets import rawstore
 from kdump.targets.devices import find_partition, partition_uuid, wait_for
 from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
@@ -153,15 +154,10 @@ class BlockStream:
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of it at an offset of the file."""
-        rest = memoryview(data).cast("B")
-        size = len(rest)
         at = self._offset + offset
-        if at + size > self._session.size:
+        if at + memoryview(data).nbytes > self._session.size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._session.where)
-        while rest:
-            done = os.pwrite(self._session.descriptor, rest, at)
-            rest, at = rest[done:], at + done
-        return size
+        return pwrite_all(self._session.descriptor, data, at)
 
     def seal(self) -> None:
         """The data first, then the header that speaks of it."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
+from kdump.fileio import pwrite_all
 from kdump.targets.devices import find_uuid, wait_for
 from kdump.targets.protocol import INCOMPLETE, LAST, Ground, Session, Spec, Stream
 
@@ -193,12 +194,7 @@ class FileStream:
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of it at an offset."""
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        while rest:
-            done = os.pwrite(self._fd, rest, offset)
-            rest, offset = rest[done:], offset + done
-        return size
+        return pwrite_all(self._fd, data, offset)
 
     def seal(self) -> None:
         """fsync, rename to the final name, fsync the directory."""
