@@ -1,12 +1,16 @@
 """What the tests share: real kernels, and real crashes that are made once a session and used by many tests.
 
 A test that boots a machine carries the marker `lab`. Crashes are keyed by what distinguishes them, so two tests that
-ask for the same machine get the same dump.
+ask for the same machine get the same dump, whichever of pytest-xdist's workers they run in.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import hashlib
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,44 @@ if TYPE_CHECKING:
 SERIES = ("6.1", "6.12")
 
 CrashMaker = Callable[..., "Crash"]
+# `once(key, make)`: what `make(directory)` returned when it was first called with that key in this session.
+Once = Callable[[str, Callable[[Path], Any]], Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what stays in one worker: a file, or with the marker `apart` what has the same parameters in it.
+
+    Machines come first: they take longest, and what is short fills the end.
+    """
+    for item in items:
+        group = str(item.path)
+        if item.get_closest_marker("apart"):
+            callspec = getattr(item, "callspec", None)
+            group += f"[{callspec.id}]" if callspec else f"::{item.name}"
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("lab") is None)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a thing once for all workers; what is returned must pickle and refer to files in the given directory."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def find(key: str, make: Callable[[Path], Any]) -> Any:
+        place = shared / hashlib.sha256(key.encode()).hexdigest()[:16]
+        with place.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            result = place / "result"
+            if not result.exists():
+                # A failed try leaves its files for whoever looks into it; the next one gets its own directory.
+                directory = place / f"try-{len(list(place.glob('try-*')))}"
+                directory.mkdir(parents=True)
+                result.write_bytes(pickle.dumps(make(directory)))
+            return pickle.loads(result.read_bytes())
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +81,18 @@ def debug_vmlinux(kernel: Callable[[str], KernelTree]) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def lab_crash(tmp_path_factory: pytest.TempPathFactory, kernel: Callable[[str], KernelTree]) -> CrashMaker:
+def lab_crash(once: Once, kernel: Callable[[str], KernelTree]) -> CrashMaker:
     """`lab_crash("6.1", "sysrq", cpus=2, …)`: a machine crashed that way; options as in `Scenario`."""
     from kdump.lab.causes import find_cause
     from kdump.lab.crash import Scenario, crash
 
-    @functools.cache
     def make(series: str, cause: str = "sysrq", **options: Any) -> Crash:
-        directory = tmp_path_factory.mktemp(f"crash-{series}-{cause}")
-        result = crash(Scenario(kernel(series), find_cause(cause), **options), directory)
-        result.disk.unlink()
-        return result
+        def boot(directory: Path) -> Crash:
+            result = crash(Scenario(kernel(series), find_cause(cause), **options), directory)
+            result.disk.unlink()
+            return result
+
+        made: Crash = once(f"crash {series} {cause} {sorted(options.items())}", boot)
+        return made
 
     return make

@@ -21,7 +21,7 @@ from kdump.lab.causes import find_cause
 from kdump.lab.crash import Crash
 from kdump.report.frames import normalise
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.apart]
 
 
 class Row(NamedTuple):

@@ -18,6 +18,8 @@ from kdump.lab.crash import DUMPS, Scenario, crash
 from kdump.memory import open_dump
 from kdump.targets.protocol import Spec
 
+pytestmark = pytest.mark.apart
+
 MISSING = "00000000-0000-4000-8000-000000000000"
 CORRUPT = "00000000-0000-4000-8000-000000000001"
 READ_ONLY = "00000000-0000-4000-8000-000000000002"

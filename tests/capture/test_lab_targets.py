@@ -23,6 +23,8 @@ from kdump.targets.protocol import Spec
 from kdump.targets.s3 import read_credentials
 from kdump.targets.s3http import Client
 
+pytestmark = pytest.mark.apart
+
 HOST = "10.0.2.2"  # this machine, as QEMU's user network shows it to a guest
 MAC = "52:54:00:12:34:56"
 NETWORK = {

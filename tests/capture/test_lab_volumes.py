@@ -18,6 +18,8 @@ from kdump.lab.crash import Scenario, crash
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import identify
 
+pytestmark = pytest.mark.apart
+
 if TYPE_CHECKING:
     from kdump.image.kernel import KernelTree
 
