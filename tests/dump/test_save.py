@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.dump.machine import PAGE, Block, PageMachine, fill
+from tests.memory.writers import Load, elf
 
 from kdump.cli.main import main
 from kdump.dump import manifest
@@ -196,15 +197,17 @@ def test_a_full_disk_leaves_a_valid_incomplete_dump(
 
 def test_a_deadline_leaves_a_valid_incomplete_dump(vmcore: Path, machine: PageMachine, tmp_path: Path) -> None:
     stream = Full(room=1 << 40)
-    asked = 0
+    reached = 0
+
+    def progress(stage: str, done: int, _total: int) -> None:
+        nonlocal reached
+        reached = done // PAGE if stage == "write" else 0
 
     def stop() -> str:
-        nonlocal asked
-        asked += 1
-        return "the deadline passed" if asked == 5 else ""
+        return "the deadline passed" if reached == 5 * 64 else ""
 
     with open_dump(vmcore) as dump:
-        summary = save(dump, lambda: stream, Options(levels=(1,), batch=64, stop=stop))
+        summary = save(dump, lambda: stream, Options(levels=(1,), batch=64, progress=progress, stop=stop))
     assert (summary.incomplete, summary.pages_written) == ("the deadline passed", 5 * 64)
     check_incomplete(bytes(stream.data), machine, tmp_path / "cut", 5 * 64)
 
@@ -296,6 +299,38 @@ def test_unreadable_pages_are_counted_and_left_out(vmcore: Path, machine: PageMa
                         assert bytes(copy.memory.view(pfn * PAGE, PAGE)) == bytes(PAGE)
                     else:
                         assert not copy.memory.present(pfn, 1)[0]
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Path:
+    """Two pages in the file, and headers that claim 128 TiB of memory around them, up to the end of the addresses."""
+    path = tmp_path / "claim"
+    half, page = 1 << 46, b"x" * PAGE
+    path.write_bytes(elf([Load(0, page, memory_size=half), Load((1 << 52) - half, page, memory_size=half)]))
+    return path
+
+
+def test_claimed_memory_costs_next_to_nothing(claim: Path, tmp_path: Path, capsys: Any) -> None:
+    began = time.process_time()
+    assert main(["verify", str(claim)]) == 0
+    assert "2 pages read" in capsys.readouterr().out
+    assert main(["save", str(claim), str(tmp_path / "out")]) == 1
+    assert "claim [p_memsz]: claims memory up to 0x10000000000000 but holds 8.00 KiB" in capsys.readouterr().err
+    assert main(["info", str(claim)]) == 0
+    assert time.process_time() - began < 5
+
+
+def test_a_signal_is_heard_while_pages_are_chosen(claim: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdump", "save", "--elf", str(claim), str(tmp_path / "out")],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr
+    assert "filter" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert "ended by SIGTERM, before any page was written" in process.stderr.read()
+    assert process.wait(timeout=10) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_file_is_not_replaced_unasked(vmcore: Path, tmp_path: Path) -> None:

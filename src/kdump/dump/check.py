@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -10,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.pages import PageReader
-from kdump.dump.pfnset import CHUNK
-from kdump.dump.workers import in_order
-from kdump.memory.protocol import Dump
+from kdump.dump.workers import in_order, thread_count
+from kdump.memory.protocol import Dump, Memory
 
 BATCH = 512  # pages
 
@@ -44,7 +42,7 @@ def check_pages(dump: Dump, tick: Callable[[int, int], None]) -> Soundness:
 
         return work
 
-    for pfns, wrong in in_order(_present(dump, limit), make_work, len(os.sched_getaffinity(0))):
+    for pfns, wrong in in_order(_held(memory), make_work, thread_count(None)):
         pages += len(pfns)
         bad_count += len(wrong)
         bad += wrong[: BAD_SHOWN - len(bad)].tolist()
@@ -52,8 +50,18 @@ def check_pages(dump: Dump, tick: Callable[[int, int], None]) -> Soundness:
     return Soundness(pages, bad_count, bad)
 
 
-def _present(dump: Dump, limit: int) -> Iterator[NDArray[np.int64]]:
-    for first in range(0, limit, CHUNK):
-        held = np.flatnonzero(dump.memory.present(first, min(CHUNK, limit - first))) + first
-        for start in range(0, len(held), BATCH):
-            yield held[start : start + BATCH]
+def _held(memory: Memory) -> Iterator[NDArray[np.int64]]:
+    """The pfns that the dump holds, in order, in batches."""
+    pending: list[NDArray[np.int64]] = []
+    room = BATCH
+    for each in memory.held():
+        at, end = each.start // memory.page_size, each.end // memory.page_size
+        while at < end:
+            count = min(end - at, room)
+            pending.append(np.arange(at, at + count))
+            at, room = at + count, room - count
+            if not room:
+                yield np.concatenate(pending)
+                pending, room = [], BATCH
+    if pending:
+        yield np.concatenate(pending)

@@ -11,6 +11,7 @@ from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
 from kdump.dump.select import MemoryMap, Selection, Watch, select
+from kdump.dump.workers import thread_count
 from kdump.dump.zones import contradiction, free_pages
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
@@ -33,9 +34,15 @@ def choose(
     level: int,
     facts: PageFacts | None = None,
     progress: Progress | None = None,
+    *,
     watch: Watch | None = None,
+    stop: Callable[[], str] = lambda: "",
+    threads: int | None = None,
 ) -> Selection:
-    """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why."""
+    """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why.
+
+    `threads` None takes one for each CPU. Raises `KdumpError` with what `stop` says, once it says something.
+    """
     memory_map: MemoryMap | None = None
     why = ""
     wanted = bool(level & PAGE_CLASS_BITS)
@@ -46,18 +53,23 @@ def choose(
         except KdumpError as error:
             why = f"{error.what}{f': {error.why}' if error.why else ''}" if wanted else ""
     size = dump.memory.page_size
+    threads = thread_count(threads)
+    if threads == 1:  # it would only take turns with this one
+        threads = 0
 
     def tick(done: int, total: int) -> None:
+        if why := stop():
+            raise KdumpError(f"{why}, before any page was written")
         if progress:
             progress("filter", done * size, total * size)
 
-    selection = select(dump.memory, memory_map, level, tick, watch)
+    selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads)
     if memory_map and level & FREE:
         counted = int(selection.by_class[PageClass.FREE])
         doubt = contradiction(counted, free_pages(Kernel(dump).vmcoreinfo, memory_map.virtual), _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
-            selection = select(dump.memory, replace(memory_map, facts=facts), level, tick, watch)
+            selection = select(dump.memory, replace(memory_map, facts=facts), level, tick, watch=watch, threads=threads)
     if why:
         selection.not_applied["all but zero pages"] = why
     return selection

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdump.dump.codecs import Packed
 from kdump.dump.kdump_writer import Origin, Stream, pack_notes
-from kdump.dump.pfnset import PfnSet
+from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.memory.elf import EHDR, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE
 
 EI = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64-bit, little endian, version 1
@@ -127,38 +127,35 @@ class ElfWriter:
 def loads_of(present: PfnSet, kept: PfnSet) -> Iterator[Load]:
     """Runs of RAM, each cut where kept pages follow dropped ones. A run may begin with dropped pages (kept 0)."""
     pending: Load | None = None
-    for first, ram, held in _chunks(present, kept):
+    for what, pfn, size in _states(present, kept):
         # A new run begins where the state changes, except from kept to dropped.
-        state = ram.astype(np.int8) + held
-        edges = np.flatnonzero(np.diff(state)) + 1
-        bounds = [0, *edges.tolist(), len(state)]
-        for start, end in pairwise(bounds):
-            what, pfn, size = int(state[start]), first + start, end - start
-            if pending and (what == 0 or pending.pfn + pending.span != pfn):
+        if pending and (what == 0 or pending.pfn + pending.span != pfn):
+            yield pending
+            pending = None
+        if what == 1:
+            pending = pending._replace(span=pending.span + size) if pending else Load(pfn, 0, size)
+        elif what == 2 and pending and pending.kept == pending.span:
+            pending = Load(pending.pfn, pending.kept + size, pending.span + size)
+        elif what == 2:
+            if pending:
                 yield pending
-                pending = None
-            if what == 1:
-                pending = pending._replace(span=pending.span + size) if pending else Load(pfn, 0, size)
-            elif what == 2 and pending and pending.kept == pending.span:
-                pending = Load(pending.pfn, pending.kept + size, pending.span + size)
-            elif what == 2:
-                if pending:
-                    yield pending
-                pending = Load(pfn, size, size)
+            pending = Load(pfn, size, size)
     if pending:
         yield pending
 
 
-def _chunks(present: PfnSet, kept: PfnSet) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
-    first = 0
-    for ram, held in zip(present.bitmap(), kept.bitmap(), strict=True):
-        size = min(len(ram) * 8, present.limit - first)
-        yield (
-            first,
-            np.unpackbits(ram, bitorder="little")[:size].view(np.bool_),
-            np.unpackbits(held, bitorder="little")[:size].view(np.bool_),
-        )
-        first += size
+def _states(present: PfnSet, kept: PfnSet) -> Iterator[tuple[int, int, int]]:
+    """(0 for a hole, 1 for dropped RAM, 2 for kept pages; first pfn; pages) of runs, in order."""
+    for chunk in present.numbers():
+        first = chunk * CHUNK
+        if present.is_full(chunk) and not kept.holds(chunk):  # nearly all of a large machine, or of a large claim
+            yield 1, first, CHUNK
+            continue
+        state = np.unpackbits(present.bits(chunk), bitorder="little")
+        state += np.unpackbits(kept.bits(chunk), bitorder="little")
+        edges = np.flatnonzero(state[1:] != state[:-1]) + 1
+        for start, end in pairwise([0, *edges.tolist(), CHUNK]):
+            yield int(state[start]), first + start, end - start
 
 
 def _image_loads(loads: Sequence[Load], image: Mapping, page: int) -> Iterator[tuple[int, int, Mapping, int]]:

@@ -22,13 +22,15 @@ class PfnSet:
         self.count = 0
         self._chunks: dict[int, bytes] = {}
         self._compressor = zstandard.ZstdCompressor(level=1)
+        self._full = self._pack(np.ones(CHUNK, np.bool_))
 
     def put(self, chunk: int, members: NDArray[np.bool_]) -> None:
         """Set chunk number `chunk` to the bits in `members` (shape (CHUNK,) or shorter). Once for each chunk."""
         held = int(np.count_nonzero(members))
         if held:
             self.count += held
-            self._chunks[chunk] = self._pack(members)
+            # Most chunks of a large machine's memory are full, and all of these are the same object.
+            self._chunks[chunk] = self._full if held == CHUNK else self._pack(members)
 
     def remove(self, pfns: NDArray[np.int64]) -> None:
         """Take members out again: pages that turned out to be unreadable. Rare, so each chunk is packed anew."""
@@ -38,6 +40,18 @@ class PfnSet:
             members[pfns[pfns // CHUNK == chunk] - chunk * CHUNK] = False
             self.count -= before - int(np.count_nonzero(members))
             self._chunks[chunk] = self._pack(members)
+
+    def numbers(self) -> list[int]:
+        """The chunks that have members, in order."""
+        return sorted(self._chunks)
+
+    def holds(self, chunk: int) -> bool:
+        """Whether a chunk has members."""
+        return chunk in self._chunks
+
+    def is_full(self, chunk: int) -> bool:
+        """Whether all pfns of a chunk are members."""
+        return self._chunks.get(chunk) is self._full
 
     def bits(self, chunk: int) -> NDArray[np.uint8]:
         """The packed bits of a chunk: shape (CHUNK // 8,), dtype u1."""
@@ -54,7 +68,7 @@ class PfnSet:
 
     def chunks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(chunk number, its members in order) of every chunk that has any."""
-        for chunk in sorted(self._chunks):
+        for chunk in self.numbers():
             yield chunk, np.flatnonzero(np.unpackbits(self.bits(chunk), bitorder="little")) + chunk * CHUNK
 
     def bitmap(self) -> Iterator[NDArray[np.uint8]]:

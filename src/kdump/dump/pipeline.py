@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.select import Selection
-from kdump.dump.workers import in_order
-from kdump.dump.writers import Writer, open_writer
+from kdump.dump.workers import in_order, thread_count
+from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 
@@ -101,6 +100,8 @@ def save(dump: Dump, begin: Callable[[], Stream], options: Options) -> Summary:
     a valid incomplete dump and a summary that says so.
     """
     elf = options.container == "elf"
+    if not elf:
+        check_extent(dump)
     chosen = codec("none") if elf else codec(options.codec, options.compression_level)
     for number, level in enumerate(options.levels):
         last = number == len(options.levels) - 1
@@ -126,7 +127,7 @@ def _save_level(
     dump: Dump, streams: Sequence[Stream], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
-    selection = choose(dump, level, options.facts, options.progress)
+    selection = choose(dump, level, options.facts, options.progress, stop=options.stop, threads=options.threads)
     zeros = 0
     if options.container == "elf" and level & ZERO:
         zeros = _drop_zeros(dump, selection, options)
@@ -184,7 +185,7 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
         return work
 
     done, total = 0, selection.kept.count
-    for pfns, batch in in_order(_batches(selection, options.batch), make_work, _threads(options)):
+    for pfns, batch in in_order(_batches(selection, options.batch), make_work, thread_count(options.threads)):
         written = pfns if batch.unreadable is None else pfns[~batch.unreadable]
         if len(written):
             writer.append(written, batch.packed, batch.zero)
@@ -217,17 +218,13 @@ def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
     kept = PfnSet(selection.kept.limit)
     for chunk, pfns in selection.kept.chunks():
         batches = (pfns[start : start + options.batch] for start in range(0, len(pfns), options.batch))
-        found = [zero for _, zero in in_order(batches, make_work, _threads(options))]
+        found = [zero for _, zero in in_order(batches, make_work, thread_count(options.threads))]
         members = np.zeros(CHUNK, np.bool_)
         members[pfns - chunk * CHUNK] = True
         members[np.concatenate(found) - chunk * CHUNK] = False
         kept.put(chunk, members)
     selection.kept = kept
     return before - kept.count
-
-
-def _threads(options: Options) -> int:
-    return len(os.sched_getaffinity(0)) if options.threads is None else options.threads
 
 
 def _batches(selection: Selection, size: int) -> Iterator[NDArray[np.int64]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from kdump.dump.classes import NAMES, Classifier, PageClass, dropped
 from kdump.dump.facts import PageFacts
 from kdump.dump.memmap import MapRun
 from kdump.dump.pfnset import CHUNK, PfnSet
+from kdump.dump.workers import in_order
 from kdump.errors import FormatError, NotPresentError
-from kdump.memory.protocol import Memory
+from kdump.memory.protocol import Memory, Range
 from kdump.memory.virtual import VirtualMemory
 
 BATCH = 1 << 20  # bytes of struct pages looked at together: they should stay in the processor's cache
@@ -27,7 +29,10 @@ Watch = Callable[[int, NDArray[np.uint8], NDArray[np.bool_]], None]  # first pfn
 
 @dataclass
 class Selection:
-    """Which pages exist and which are kept. `by_class` counts all pages of RAM by `PageClass`."""
+    """Which pages exist and which are kept. `by_class` counts the pages of RAM by `PageClass`.
+
+    (Where the source holds no page far and wide, as in a dump that was filtered before, they count as UNMAPPED.)
+    """
 
     present: PfnSet
     kept: PfnSet
@@ -54,50 +59,76 @@ class MemoryMap:
     virtual: VirtualMemory
 
 
+class _Chosen(NamedTuple):
+    """What became of one chunk: which pages are kept; how many there are of each class; `classes` if they are told."""
+
+    held: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+    by_class: NDArray[np.int64]
+    classes: NDArray[np.uint8] | None
+
+
 def select(
-    memory: Memory, memory_map: MemoryMap | None, level: int, tick: Tick, watch: Watch | None = None
+    memory: Memory,
+    memory_map: MemoryMap | None,
+    level: int,
+    tick: Tick,
+    *,
+    watch: Watch | None = None,
+    threads: int = 0,
 ) -> Selection:
     """Decide every page of RAM. Without `memory_map` everything is kept. `watch` is shown the classes as they come.
 
-    A page that the source itself does not hold (re-filtering a filtered dump) is not kept either.
+    A page that the source itself does not hold (re-filtering a filtered dump) is not kept either. Chunks are decided by
+    `threads` threads (0: the caller); no block of free pages and no folio reaches across their bounds.
     """
     shift = memory.page_size.bit_length() - 1
     limit = max((each.end for each in memory.ranges), default=0) >> shift
     found = Selection(PfnSet(limit), PfnSet(limit), level, np.zeros(len(PageClass), np.int64))
     drop = dropped(level)
-    off_lru = bool(level & levels.OURS)
-    batches = _Batches(memory_map, BATCH, off_lru=off_lru) if memory_map else None
-    for chunk in range(-(-limit // CHUNK)):
-        first = chunk * CHUNK
-        present = _in_ranges(memory, first, min(CHUNK, limit - first), shift)
-        tick(first, limit)
-        if not present.any():
-            continue
-        found.present.put(chunk, present)
-        held = present & memory.present(first, len(present))
-        if watch is None and not (batches and batches.cover(first, first + len(present))):
-            found.by_class[PageClass.UNMAPPED] += np.count_nonzero(present)
-            found.kept.put(chunk, held)
-            continue
-        classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
+    readers: list[_Batches] = []
+
+    def make_work() -> Callable[[tuple[int, NDArray[np.bool_]]], _Chosen]:
+        batches = _Batches(memory_map, BATCH, off_lru=bool(level & levels.OURS)) if memory_map else None
         if batches:
-            batches.fill(classes, first, present)
-        classes[~present] = NOTHING
+            readers.append(batches)
+
+        def work(job: tuple[int, NDArray[np.bool_]]) -> _Chosen:
+            chunk, present = job
+            first = chunk * CHUNK
+            held = present & memory.present(first, len(present))
+            by_class = np.zeros(len(PageClass), np.int64)
+            left = np.count_nonzero(present)
+            # What the source does not hold need not be told apart: a damaged header may claim petabytes of it.
+            if not batches or not batches.cover(first, first + len(present)) or not held.any():
+                by_class[PageClass.UNMAPPED] = left
+                return _Chosen(held, held, by_class, None)
+            classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
+            batches.fill(classes, first, held)
+            classes[~present] = NOTHING
+            kept = held.copy()
+            for kind in PageClass:  # comparing bytes is far cheaper than a table look-up for each page
+                if left:
+                    members = classes == kind
+                    count = by_class[kind] = np.count_nonzero(members)
+                    left -= count
+                    if count and drop[kind]:
+                        kept &= ~members
+            return _Chosen(held, kept, by_class, classes)
+
+        return work
+
+    for (chunk, present), chosen in in_order(_ram(memory.ranges, limit, shift), make_work, threads):
+        tick(chunk * CHUNK, limit)
+        found.present.put(chunk, present)
+        found.kept.put(chunk, chosen.kept)
+        found.by_class += chosen.by_class
         if watch:
-            watch(first, classes, held)
-        left = np.count_nonzero(present)
-        for kind in PageClass:  # comparing bytes is far cheaper than a table look-up for each page
-            if left:
-                members = classes == kind
-                count = np.count_nonzero(members)
-                found.by_class[kind] += count
-                left -= count
-                if count and drop[kind]:
-                    held &= ~members
-        found.kept.put(chunk, held)
+            unmapped = np.full(len(present), PageClass.UNMAPPED, np.uint8)
+            watch(chunk * CHUNK, unmapped if chosen.classes is None else chosen.classes, chosen.held)
     tick(limit, limit)
-    if memory_map and batches:
-        found.doubts = batches.doubts()
+    if memory_map:
+        found.doubts = _doubts(readers)
         wanted = level & levels.PAGE_CLASS_BITS
         found.not_applied = {name: why for name, why in memory_map.facts.missing.items() if wanted & _BITS.get(name, 0)}
     return found
@@ -106,14 +137,33 @@ def select(
 _BITS = {"free": levels.FREE, "user": levels.USER, "hugetlb": levels.USER}
 
 
-def _in_ranges(memory: Memory, first: int, count: int, shift: int) -> NDArray[np.bool_]:
-    """Which pages of [first, first+count) are wholly or partly RAM."""
-    found = np.zeros(count, np.bool_)
-    for each in memory.ranges:
-        start, end = (each.start >> shift) - first, -(-each.end >> shift) - first
-        if start < count and end > 0:
-            found[max(start, 0) : end] = True
-    return found
+def _ram(ranges: Sequence[Range], limit: int, shift: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """(number, which of its pages are wholly or partly RAM) of each chunk below pfn `limit` that has any, in order."""
+    chunk, found = -1, np.zeros(0, np.bool_)
+    for each in ranges:
+        at, end = each.start >> shift, -(-each.end >> shift)
+        while at < end:
+            if at // CHUNK != chunk:
+                if chunk >= 0:
+                    yield chunk, found
+                chunk = at // CHUNK
+                found = np.zeros(min(CHUNK, limit - chunk * CHUNK), np.bool_)
+            stop = min(end, (chunk + 1) * CHUNK)
+            found[at - chunk * CHUNK : stop - chunk * CHUNK] = True
+            at = stop
+    if chunk >= 0:
+        yield chunk, found
+
+
+def _doubts(readers: Sequence[_Batches]) -> list[str]:
+    """What was kept because it made no sense, in sentences."""
+    doubts = [each.classifier.doubts for each in readers]
+    counts = (
+        (sum(each.unreadable for each in readers), "struct pages could not be read"),
+        (sum(each.bad_orders for each in doubts), "free blocks have an impossible order or place"),
+        (sum(each.lost_tails for each in doubts), "tail pages point to no head"),
+    )
+    return [f"{count} {what}" for count, what in counts if count]
 
 
 class _Batches:
@@ -131,30 +181,23 @@ class _Batches:
         """Whether any page of [first, end) has a struct page."""
         return any(run.first_pfn < end and first < run.first_pfn + run.pages for run in self.runs)
 
-    def fill(self, classes: NDArray[np.uint8], first: int, present: NDArray[np.bool_]) -> None:
-        """Set the classes of pages [first, first + len(classes)) where struct pages tell them."""
+    def fill(self, classes: NDArray[np.uint8], first: int, wanted: NDArray[np.bool_]) -> None:
+        """Set the classes of pages [first, first + len(classes)) where struct pages tell them.
+
+        Batches without a `wanted` page are passed over: nothing needs to have written the struct pages of holes.
+        """
         end = first + len(classes)
         for run in self.runs:
             start, stop = max(run.first_pfn, first), min(run.first_pfn + run.pages, end)
             at = start
             while at < stop:
                 upto = min(at // self.pages * self.pages + self.pages, stop)
-                # Struct pages of holes are not looked at: nothing needs to have written them.
-                if present[at - first : upto - first].any():
+                if wanted[at - first : upto - first].any():
                     for pfn, raw in self._read(run, at, upto):
                         where = run.virtual + (pfn - run.first_pfn) * self.facts.size
                         found = self.classifier.classify(raw, pfn, where)
                         classes[pfn - first : pfn - first + len(found)] = found
                 at = upto
-
-    def doubts(self) -> list[str]:
-        """What was kept because it made no sense, in sentences."""
-        counts = (
-            (self.unreadable, "struct pages could not be read"),
-            (self.classifier.doubts.bad_orders, "free blocks have an impossible order or place"),
-            (self.classifier.doubts.lost_tails, "tail pages point to no head"),
-        )
-        return [f"{count} {what}" for count, what in counts if count]
 
     def _read(self, run: MapRun, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
         """(pfn, struct pages) of [start, stop); where they cannot be read at once, what can be read page by page."""

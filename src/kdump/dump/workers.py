@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,11 @@ class _Task(Generic[Job, Result]):
         self.done = threading.Event()
         self.result: Result | None = None
         self.error: BaseException | None = None
+
+
+def thread_count(wanted: int | None) -> int:
+    """`wanted`, or one for each CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if wanted is None else wanted
 
 
 def in_order(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -110,10 +110,11 @@ class ElfMemory:
         import numpy as np
 
         held = np.zeros(count, np.bool_)
-        for segment in self.segments:
+        after = bisect_left(self._starts, (first_pfn + count) * self.page_size)
+        for segment in self.segments[max(bisect_right(self._starts, first_pfn * self.page_size) - 1, 0) : after]:
             start = -(-segment.physical // self.page_size) - first_pfn
             end = (segment.physical + segment.held) // self.page_size - first_pfn
-            if start < count and end > 0:
+            if end > 0:
                 held[max(start, 0) : end] = True
         return held
 
