@@ -112,9 +112,13 @@ def test_a_stranger_cannot_read_it() -> None:
         b"".join(age.decrypt(io.BytesIO(encrypt(b"", b"x")), [str(stranger)]))
 
 
+RECIPIENT = str(IDENTITY.to_public())
+MISSPELT = RECIPIENT[:-1] + ("p" if RECIPIENT.endswith("q") else "q")
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "age1", "age1qqqq", pytest.param(str(IDENTITY.to_public())[:-1] + "b", id="checksum"), "ssh-ed25519 AAAA"],
+    ["", "age1", "age1qqqq", pytest.param(MISSPELT, id="checksum"), "ssh-ed25519 AAAA"],
 )
 def test_a_bad_recipient_is_refused(text: str) -> None:
     with pytest.raises(KdumpError, match="not a recipient"):
