@@ -1,8 +1,12 @@
-"""Writing to files as the kernel allows: a write may take only part of what it is given."""
+"""Writing to files as the kernel allows, and files that bear their name only when they are whole."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+
+INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
+_WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 
 
 def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> int:
@@ -13,3 +17,72 @@ def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: in
         done = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[done:], offset + done
     return size
+
+
+def sync_directory(path: str) -> None:
+    """Make a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class PartFile:
+    """A file that is `NAME.incomplete` until it is sealed, mode 0600 from its first byte; a `kdump_writer.Stream`."""
+
+    def __init__(self, path: str, *, keep_blocks: bool = False) -> None:
+        """With `keep_blocks` an older incomplete file's blocks stay its own, as room on the disk. Raises OSError."""
+        self._path = path
+        self._end = 0
+        self._pushed = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if keep_blocks else os.O_TRUNC)
+        self._fd = os.open(path + INCOMPLETE, flags, 0o600)
+        os.fchmod(self._fd, 0o600)  # an older incomplete file may have had another mode
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the file is whole, durable and bears its name."""
+        return self._fd < 0 and os.path.exists(self._path)  # noqa: PTH110 -- pathlib is not in every caller's memory
+
+    def skip(self, size: int) -> None:
+        """Leave a gap at the front, its blocks allocated: on a full disk an incomplete dump still gets its head."""
+        if size:
+            os.posix_fallocate(self._fd, 0, size)
+        self._end = size
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append, and push what was written out of the page cache: a second kernel has little memory, and the disk
+        has less to do at the end."""
+        size = self.pwrite(data, self._end)
+        if self._end - self._pushed >= _WINDOW:
+            # Starts write-back of dirty pages and drops the clean ones (mm/fadvise.c); the window before this one is
+            # clean by now.
+            os.posix_fadvise(self._fd, max(0, self._pushed - _WINDOW), 2 * _WINDOW, os.POSIX_FADV_DONTNEED)
+            self._pushed = self._end
+        return size
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Write all of it at an offset."""
+        size = pwrite_all(self._fd, data, offset)
+        self._end = max(self._end, offset + size)
+        return size
+
+    def seal(self) -> None:
+        """fsync, rename to the final name, fsync the directory."""
+        os.ftruncate(self._fd, self._end)
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        os.rename(self._path + INCOMPLETE, self._path)  # noqa: PTH104 -- see above
+        sync_directory(os.path.dirname(self._path) or ".")  # noqa: PTH120 -- see above
+
+    def abort(self) -> None:
+        """Keep what there is under the incomplete name. Never raises."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+                os.fsync(self._fd)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1

@@ -11,7 +11,8 @@ from kdump.capture.console import Console
 from kdump.capture.plan import ENCRYPTION
 from kdump.capture.stages import describe
 from kdump.capture.tee import Tee
-from kdump.targets.protocol import INCOMPLETE, Session, Stream
+from kdump.fileio import INCOMPLETE
+from kdump.targets.protocol import Session, Stream
 from kdump.units import size_text
 
 ENCRYPTED = ".age"

@@ -18,7 +18,7 @@ from typing import Any, Final
 from kdump.capture.crash import COMPLETE, DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
 from kdump.config import Config, Retention
 from kdump.errors import KdumpError
-from kdump.targets.protocol import INCOMPLETE as SUFFIX
+from kdump.fileio import INCOMPLETE as SUFFIX
 from kdump.units import duration_text, size_text
 
 FOREIGN: Final = "no manifest"

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.fileio import pwrite_all
+from kdump.fileio import INCOMPLETE, pwrite_all
 from kdump.targets import rawstore
 from kdump.targets.devices import find_partition, partition_uuid, wait_for
-from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
+from kdump.targets.protocol import Ground, Session, Spec, Stream
 from kdump.targets.rawstore import ABORTED, OPEN, SAVED, SEALED, WRITING, RawFile, RawHeader
 
 _BY_PARTUUID = "/dev/disk/by-partuuid/"

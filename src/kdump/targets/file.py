@@ -6,7 +6,6 @@ Facts in the specification: `uuid` and `fstype` of the file system, `options` fo
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
@@ -14,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.fileio import pwrite_all
+from kdump.fileio import INCOMPLETE, PartFile, sync_directory
 from kdump.targets.devices import find_uuid, wait_for
-from kdump.targets.protocol import INCOMPLETE, LAST, Ground, Session, Spec, Stream
+from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream
 
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
 _WAIT = 30.0  # seconds for the device to appear
 _RESERVED = 128 << 10  # bytes
-_WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 _REFUSED = {
     "vfat": "a file on FAT cannot exceed 4 GiB",
     "ext2": "without a journal it cannot be trusted after a crash",
@@ -162,64 +160,10 @@ class DirectorySession:
             release()
 
 
-class FileStream:
-    """A file that is `NAME.incomplete` until it is sealed; mode 0600 from its first byte."""
+class FileStream(PartFile):
+    """A file of a crash; what is there under its incomplete name keeps its blocks: see `_reserve`."""
 
     def __init__(self, directory: str, name: str) -> None:
+        super().__init__(f"{directory}/{name}", keep_blocks=True)
         self.name = name
-        self._directory = directory
-        self._path = f"{directory}/{name}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # what is there keeps its blocks: see `_reserve`
-        self._fd = os.open(self._path + INCOMPLETE, flags, 0o600)
         sync_directory(directory)  # a power cut from now on leaves a file that is named incomplete
-        self._end = 0
-        self._pushed = 0
-
-    def skip(self, size: int) -> None:
-        """Leave a gap at the front, its blocks allocated: on a full disk an incomplete dump still gets its head."""
-        if size:
-            os.posix_fallocate(self._fd, 0, size)
-        self._end = size
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append, and push what was written out of the page cache: the second kernel has little memory."""
-        size = self.pwrite(data, self._end)
-        self._end += size
-        if self._end - self._pushed >= _WINDOW:
-            # Starts write-back of dirty pages and drops the clean ones (mm/fadvise.c); the window before this one is
-            # clean by now.
-            os.posix_fadvise(self._fd, max(0, self._pushed - _WINDOW), 2 * _WINDOW, os.POSIX_FADV_DONTNEED)
-            self._pushed = self._end
-        return size
-
-    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write all of it at an offset."""
-        return pwrite_all(self._fd, data, offset)
-
-    def seal(self) -> None:
-        """fsync, rename to the final name, fsync the directory."""
-        os.ftruncate(self._fd, self._end)
-        os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-        Path(self._path + INCOMPLETE).rename(self._path)
-        sync_directory(self._directory)
-
-    def abort(self) -> None:
-        """Keep what there is under the incomplete name."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._end)
-                os.fsync(self._fd)
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
-            self._fd = -1
-
-
-def sync_directory(path: str) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

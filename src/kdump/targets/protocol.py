@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
-INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
 LAST = "manifest.json"  # the file of a crash for which there must be room at the end
 
 

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
+from kdump.fileio import INCOMPLETE
 from kdump.targets.names import resolve, system_addresses
-from kdump.targets.protocol import INCOMPLETE, Ground, Session, Spec, Stream
+from kdump.targets.protocol import Ground, Session, Spec, Stream
 from kdump.targets.retention import older
 from kdump.targets.sftp import Sftp, SftpError
 
