@@ -86,6 +86,22 @@ def test_what_cannot_be_done_is_named_with_status_1(arguments: tuple[str, ...], 
     assert "makedumpfile Failed." in said.out + said.err
 
 
+@pytest.mark.parametrize("arguments", [("-L", "4M", "x", "y"), ("--no-such-option", "x", "y")])
+def test_wrong_usage_is_status_1_as_there(arguments: tuple[str, ...], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        makedumpfile(*arguments)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert arguments[0] in said
+    assert "makedumpfile Failed." in said
+
+
+def test_ignored_options_are_named(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
+    ignored = ("--cyclic-buffer", "64", "--splitblock-size", "4", "--non-mmap")
+    assert makedumpfile(*ignored, "-l", "-d", "31", vmcore, tmp_path / "out") == 0
+    assert "--cyclic-buffer, --splitblock-size, --non-mmap" in capsys.readouterr().err
+
+
 def test_checks_and_dry_runs_write_nothing(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
     before = sorted(tmp_path.iterdir())
     assert makedumpfile("--check-params", "-z", "-d", "31", "--cyclic-buffer", "64", "--non-mmap") == 0

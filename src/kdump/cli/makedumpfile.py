@@ -19,12 +19,13 @@ does not tell apart is kept, and said on standard error. No manifest is written.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from kdump.errors import KdumpError, UsageError
 
@@ -70,12 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="write nothing")
     add("--check-params", action="store_true", help="only check the options")
     for name in IGNORED:
-        add(name, dest="ignored", action="append", metavar="N", help="ignored")
-    add("--non-mmap", dest="ignored", action="append_const", const="", help="ignored")
+        add(name, dest="ignored", action=_Named, metavar="N", help="ignored")
+    add("--non-mmap", dest="ignored", action=_Named, nargs=0, help="ignored")
     for name in REFUSED:
         add(name, dest="refused", action="append_const", const=name, help=argparse.SUPPRESS)
     for name in REFUSED_WITH_VALUE:
-        add(name, dest="refused", action=_Refused, help=argparse.SUPPRESS)
+        add(name, dest="refused", action=_Named, help=argparse.SUPPRESS)
+    parser.error = functools.partial(_wrong_usage, parser)  # type: ignore[method-assign]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,7 +105,7 @@ def _run(args: argparse.Namespace, talk: _Talk) -> int:
         raise UsageError(f"{args.refused[0]} is not supported here")
     levels = parse_levels(args.level)
     if args.ignored:
-        talk.say(DEBUG, "ignored: options about memory use; it is bounded anyway")
+        talk.say(COMMON, f"ignored, for memory is bounded and all CPUs work anyway: {', '.join(args.ignored)}")
     if args.check_params:
         return 0
     if args.rearrange:
@@ -128,7 +130,13 @@ def _run(args: argparse.Namespace, talk: _Talk) -> int:
     return _save(args, [source], [output], levels, talk)
 
 
-class _Refused(argparse.Action):
+def _wrong_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """As argparse has it, but with makedumpfile's exit status: 2 means another thing."""
+    parser.print_usage(sys.stderr)
+    parser.exit(FAILED, f"{parser.prog}: {message}\n\nmakedumpfile Failed.\n")
+
+
+class _Named(argparse.Action):
     """Notes the option's own name, not its value."""
 
     def __call__(
@@ -138,7 +146,7 @@ class _Refused(argparse.Action):
         _values: object,
         option: str | None = None,
     ) -> None:
-        setattr(namespace, self.dest, [option])
+        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or ()), option])
 
 
 class _Talk:
