@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ from kdump.cli import completion, man
 from kdump.cli.commands import COMMANDS
 from kdump.cli.main import main
 from kdump.cli.parsers import pages
+from kdump.host import template
 
 PAGES = {page.command.name: page for page in pages()}
 
@@ -26,21 +28,31 @@ def test_every_command_has_a_page_with_all_its_options() -> None:
     assert set(PAGES["config"].actions) == {"show", "check", "import"}
 
 
+def test_every_key_of_the_configuration_is_explained() -> None:
+    text = man.configuration()
+    assert text.count(".TP") == len(re.findall(r"^#?\w+ = ", template.render(), re.MULTILINE))
+    assert r"\fBpanic_on_oops\fR = 1" in text
+
+
 @pytest.mark.skipif(not shutil.which("groff"), reason="groff is not installed")
-@pytest.mark.parametrize("name", list(PAGES))
+@pytest.mark.parametrize("name", ["kdump.toml", *PAGES])
 def test_groff_has_nothing_to_complain_of(name: str) -> None:
-    text = man.manual(PAGES[name])
+    text = man.manual(PAGES[name]) if name in PAGES else man.configuration()
     done = subprocess.run(
         ["groff", "-man", "-ww", "-Tutf8", "-K", "utf8"], input=text, capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
 
 
-def test_pages_are_written_below_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["man", "--write", str(tmp_path)]) == 0
-    written = {path.name for path in (tmp_path / "man8").iterdir()}
-    assert written == {"kdump.8", *(f"kdump-{name}.8" for name in PAGES)}
-    assert all(rf"\fBkdump\-{name}\fR(8)" in (tmp_path / "man8/kdump.8").read_text() for name in ("status", "save"))
+def test_pages_are_installed_and_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "man").mkdir()
+    assert main(["man", "--install", str(tmp_path)]) == 0
+    pages8 = tmp_path / "man/man8"
+    assert {path.name for path in pages8.iterdir()} == {"kdump.8", *(f"kdump-{name}.8" for name in PAGES)}
+    assert all(rf"\fBkdump\-{name}\fR(8)" in (pages8 / "kdump.8").read_text() for name in ("status", "save"))
+    assert (tmp_path / "bash-completion/completions/kdump").read_text() == completion.bash(PAGES.values())
+    assert main(["man", "--remove", str(tmp_path)]) == 0
+    assert [*tmp_path.rglob("*")] == [tmp_path / "man"]
     capsys.readouterr()
     assert main(["man", "nothing"]) == 2
     assert "no command 'nothing'" in capsys.readouterr().err

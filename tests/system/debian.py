@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import struct
@@ -11,14 +12,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.system import lvm
+
 from kdump.lab import cache, disk
 
 MIB = 1 << 20
-SIZE = 3000 * MIB
+SIZE = 4000 * MIB  # a multiple of LVM's extents
 UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7001"
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3", "python3-venv",
-    "initramfs-tools", "e2fsprogs", "iproute2", "busybox",
+    "initramfs-tools", "e2fsprogs", "iproute2", "busybox", "lvm2", "qemu-system-x86", "man-db",
 )  # fmt: skip
 ROOT = Path(__file__).parent.parent.parent
 
@@ -58,14 +61,15 @@ GRUB_DISABLE_OS_PROBER=true
 """
 
 
-def base() -> Path:
-    """A tar of the installed system with kdump's dependencies in /opt/kdump; made once, cached."""
-    return cache.entry("system/bookworm-1", _make_base) / "root.tar"
+def base(packages: Sequence[str] = ()) -> Path:
+    """A tar of the installed system (with more Debian `packages`) and kdump's dependencies in /opt/kdump; cached."""
+    digest = hashlib.sha256(repr((PACKAGES, tuple(packages))).encode()).hexdigest()
+    return cache.entry(f"system/bookworm-{digest[:8]}", lambda place: _make_base(place, packages)) / "root.tar"
 
 
-def _make_base(place: Path) -> None:
+def _make_base(place: Path, packages: Sequence[str]) -> None:
     root = place / "root"
-    run("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(root))
+    run("debootstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *packages))}", "bookworm", str(root))
     wheels = root / "root/wheels"
     run(sys.executable, "-m", "pip", "wheel", "-q", str(ROOT), "-w", str(wheels))
     install = "python3 -m venv /opt/kdump && /opt/kdump/bin/pip install -q --no-index -f /root/wheels linux-kdump"
@@ -85,15 +89,23 @@ def _make_base(place: Path) -> None:
     shutil.rmtree(root)
 
 
-def make(path: Path, boots: Sequence[str], extra: Mapping[str, Path]) -> tuple[Path, Path]:
+def make(
+    path: Path,
+    boots: Sequence[str],
+    extra: Mapping[str, Path],
+    *,
+    volume_group: bool = False,
+    packages: Sequence[str] = (),
+) -> tuple[Path, Path]:
     """Write a disk with the system, this tree's wheel installed, a script for each boot and `extra` trees.
 
-    Returns the kernel and the initramfs to boot it with before GRUB is on it.
+    The root file system is on a partition or, if `volume_group`, on a logical volume there: `root_device`. Returns the
+    kernel and the initramfs to boot it with before GRUB is on it.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
-        run("tar", "-C", str(root), "-xf", str(base()))
+        run("tar", "-C", str(root), "-xf", str(base(packages)))
         run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", str(ROOT), "-w", str(root / "root/wheels"))
         pip = "/opt/kdump/bin/pip install -q --no-index --no-deps --force-reinstall /root/wheels/*.whl"
         run("chroot", str(root), "sh", "-c", pip)
@@ -112,19 +124,28 @@ def make(path: Path, boots: Sequence[str], extra: Mapping[str, Path]) -> tuple[P
         shutil.copyfile(kernel, copies[0])
         shutil.copyfile(kernel.with_name(kernel.name.replace("vmlinuz", "initrd.img")), copies[1])
         partition = disk.create_ext4(Path(scratch) / "partition", SIZE, uuid=UUID, content=root)
-        _partitioned(partition, path)
+        _partitioned(partition, path, lvm.physical_volume(SIZE) if volume_group else b"")
     return copies
 
 
-def _partitioned(partition: Path, path: Path) -> None:
-    """A disk with one active partition behind a gap of 1 MiB, where GRUB's core goes (MBR, one entry)."""
+def root_device(*, volume_group: bool) -> str:
+    """The device that `make` puts the root file system on."""
+    return f"/dev/mapper/{lvm.GROUP}-{lvm.VOLUME}" if volume_group else "/dev/vda1"
+
+
+def _partitioned(partition: Path, path: Path, head: bytes) -> None:
+    """A disk with one active partition (`head`, then the file system) behind 1 MiB, where GRUB's core goes (MBR)."""
+    size = len(head) + SIZE
+    kind = 0x8E if head else 0x83
     with path.open("wb") as out, partition.open("rb") as content:
-        out.truncate(SIZE + 2 * MIB)
+        out.truncate(MIB + size)
         out.seek(446)
-        out.write(struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", MIB // 512, SIZE // 512))
+        out.write(struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", kind, b"\xfe\xff\xff", MIB // 512, size // 512))
         out.seek(510)
         out.write(b"\x55\xaa")
-        at = MIB
+        out.seek(MIB)
+        out.write(head)
+        at = MIB + len(head)
         while block := content.read(MIB):
             if block.strip(b"\0"):
                 out.seek(at)

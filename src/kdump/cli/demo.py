@@ -14,7 +14,6 @@ from pathlib import Path
 
 from kdump.lab import kernels
 from kdump.lab.causes import CAUSES, find_cause
-from kdump.lab.crash import GIB, Scenario
 from kdump.units import parse_size
 
 
@@ -46,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration."""
     from kdump.lab import demo
+    from kdump.lab.crash import GIB, Scenario
 
     def say(text: str) -> None:
         print(f"kdump demo: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)

@@ -1,7 +1,7 @@
 """Manual pages, made from the same texts as --help.
 
-Prints the page of COMMAND (kdump(8) without one) as roff: `kdump man status | man -l -`. --write puts all pages below a
-directory such as /usr/local/share/man, where man(1) finds them.
+Prints the page of COMMAND (kdump(8) without one) as roff: `kdump man status | man -l -`. --install puts all pages,
+kdump.toml(5) included, and the completions of the shells below /usr/local/share or another DIR; `kdump setup` does so.
 """
 
 from __future__ import annotations
@@ -9,31 +9,38 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import Field, fields
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from kdump import __version__
 from kdump.cli.parsers import Option, Page, pages
+from kdump.config import Config
 from kdump.errors import UsageError
+from kdump.host import template
+from kdump.tables import default_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="the command whose page is printed")
-    parser.add_argument("--write", type=Path, metavar="DIR", help="write all pages below DIR (man8/kdump.8 …)")
+    place: dict[str, Any] = {"nargs": "?", "type": Path, "const": Path("/usr/local/share"), "metavar": "DIR"}
+    parser.add_argument("--install", help="put pages and completions below DIR", **place)
+    parser.add_argument("--remove", help="take away what --install put there", **place)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print or write; returns the exit status."""
-    known = {page.command.name: page for page in pages()}
-    if args.write:
-        place = args.write / "man8"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "kdump.8").write_text(overview(known.values()))
-        for name, page in known.items():
-            (place / f"kdump-{name}.8").write_text(manual(page))
-        print(f"{len(known) + 1} pages below {place}")
+    """Print, install or remove; returns the exit status."""
+    if args.install or args.remove:
+        from kdump.cli import share
+
+        if args.install:
+            print(f"{share.write(args.install)} files written below {args.install}")
+        if args.remove:
+            print(f"{share.remove(args.remove)} files removed below {args.remove}")
         return 0
+    known = {page.command.name: page for page in pages()}
     if args.command and args.command not in known:
         raise UsageError(f"there is no command {args.command!r}", remedy="`kdump --help` lists the commands")
     print(manual(known[args.command]) if args.command else overview(known.values()), end="")
@@ -67,6 +74,35 @@ def manual(page: Page) -> str:
     return "\n".join([*lines, *_tail()]) + "\n"
 
 
+def configuration() -> str:
+    """The page of kdump.toml, from the declarations that the file's template is made from."""
+    lines = [_head("kdump.toml", 5), ".SH NAME", r"kdump.toml \- configuration of kdump"]
+    lines += [".SH SYNOPSIS", "/etc/kdump/kdump.toml", ".SH DESCRIPTION"]
+    lines += ['TOML. Sizes are written as "512M" or "1G", durations as "90s", "5min", "2h" or "30d".', ".SH KEYS"]
+    lines += _keys(Config)
+    for table in fields(Config):
+        if "table" in table.metadata:
+            kind = table.metadata["table"]
+            lines += [f".SH [{_roff(table.name).upper()}]", _roff(_about(kind)), *_keys(kind)]
+            for array in fields(kind):
+                if "tables" in array.metadata:
+                    each = array.metadata["tables"]
+                    lines += [f".SS [[{_roff(table.name)}.{_roff(array.name)}]]", _roff(_about(each)), *_keys(each)]
+    files = [".SH FILES", "/etc/kdump/kdump.toml", ".SH SEE ALSO", r"\fBkdump\-setup\fR(8), \fBkdump\-config\fR(8)"]
+    return "\n".join([*lines, *files]) + "\n"
+
+
+def _keys(kind: type[Any]) -> Iterator[str]:
+    keys: list[Field[Any]] = [each for each in fields(kind) if "read" in each.metadata]
+    for each in keys:
+        default = _roff(template.value_text(default_of(each), each))
+        yield from (".TP", rf"\fB{_roff(each.name)}\fR = {default}", _roff(each.metadata["doc"]))
+
+
+def _about(kind: type) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
 def _listed(options: Iterable[Option]) -> Iterator[str]:
     for option in options:
         flags = ", ".join(rf"\fB{_roff(flag)}\fR" for flag in option.flags)
@@ -74,8 +110,8 @@ def _listed(options: Iterable[Option]) -> Iterator[str]:
         yield from (".TP", f"{flags} {value}".strip(), _roff(option.help))
 
 
-def _head(name: str) -> str:
-    return f'.TH {name.upper()} 8 "" "kdump {__version__}" "Crash dumps"'
+def _head(name: str, section: int = 8) -> str:
+    return f'.TH {name.upper()} {section} "" "kdump {__version__}" "Crash dumps"'
 
 
 def _tail() -> list[str]:

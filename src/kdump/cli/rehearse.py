@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdump import config
+from kdump.tables import duration
 from kdump.units import duration_text, parse_size
 
 
@@ -25,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", type=Path, help="kernel to crash (default: the configured or the running one)")
     parser.add_argument("--output", type=Path, default=Path("/var/lib/kdump/rehearsals"), metavar="DIR",
                         help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--timeout", type=duration, default="3min", metavar="TIME",
+                        help="for each phase, on a slow machine (default: %(default)s)")  # fmt: skip
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     reserved = read_state().reserved or expected.wanted(wanted).size
     crashkernel = args.crashkernel or f"{reserved >> 20}M"
     memory = args.memory or rehearsal.twin_memory(parse_size(crashkernel))
-    twin = rehearsal.scenario(wanted, prepared, crashkernel, memory, accelerator=args.accelerator)
+    twin = rehearsal.scenario(wanted, prepared, crashkernel, memory, args.timeout, accelerator=args.accelerator)
     began = time.monotonic()
     outcome = rehearsal.rehearse(twin, prepared, demo.results_directory(args.output, twin), say)
     rehearsed.record(outcome.rehearsal, STATE)

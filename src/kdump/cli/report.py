@@ -2,6 +2,7 @@
 
 Needs the dump alone, of any format: symbols, types and unwind tables are read from the dead kernel's memory. A text
 file with a kernel log (vmcore-dmesg.txt, a serial or netconsole log, pstore) gives the verdict and the signature.
+--live reports on the running kernel; that, and a dump saved of one, is marked live.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError
+from kdump.memory import KCORE
 
 if TYPE_CHECKING:
     from kdump.report.context import Context
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "dump", nargs="+", help="a dump (several files are a split set), a crash's directory, or a kernel log"
+        "dump", nargs="*", help="a dump (several files are a split set), a crash's directory, or a kernel log"
     )
+    parser.add_argument("--live", action="store_true", help="report on the running kernel (root; through /proc/kcore)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for programs; docs/report.md describes it")
     form.add_argument("--html", action="store_true", help="one self-contained page")
@@ -40,14 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; exit status 3 if the dump is incomplete or nothing in it tells of a crash."""
+    """Print the report; exit status 3 if the dump is incomplete, or not of a running kernel and tells of no crash."""
     from kdump.errors import UsageError
     from kdump.report import sections
 
     unknown = [name for name in args.section if name not in sections.ALL]
     if unknown:
         raise UsageError(f"there is no section {unknown[0]!r}", remedy=f"sections: {', '.join(sections.ALL)}")
-    with opened(args.dump) as context:
+    if args.live == bool(args.dump):
+        raise UsageError("what is to be read?", remedy="name a dump, or --live for the running kernel")
+    with opened([KCORE] if args.live else args.dump) as context:
         if args.signature:
             from kdump.report.verdict import signature_of
 
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             return 0 if context.crash.event.kind.id != "none" else 3
         from kdump.report.build import build
 
-        report = build(context, " ".join(args.dump), short=args.short, only=args.section)
+        report = build(context, " ".join(args.dump) or KCORE, short=args.short, only=args.section)
         if args.debug and context.described:
             from kdump.report.program import open_program
             from kdump.report.source import annotate
@@ -63,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
             kernel = context.kernel
             annotate(report, kernel, open_program(kernel.dump.paths, kernel, args.debug))
         _write(_render(args, context, report), args.output)
-    return 3 if report.incomplete or report.verdict.kind == "none" else 0
+    found = report.live or report.verdict.kind != "none"
+    return 3 if report.incomplete or not found else 0
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Filter and compress a dump.
 
-IN is a dump in any format that kdump reads (/proc/vmcore in the second kernel, /proc/kcore on a live machine). OUT is
-written as OUT.incomplete and renamed when it is complete; OUT.manifest.json beside it has digests for `kdump verify`.
+IN is a dump in any format that kdump reads (/proc/vmcore in the second kernel); with --live there is no IN, but the
+running kernel's memory. OUT is written as OUT.incomplete and renamed when it is complete; OUT.manifest.json beside it
+has digests for `kdump verify`, and says that the dump is live.
 
 The dump level says what is left out: the sum of 1 (zero pages), 2 (page cache), 4 (page cache with private data),
 8 (memory of user processes), 16 (free pages); 32 is kdump's own. A list such as 1,17,31 goes on to the next level if
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kdump.errors import UsageError
+from kdump.memory import KCORE
 
 if TYPE_CHECKING:
     from kdump.dump.estimate import Estimate
@@ -33,7 +35,8 @@ SHOWN = (0, 1, 16, 17, 23, 25, 31)  # levels in the table of --estimate; JSON ha
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("files", metavar="FILE", nargs="+", help="IN (several are a split set), then OUT; - is a pipe")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="IN (several are a split set), then OUT; - is a pipe")
+    parser.add_argument("--live", action="store_true", help="save the running kernel (root; through /proc/kcore)")
     parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default {LEVEL})")
     codec = parser.add_mutually_exclusive_group()
     for flag, name, what in (
@@ -62,11 +65,17 @@ def run(args: argparse.Namespace) -> int:
     from kdump.dump.levels import parse_levels
     from kdump.dump.pipeline import Options
 
+    if args.live:
+        args.files.insert(0, KCORE)
+    if not args.files:
+        raise UsageError("nothing to read", remedy="kdump save IN OUT, or kdump save --live OUT")
     if args.estimate:
         return _estimate(args)
     *source, output = args.files
     if not source:
         raise UsageError("no file to write", remedy="kdump save IN OUT; --estimate needs no OUT")
+    if args.live and len(source) > 1:
+        raise UsageError("--live reads the running kernel and nothing else", remedy="kdump save --live OUT")
     options = Options(
         levels=parse_levels(args.level),
         container="elf" if args.elf else "kdump",

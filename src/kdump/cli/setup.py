@@ -1,8 +1,8 @@
 """Make this machine ready to be dumped: from nothing to ready, or to "reboot once".
 
 Writes /etc/kdump/kdump.toml (if there is none), the panic policy as a sysctl.d file, systemd units and hooks for kernel
-packages, and crashkernel= where the boot loader keeps it; then builds the capture image and loads it. Everything is
-shown as a diff before it is done, and taken back by --undo.
+packages, manual pages, and crashkernel= where the boot loader keeps it; then builds the capture image and loads it.
+Everything is shown as a diff before it is done, and taken back by --undo.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Set up, or undo; returns the exit status."""
+    from kdump.cli import share
     from kdump.host import changes, setup
 
     if args.undo:
@@ -45,18 +46,19 @@ def run(args: argparse.Namespace) -> int:
         boot_loader=not args.no_boot_loader,
         write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel),
     )
+    edit = found.edit + share.edit()
     print("\n".join(found.notes))
-    if found.edit:
-        print("\n" + found.edit.shown(full=args.full) + "\n")
+    if edit:
+        print("\n" + edit.shown(full=args.full) + "\n")
     else:
         print("nothing to change")
     if args.dry_run:
         return 0
     need_root()
-    if found.edit and not (args.yes or confirmed("make these changes?")):
+    if edit and not (args.yes or confirmed("make these changes?")):
         print("nothing was changed")
         return 1
-    changes.apply(found.edit, changes.Journal.read(changes.JOURNAL))
+    changes.apply(edit, changes.Journal.read(changes.JOURNAL))
     return finish(wanted, reboot=found.reboot)
 
 

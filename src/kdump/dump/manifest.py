@@ -46,6 +46,7 @@ def describe(dump: Dump, files: list[dict[str, Any]], summary: dict[str, Any], s
         "format": FORMAT,
         "status": status,
         "source": {"path": os.path.basename(dump.path), "format": dump.format},  # noqa: PTH119 -- a plain string
+        "live": dump.format == "kcore",
         "kernel": {"release": info.release, "build_id": info.build_id},
         "panic_time": info.crash_time,
         "saved_time": round(time.time(), 3),

@@ -37,16 +37,15 @@ class Outcome:
 
 
 def scenario(
-    config: Config, prepared: Prepared, crashkernel: str, memory: int, *, cpus: int = 1, accelerator: str = ""
+    config: Config, prepared: Prepared, crashkernel: str, memory: int, timeout: float = 180, *, accelerator: str = ""
 ) -> Scenario:
-    """The twin: this machine's kernel and plan, `memory` bytes, and a reservation of `crashkernel`."""
+    """The twin: this machine's kernel and plan, `memory` bytes, a reservation of `crashkernel`, `timeout` per phase."""
     plan = prepared.plan
     files = {name: content for name, content in prepared.files.items() if name != PLAN_PATH}
     return Scenario(
         prepared.kernel,
         find_cause("sysrq"),
         memory=memory,
-        cpus=cpus,
         crashkernel=crashkernel,
         append=" ".join(config.capture.cmdline_add),
         # Encrypted, the dump could not be examined here: the private key is elsewhere.
@@ -56,8 +55,9 @@ def scenario(
             modules=(),
             network={},
             recipients=(),
-            deadlines=replace(plan.deadlines, total=DEADLINE),
+            deadlines=replace(plan.deadlines, total=max(DEADLINE, timeout)),
         ),
+        timeout=timeout,
         accelerator=accelerator,
         modules=prepared.modules,
         files=files,

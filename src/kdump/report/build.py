@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from kdump.errors import KdumpError
-from kdump.report import code, sections
+from kdump.report import code, kinds, sections
 from kdump.report.context import DAMAGE, Context
 from kdump.report.model import Report, Section
 from kdump.report.verdict import judge
@@ -29,6 +29,11 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
         info = context.kernel.vmcoreinfo
         report.format, report.incomplete = context.kernel.dump.format, context.kernel.dump.incomplete
         report.kernel, report.build_id, report.crash_time = info.release, info.build_id, info.crash_time
+        # On its way into the capture kernel a kernel notes the time (crash_save_vmcoreinfo() in kernel/vmcore_info.c).
+        panicked = verdict.panic or verdict.kind == kinds.GENERIC_PANIC.id
+        report.live = bool(context.kernel.dump.vmcoreinfo) and not info.crash_time and not panicked
+        if report.live and verdict.kind == kinds.NONE.id:
+            report.verdict = replace(verdict, title="a running kernel", explanation="It had not crashed.")
     wanted = list(only) or (sections.SHORT if short else sections.ALL)
     report.sections = [make(name, context) for name in wanted]
     report.problems = context.problems

@@ -18,7 +18,7 @@ from itertools import groupby
 from kdump.report import charts
 from kdump.report.logtext import Line
 from kdump.report.model import Block, Facts, Frame, Report, Section, Stack, Stacks, Table, Verdict
-from kdump.report.text import text
+from kdump.report.text import LIVE, text
 from kdump.units import duration_text
 
 _STYLE = """
@@ -81,6 +81,7 @@ def render(report: Report, lines: Sequence[Line] = ()) -> Iterator[str]:
 
 def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
     facts = [("Panic", verdict.panic), ("Message", verdict.headline), ("Kernel", report.kernel)]
+    facts.append(("Live", LIVE if report.live else ""))
     if report.crash_time:
         facts.append(("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.crash_time))))
     if verdict.uptime is not None:

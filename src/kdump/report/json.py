@@ -21,6 +21,7 @@ def document(report: Report) -> dict[str, Any]:
         "source": report.source,
         "format": report.format,
         "incomplete": report.incomplete,
+        "live": report.live,
         "kernel": report.kernel,
         "build_id": report.build_id,
         "crash_time": report.crash_time,

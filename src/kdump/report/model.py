@@ -180,6 +180,7 @@ class Report:
     sections: list[Section] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     incomplete: bool = False
+    live: bool = False  # taken while the kernel ran: it did not crash
     seconds: float = 0.0
 
     @property

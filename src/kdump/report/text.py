@@ -15,6 +15,7 @@ from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Tab
 from kdump.units import duration_text, size_text
 
 WIDTH = 80
+LIVE = "taken while the kernel was running: parts may not agree with each other"
 _LAST = 24  # characters that a table's last column keeps when the others are cut
 _STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1"}
 
@@ -79,6 +80,8 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
     if verdict.headline and verdict.headline != verdict.panic:
         facts.append(("Message", verdict.headline))
     facts.append(("Kernel", report.kernel or "unknown"))
+    if report.live:
+        facts.append(("Live", LIVE))
     if report.crash_time:
         facts.append(("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.crash_time))))
     if verdict.uptime is not None:
