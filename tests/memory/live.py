@@ -9,9 +9,14 @@ import traceback
 from pathlib import Path
 
 from kdump.capture import system
+from kdump.dump import manifest
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.search import find_vmcoreinfo
 from kdump.memory import open_dump
+from kdump.report.build import build
+from kdump.report.context import Context
+from kdump.report.model import Report
+from kdump.report.text import render
 
 MODULES = Path("/etc/modules")  # paths of kernel modules, in load order
 
@@ -51,7 +56,15 @@ def facts() -> dict[str, object]:
             "log": [len(texts), texts == own[: len(texts)], len(own) - len(texts), log.lost],
             "vmcoreinfo found": found == dump.vmcoreinfo.rstrip(b"\0"),
             "seconds": seconds,
+            "report": said(build(Context(kernel), "/proc/kcore", short=True)),
+            "manifest live": manifest.describe(dump, [], {}, "complete")["live"],
         }
+
+
+def said(report: Report) -> dict[str, object]:
+    """What a report says of the kernel as a whole."""
+    text = "\n".join(render(report))
+    return {"live": report.live, "title": report.verdict.title, "text": text, "problems": report.problems}
 
 
 def escaped(text: bytes) -> str:

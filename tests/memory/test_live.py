@@ -18,6 +18,8 @@ from kdump.kernel.kernel import Kernel
 from kdump.kernel.printk import format_record
 from kdump.memory import open_dump
 from kdump.memory.protocol import Dump
+from kdump.report.build import build
+from kdump.report.context import Context
 
 MACHINES = {"6.1 4-level": ("6.1", "max,la57=off", True), "6.12 5-level": ("6.12", "max", False)}
 
@@ -40,6 +42,11 @@ def test_a_live_kernel_reads_itself(machine: Live) -> None:
     assert newer < 5
     assert lost == []
     assert facts["vmcoreinfo found"]
+    assert facts["manifest live"]
+    assert facts["report"]["live"]
+    assert facts["report"]["title"] == "a running kernel"
+    assert "Live       taken while the kernel was running" in facts["report"]["text"]
+    assert facts["report"]["problems"] == []
     total = int(re.search(r"MemTotal: +(\d+) kB", facts["meminfo"])[1]) << 10  # type: ignore[index]
     assert total < facts["memory"] < MEMORY - (64 << 20)
     start, end = re.search(r"([0-9a-f]+)-([0-9a-f]+) : Crash kernel", facts["iomem"]).groups()  # type: ignore[union-attr]
@@ -68,6 +75,7 @@ def test_qemus_dumps_are_one_memory(machine: Live) -> None:
     release = machine.tree.release
     with open_dump(machine.dumps["elf"]) as source:
         text = log_text(source)
+        assert build(Context(Kernel(source)), "guest", short=True).live
         assert f"Linux version {release} " in text
         whole = sum(each.size for each in source.memory.ranges) // source.memory.page_size
         for kind, path in machine.dumps.items():

@@ -84,7 +84,7 @@ def finish(wanted: Config, *, reboot: bool) -> int:
     record, summary = built.build_image(plan.prepare(wanted))
     print(f"built {record.image} in {summary.seconds:.1f} s")
     if reboot:
-        print("\nreboot once: the memory for the capture kernel is reserved at boot; then see `kdump status`")
+        print("\nreboot once: the memory is reserved at boot; then see `kdump status`")
         return NOT_READY
     built.load_image(record, wanted)
     found = readiness.Examination(wanted).run()

@@ -127,7 +127,8 @@ class Examination:
         record = built.recorded(self.prepared.kernel.release, self.root / "var/lib/kdump")
         reasons = built.stale(record, self.prepared)
         if record is None or reasons:
-            yield Check("image", NO, "stale: " + ", ".join(reasons) if record else reasons[0], "kdump build --load")
+            remedy = "`kdump build --load`" if self.state.reserved else "`kdump setup` builds it"
+            yield Check("image", NO, "stale: " + ", ".join(reasons) if record else reasons[0], remedy)
             return
         self.figures |= {"image_bytes": record.size, "image_built_timestamp": record.built}
         drivers = ", ".join(self.prepared.modules) or "all built into the kernel"
@@ -136,7 +137,9 @@ class Examination:
     def loaded(self) -> Iterator[Check]:
         """Is the capture kernel in place, and the image of now with it?"""
         if not self.state.crash_loaded:
-            yield Check("loaded", NO, "no capture kernel is loaded", "`kdump build --load`, then see kdump.service")
+            reserved = "`kdump build --load`; kdump.service does so at boot"
+            remedy = reserved if self.state.reserved else "`kdump setup`, and reboot once"
+            yield Check("loaded", NO, "no capture kernel is loaded", remedy)
             return
         release = self.prepared.kernel.release if self.prepared else os.uname().release
         record = built.recorded(release, self.root / "var/lib/kdump")

@@ -76,7 +76,8 @@ def _evidence(context: Context) -> tuple[Crash, list[Frame]]:
     event = crash.event
     trace = _log_frames(event)
     if not trace and context.has_memory and event.kind.stack:
-        trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context)) or []
+        running = event.kind is kinds.NONE  # then no CPU has to be named as the one that panicked
+        trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context, unless_running=running)) or []
     if event.kind is kinds.NONE and any(names.normalise(frame.function) in _FATAL for frame in trace):
         crash = replace(crash, event=replace(event, kind=kinds.GENERIC_PANIC))
     return crash, trace
@@ -94,8 +95,8 @@ def _log_frames(event: Event) -> list[Frame]:
     return [*([event.rip] if event.rip else []), *event.frames]
 
 
-def _dump_frames(context: Context) -> list[Frame]:
-    return context.frames(context.panic_stack)
+def _dump_frames(context: Context, *, unless_running: bool) -> list[Frame]:
+    return [] if unless_running and context.panic_cpu is None else context.frames(context.panic_stack)
 
 
 def _task_of_log(event: Event) -> Task | None:
