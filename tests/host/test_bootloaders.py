@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kdump.host import setup
 from kdump.host.bootloaders import detect, with_parameters
 from kdump.host.bootloaders.grub import edit_defaults
 from kdump.host.bootloaders.kernel_install import edit_entry
-from kdump.host.changes import Edit
+from kdump.host.changes import Edit, Journal, apply
 
 WANTED = ["crashkernel=256M"]
 
@@ -96,6 +97,21 @@ def test_systemd_boot_entries_and_kernel_installs_line(tmp_path: Path) -> None:
     assert edit.commands == ()
 
 
+def test_entries_of_kernels_that_came_since_are_undone_too(tmp_path: Path) -> None:
+    """kernel-install writes an entry anew, or one of a new kernel, with the line that has our parameters."""
+    entry = "title x\noptions root=UUID=1 {}quiet\n"
+    one, two = "boot/loader/entries/m-6.1.conf", "boot/loader/entries/m-6.12.conf"
+    tree(tmp_path, {one: entry.format("crashkernel=64M "), "etc/kernel/cmdline": "root=UUID=1 crashkernel=64M quiet\n"})
+    journal = Journal(tmp_path / "journal")
+    apply(the_edit(tmp_path, "systemd-boot (kernel-install)"), journal, tmp_path)
+    tree(tmp_path, {each: entry.format("crashkernel=256M ") for each in (one, two)})
+    assert the_edit(tmp_path, "systemd-boot (kernel-install)").files == ()
+    assert setup.undo(journal, tmp_path) == []
+    assert (tmp_path / "etc/kernel/cmdline").read_text() == "root=UUID=1 crashkernel=64M quiet\n"
+    for each in (one, two):
+        assert (tmp_path / each).read_text() == entry.format("").replace("quiet", "quiet crashkernel=64M")
+
+
 def test_entries_of_every_shape() -> None:
     assert edit_entry("options a crashkernel=1G\noptions b\n", WANTED) == "options a\noptions b crashkernel=256M\n"
     assert edit_entry("title x", WANTED) == "title x\noptions crashkernel=256M\n"
@@ -118,7 +134,24 @@ def test_extlinux_written_by_u_boot_update(tmp_path: Path) -> None:
         "etc/default/u-boot": "U_BOOT_UPDATE=true\n",
     }
     edit = the_edit(tree(tmp_path, files), "extlinux")
-    assert edit.files[0].after == 'U_BOOT_UPDATE=true\nU_BOOT_PARAMETERS="crashkernel=256M"\n'
+    assert edit.files[0].after == 'U_BOOT_UPDATE=true\nU_BOOT_PARAMETERS="ro quiet crashkernel=256M"\n'
+    assert edit.commands[0].argv == ("u-boot-update",)
+    (tmp_path / "usr/sbin/u-boot-update").write_text("for file in /etc/u-boot-menu/conf.d/*.conf")
+    (drop_in,) = the_edit(tmp_path, "extlinux").files
+    assert drop_in.path == "/etc/u-boot-menu/conf.d/zz-kdump.conf"
+    assert 'U_BOOT_PARAMETERS="${U_BOOT_PARAMETERS:-ro quiet} crashkernel=256M"' in str(drop_in.after)
+
+
+def test_extlinux_whose_command_line_is_kernel_installs(tmp_path: Path) -> None:
+    files = {
+        "boot/extlinux/extlinux.conf": MENU,
+        "usr/sbin/u-boot-update": "",
+        "etc/kernel/cmdline": "root=/dev/vda1 quiet\n",
+    }
+    kernel_install, extlinux = detect(tree(tmp_path, files))
+    assert [change.path for change in kernel_install.edit(tmp_path, WANTED).files] == ["/etc/kernel/cmdline"]
+    edit = extlinux.edit(tmp_path, WANTED)
+    assert edit.files == ()
     assert edit.commands[0].argv == ("u-boot-update",)
 
 

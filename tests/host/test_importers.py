@@ -42,6 +42,16 @@ def value(config: Config, key: str) -> Any:
             },
             ["auto_reset_crashkernel"],
         ),
+        (
+            ["rhel9-kdump.conf", "fedora-sysconfig-kdump"],
+            {"targets": (CRASH,), "dump.codec": "lzo"},
+            ["auto_reset_crashkernel", "VMCORE_CREATION_NOTIFICATION=yes"],
+        ),
+        (
+            ["suse2-sysconfig-kdump"],
+            {"targets": (CRASH,), "dump.codec": "zlib", "retention.keep": 0, "action.failure": "reboot"},
+            [],
+        ),
         (["debian12-kdump-tools"], {"targets": (CRASH,)}, []),
         (
             ["suse-sysconfig-kdump"],

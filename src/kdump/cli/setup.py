@@ -96,7 +96,7 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
     """Take everything back."""
     import shutil
 
-    from kdump.host import built, changes
+    from kdump.host import built, setup
 
     if not (journal.files or journal.commands):
         print("nothing to undo: setup changed nothing here")
@@ -107,7 +107,7 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
     if not (assume_yes or confirmed("take these back?")):
         print("nothing was changed")
         return 1
-    left = changes.undo(journal)
+    left = setup.undo(journal)
     if built.STATE.exists():
         shutil.rmtree(built.STATE)
     for problem in left:

@@ -9,8 +9,9 @@ from typing import Final
 
 from kdump.config import CONFIG_PATH, Config
 from kdump.errors import KdumpError
-from kdump.host import bootloaders, crashkernel, expected, policy, template, units
-from kdump.host.changes import Command, Edit, combined, file_change
+from kdump.host import bootloaders, changes, crashkernel, expected, policy, template, units
+from kdump.host.bootloaders import kernel_install
+from kdump.host.changes import Command, Edit, Journal, Runner, combined, file_change, run_command
 from kdump.kexec.state import read_state
 from kdump.targets import NETWORKED
 
@@ -70,6 +71,20 @@ def parameters_for(config: Config, wanted: expected.Estimate) -> list[str]:
     """The crashkernel= parameters that the configuration or the estimate comes to."""
     value = config.crashkernel.value
     return crashkernel.parameters(wanted.value if value == "auto" else value)
+
+
+def undo(journal: Journal, root: Path = ROOT, run: Runner = run_command) -> list[str]:
+    """Take back everything in the journal, and what boot loader entries written since have from us.
+
+    Returns what could not be taken back, and why.
+    """
+    parameters = kernel_install.before_setup(journal)
+    left = changes.undo(journal, root, run)
+    if parameters is not None:
+        for change in kernel_install.entries_edit(root, parameters).files:
+            changes.put(changes.below(root, change.path), change.after, change.mode)
+            left = [each for each in left if not each.startswith(f"{change.path} ")]
+    return left
 
 
 def rivals(root: Path) -> Iterator[Edit]:

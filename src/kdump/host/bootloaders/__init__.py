@@ -40,7 +40,14 @@ def detect(root: Path = Path("/")) -> list[BootLoader]:
     return [loader for loader in loaders() if loader.found(root)]
 
 
+def crashkernels(cmdline: str) -> list[str]:
+    """The crashkernel= parameters of a command line."""
+    return [word for word in cmdline.split() if word.startswith("crashkernel=")]
+
+
 def with_parameters(cmdline: str, parameters: Sequence[str]) -> str:
-    """A command line without its crashkernel= parameters and with these at its end."""
+    """A command line with these crashkernel= parameters and no others: as it is if it has them, else they end it."""
+    if crashkernels(cmdline) == list(parameters):
+        return cmdline
     kept = [word for word in cmdline.split() if not word.startswith("crashkernel=")]
     return " ".join([*kept, *parameters])

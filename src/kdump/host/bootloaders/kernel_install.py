@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kdump.host.bootloaders import with_parameters
-from kdump.host.changes import Edit, file_change
+from kdump.host.bootloaders import crashkernels, with_parameters
+from kdump.host.changes import Edit, FileChange, Journal, file_change
 
 CMDLINE: Final = "/etc/kernel/cmdline"
 PLACES: Final = ("boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries")
@@ -37,11 +37,29 @@ class KernelInstall:
         else:
             words = (root / "proc/cmdline").read_text().split()
             before = " ".join(word for word in words if not word.startswith(_TRANSIENT))
-        files = file_change(CMDLINE, with_parameters(before, parameters) + "\n", root)
-        for entry in _entries(root):
-            path = "/" + str(entry.relative_to(root))
-            files += file_change(path, edit_entry(entry.read_text(), parameters), root)
-        return Edit(files)
+        files = file_change(CMDLINE, with_parameters(before.rstrip("\n"), parameters) + "\n", root)
+        return Edit(files) + entries_edit(root, parameters)
+
+
+def entries_edit(root: Path, parameters: Sequence[str]) -> Edit:
+    """What gives every entry there is these crashkernel= parameters and no others."""
+    files: tuple[FileChange, ...] = ()
+    for entry in _entries(root):
+        path = "/" + str(entry.relative_to(root))
+        files += file_change(path, edit_entry(entry.read_text(), parameters), root)
+    return Edit(files)
+
+
+def before_setup(journal: Journal) -> list[str] | None:
+    """The crashkernel= parameters of before the journal began; None if it changed no command line of ours.
+
+    Entries that kernel-install wrote since (of a newer kernel, or anew) have ours, and no text of before to go back to.
+    """
+    texts = {entry["path"]: entry["before"] for entry in journal.files}
+    if CMDLINE not in texts:
+        return None
+    entries = [text for path, text in texts.items() if path.startswith(tuple(f"/{place}/" for place in PLACES))]
+    return next((crashkernels(text) for text in (texts[CMDLINE], *entries) if text is not None), [])
 
 
 def edit_entry(text: str, parameters: Sequence[str]) -> str:
@@ -54,7 +72,7 @@ def edit_entry(text: str, parameters: Sequence[str]) -> str:
         wanted = parameters if number == options[-1] else ()
         key, _, rest = lines[number].partition("options")
         blank = rest[: len(rest) - len(rest.lstrip())]
-        lines[number] = f"{key}options{blank}{with_parameters(rest, wanted)}"
+        lines[number] = f"{key}options{blank}{with_parameters(rest.strip(), wanted)}"
     return "\n".join(lines) + "\n"
 
 

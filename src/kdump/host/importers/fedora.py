@@ -123,6 +123,8 @@ def read_sysconfig(text: str, source: str, draft: Draft) -> None:
         elif name in ("KEXEC_ARGS", "KDUMP_BOOTDIR", "KDUMP_IMG", "KDUMP_IMG_EXT", "MKDUMPRD_ARGS"):
             if value not in ("-s", "/boot", "vmlinuz"):
                 draft.lose(origin, "kdump loads the kernel itself")
+        elif name == "VMCORE_CREATION_NOTIFICATION":
+            draft.lose(origin, "nobody is told at log-in: see [notify] and `kdump list`")
         elif not name.endswith("LOGLVL"):
             draft.lose(origin, "not a setting that kdump knows")
 

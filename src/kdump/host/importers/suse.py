@@ -20,6 +20,7 @@ NO_EQUIVALENT: Final = {
     "KDUMP_SMTP_USER": "mail goes through the local sendmail",
     "KDUMP_SMTP_PASSWORD": "mail goes through the local sendmail; passwords are not kept",
     "KDUMP_NOTIFICATION_CC": "one address; an alias can have several",
+    "KDUMP_AUTO_RESIZE": "the reservation is sized by measurement: see `kdump estimate`",
     "KDUMP_FADUMP": "firmware-assisted dump is not supported",
     "KDUMP_FADUMP_SHELL": "firmware-assisted dump is not supported",
     "KDUMPTOOL_FLAGS": "kdumptool is not used",
@@ -27,9 +28,7 @@ NO_EQUIVALENT: Final = {
 # What the package ships and what needs no word: defaults that are ours, too, or that only steer their scripts.
 _QUIET: Final = {
     ("KDUMP_NETCONFIG", "auto"),
-    ("KDUMP_FADUMP", "no"),
-    ("KDUMP_FADUMP_SHELL", "no"),
-    ("KDUMP_AUTO_RESIZE", "no"),
+    *((name, off) for name in ("KDUMP_FADUMP", "KDUMP_FADUMP_SHELL", "KDUMP_AUTO_RESIZE") for off in ("no", "false")),
     ("KDUMP_COPY_KERNEL", "yes"),
     ("KDUMP_COPY_KERNEL", "no"),
 }
