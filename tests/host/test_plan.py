@@ -11,7 +11,7 @@ import pytest
 from kdump import config
 from kdump.capture.devicemapper import Target
 from kdump.capture.plan import PLAN_PATH, CapturePlan
-from kdump.config import Config
+from kdump.config import Config, Retention
 from kdump.errors import KdumpError
 from kdump.host import built, plan
 from kdump.host.storage import Layer
@@ -158,3 +158,10 @@ def test_the_command_line_is_the_running_ones_with_the_configurations_changes(tm
     assert "foo.bar=1" not in words
     assert {"console=ttyS0", "nr_cpus=2", "disable_cpu_apicid=4", "panic=20"} <= set(words)
     assert "panic=10" not in words
+
+
+def test_the_count_of_crashes_is_left_to_the_machine_where_it_can_see_them() -> None:
+    """The oldest crash may be the only one of its kind, which the capture kernel cannot know."""
+    rules = Retention(keep=3, min_free=1 << 30)
+    assert (plan.plan_of(Config(retention=rules)).keep, plan.plan_of(Config(retention=rules)).min_free) == (0, 1 << 30)
+    assert plan.plan_of(Config(targets=("file:///var/crash", "ssh://h/crash"), retention=rules)).keep == 3

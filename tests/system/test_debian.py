@@ -46,6 +46,7 @@ sync; reboot
 READY = """\
 step cmdline cat /proc/cmdline
 step service systemctl is-active kdump.service kdump-reload.path
+step reloads systemctl show kdump-reload.service -P ExecMainStartTimestampMonotonic
 step status kdump status
 step json kdump status --json --prometheus /root/kdump.prom
 step prometheus cat /root/kdump.prom
@@ -231,6 +232,7 @@ def assert_ready(system: System) -> None:
     """The second boot, through GRUB: everything is in place without anybody's doing."""
     assert "crashkernel=" in system.text("2 cmdline")
     assert system.status("2 service") == 0
+    assert system.lines("2 reloads") == ["0"]  # nothing changed: loaded once is enough
     assert system.is_ready("2 status")
     assert max(map(len, system.lines("2 status"))) <= WIDTH
     assert json.loads(system.text("2 json"))["ready"] is True

@@ -131,9 +131,17 @@ def plan_of(config: Config) -> CapturePlan:
         hooks=Hooks(config.hooks.pre, config.hooks.post, config.hooks.failed, config.hooks.timeout),
         report=dump.report,
         recipients=config.encrypt.recipients,
-        keep=config.retention.keep,
+        keep=0 if pruned_here(config) else config.retention.keep,
         min_free=config.retention.min_free,
     )
+
+
+def pruned_here(config: Config) -> bool:
+    """Whether `kdump collect` applies retention after the reboot: it can tell the only crash of a kind from a copy.
+
+    The capture kernel, which cannot, then makes no more room than `min_free` asks for.
+    """
+    return all(url.startswith("file://") for url in config.targets)
 
 
 def specification(url: str, config: Config) -> Spec:
