@@ -52,7 +52,7 @@ def test_the_plan_says_what_the_configuration_says() -> None:
     assert (made.on_success, made.on_failure, made.report, made.cpus) == ("poweroff", "halt", False, 4)
     assert (made.hooks.pre, made.hooks.seconds) == (("/bin/a",), 5)
     assert (made.deadlines.total, made.deadlines.stall) == (3600, 60)
-    assert (made.keep, made.min_free) == (2, 2 << 30)
+    assert (made.keep, made.min_free) == (0, 2 << 30)
     assert CapturePlan.from_json(made.to_json()) == made
 
 

@@ -83,7 +83,7 @@ def configuration() -> str:
     for table in fields(Config):
         if "table" in table.metadata:
             kind = table.metadata["table"]
-            lines += [f".SH [{_roff(table.name).upper()}]", _roff(_about(kind)), *_keys(kind)]
+            lines += [f".SH [{_roff(table.name)}]", _roff(_about(kind)), *_keys(kind)]
             for array in fields(kind):
                 if "tables" in array.metadata:
                     each = array.metadata["tables"]

@@ -81,8 +81,11 @@ def finish(wanted: Config, *, reboot: bool) -> int:
         print(f"set {changed}")
     for place in stored.directories(wanted):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    record, summary = built.build_image(plan.prepare(wanted))
-    print(f"built {record.image} in {summary.seconds:.1f} s")
+    prepared = plan.prepare(wanted)
+    record = built.recorded(prepared.kernel.release)
+    if record is None or built.stale(record, prepared):
+        record, summary = built.build_image(prepared)
+        print(f"built {record.image} in {summary.seconds:.1f} s")
     if reboot:
         print("\nreboot once: the memory is reserved at boot; then see `kdump status`")
         return NOT_READY
