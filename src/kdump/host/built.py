@@ -58,9 +58,14 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """The record in a file; None if there is none, or none that this version understands."""
+        """The record in a file; None if there is none, or none that this version understands.
+
+        Raises PermissionError.
+        """
         try:
             return cls(**json.loads(path.read_text()))
+        except PermissionError:
+            raise
         except (OSError, ValueError, TypeError):
             return None
 
