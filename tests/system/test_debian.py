@@ -39,6 +39,7 @@ snapshot > /root/snapshot.before
 step before kdump status
 step nobody setpriv --reuid=65534 --clear-groups kdump setup --yes
 step dry kdump setup --dry-run
+step plan kdump setup --json
 step setup kdump setup --yes
 sync; reboot
 """
@@ -188,6 +189,7 @@ def test_from_nothing_to_a_dump_and_back(kernel: Callable[[str], KernelTree], tm
     assert "run it as root" in system.text("1 nobody")
     assert system.status("1 nobody") == 1
     assert system.status("1 dry") == 0
+    assert {"/etc/kdump/kdump.toml"} <= {each["path"] for each in json.loads(system.text("1 plan"))["files"]}
     assert not any(len(line) > WIDTH for step in ("1 setup", "1 dry") for line in system.lines(step))
 
     system.boot(4 * BOOT_TIMEOUT + NESTED_TIMEOUT)

@@ -78,13 +78,15 @@ def test_nothing_is_written_over_a_crash_that_was_not_collected(tmp_path: Path, 
     begin(tmp_path, area, "web1-y").close()
 
 
-def test_a_power_cut_leaves_an_incomplete_crash(tmp_path: Path, area: Path) -> None:
+def test_a_power_cut_leaves_an_incomplete_crash(tmp_path: Path, area: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session = begin(tmp_path, area)
     save(session, {"vmcore-dmesg.txt": FILES["vmcore-dmesg.txt"]})
     stream = session.create("vmcore")
     stream.write(b"x" * 10_000)
     # Nothing is closed: this is what is on the device when the power goes.
-    assert main(["collect", str(area), "--to", str(tmp_path / "out")]) == 3
+    assert main(["collect", str(area), "--to", str(tmp_path / "out"), "--json"]) == 3
+    (fetched,) = json.loads(capsys.readouterr().out)["fetched"]
+    assert (fetched["path"], fetched["whole"]) == (str(tmp_path / "out/web1-x"), False)
     out = tmp_path / "out/web1-x"
     assert (out / "vmcore-dmesg.txt").read_bytes() == FILES["vmcore-dmesg.txt"]
     assert (out / "vmcore.incomplete").exists()

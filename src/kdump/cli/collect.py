@@ -10,10 +10,12 @@ configured and applies retention: kdump-collect.service does that after each boo
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdump.errors import KdumpError, UsageError
 from kdump.units import size_text
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from kdump.targets.rawstore import RawFile
 
 _STEP = 1 << 20
+
+Say = Callable[[str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", action="store_true", help="make DEVICE an empty dump area and do nothing else")
     parser.add_argument("--force", action="store_true", help="with --format: even if something is on it")
+    parser.add_argument("--json", action="store_true", help="print JSON: what was fetched, new and deleted")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,30 +47,42 @@ def run(args: argparse.Namespace) -> int:
         if not args.device:
             raise UsageError("--format needs the device")
         return _format(args.device, force=args.force)
+    say: Say = _silent if args.json else print
     devices = [args.device] if args.device else _configured(required=not args.new)
-    status = max((_collect(device, args.to, keep=args.keep) for device in devices), default=0)
-    return max(status, _deal_with_new()) if args.new else status
+    result: dict[str, list[dict[str, Any]]] = {"fetched": [], "new": [], "deleted": []}
+    for device in devices:
+        if fetched := _collect(device, args.to, say, keep=args.keep):
+            result["fetched"].append(fetched)
+    if args.new:
+        _deal_with_new(result, say)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    return 0 if all(entry["good"] for entry in (*result["fetched"], *result["new"])) else 3
 
 
-def _deal_with_new() -> int:
+def _silent(_text: str) -> None:
+    """Say nothing: it will be in the JSON."""
+
+
+def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
     from kdump import config
     from kdump.host import aftermath, stored
     from kdump.host.built import STATE
 
     wanted = config.load()
-    status = 0
     for found in aftermath.deal_with_new(wanted, STATE):
-        print(f"{found.crash.path}: {found.crash.status}: {found.crash.title or 'no title'}")
+        say(f"{found.crash.path}: {found.crash.status}: {found.crash.title or 'no title'}")
         for line in (
             *found.problems,
             *(f"told {who}" for who in found.told),
             *(f"NOT told {who}" for who in found.not_told),
         ):
-            print(f"  {line}")
-        status = max(status, 0 if found.good else 3)
+            say(f"  {line}")
+        summary = aftermath.summary(found.crash, list(found.problems))
+        result["new"].append(summary | {"told": found.told, "not_told": found.not_told, "good": found.good})
     for victim in stored.prune(wanted):
-        print(f"deleted {victim.crash.path}: {victim.reason}")
-    return status
+        say(f"deleted {victim.crash.path}: {victim.reason}")
+        result["deleted"].append({"path": str(victim.crash.path), "reason": victim.reason})
 
 
 def _configured(*, required: bool) -> list[str]:
@@ -90,7 +107,7 @@ def _format(device: str, *, force: bool) -> int:
     return 0
 
 
-def _collect(device: str, to: Path, *, keep: bool) -> int:
+def _collect(device: str, to: Path, say: Say, *, keep: bool) -> dict[str, Any] | None:
     from kdump.dump import manifest
     from kdump.targets import rawstore
 
@@ -98,8 +115,8 @@ def _collect(device: str, to: Path, *, keep: bool) -> int:
     try:
         header = rawstore.read_header(descriptor, device)
         if header.state in (rawstore.EMPTY, rawstore.CONSUMED) or not header.files:
-            print(f"{device}: no crash to collect")
-            return 0
+            say(f"{device}: no crash to collect")
+            return None
         target = to / Path(header.crash).name
         if target.exists():
             raise KdumpError(f"{target} exists already", remedy="--to names another directory")
@@ -117,10 +134,11 @@ def _collect(device: str, to: Path, *, keep: bool) -> int:
     finally:
         os.close(descriptor)
     size = sum(file.size for file in header.files)
-    print(f"{target}: {len(header.files)} files, {size_text(size)}" + ("" if whole else ", incomplete"))
+    say(f"{target}: {len(header.files)} files, {size_text(size)}" + ("" if whole else ", incomplete"))
     for line in wrong:
-        print(f"  {line}")
-    return 0 if whole and not wrong else 3
+        say(f"  {line}")
+    facts = {"device": device, "path": str(target), "size": size, "whole": whole, "problems": wrong}
+    return facts | {"good": whole and not wrong}
 
 
 def _fetch(descriptor: int, file: RawFile, target: Path, device: str) -> None:

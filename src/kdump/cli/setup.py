@@ -8,8 +8,10 @@ Everything is shown as a diff before it is done, and taken back by --undo.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kdump import config
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="show new files whole, not only that they are new")
     parser.add_argument("--no-boot-loader", action="store_true", help="leave the kernel command line alone")
     parser.add_argument("--undo", action="store_true", help="take back what setup changed")
+    parser.add_argument("--json", action="store_true", help="print what would change as JSON, change nothing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
         write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel),
     )
     edit = found.edit + share.edit()
+    if args.json:
+        print(json.dumps({"reboot": found.reboot, "notes": found.notes} | asdict(edit), indent=1))
+        return 0
     print("\n".join(found.notes))
     if edit:
         print("\n" + edit.shown(full=args.full) + "\n")
