@@ -15,6 +15,8 @@ from tests import foreign
 from tests.conftest import CrashMaker
 
 from kdump.kernel.kernel import Kernel
+from kdump.lab import guest
+from kdump.lab.crash import Crash
 from kdump.memory import open_dump
 from kdump.report import html, sections, text
 from kdump.report import json as as_json
@@ -36,10 +38,14 @@ def series(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def vmcore(series: str, lab_crash: CrashMaker) -> Path:
+def crashed(series: str, lab_crash: CrashMaker) -> Crash:
     cause, cpu = MACHINES[series]
-    # The order of the options counts: it is what the crash is remembered by.
-    return lab_crash(series, cause, cpus=2, cpu=cpu, cmdline="", memory=768 << 20).directory / "vmcore"
+    return lab_crash(series, cause, cpus=2, cpu=cpu, cmdline="", memory=768 << 20)
+
+
+@pytest.fixture(scope="module")
+def vmcore(crashed: Crash) -> Path:
+    return crashed.directory / "vmcore"
 
 
 @pytest.fixture
@@ -91,12 +97,46 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
     assert figures["MemFree"] == int(nr_free_pages(program)) * page
 
 
+def test_the_machine_itself(context: Context, crashed: Crash) -> None:
+    """What the machine said of itself just before it died, in /proc."""
+    made = as_json.document(build(context, "machine"))["sections"]
+    assert [name for name, section in made.items() if section.get("error")] == []
+    ours = {str(row["irq"]): row["count"] for row in made["interrupts"]["interrupts"]}
+    for line in crashed.before["interrupts"].splitlines()[1:]:
+        name, *counts = line.split()
+        total = sum(int(count) for count in counts[:2]) if counts[1:2] and counts[1].isdecimal() else 0
+        if name.rstrip(":").isdecimal() and total:
+            assert total <= ours[name.rstrip(":")] <= total + 2000, line
+    local = {row["name"]: row["count"] for row in made["interrupts"]["local"]}
+    ticks = next(line.split() for line in crashed.before["interrupts"].splitlines() if line.lstrip().startswith("LOC:"))
+    assert local["apic_timer_irqs"] >= int(ticks[1]) + int(ticks[2]) > 100
+    sockets = {row["protocol"]: row["sockets"] for row in made["network"]["sockets"]}
+    lines = [line.split() for line in crashed.before["net/protocols"].splitlines()[1:]]
+    assert sockets == {line[0]: int(line[2]) for line in lines if int(line[2])} and sockets["TCP"] == 1
+    assert made["network"]["tcp"] == {"listen": 1}
+    (container,) = made["cgroups"]["containers"]
+    assert (container["host"], container["processes"], container["first"]) == (guest.HOST_INSIDE, 1, "python3")
+    assert guest.BPF_PROGRAM in [program["name"] for program in made["bpf"]["programs"]]
+    assert {row["function"] for row in made["timers"]["timers"]} >= {"watchdog_timer_fn", "delayed_work_timer_fn"}
+    assert made["livepatch"]["state"] == {"patches": 0}
+    assert [row["cpu"] for row in made["runq"]["queues"]] == [0, 1]
+    system = made["system"]["system"]
+    assert "QEMU" in system["hardware"] and "SeaBIOS" in system["firmware"] and "QEMU" in system["cpu"]
+    classes = {row["class"]: row["share"] for row in made["owners"]["classes"]}
+    assert 99 < sum(classes.values()) < 101 and classes["not accounted for"] < 5
+    assert "kernel_clone" in [row["caller"] for row in made["owners"]["vmalloc"]]
+    # The short report says the same of what it has.
+    short = as_json.document(build(context, "machine", short=True))
+    assert {name for name in short["sections"]} == set(sections.SHORT)
+    assert short["sections"]["memory"]["meminfo"] == made["memory"]["meminfo"]
+
+
 def test_crash(context: Context, vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
-    if series != "6.1":
-        pytest.skip("crash 8.0.2 of Debian 12 does not know the module layout of 6.4 and later")
+    tool: list[str | Path] = ["crash"] if series == "6.1" else foreign.from_debian_13("crash")
     text = foreign.run(
-        "crash", "-s", "-i", "/dev/null", debug_vmlinux(series), vmcore, text="bt\nps\nmod\nkmem -i\nkmem -V\nquit\n"
-    )
+        *tool, "-s", "-i", "/dev/null", debug_vmlinux(series), vmcore,
+        text="bt -a\nps\nmod\nkmem -i\nkmem -V\nquit\n",
+    )  # fmt: skip
     panicked = re.search(r"^PID: (\d+) .*CPU: (\d+) +COMMAND: \"(.*)\"", text, re.MULTILINE)
     assert panicked
     running = context.tasks.describe(context.tasks.running()[int(panicked[2])])

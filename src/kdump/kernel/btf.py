@@ -8,13 +8,14 @@ section is taken as hostile: depths, counts and cycles are bounded.
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import FormatError, KdumpError, NotPresentError
-from kdump.kernel.kallsyms import Kallsyms, Reader
+from kdump.kernel.kallsyms import Kallsyms, Reader, heads, with_head
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -178,6 +179,7 @@ class Btf:
         self._cache: dict[int, Type] = {}
         self._members: dict[int, dict[str, Member]] = {}
         self._found: dict[tuple[tuple[int, ...], str], Type | None] = {}
+        self._enumerations: dict[str, Type | None] = {}
         self._void = Type(self, 0, 0, "void", 0, 0, 0, False)
 
     @classmethod
@@ -242,6 +244,12 @@ class Btf:
 
     def enumeration(self, name: str) -> Type | None:
         """The enum that has an enumerator of that name, or None."""
+        if name not in self._enumerations:
+            found = self._enumeration(name)
+            self._enumerations[name] = self.base.enumeration(name) if found is None and self.base else found
+        return self._enumerations[name]
+
+    def _enumeration(self, name: str) -> Type | None:
         offset = self._string_offset(name)
         if offset is not None:
             for place in np.flatnonzero(self._words == offset):
@@ -250,7 +258,7 @@ class Btf:
                     found = self.by_id(self._first_id + index)
                     if name in self.enumerators(found):
                         return found
-        return self.base.enumeration(name) if self.base else None
+        return None
 
     def members(self, kind: Type) -> dict[str, Member]:
         """Members of a struct or union, anonymous ones flattened; empty for other kinds."""
@@ -358,11 +366,21 @@ class Btf:
         return self.base._string_offset(name) if self.base else None
 
     def _ids(self, name: str, kinds: tuple[int, ...]) -> list[int]:
-        offset = self._string_offset(name)
-        if offset is None:
-            return []
-        indexes = np.flatnonzero(self._names == offset)
-        return [self._first_id + int(index) for index in indexes if not kinds or int(self._kinds[index]) in kinds]
+        if self.base is None:
+            needle = name.encode() + b"\0"
+            found = [
+                index
+                for index in with_head(self._heads, needle)
+                if self._strings.startswith(needle, int(self._names[index]))
+            ]
+        else:  # a name may also be one of the kernel's strings
+            offset = self._string_offset(name)
+            found = [] if offset is None else np.flatnonzero(self._names == offset).tolist()
+        return [self._first_id + index for index in found if not kinds or int(self._kinds[index]) in kinds]
+
+    @cached_property
+    def _heads(self) -> npt.NDArray[np.uint64]:
+        return heads(self._strings, np.minimum(self._names, len(self._strings)))
 
 
 def _follow(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
@@ -376,7 +394,8 @@ def _follow(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
     info = words[1:]
     kinds = (info >> 24) & 0x7F
     length = fixed[kinds] + each[kinds] * (info & 0xFFFFFF)
-    lengths = length.tolist()
+    # A view and not a list: a million numbers as objects would take long to make, and 40 MB.
+    lengths = memoryview(length)
     starts: list[int] = []
     place = 0
     while place < size - 2:

@@ -7,7 +7,7 @@ mod_kallsyms; arch/x86/include/asm/module.h: struct mod_arch_specific; kernel/bp
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kdump.errors import KdumpError
 from kdump.kernel.btf import Btf
 from kdump.kernel.kallsyms import Symbol
+from kdump.kernel.orc import OrcPlace
 
 if TYPE_CHECKING:
     from kdump.kernel.objects import Objects, Struct
@@ -26,14 +27,6 @@ _MAX_SYMBOLS = 1 << 20
 _MAX_MODULES = 1 << 14
 _MAX_BTF = 1 << 26
 _NO_FUNCTION = (".L", "L0\x01", "__pfx_", "$")  # assembler-local names, padding, mapping symbols
-
-
-class OrcPlace(NamedTuple):
-    """Where a module's unwind tables are, and how many entries they have."""
-
-    addresses: int
-    entries: int
-    length: int
 
 
 class Module:

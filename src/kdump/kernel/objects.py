@@ -214,6 +214,10 @@ class Objects:
         """Whether the kernel's types have a member at a dotted path."""
         return (value._type if isinstance(value, Struct) else self.complete(value._target)).has(path)
 
+    def members(self, value: Struct) -> list[str]:
+        """Names of a struct's members."""
+        return list(value._type.members)
+
     def sizeof(self, name: str) -> int:
         """Size of a struct in bytes."""
         return self.types.struct(name).size

@@ -8,16 +8,23 @@ which layout a kernel has.
 
 from __future__ import annotations
 
+import bisect
 import struct
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from kdump.errors import FormatError, KdumpError, NotPresentError
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
+
+
+class OrcPlace(NamedTuple):
+    """Where unwind tables are (of addresses and of entries), and how many entries they have."""
+
+    addresses: int
+    entries: int
+    length: int
+
 
 # Order of struct pt_regs (arch/x86/include/asm/ptrace.h), which is also that of NT_PRSTATUS' registers.
 REGISTERS = (
@@ -84,13 +91,30 @@ class _Entry(NamedTuple):
     signal: bool
 
 
-class _Part(NamedTuple):
-    """Unwind entries of vmlinux or one module: sorted start addresses, and as many 6-byte entries."""
+class _Part:
+    """Unwind entries of vmlinux or one module: `count` start addresses, sorted, and as many entries.
 
-    start: int
-    end: int
-    addresses: npt.NDArray[np.uint64]
-    entries: memoryview
+    An address is stored relative to its own place. Tables are several MB of which a stack needs little, so they are
+    read where the search looks.
+    """
+
+    def __init__(self, kernel: Kernel, start: int, end: int, place: OrcPlace) -> None:
+        if not 0 < place.length <= _MAX_ENTRIES:
+            raise FormatError(f"{place.length} entries", field="ORC")
+        self.start, self.end, self.place = start, end, place
+        self._objects = kernel.objects
+
+    def __len__(self) -> int:
+        return self.place.length
+
+    def __getitem__(self, index: int) -> int:
+        at = self.place.addresses + 4 * index
+        return at + self._objects.signed(at)
+
+    def covers(self, pc: int, size: int) -> memoryview | None:
+        """The entry of `size` bytes for an instruction."""
+        index = bisect.bisect_right(self, pc) - 1
+        return self._objects.bytes(self.place.entries + size * index, size) if index >= 0 else None
 
 
 class OrcTable:
@@ -112,10 +136,11 @@ class OrcTable:
         bits = {name: (member.offset * 8 + member.shift, member.bits) for name, member in layout.members.items()}
         self._fields = {name: (place - 32, (1 << width) - 1) for name, (place, width) in bits.items() if place >= 32}
         self._old_types = "end" in bits
-        count = (stop - start) // 4
+        place = OrcPlace(start, entries, (stop - start) // 4)
         text, end = symbols.get("_stext") or symbols.address("_text"), symbols.get("_etext") or stop
-        self._parts = [self._part(text, max(end, symbols.get("_einittext") or 0), start, entries, count)]
+        self._parts = [_Part(kernel, text, max(end, symbols.get("_einittext") or 0), place)]
         self._modules: list[_Part] | None = None
+        self._found: dict[int, _Entry | None] = {}
 
     @classmethod
     def from_kernel(cls, kernel: Kernel) -> OrcTable:
@@ -124,6 +149,11 @@ class OrcTable:
 
     def find(self, pc: int) -> _Entry | None:
         """The entry for an instruction, None for code that has none."""
+        if pc not in self._found:
+            self._found[pc] = self._find(pc)
+        return self._found[pc]
+
+    def _find(self, pc: int) -> _Entry | None:
         for part in self._parts:
             if part.start <= pc < part.end:
                 return self._entry(part, pc)
@@ -131,35 +161,24 @@ class OrcTable:
             self._modules = self._module_parts()
         for part in self._modules:
             if part.start <= pc < part.end:
-                return self._entry(part, pc)
+                try:
+                    return self._entry(part, pc)
+                except KdumpError:
+                    return None  # its pages are not in the dump: callers are guessed, and marked so
         return None
-
-    def _part(self, start: int, end: int, ips: int, entries: int, count: int) -> _Part:
-        if not 0 < count <= _MAX_ENTRIES:
-            raise FormatError(f"{count} entries", field="ORC")
-        view = self._kernel.virtual.view
-        relative = np.frombuffer(view(ips, 4 * count), "<i4").astype(np.int64)
-        relative += np.arange(count, dtype=np.int64) * 4
-        return _Part(start, end, relative.astype(np.uint64) + np.uint64(ips), view(entries, self._size * count))
 
     def _module_parts(self) -> list[_Part]:
         parts = []
         for module in self._kernel.modules:
             unwind = module.orc()
-            if unwind is None or not unwind.length:
-                continue
-            try:
-                for start, end in module.text:
-                    parts.append(self._part(start, end, unwind.addresses, unwind.entries, unwind.length))
-            except KdumpError:
-                continue  # its pages are not in the dump: callers of its frames are guessed, and marked so
+            if unwind is not None and unwind.length:
+                parts += [_Part(self._kernel, start, end, unwind) for start, end in module.text]
         return parts
 
     def _entry(self, part: _Part, pc: int) -> _Entry | None:
-        index = int(np.searchsorted(part.addresses, np.uint64(pc), side="right")) - 1
-        if index < 0:
+        raw = part.covers(pc, self._size)
+        if raw is None:
             return None
-        raw = part.entries[index * self._size : (index + 1) * self._size]
         sp_offset, bp_offset = struct.unpack_from("<hh", raw)
         word = int.from_bytes(raw[4:], "little")
 

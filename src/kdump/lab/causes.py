@@ -19,6 +19,8 @@ from kdump.errors import UsageError
 
 _FIFREEZE = 0xC0045877  # include/uapi/linux/fs.h: _IOWR('X', 119, int)
 _SYSCTL = Path("/proc/sys")
+WAITING = "kdump guest: waiting for the host"
+MODULE = "/crasher.ko"  # in the guest's image
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Cause:
     """One way to crash.
 
     `panic` is a regular expression that the panic message matches, `function` the kernel function that the panicking
-    stack must hold, `trigger(disk)` brings it about, given the directory where the guest's disk is mounted. With
-    `from_outside` the trigger only arms it and the host sends the NMI. `cpus` is how many the machine needs.
+    stack must hold, `trigger(disk)` brings it about, given the directory where the guest's disk is mounted.
+    `from_outside` is a command for QEMU's monitor, which does its part once the trigger says that it is waiting. `cpus`
+    is how many the machine needs.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Cause:
     function: str
     trigger: Callable[[Path], None]
     cpus: int = 1
-    from_outside: bool = False
+    from_outside: str = ""
 
 
 def _sysctl(name: str, value: int) -> None:
@@ -57,10 +60,18 @@ def _other_cpu(_disk: Path) -> None:
     _sysrq_on(max(os.sched_getaffinity(0)))
 
 
+def _wait(seconds: float = 600) -> None:
+    print(WAITING, flush=True)
+    time.sleep(seconds)
+
+
 def _nmi(_disk: Path) -> None:
     _sysctl("kernel.unknown_nmi_panic", 1)
-    print("kdump guest: waiting for an NMI", flush=True)
-    time.sleep(600)
+    _wait()
+
+
+def _machine_check(_disk: Path) -> None:
+    _wait()
 
 
 def _out_of_memory(_disk: Path) -> None:
@@ -86,11 +97,33 @@ def _hung_task(disk: Path) -> None:
     (disk / "frozen").write_text("this write waits for ever")
 
 
+def _blocked_io(_disk: Path) -> None:
+    """A read waits for a disk that has stopped answering: the host has throttled it to a byte a second by now."""
+    _sysctl("kernel.hung_task_timeout_secs", 3)
+    _sysctl("kernel.hung_task_panic", 1)
+    _wait(3)
+    disk = os.open("/dev/nvme0n1", os.O_RDONLY | os.O_DIRECT)
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    while True:  # a throttle lets the first through
+        os.preadv(disk, [page], 0)
+
+
+def _module(parameters: str) -> Callable[[Path], None]:
+    def load(_disk: Path) -> None:
+        from kdump.capture import system
+
+        system.load_module(MODULE, parameters)
+        time.sleep(8)  # what it does may take its time, or need the host in the end
+        _wait()
+
+    return load
+
+
 CAUSES: Sequence[Cause] = (
     Cause("sysrq", "echo c > /proc/sysrq-trigger", "sysrq triggered crash", "sysrq_handle_crash", _sysrq),
     Cause(
         "nmi", "an NMI from outside, with unknown_nmi_panic", "NMI: Not continuing", "unknown_nmi_error", _nmi,
-        from_outside=True,
+        from_outside="nmi",
     ),
     Cause("oom", "out of memory, with panic_on_oom", "[Oo]ut of memory", "out_of_memory", _out_of_memory),
     Cause("init", "PID 1 dies of a segmentation fault", "Attempted to kill init", "do_exit", _killed_init),
@@ -102,9 +135,31 @@ CAUSES: Sequence[Cause] = (
 )  # fmt: skip
 
 
+# These ask for more than a kernel and a disk. Status: valid, uncorrected, enabled, address, processor context corrupt;
+# global status: restart address valid, in progress (Intel SDM volume 3, 16.3.2).
+_SPECIAL = (
+    Cause(
+        "mce", "an uncorrected machine check from outside (the kernel must have CONFIG_X86_MCE)", "[Mm]achine check",
+        "do_machine_check", _machine_check, from_outside="mce 0 1 0xb600000000000134 0x5 0x4711000 0",
+    ),
+    Cause(
+        "io", "a read from a disk (NVMe, its drive `slow`) that stops answering", "hung_task: blocked tasks",
+        "watchdog", _blocked_io, from_outside="block_set_io_throttle slow 1 0 0 0 0 0",
+    ),
+)  # fmt: skip
+
+
 def find_cause(name: str) -> Cause:
-    """The cause of that name; `UsageError` lists them if there is none."""
-    for cause in CAUSES:
+    """The cause of that name; `UsageError` lists them if there is none.
+
+    "module PARAMETERS" is a module that the machine was given (`Scenario.guest_files[MODULE]`), loaded with these;
+    "module+nmi PARAMETERS" the same, and an NMI from outside once it has had its time.
+    """
+    word, _, parameters = name.partition(" ")
+    if word in ("module", "module+nmi"):
+        outside = word.partition("+")[2]
+        return Cause(name, f"insmod with {parameters}", "", "", _module(parameters), from_outside=outside)
+    for cause in (*CAUSES, *_SPECIAL):
         if cause.name == name:
             return cause
     raise UsageError(

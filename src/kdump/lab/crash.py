@@ -22,7 +22,7 @@ from kdump.errors import KdumpError
 from kdump.image.build import ImageSummary, build, module_paths
 from kdump.image.kernel import KernelTree
 from kdump.lab import disk
-from kdump.lab.causes import Cause
+from kdump.lab.causes import WAITING, Cause
 from kdump.lab.guest import BEFORE, ORDERS, Orders
 from kdump.lab.machine import Disk, Machine, Spec, qemu_path
 from kdump.targets.protocol import Spec as TargetSpec
@@ -46,7 +46,7 @@ class Scenario:
     kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules and final
     action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
     the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
-    `files` go into the capture image beside what the lab's disk needs.
+    `files` go into the capture image beside what the lab's disk needs, `guest_files` into the production machine's.
     """
 
     tree: KernelTree
@@ -66,6 +66,7 @@ class Scenario:
     devices: Sequence[str] = ()
     modules: Sequence[str] = ()
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
+    guest_files: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
         say("the production machine is up and has loaded its capture kernel")
         running.wait_for(r"kdump guest: crashing", scenario.timeout, unless=unless)
         if scenario.cause.from_outside:
-            running.wait_for(r"kdump guest: waiting for an NMI", scenario.timeout, unless=unless)
+            running.wait_for(WAITING, scenario.timeout, unless=unless)
             with running.qmp() as monitor:
-                monitor.execute("inject-nmi")
+                monitor.human(scenario.cause.from_outside)
         triggered = time.monotonic()
         running.wait_for(f"{_PANIC}|{_NEXT_KERNEL}", scenario.timeout, unless=unless)
         say(f"it panicked: {scenario.cause.summary}")
@@ -174,7 +175,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         scenario.tree,
         entry="kdump.lab.guest",
         modules=MODULES,
-        files={str(ORDERS): orders.to_json()},
+        files={str(ORDERS): orders.to_json(), **scenario.guest_files},
         output=output,
     )
     return output

@@ -62,6 +62,12 @@ class Qmp:
             if "return" in message:
                 return message["return"]
 
+    def human(self, command: str) -> None:
+        """Run a command of the human monitor, for what QMP lacks. What it has to say is an error."""
+        said = self.execute("human-monitor-command", **{"command-line": command}).strip()
+        if said:
+            raise KdumpError(f"QEMU refused {command!r}", why=said)
+
     def inject_nmi(self) -> None:
         """Send a non-maskable interrupt to the guest, as a service processor would."""
         self.execute("inject-nmi")

@@ -35,7 +35,7 @@ class Kind(NamedTuple):
 _IN = " in {function}"
 KINDS = (
     Kind("kasan", "KASAN caught a bad memory access", "KASAN: {what}" + _IN,
-         r"BUG: KASAN: (?P<what>[\w -]+?) in ", r"kasan|panic_on_warn set.*kasan"),
+         r"BUG: KASAN: (?P<what>[\w -]+?) in ", r"kasan\.fault="),
     Kind("kfence", "KFENCE caught a bad memory access", "KFENCE: {what}" + _IN, r"BUG: KFENCE: (?P<what>[\w -]+?)(?: in |$)"),
     Kind("kmsan", "KMSAN caught the use of uninitialised memory", "KMSAN: {what}" + _IN, r"BUG: KMSAN: (?P<what>[\w -]+?) in "),
     Kind("ubsan", "UBSAN caught undefined behaviour", "UBSAN: {what}" + _IN,
@@ -71,7 +71,7 @@ KINDS = (
     Kind("refcount", "a reference counter was used wrongly", "refcount bug" + _IN, r"refcount_t: (?P<what>[^.]+)\."),
     Kind("warning", "the kernel warned, and was told to panic on a warning", "WARNING" + _IN,
          r"WARNING: (?:CPU: \d+ PID: \d+ at )?(?P<where>\S+:\d+)(?: at)? (?P<symbol>[\w.]+)\+|WARNING: CPU: \d+ PID: \d+ at ",
-         r"(?:kernel: )?panic_on_warn set"),
+         r"(?:[\w ]+: )?panic_on_warn set"),
     Kind("invalid-opcode", "the processor met an instruction it does not know", "invalid opcode" + _IN,
          r"(?:Oops: )?invalid opcode: \d+ \[#", oops=True),
     Kind("soft-lockup", "a CPU stayed in the kernel without letting others run", "BUG: soft lockup" + _IN,

@@ -4,6 +4,7 @@
  * insmod kdump_crasher.ko kind=null
  */
 #include <linux/delay.h>
+#include <linux/kfence.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/module.h>
@@ -106,11 +107,37 @@ static noinline void crash_softlockup(void)
 		cpu_relax();
 }
 
-static noinline void crash_hardlockup(void)
+static noinline int spin_without_interrupts(void *unused)
 {
 	local_irq_disable();
 	for (;;)
 		cpu_relax();
+	return 0;
+}
+
+/* On a CPU of its own: whoever loaded the module goes on. */
+static void crash_hardlockup(void)
+{
+	struct task_struct *task = kthread_create(spin_without_interrupts, NULL, "crasher_spin");
+
+	kthread_bind(task, num_online_cpus() - 1);
+	wake_up_process(task);
+}
+
+/* Every so many milliseconds an allocation comes from KFENCE's guarded pool. */
+static noinline void crash_kfence(void)
+{
+	volatile int *object;
+
+	for (;;) {
+		object = kmalloc(128, GFP_KERNEL);
+		kfree((void *)object);
+		if (is_kfence_address((void *)object)) {
+			sink = *object;
+			return;
+		}
+		cond_resched();
+	}
 }
 
 static noinline void crash_spinlock(void)
@@ -154,7 +181,7 @@ static const struct {
 	{ "list", crash_list }, { "refcount", crash_refcount }, { "uaf", crash_uaf }, { "double-free", crash_double_free },
 	{ "overflow", crash_overflow }, { "usercopy", crash_usercopy }, { "softlockup", crash_softlockup },
 	{ "hardlockup", crash_hardlockup }, { "spinlock", crash_spinlock }, { "atomic", crash_atomic },
-	{ "deadlock", crash_deadlock },
+	{ "deadlock", crash_deadlock }, { "kfence", crash_kfence },
 };
 
 static int __init crasher_init(void)

@@ -1,6 +1,7 @@
-"""Control groups of the unified hierarchy: which use most memory, how many processes they hold.
+"""Control groups of the unified hierarchy, by memory; and containers: processes that live in namespaces of their own.
 
-Sources: include/linux/cgroup-defs.h, include/linux/memcontrol.h, include/linux/page_counter.h.
+Sources: include/linux/cgroup-defs.h, include/linux/memcontrol.h, include/linux/page_counter.h,
+include/linux/nsproxy.h, kernel/pid_namespace.c.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import Context
+from kdump.kernel.tasks import Task
+from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
+from kdump.report.who import group_path
 
-TITLE = "Control groups"
+TITLE = "Control groups and containers"
 NEEDS_DUMP = True
 _SHOWN = 40
 _DEEP = 64
@@ -42,6 +45,39 @@ def collect(context: Context, section: Section) -> None:
         Column("sets", "Sets"),
     ]  # fmt: skip
     section.blocks.append(Table("groups", "", columns, rows[:_SHOWN], max(0, len(rows) - _SHOWN)))
+    try:
+        _containers(context, section)
+    except DAMAGE as error:
+        section.notes.append(f"containers: {error}")
+
+
+def _containers(context: Context, section: Section) -> None:
+    """Processes by PID namespace, save the machine's own; each told by the process that is 1 in there."""
+    objects = context.objects
+    own = objects.symbols.address("init_pid_ns")
+    found: dict[int, list[Task]] = {}
+    for task in context.all_tasks:
+        if task.kernel_thread or task.pid != task.tgid or not task.struct.thread_pid:
+            continue
+        level = int(task.struct.thread_pid.level)
+        space = int(task.struct.thread_pid.numbers[level].ns)
+        if space != own:
+            found.setdefault(space, []).append(task)
+    rows: list[tuple[Value, ...]] = []
+    for space, members in found.items():
+        reaper = objects.struct("pid_namespace", space).child_reaper
+        first = next((task for task in members if objects.address(task.struct) == int(reaper)), members[0])
+        memory = sum(context.resident(task.struct) or 0 for task in members)
+        proxy = first.struct.nsproxy
+        host = clean(objects.string(proxy.uts_ns.name.nodename)) if proxy else ""
+        path = clean(group_path(objects, first.struct.cgroups.dfl_cgrp)) if first.struct.cgroups else ""
+        rows.append((host, first.pid, clean(first.command), len(members), memory, path))
+    rows.sort(key=lambda row: -int(row[4] or 0))
+    columns = [
+        Column("host", "Host name"), Column("pid", "PID"), Column("first", "First process"),
+        Column("processes", "Processes"), Column("rss", "RSS", "bytes"), Column("group", "Group"),
+    ]  # fmt: skip
+    section.blocks.append(Table("containers", "Containers", columns, rows[:_SHOWN], max(0, len(rows) - _SHOWN)))
 
 
 def _groups(objects: Objects, group: Struct, path: str, depth: int) -> Iterator[tuple[str, Struct]]:

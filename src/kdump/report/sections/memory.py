@@ -1,7 +1,7 @@
 """Memory at the panic: the figures of /proc/meminfo, zones, who uses most, the slab caches.
 
-Sources: fs/proc/meminfo.c and mm/show_mem.c (which counters make which line), include/linux/mmzone.h (counters,
-watermarks), mm/slab.h (struct kmem_cache of SLUB), fs/hugetlbfs.
+Sources: fs/proc/meminfo.c and mm/show_mem.c (which counters make which line), mm/percpu.c, include/linux/mmzone.h
+(counters, watermarks), mm/slab.h (struct kmem_cache of SLUB), fs/hugetlbfs. Who owns the rest: section `owners`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def meminfo(context: Context) -> dict[str, int]:
         "SUnreclaim": slab_fixed,
         "PageTables": node.get("NR_PAGETABLE", zone.get("NR_PAGETABLE")),
         "VmallocUsed": objects.number("nr_vmalloc_pages", 8),
+        "Percpu": (objects.number("pcpu_nr_populated", 8) or 0) * (objects.number("pcpu_nr_units") or 0),
     }
     found = {name: value * page for name, value in pages.items() if value is not None}
     stacks = node.get("NR_KERNEL_STACK_KB", zone.get("NR_KERNEL_STACK_KB"))

@@ -1,6 +1,7 @@
-"""Network devices, their addresses, and TCP sockets by state.
+"""Network devices, their addresses, sockets by protocol, and TCP sockets by state.
 
-Sources: include/linux/netdevice.h, include/linux/inetdevice.h, include/net/inet_hashtables.h, include/net/tcp_states.h.
+Sources: include/linux/netdevice.h, include/linux/inetdevice.h, include/net/inet_hashtables.h, include/net/tcp_states.h,
+include/net/sock.h and net/core/sock.c (`proto_list`, counts of each network namespace and CPU).
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ def collect(context: Context, section: Section) -> None:
     ]  # fmt: skip
     section.blocks.append(Table("devices", "", columns, rows))
     try:
+        rows = [(name, count) for name, count in sorted(_protocols(objects).items()) if count]
+        columns = [Column("protocol", "Protocol"), Column("sockets", "Sockets")]
+        section.blocks.append(Table("sockets", "Sockets", columns, rows))
+    except DAMAGE as error:
+        section.notes.append(f"sockets: {error}")
+    try:
         states = _tcp(objects)
         section.blocks.append(Facts("tcp", [Fact(name, f"TCP {name}", count) for name, count in states.most_common()]))
     except DAMAGE as error:
@@ -58,6 +65,22 @@ def _addresses(objects: Objects, device: Struct) -> list[str]:
             found.append(f"{ipaddress.IPv4Address(raw)}/{int(address.ifa_prefixlen)}")
             address = address.ifa_next
     return found
+
+
+def _protocols(objects: Objects) -> Counter[str]:
+    """Sockets in use by protocol, of all network namespaces, as /proc/net/protocols counts them."""
+    cpus = objects.cpus("possible")
+    values = objects.types.struct("prot_inuse").offset("val")
+    places = [
+        objects.at_cpu(net.core.prot_inuse, cpu) + values
+        for net in objects.list(objects.variable("net_namespace_list"), "net", "list")
+        for cpu in cpus
+    ]
+    counts: Counter[str] = Counter()
+    for protocol in objects.list(objects.symbols.address("proto_list"), "proto", "node"):
+        index = int(protocol.inuse_idx)
+        counts[clean(objects.string(protocol.name))] += sum(objects.signed(place + 4 * index) for place in places)
+    return counts
 
 
 def _tcp(objects: Objects) -> Counter[str]:

@@ -1,0 +1,122 @@
+"""Who owns memory: all of it by class, what no class accounts for, and vmalloc() by caller; what stands out as a leak.
+
+Sources: fs/proc/meminfo.c (the classes), mm/vmalloc.c (`vmap_area_list`, since 6.9 `vmap_nodes`),
+include/linux/vmalloc.h, mm/page_owner.c.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from kdump.kernel.objects import Objects, Struct
+from kdump.report.context import DAMAGE, Context
+from kdump.report.logtext import clean
+from kdump.report.model import Column, Finding, Section, Table, Value
+from kdump.report.sections.memory import meminfo, zones
+from kdump.units import size_text
+
+TITLE = "Memory by owner"
+NEEDS_DUMP = True
+_TOP = 15
+_VM_ALLOC = 0x2
+_MAX_AREAS, _MAX_NODES = 1 << 20, 1 << 12
+_MUCH = 0.25  # share of all memory that one caller, or nobody, should not have
+_LEAST = 256 << 20  # below that nothing is called a leak
+
+
+def collect(context: Context, section: Section) -> None:
+    """Fill the section."""
+    figures = meminfo(context)
+    total = figures["MemTotal"]
+    for part in (_classes, _vmalloc):
+        try:
+            part(context, section, figures, total)
+        except DAMAGE as error:
+            section.notes.append(f"{part.__name__.strip('_')}: {error}")
+    symbols = context.objects.symbols
+    if symbols.get("page_owner_inited") is None:
+        section.notes.append("who allocated each page: this kernel was built without CONFIG_PAGE_OWNER")
+
+
+def _classes(context: Context, section: Section, figures: dict[str, int], total: int) -> None:
+    objects = context.objects
+    page = context.kernel.vmcoreinfo.page_size
+    in_vmalloc = objects.symbols.get("cached_stacks") is not None  # CONFIG_VMAP_STACK
+    classes = {
+        "free": figures["MemFree"] + _free_on_cpus(objects) * page,
+        "anonymous and tmpfs": figures["AnonPages"] + figures["Shmem"],
+        "file cache": max(figures["Cached"] + figures.get("Buffers", 0) - figures["Shmem"], 0),
+        "slab, reclaimable": figures["SReclaimable"],
+        "slab, unreclaimable": figures["SUnreclaim"],
+        "page tables": figures.get("PageTables", 0),
+        "vmalloc" + (", with kernel stacks" if in_vmalloc else ""): figures.get("VmallocUsed", 0),
+        "per-CPU": figures.get("Percpu", 0),
+        "huge pages": figures.get("Hugetlb", 0),
+    }
+    if not in_vmalloc:
+        classes["kernel stacks"] = figures.get("KernelStack", 0)
+    rest = max(total - sum(classes.values()), 0)
+    classes["not accounted for"] = rest
+    ordered = sorted(classes.items(), key=lambda item: -item[1])
+    rows: list[tuple[Value, ...]] = [(name, size, round(100 * size / total, 1)) for name, size in ordered]
+    columns = [Column("class", "Class"), Column("size", "Size", "bytes"), Column("share", "Share", "percent")]
+    section.blocks.append(Table("classes", "By class", columns, rows))
+    if rest > max(total * _MUCH, _LEAST):
+        text = (
+            f"{size_text(rest)} of {size_text(total)} belong to no class the kernel counts: drivers, or a leak of pages"
+        )
+        section.findings.append(Finding("warning", text))
+    fixed = figures["SUnreclaim"]
+    if fixed > max(total * _MUCH, _LEAST):
+        text = f"unreclaimable slab has grown to {size_text(fixed)} of {size_text(total)}: see the largest slab caches"
+        section.findings.append(Finding("warning", text))
+
+
+def _free_on_cpus(objects: Objects) -> int:
+    """Free pages that CPUs keep for themselves, which NR_FREE_PAGES leaves out."""
+    member = "per_cpu_pageset" if objects.types.struct("zone").has("per_cpu_pageset") else "pageset"
+    kind = objects.types.struct("per_cpu_pages" if member == "per_cpu_pageset" else "per_cpu_pageset")
+    offset = kind.offset("count" if member == "per_cpu_pageset" else "pcp.count")
+    return sum(
+        objects.signed(objects.at_cpu(getattr(zone, member), cpu) + offset)
+        for zone in zones(objects)
+        for cpu in objects.cpus("online")
+    )
+
+
+def _vmalloc(context: Context, section: Section, figures: dict[str, int], total: int) -> None:
+    objects = context.objects
+    page = context.kernel.vmcoreinfo.page_size
+    sizes: Counter[str] = Counter()
+    areas: Counter[str] = Counter()
+    for area in _areas(objects):
+        if int(area.flags) & _VM_ALLOC:
+            symbol = context.kernel.symbolizer.at(int(area.caller))
+            name = f"{int(area.caller):#x}"
+            if symbol and symbol.name:
+                name = clean(f"{symbol.name} [{symbol.module}]" if symbol.module else symbol.name)
+            sizes[name] += int(area.nr_pages) * page
+            areas[name] += 1
+    rows: list[tuple[Value, ...]] = []
+    for name, size in sizes.most_common(_TOP):
+        rows.append((size, areas[name], name))
+        if size > max(total * _MUCH, _LEAST):
+            section.findings.append(Finding("warning", f"{name}() holds {size_text(size)} from vmalloc()"))
+    columns = [Column("size", "Size", "bytes"), Column("areas", "Areas"), Column("caller", "Caller")]
+    section.blocks.append(Table("vmalloc", "vmalloc() by caller", columns, rows, max(0, len(sizes) - _TOP)))
+
+
+def _areas(objects: Objects) -> Iterator[Struct]:
+    """struct vm_struct of every mapped area."""
+    if objects.symbols.get("vmap_area_list") is not None:
+        heads = [objects.symbols.address("vmap_area_list")]
+    else:
+        nodes = objects.unsigned(objects.symbols.address("vmap_nodes"))
+        count = min(objects.number("nr_vmap_nodes") or 1, _MAX_NODES)
+        kind = objects.types.struct("vmap_node")
+        heads = [nodes + number * kind.size + kind.offset("busy.head") for number in range(count)]
+    for head in heads:
+        for area in objects.list(head, "vmap_area", "list", _MAX_AREAS):
+            if area.vm:
+                yield objects.struct("vm_struct", area.vm)

@@ -1,0 +1,100 @@
+"""Timers: what each CPU was to do later, by function, and which timers are overdue.
+
+Sources: kernel/time/timer.c (`timer_bases`: wheels of struct timer_list, in jiffies), include/linux/hrtimer.h
+(`hrtimer_bases`: a tree per clock, in nanoseconds).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from kdump.kernel.objects import Objects
+from kdump.report.context import DAMAGE, Context
+from kdump.report.logtext import clean
+from kdump.report.model import Column, Finding, Section, Table, Value
+from kdump.units import duration_text
+
+TITLE = "Timers"
+NEEDS_DUMP = True
+_SHOWN = 200
+_MANY = 100_000  # timers of one wheel
+_LATE = 5.0  # seconds after which a timer that has not run is worth a word
+_RATES = (100, 250, 300, 1000)  # values of CONFIG_HZ
+
+
+def collect(context: Context, section: Section) -> None:
+    """Fill the section."""
+    rows: list[tuple[Value, ...]] = []
+    for cpu in context.objects.cpus("online"):
+        for kind, read in (("wheel", _wheel), ("high resolution", _high)):
+            groups: dict[str, list[float]] = defaultdict(list)
+            try:
+                for function, left in read(context, cpu):
+                    groups[_name(context, function)].append(left)
+            except DAMAGE as error:
+                section.notes.append(f"timers of CPU {cpu}, {kind}: {error}")
+            ordered = sorted((min(times), name, len(times)) for name, times in groups.items())
+            rows += [(cpu, kind, name, count, round(first, 3)) for first, name, count in ordered]
+            if ordered and ordered[0][0] < -_LATE:
+                overdue, name, _ = ordered[0]
+                text = f"timers of CPU {cpu} are overdue, {name}() by {duration_text(-overdue)}"
+                section.findings.append(Finding("warning", text))
+    columns = [
+        Column("cpu", "CPU"), Column("kind", "Kind"), Column("function", "Function"), Column("timers", "Timers"),
+        Column("next", "Next in s"),
+    ]  # fmt: skip
+    section.blocks.append(Table("timers", "", columns, rows[:_SHOWN], max(0, len(rows) - _SHOWN)))
+
+
+def _name(context: Context, address: int) -> str:
+    symbol = context.kernel.symbolizer.at(address)
+    return clean(symbol.name) if symbol and symbol.name else f"{address:#x}"
+
+
+def _wheel(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
+    """(function, seconds left) of every timer in a CPU's wheels."""
+    objects = context.objects
+    jiffies = objects.unsigned(objects.symbols.address("jiffies"))
+    rate = _rate(context, jiffies)
+    kind = objects.types.struct("timer_list")
+    expires, function = kind.offset("expires"), kind.offset("function")
+    for base in objects.per_cpu("timer_bases", cpu):
+        heads = objects.address(base.vectors)
+        # One read for the whole wheel: most slots are empty.
+        raw = objects.bytes(heads, 8 * len(base.vectors)).cast("Q")
+        for slot in (slot for slot, first in enumerate(raw) if first):
+            for timer in objects.hlist(heads + 8 * slot, "timer_list", "entry", _MANY):
+                place = objects.address(timer)
+                left = objects.unsigned(place + expires) - jiffies
+                yield objects.unsigned(place + function), left / rate
+
+
+def _rate(context: Context, jiffies: int) -> int:
+    """CONFIG_HZ: jiffies begin five minutes before they wrap at 32 bits, so the uptime tells them apart."""
+    uptime = context.now / 1e9
+    return min(_RATES, key=lambda rate: abs(((jiffies + 300 * rate) & 0xFFFFFFFF) / rate - uptime % (2**32 / rate)))
+
+
+def _high(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
+    """The same of the high resolution timers; seconds are those of the timer's own clock."""
+    objects = context.objects
+    for number, base in enumerate(objects.per_cpu("hrtimer_bases", cpu).clock_base):
+        now = _clock(objects, context.now, number)
+        for node in objects.rbtree(base.active.rb_root, "timerqueue_node", "node"):
+            timer = objects.container(node, "hrtimer", "node")
+            yield int(timer.function), (int(node.expires) - now) / 1e9
+
+
+def _clock(objects: Objects, monotonic: int, number: int) -> int:
+    """What a clock base's clock showed: CLOCK_MONOTONIC, _REALTIME, _BOOTTIME, _TAI, then the same again (soft).
+
+    The scheduler's clock stands for the monotonic one; offsets of the others are the timekeeper's.
+    """
+    names = ("", "offs_real", "offs_boot", "offs_tai")
+    name = names[number % len(names)]
+    if not name:
+        return monotonic
+    # struct tk_core: a sequence counter, then the timekeeper on its own cache line.
+    keeper = objects.struct("timekeeper", objects.symbols.address("tk_core") + 8)
+    return monotonic + int(getattr(keeper, name))

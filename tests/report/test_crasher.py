@@ -1,0 +1,152 @@
+"""Verdicts on real machines, each crashed in another way: by our own module, a machine check, a disk that goes silent.
+
+The module is built against the kernel's headers package. The default run takes the crashes that differ most; `pytest -m
+kinds` takes all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tests import foreign
+from tests.conftest import SERIES, CrashMaker, Once
+from tests.report.expected import EXPECTED
+
+from kdump.image.kernel import KernelTree
+from kdump.lab import kernels
+from kdump.lab.causes import MODULE
+from kdump.lab.crash import Crash
+
+pytestmark = [pytest.mark.lab, pytest.mark.apart]
+SOURCE = Path(__file__).parent / "crasher"
+SLOW_DISK = (
+    "-drive", "if=none,id=slow,format=raw,file.driver=null-co,file.size=1073741824,file.read-zeroes=on",
+    "-device", "nvme,drive=slow,serial=slow",
+)  # fmt: skip
+_LOCKUP = "softlockup_panic=1 sysctl.kernel.watchdog_thresh=3"
+_HUNG = "sysctl.kernel.hung_task_panic=1 sysctl.kernel.hung_task_timeout_secs=3"
+
+
+class Row(NamedTuple):
+    """How a machine is crashed, and the verdict's kind and title."""
+
+    name: str
+    kind: str
+    title: str
+    cause: str
+    cmdline: str = ""
+    cpus: int = 1
+    only: tuple[str, ...] = SERIES  # kernels that can be crashed so
+    devices: tuple[str, ...] = ()
+
+
+def module(name: str, cmdline: str = "", cpus: int = 1, kind: str = "", title: str = "", **more: Any) -> Row:
+    expected = (kind, title) if kind else EXPECTED[name]
+    return Row(name, *expected, f"module kind={name}", cmdline, cpus, **more)
+
+
+ROWS = [
+    *(module(name, "oops=panic panic_on_warn=1") for name in (
+        "atomic", "bug", "call", "divide", "double-free", "list", "noncanonical", "null", "overflow", "panic",
+        "refcount", "uaf", "usercopy", "warn", "wild",
+    )),
+    module("softlockup", _LOCKUP),
+    # Spin locks that notice a recursion need CONFIG_DEBUG_SPINLOCK: on these kernels it is a CPU that never gets free.
+    module("spinlock", _LOCKUP, kind="soft-lockup", title="BUG: soft lockup in crash_spinlock"),
+    module("deadlock", f"{_HUNG} trace_event=sched:sched_switch"),
+    module(
+        "kfence", "panic_on_warn=1 kfence.sample_interval=5", kind="kfence",
+        title="KFENCE: use-after-free read in crash_kfence", only=("6.12",),
+    ),
+    Row("rcustall", *EXPECTED["rcustall"], "module kind=softlockup",
+        "sysctl.kernel.panic_on_rcu_stall=1 rcupdate.rcu_cpu_stall_timeout=4"),
+    # The detector of hard lockups counts with a PMU, which QEMU lacks. An NMI is what is left to an administrator.
+    Row("hardlockup", "nmi", "NMI: Not continuing", "module+nmi kind=hardlockup", "unknown_nmi_panic", cpus=2),
+    Row("mce", "machine-check", "Machine check: Fatal local machine check", "mce", only=("6.12",)),
+    Row("io", "hung-task", "INFO: task hung in blkdev_direct_IO", "io", devices=SLOW_DISK),
+]  # fmt: skip
+BY_NAME = {row.name: row for row in ROWS}
+ALL = [(series, row.name) for series in SERIES for row in ROWS if series in row.only]
+DEFAULT = {
+    ("6.1", "null"),
+    ("6.1", "deadlock"),
+    ("6.1", "hardlockup"),
+    ("6.12", "kfence"),
+    ("6.12", "mce"),
+    ("6.12", "io"),
+}
+
+
+def marked(series: str, name: str) -> Any:
+    marks = [] if (series, name) in DEFAULT else [pytest.mark.kinds]
+    return pytest.param(series, name, marks=marks, id=f"{series}-{name}")
+
+
+CrashIt = Callable[..., Crash]
+
+
+@pytest.fixture(scope="session")
+def crash_it(once: Once, kernel: Callable[[str], KernelTree], lab_crash: CrashMaker) -> CrashIt:
+    def build(series: str, directory: Path) -> Path:
+        shutil.copytree(SOURCE, directory / "module")
+        headers = kernels.headers(kernel(series))
+        make = ["make", "-C", str(headers), f"M={directory / 'module'}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
+        done = subprocess.run(make, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return directory / "module/kdump_crasher.ko"
+
+    def crash(series: str, row: Row, boot: str = "") -> Crash:
+        ko = once(f"crasher {series}", lambda directory: build(series, directory))
+        return lab_crash(
+            series, row.cause, cpus=row.cpus, cmdline=f"{row.cmdline} {boot}".strip(), memory=768 << 20, work=8 << 20,
+            devices=row.devices, guest_files={MODULE: ko},
+        )  # fmt: skip
+
+    return crash
+
+
+def report(vmcore: Path, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(foreign.run(sys.executable, "-m", "kdump", "report", "--json", *options, vmcore))
+    return found
+
+
+@pytest.mark.parametrize(("series", "name"), [marked(*each) for each in ALL])
+def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
+    row = BY_NAME[name]
+    vmcore = crash_it(series, row).directory / "vmcore"
+    found = report(vmcore)
+    verdict = found["verdict"]
+    assert (verdict["kind"], re.sub(r"0x[0-9a-f]+", "0xN", verdict["title"])) == (row.kind, row.title)
+    assert [section for section in found["sections"].values() if section.get("error")] == []
+    assert found["problems"] == []
+    findings = [finding["text"] for finding in found["findings"]]
+    if name == "deadlock":
+        assert findings[0].startswith("deadlock: crasher_")
+        events = found["sections"]["ftrace"]["events"]
+        assert len(events) > 50 and {event["event"] for event in events} == {"sched_switch"}
+    if name == "hardlockup":
+        assert any(re.match(r"CPU 1 took no timer tick for .* in crasher_spin", text) for text in findings), findings
+    if name == "io":
+        requests = found["sections"]["block"]["requests"]
+        assert [(row["disk"], row["operation"]) for row in requests] == [("nvme0n1", "read")]
+        assert requests[0]["age"] > 2
+    # The log alone says the same.
+    log = report(vmcore.parent / "vmcore-dmesg.txt")["verdict"]
+    assert (log["kind"], log["title"], log["signature"]) == (row.kind, verdict["title"], verdict["signature"])
+
+
+def test_two_boots_have_one_signature(crash_it: CrashIt) -> None:
+    """Two boots, so two places of the kernel in memory (KASLR); the option in the second makes it another machine."""
+    crashes = [crash_it("6.1", BY_NAME["null"], boot).directory / "vmcore" for boot in ("", "second_boot")]
+    found = [report(vmcore) for vmcore in crashes]
+    places = [each["verdict"]["guilty"]["address"] or each["verdict"]["registers"]["rip"] for each in found]
+    assert places[0] != places[1]
+    assert found[0]["verdict"]["signature"] == found[1]["verdict"]["signature"]
