@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section (repeatable)")
     parser.add_argument(
         "--debug", action="append", default=[], metavar="FILE",
-        help="a vmlinux or module with DWARF: adds file and line to every frame (repeatable)",
+        help="a vmlinux or module with DWARF (repeatable), or `auto` to look for it in /usr/lib/debug and at the"
+        " servers in DEBUGINFOD_URLS: adds file and line to every frame, and the panicking stack's variables",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of standard output")
 
@@ -65,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
             from kdump.report.program import open_program
             from kdump.report.source import annotate
 
-            kernel = context.kernel
-            annotate(report, kernel, open_program(kernel.dump.paths, kernel, args.debug))
+            annotate(report, context, open_program(context.kernel.dump.paths, context.kernel, args.debug))
         _write(_render(args, context, report), args.output)
     found = report.live or report.verdict.kind != "none"
     return 3 if report.incomplete or not found else 0

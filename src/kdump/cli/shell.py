@@ -2,7 +2,7 @@
 
 Types, symbols and stacks come from the dead kernel's own memory (BTF, kallsyms, ORC), so drgn's helpers, its %crash
 commands and its stack traces work on the dump alone. A debug vmlinux of the same build is used where distributions put
-it (/usr/lib/debug), or with --debug.
+it (/usr/lib/debug), or with --debug; `--debug auto` also asks the servers in DEBUGINFOD_URLS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", "--command", action="append", default=[], metavar="COMMAND",
         help="run this (Python, or with --crash a crash command) and leave; repeatable",
     )  # fmt: skip
-    parser.add_argument("--debug", action="append", default=[], metavar="FILE", help="a vmlinux or module with DWARF")
+    parser.add_argument(
+        "--debug", action="append", default=[], metavar="FILE", help="a vmlinux or module with DWARF, or `auto`"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

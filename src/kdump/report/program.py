@@ -52,12 +52,16 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
+AUTO = "auto"  # in the place of a file with debug information: find it
+
+
 def open_program(
     paths: Sequence[str], kernel: Kernel, debug: Sequence[str | os.PathLike[str]] = (), *, default: bool = True
 ) -> Program:
     """A program of the dump at `paths`. `debug` are vmlinux and modules with DWARF, if there are any.
 
-    With `default` those that the distribution installed for this very build are used.
+    Without any, `default` uses those that the distribution installed for this very build; `AUTO` among them asks the
+    debuginfod servers too, and there must be some then.
 
     Raises `KdumpError` if drgn cannot open the dump or the debug files.
     """
@@ -84,41 +88,37 @@ def open_program(
         for module in program.modules():
             if isinstance(module, drgn.RelocatableModule) and module.name in ranges:
                 module.address_ranges = ranges[module.name]
-    found = [Path(path) for path in debug] or (default_debug(kernel) if default else [])
-    if found:
-        try:
-            program.load_debug_info(found)
-        except drgn.MissingDebugInfoError as error:
-            raise KdumpError("the debug information cannot be used", why=str(error)) from error
-        if main.debug_file_path is None:
+    if list(debug) and AUTO not in debug:
+        _load(program, main, [Path(path) for path in debug], kernel)
+    elif default:
+        # drgn looks for this very build below /usr/lib/debug and /lib/modules, then asks DEBUGINFOD_URLS.
+        program.set_enabled_debug_info_finders(["standard", "debuginfod"] if AUTO in debug else ["standard"])
+        with suppress(drgn.MissingDebugInfoError):
+            program.load_debug_info(None, default=True)
+        if AUTO in debug and main.debug_file_path is None:
+            servers = os.environ.get("DEBUGINFOD_URLS") or "not set"
             raise KdumpError(
-                f"{found[0]}: not the debug information of this kernel",
-                why=f"the dump's kernel has build ID {kernel.vmcoreinfo.build_id or 'unknown'}",
-                remedy="find the vmlinux with that build ID (`readelf -n` shows it)",
+                f"there is no debug information for build ID {kernel.vmcoreinfo.build_id or 'unknown'}",
+                why=f"it is not installed here, and DEBUGINFOD_URLS is {servers}",
+                remedy="install the kernel's debug package, or name a server or a vmlinux",
             )
-    else:
+    if main.debug_file_path is None:
         main.debug_file_status = drgn.ModuleFileStatus.DONT_WANT
         main.loaded_file_status = drgn.ModuleFileStatus.DONT_WANT
     return program
 
 
-def default_debug(kernel: Kernel) -> list[Path]:
-    """Where distributions put the debug vmlinux of this release; empty if it is not there or of another build."""
-    from elftools.elf.elffile import ELFFile
-
-    release = kernel.vmcoreinfo.release
-    for pattern in (
-        "usr/lib/debug/lib/modules/{}/vmlinux",
-        "usr/lib/debug/boot/vmlinux-{}",
-        "lib/modules/{}/build/vmlinux",
-    ):
-        path = Path("/") / pattern.format(release)
-        if "/" not in release and path.is_file():
-            with path.open("rb") as file:
-                notes = ELFFile(file).get_section_by_name(".notes")
-                if notes is not None and kernel.vmcoreinfo.build_id in notes.data().hex():
-                    return [path]
-    return []
+def _load(program: Program, main: drgn.Module, found: Sequence[Path], kernel: Kernel) -> None:
+    try:
+        program.load_debug_info(found)
+    except drgn.MissingDebugInfoError as error:
+        raise KdumpError("the debug information cannot be used", why=str(error)) from error
+    if main.debug_file_path is None:
+        raise KdumpError(
+            f"{found[0]}: not the debug information of this kernel",
+            why=f"the dump's kernel has build ID {kernel.vmcoreinfo.build_id or 'unknown'}",
+            remedy="find the vmlinux with that build ID (`readelf -n` shows it)",
+        )
 
 
 class Plug:

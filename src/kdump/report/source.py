@@ -1,4 +1,4 @@
-"""File and line of every frame, from debug information where there is some."""
+"""File and line of every frame, and the panicking stack's variables, from debug information where there is some."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+import drgn
 from drgn import Program
+from drgn.helpers.linux.sched import cpu_curr
 
 from kdump.kernel.kernel import Kernel
-from kdump.report.model import Frame, Report, Stack, Stacks
+from kdump.report.context import Context
+from kdump.report.logtext import clean
+from kdump.report.model import Frame, Report, Section, Stack, Stacks, Text
 
+_COLUMNS = 200
 _BUILD = re.compile(r"^/.*/linux[^/]*/(?=\w+/)")  # where a distribution builds: not of the source tree
 
 
-def annotate(report: Report, kernel: Kernel, program: Program) -> None:
-    """Add `source` to every frame: "kernel/sched/core.c:5381 (context_switch)", inlined functions in brackets."""
-    verdict = report.verdict
+def annotate(report: Report, context: Context, program: Program) -> None:
+    """Add `source` to every frame: "kernel/sched/core.c:5381 (context_switch)", inlined functions in brackets.
+
+    And a section `locals`: the variables of each frame of the panicking stack that the compiler has kept.
+    """
+    kernel, verdict = context.kernel, report.verdict
     frames = _annotated(verdict.frames, kernel, program)
     guilty = next(
         (new for old, new in zip(verdict.frames, frames, strict=True) if old is verdict.guilty), verdict.guilty
@@ -29,6 +37,33 @@ def annotate(report: Report, kernel: Kernel, program: Program) -> None:
             else block
             for block in section.blocks
         ]
+
+    report.sections.append(_locals(context, program))
+
+
+def _locals(context: Context, program: Program) -> Section:
+    section = Section("locals", "Local variables of the panicking stack")
+    try:
+        # The task that ran on the CPU that panicked; drgn takes its registers from the dump's notes.
+        trace = program.stack_trace(cpu_curr(program, context.panic_cpu or 0))
+        for frame in trace:
+            shown = [f"{name} = {_value(frame[name])}" for name in frame.locals() if not frame[name].absent_]
+            if shown:
+                section.blocks.append(Text(f"frame{len(section.blocks)}", shown, frame.name or hex(frame.pc)))
+    except (LookupError, ValueError, drgn.FaultError, NotImplementedError) as error:
+        section.error = str(error)
+    return section
+
+
+def _value(value: drgn.Object) -> str:
+    try:
+        text = value.format_(
+            dereference=False, type_name=False, member_type_names=False, element_type_names=False, symbolize=True
+        )
+    except (drgn.FaultError, drgn.ObjectAbsentError, ValueError) as error:
+        return f"<{error}>"
+    text = clean(" ".join(text.split()))
+    return text if len(text) <= _COLUMNS else text[: _COLUMNS - 1] + "…"
 
 
 def _stack(stack: Stack, kernel: Kernel, program: Program) -> Stack:
