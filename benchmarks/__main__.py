@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import filtering, synthetic
+from benchmarks import filtering, reporting, synthetic
 from benchmarks.measure import machine
 from kdump.units import parse_size, size_text
 
@@ -26,6 +26,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help='rows, such as "-z31,-z1"')
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where outputs go")
     parser.add_argument("--curve", default=CURVE, help=f'sizes of synthetic vmcores (default {CURVE}; "" for none)')
+    parser.add_argument(
+        "--vmlinux", type=Path, help="the debug vmlinux of the first vmcore, for crash (default: the lab's)"
+    )
+    parser.add_argument("--report-only", action="store_true", help="only what reports cost")
     parser.add_argument("--synthetic", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--struct-bytes", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -38,6 +42,9 @@ def main() -> int:
     vmcores = args.vmcore or [_lab_vmcore(args.memory)]
     with tempfile.TemporaryDirectory(dir=args.scratch) as name:
         scratch = Path(name)
+        _reports(vmcores[0], args.vmlinux or (None if args.vmcore else _lab_vmlinux()), args.repeat, scratch)
+        if args.report_only:
+            return 0
         if tool:
             _against(Path(tool), vmcores, args.only, args.repeat, scratch)
         else:
@@ -60,6 +67,18 @@ def _against(tool: Path, vmcores: list[Path], only: str, repeat: int, scratch: P
             print(filtering.line(result), flush=True)
 
 
+def _reports(vmcore: Path, vmlinux: Path | None, repeat: int, scratch: Path) -> None:
+    crash = shutil.which("crash")
+    if not (crash and vmlinux):
+        print("reports are compared with nothing: crash or the debug vmlinux is missing")
+        vmlinux = None
+    reduced = reporting.reduce(vmcore, scratch)
+    print(f"\nreport of {vmcore.name} at level 31, {size_text(reduced.stat().st_size)}; medians of {repeat} (spread)")
+    print(reporting.HEAD)
+    for line in reporting.measure(reduced, vmlinux, crash or "", repeat, scratch):
+        print(line, flush=True)
+
+
 def _curve(vmcore: Path, sizes: str, scratch: Path) -> None:
     """Filtering alone over synthetic machines; every other size has struct pages for an eighth of its memory."""
     if not sizes:
@@ -77,6 +96,12 @@ def _curve(vmcore: Path, sizes: str, scratch: Path) -> None:
         rate = f"{size_text(count / seconds)}/s"
         print(f"{text:<12} {size_text(count):>13} {seconds:>8.2f} {rate:>11} {size_text(private):>9}")
         path.unlink()
+
+
+def _lab_vmlinux() -> Path:
+    from kdump.lab import kernels
+
+    return kernels.debug_vmlinux(kernels.find())
 
 
 def _lab_vmcore(memory: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,31 +16,40 @@ INTERVAL = 0.01  # seconds between two looks at the memory
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a command. Memory in bytes: the most anonymous memory that was resident (mapped files are not)."""
+    """One run of a command. Memory in bytes: `private` is the most anonymous memory that was resident (mapped files are
+    not), `peak` the most of both. `output` is what it said.
+    """
 
     seconds: float
     cpu: float
     private: int
+    peak: int = 0
+    output: bytes = b""
 
 
 def run(command: Sequence[str | Path]) -> Run:
     """Run to the end; raises `RuntimeError` with its output if it fails."""
     began = time.perf_counter()
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        peak = 0
+    # A file, for a pipe that nobody reads would stop a command that says much.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(list(map(str, command)), stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
+        private = 0
         while True:
             found, status, usage = os.wait4(process.pid, os.WNOHANG)
             if found:
                 break
-            peak = max(peak, _anonymous(process.pid))
+            private = max(private, _anonymous(process.pid))
             time.sleep(INTERVAL)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.stdout
-        text = process.stdout.read().decode(errors="replace")
+        said.seek(0)
+        output = said.read()
     if process.returncode:
+        text = output.decode(errors="replace")
         raise RuntimeError(f"{' '.join(map(str, command))}: exit status {process.returncode}\n{text}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, peak)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, private, usage.ru_maxrss << 10, output)
 
 
 def _anonymous(pid: int) -> int:
@@ -72,6 +82,11 @@ class Series:
     def private(self) -> int:
         """The largest of all runs."""
         return max(each.private for each in self.runs)
+
+    @property
+    def peak(self) -> int:
+        """The largest of all runs."""
+        return max(each.peak for each in self.runs)
 
     def spread(self) -> str:
         """ "0.52 (0.50-0.61)"."""

@@ -12,7 +12,9 @@ EXPECTED = {
     # crash_double_free() ends in a tail call, so its caller is what the stack shows.
     "double-free": ("double-free", "double free or corruption in crasher_init"),
     "initexit": ("init-killed", "Attempted to kill init! with exit status 3"),
+    "kfence": ("kfence", "KFENCE: use-after-free read in crash_kfence"),
     "list": ("list-corruption", "list_del corruption in crash_list"),
+    "mce": ("machine-check", "Machine check: Fatal local machine check"),
     "noncanonical": ("general-protection", f"{FAULT} crash_noncanonical"),
     "nmi": ("nmi", "NMI: Not continuing"),
     "null": ("null-dereference", f"{NULL} crash_null"),
@@ -27,3 +29,5 @@ EXPECTED = {
     "warn": ("warning", "WARNING in crash_warn"),
     "wild": ("page-fault", "BUG: unable to handle kernel paging request in crash_wild"),
 }
+# What Debian builds into the newer kernel only: KFENCE, and for the cloud machine checks.
+NEWER_ONLY = {"kfence", "mce"}

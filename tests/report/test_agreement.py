@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import random
 import re
 import shutil
 import subprocess
@@ -18,13 +17,14 @@ from typing import Any
 import pytest
 from tests import foreign
 from tests.conftest import CrashMaker
+from tests.report.machines import MACHINES
 
 from kdump.kernel.kernel import Kernel
 from kdump.lab import guest
 from kdump.lab.crash import Crash
 from kdump.memory import open_dump
-from kdump.report import html, sections, text
 from kdump.report import json as as_json
+from kdump.report import sections
 from kdump.report.build import build
 from kdump.report.context import Context
 from kdump.report.sections.memory import meminfo
@@ -32,9 +32,6 @@ from kdump.report.sections.memory import meminfo
 pytestmark = pytest.mark.lab
 KERNEL_HALF = 1 << 47
 KDUMP = (sys.executable, "-m", "kdump")
-
-# The same machines as tests/test_whole_path.py asks for, so that each is crashed once.
-MACHINES = {"6.1": ("cpu", "max,la57=off"), "6.12": ("oom", "max")}
 
 
 @pytest.fixture(scope="module", params=MACHINES)
@@ -44,8 +41,7 @@ def series(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def crashed(series: str, lab_crash: CrashMaker) -> Crash:
-    cause, cpu = MACHINES[series]
-    return lab_crash(series, cause, cpus=2, cpu=cpu, cmdline="", memory=768 << 20)
+    return lab_crash(series, **MACHINES[series])
 
 
 @pytest.fixture(scope="module")
@@ -262,30 +258,3 @@ def test_debug_information(
     variables = [line for block in report["sections"]["locals"].values() if isinstance(block, list) for line in block]
     message = "sysrq triggered crash" if series == "6.1" else "Out of memory"
     assert any(line.startswith("buf = ") and message in line for line in variables), variables
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_corrupted_memory_never_ends_a_report(context: Context, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some of what is read of the kernel's structures is replaced by nonsense: bad pointers, poison, flipped bytes."""
-    chance = random.Random(seed)
-    rate = 10 ** chance.uniform(-4, -1)
-    nonsense = (0, 1, 0xDEAD000000000100, (1 << 64) - 1, 0xFFFF888000000000, 0x6B6B6B6B6B6B6B6B)
-    objects = context.objects
-    intact = objects.bytes
-
-    def corrupted(address: int, size: int) -> memoryview:
-        data = bytearray(intact(address, size))
-        if data and chance.random() < rate:
-            if size == 8 and chance.random() < 0.5:
-                data[:] = chance.choice(nonsense).to_bytes(8, "little")
-            else:
-                data[chance.randrange(size)] = chance.randrange(256)
-        return memoryview(bytes(data))
-
-    monkeypatch.setattr(objects, "bytes", corrupted)
-    report = build(context, "corrupted")
-    assert len(report.sections) == len(sections.ALL)
-    assert report.verdict.signature
-    assert all(len(line) <= text.WIDTH for line in text.render(report))
-    assert json.loads("".join(as_json.render(report)))["schema"] == 1
-    assert "".join(html.render(report, context.lines)).endswith("</html>")

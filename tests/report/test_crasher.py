@@ -46,6 +46,7 @@ class Row(NamedTuple):
     cpus: int = 1
     only: tuple[str, ...] = SERIES  # kernels that can be crashed so
     devices: tuple[str, ...] = ()
+    module: str = "kdump_crasher"
 
 
 def module(name: str, cmdline: str = "", cpus: int = 1, kind: str = "", title: str = "", **more: Any) -> Row:
@@ -62,15 +63,13 @@ ROWS = [
     # Spin locks that notice a recursion need CONFIG_DEBUG_SPINLOCK: on these kernels it is a CPU that never gets free.
     module("spinlock", _LOCKUP, kind="soft-lockup", title="BUG: soft lockup in crash_spinlock"),
     module("deadlock", f"{_HUNG} trace_event=sched:sched_switch"),
-    module(
-        "kfence", "panic_on_warn=1 kfence.sample_interval=5", kind="kfence",
-        title="KFENCE: use-after-free read in crash_kfence", only=("6.12",),
-    ),
+    module("kfence", "panic_on_warn=1 kfence.sample_interval=5", only=("6.12",)),
     Row("rcustall", *EXPECTED["rcustall"], "module kind=softlockup",
         "sysctl.kernel.panic_on_rcu_stall=1 rcupdate.rcu_cpu_stall_timeout=4"),
     # The detector of hard lockups counts with a PMU, which QEMU lacks. An NMI is what is left to an administrator.
     Row("hardlockup", "nmi", "NMI: Not continuing", "module+nmi kind=hardlockup", "unknown_nmi_panic", cpus=2),
-    Row("mce", "machine-check", "Machine check: Fatal local machine check", "mce", only=("6.12",)),
+    Row("livepatch", "nmi", "NMI: Not continuing", "module+nmi", "unknown_nmi_panic", module="kdump_livepatch"),
+    Row("mce", *EXPECTED["mce"], "mce", only=("6.12",)),
     Row("io", "hung-task", "INFO: task hung in blkdev_direct_IO", "io", devices=SLOW_DISK),
 ]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
@@ -101,13 +100,13 @@ def crash_it(once: Once, kernel: Callable[[str], KernelTree], lab_crash: CrashMa
         make = ["make", "-C", str(headers), f"M={directory / 'module'}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
         done = subprocess.run(make, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return directory / "module/kdump_crasher.ko"
+        return directory / "module"
 
     def crash(series: str, row: Row, boot: str = "") -> Crash:
-        ko = once(f"crasher {series}", lambda directory: build(series, directory))
+        built: Path = once(f"crasher {series}", lambda directory: build(series, directory))
         return lab_crash(
             series, row.cause, cpus=row.cpus, cmdline=f"{row.cmdline} {boot}".strip(), memory=768 << 20, work=8 << 20,
-            devices=row.devices, guest_files={MODULE: ko},
+            devices=row.devices, guest_files={MODULE: built / f"{row.module}.ko"},
         )  # fmt: skip
 
     return crash
@@ -136,8 +135,15 @@ def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
         assert any(re.match(r"CPU 1 took no timer tick for .* in crasher_spin", text) for text in findings), findings
     if name == "io":
         requests = found["sections"]["block"]["requests"]
-        assert [(row["disk"], row["operation"]) for row in requests] == [("nvme0n1", "read")]
+        assert [(request["disk"], request["operation"]) for request in requests] == [("nvme0n1", "read")]
         assert requests[0]["age"] > 2
+    if name == "livepatch":
+        patches = found["sections"]["livepatch"]
+        assert [(patch["patch"], patch["state"]) for patch in patches["patches"]] == [("kdump_livepatch", "enabled")]
+        assert patches["functions"] == [
+            {"patch": "kdump_livepatch", "object": "vmlinux", "function": "cmdline_proc_show", "patched": True}
+        ]
+        assert any(text.startswith("live patch: kdump_livepatch") for text in findings)
     # The log alone says the same.
     log = report(vmcore.parent / "vmcore-dmesg.txt")["verdict"]
     assert (log["kind"], log["title"], log["signature"]) == (row.kind, verdict["title"], verdict["signature"])
