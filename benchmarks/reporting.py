@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def measure(vmcore: Path, vmlinux: Path | None, crash: str, repeat: int, scratch
     yield _line("kdump: signature of a log", _series([*KDUMP, "report", "--signature", log], repeat), ROWS[0], theirs)
 
 
-def _series(command: list[str | Path] | list[str], repeat: int) -> Series:
+def _series(command: Sequence[str | Path], repeat: int) -> Series:
     run(command)  # brings the dump and the programs into the page cache
     return Series(tuple(run(command) for _ in range(repeat)))
 
