@@ -19,6 +19,7 @@ import pytest
 from tests import foreign
 from tests.conftest import SERIES, CrashMaker, Once
 from tests.report.expected import EXPECTED
+from tests.test_whole_path import ROWS as MACHINES
 
 from kdump.image.kernel import KernelTree
 from kdump.lab import kernels
@@ -149,10 +150,23 @@ def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
     assert (log["kind"], log["title"], log["signature"]) == (row.kind, verdict["title"], verdict["signature"])
 
 
+@pytest.mark.kinds
 def test_two_boots_have_one_signature(crash_it: CrashIt) -> None:
     """Two boots, so two places of the kernel in memory (KASLR); the option in the second makes it another machine."""
     crashes = [crash_it("6.1", BY_NAME["null"], boot).directory / "vmcore" for boot in ("", "second_boot")]
-    found = [report(vmcore) for vmcore in crashes]
-    places = [each["verdict"]["guilty"]["address"] or each["verdict"]["registers"]["rip"] for each in found]
-    assert places[0] != places[1]
-    assert found[0]["verdict"]["signature"] == found[1]["verdict"]["signature"]
+    found = [report(vmcore)["verdict"] for vmcore in crashes]
+    assert found[0]["registers"]["rip"] != found[1]["registers"]["rip"]
+    assert found[0]["signature"] == found[1]["signature"]
+
+
+def test_signatures_of_the_whole_path(lab_crash: CrashMaker) -> None:
+    """Of machines that were crashed anyway: sysrq on one CPU and, in another boot, on another; and another kind."""
+    found = {}
+    for row in MACHINES:
+        if row.series == "6.1" and row.cause in ("sysrq", "cpu", "nmi"):
+            vmcore = row.crash(lab_crash).directory / "vmcore"
+            found[row.cause] = report(vmcore, "--section", "cpus")
+    places = {cause: made["sections"]["cpus"]["stacks"][0]["frames"][0]["address"] for cause, made in found.items()}
+    signatures = {cause: made["verdict"]["signature"] for cause, made in found.items()}
+    assert len(set(places.values())) == 3
+    assert signatures["sysrq"] == signatures["cpu"] != signatures["nmi"]
