@@ -118,7 +118,7 @@ def test_the_machine_itself(context: Context, crashed: Crash) -> None:
     (container,) = made["cgroups"]["containers"]
     assert (container["host"], container["processes"], container["first"]) == (guest.HOST_INSIDE, 1, "python3")
     assert guest.BPF_PROGRAM in [program["name"] for program in made["bpf"]["programs"]]
-    assert {row["function"] for row in made["timers"]["timers"]} >= {"watchdog_timer_fn", "delayed_work_timer_fn"}
+    assert {row["function"] for row in made["timers"]["timers"]} >= {"watchdog_timer_fn", "vmstat_shepherd"}
     assert made["livepatch"]["state"] == {"patches": 0}
     assert [row["cpu"] for row in made["runq"]["queues"]] == [0, 1]
     system = made["system"]["system"]
@@ -218,6 +218,14 @@ def test_drgn_on_the_dump_alone(context: Context, vmcore: Path) -> None:
         with contextlib.redirect_stdout(output):
             run_command(program, f"crash {command}", globals={"prog": program})
         assert len(output.getvalue()) > 40, command
+
+
+def test_shell(vmcore: Path, context: Context) -> None:
+    """The command itself, both prompts, without debug information."""
+    output = foreign.run(*KDUMP, "shell", "-c", "print(prog['init_task'].comm.string_())", vmcore)
+    assert output == "b'swapper/0'\n"
+    output = foreign.run(*KDUMP, "shell", "--crash", vmcore, text="bt\nps\nlog\nquit\n")
+    assert "panic" in output and "kthreadd" in output and "Linux version" in output
 
 
 @contextlib.contextmanager

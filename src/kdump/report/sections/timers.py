@@ -53,11 +53,12 @@ def _name(context: Context, address: int) -> str:
 
 
 def _wheel(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
-    """(function, seconds left) of every timer in a CPU's wheels."""
+    """(function, seconds left) of every timer in a CPU's wheels; of delayed work, the function of the work."""
     objects = context.objects
     jiffies = objects.unsigned(objects.symbols.address("jiffies"))
     rate = _rate(context, jiffies)
     kind = objects.types.struct("timer_list")
+    delayed = objects.symbols.get("delayed_work_timer_fn")
     expires, function = kind.offset("expires"), kind.offset("function")
     for base in objects.per_cpu("timer_bases", cpu):
         heads = objects.address(base.vectors)
@@ -67,7 +68,10 @@ def _wheel(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
             for timer in objects.hlist(heads + 8 * slot, "timer_list", "entry", _MANY):
                 place = objects.address(timer)
                 left = objects.unsigned(place + expires) - jiffies
-                yield objects.unsigned(place + function), left / rate
+                called = objects.unsigned(place + function)
+                if called == delayed:
+                    called = int(objects.container(timer, "delayed_work", "timer").work.func)
+                yield called, left / rate
 
 
 def _rate(context: Context, jiffies: int) -> int:
