@@ -35,6 +35,7 @@ tbody tr:hover{background:var(--soft)}.frames{margin:.3rem 0 .3rem 1.2rem;paddin
 svg{width:100%;height:auto;display:block;margin:.6rem 0 .2rem}.frame{stroke:var(--line)}.cpu{fill:#fff;font:10px sans-serif}.axis{fill:var(--dim);font:11px sans-serif}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.1rem 1rem;padding:0;margin:.2rem 0;color:var(--dim);font-size:.85rem}.key{display:inline-block;width:.7rem;height:.7rem;margin-right:.35rem}
 #search{width:100%;padding:.45rem .6rem;margin:1rem 0 .4rem;border:1px solid var(--line);border-radius:4px;background:var(--paper);color:inherit;font:inherit}.gone{display:none}
+@media (max-width:32rem){body{padding:.8rem}.axis{font-size:22px}}
 @media print{#search{display:none}body{max-width:none;padding:0}details>*{display:block}details>dl{display:grid}details::details-content{content-visibility:visible;height:auto}}
 """
 _SCRIPT = """
