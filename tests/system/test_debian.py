@@ -17,7 +17,7 @@ from kdump.lab.machine import Disk, Machine, Spec
 if TYPE_CHECKING:
     from kdump.image.kernel import KernelTree
 
-BOOT_TIMEOUT = 400  # seconds; TCG on a busy machine
+BOOT_TIMEOUT = 900  # seconds; TCG on a busy machine
 NESTED_TIMEOUT = 1200  # a machine emulated in an emulated machine
 WIDTH = 80
 
@@ -121,7 +121,7 @@ sync; poweroff
 Said = dict[str, tuple[int, list[str]]]
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(2 * 3600),
     pytest.mark.skipif(os.geteuid() != 0, reason="making a Debian takes root"),
     pytest.mark.skipif(not shutil.which("debootstrap"), reason="debootstrap is not installed"),
 ]
