@@ -54,7 +54,7 @@ WantedBy=multi-user.target
 """
 GRUB = """\
 GRUB_TIMEOUT=0
-GRUB_CMDLINE_LINUX="console=ttyS0,115200"
+GRUB_CMDLINE_LINUX="console=ttyS0,115200 systemd.show_status=no"
 GRUB_CMDLINE_LINUX_DEFAULT=""
 GRUB_TERMINAL=serial
 GRUB_DISABLE_OS_PROBER=true
@@ -74,17 +74,7 @@ def _make_base(place: Path, packages: Sequence[str]) -> None:
     run(sys.executable, "-m", "pip", "wheel", "-q", str(ROOT), "-w", str(wheels))
     install = "python3 -m venv /opt/kdump && /opt/kdump/bin/pip install -q --no-index -f /root/wheels linux-kdump"
     run("chroot", str(root), "sh", "-c", f"{install} && rm -r /root/wheels && apt-get clean")
-    for name, text in {
-        "etc/fstab": f"UUID={UUID} / ext4 errors=remount-ro 0 1\n",
-        "etc/hostname": "kdumptest\n",
-        "etc/default/grub.d/10-serial.cfg": GRUB,
-        "etc/systemd/system/boot-script.service": SERVICE,
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
     (root / "usr/local/sbin/kdump").symlink_to("/opt/kdump/bin/kdump")
-    run("chroot", str(root), "systemctl", "enable", "boot-script.service")
-    run("chroot", str(root), "systemctl", "mask", "getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer")
     run("tar", "-C", str(root), "-cf", str(place / "root.tar"), ".")
     shutil.rmtree(root)
 
@@ -109,8 +99,7 @@ def make(
         run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", str(ROOT), "-w", str(root / "root/wheels"))
         pip = "/opt/kdump/bin/pip install -q --no-index --no-deps --force-reinstall /root/wheels/*.whl"
         run("chroot", str(root), "sh", "-c", pip)
-        (root / "root/runner").write_text(RUNNER)
-        (root / "root/runner").chmod(0o755)
+        _configure(root)
         for number, script in enumerate(boots, 1):
             (root / f"root/boot{number}").write_text(script)
         for place, source in extra.items():
@@ -126,6 +115,21 @@ def make(
         partition = disk.create_ext4(Path(scratch) / "partition", SIZE, uuid=UUID, content=root)
         _partitioned(partition, path, lvm.physical_volume(SIZE) if volume_group else b"")
     return copies
+
+
+def _configure(root: Path) -> None:
+    for name, text in {
+        "etc/fstab": f"UUID={UUID} / ext4 errors=remount-ro 0 1\n",
+        "etc/hostname": "kdumptest\n",
+        "etc/default/grub.d/10-serial.cfg": GRUB,
+        "etc/systemd/system/boot-script.service": SERVICE,
+        "root/runner": RUNNER,
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "root/runner").chmod(0o755)
+    run("chroot", str(root), "systemctl", "enable", "boot-script.service")
+    run("chroot", str(root), "systemctl", "mask", "getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer")
 
 
 def root_device(*, volume_group: bool) -> str:
