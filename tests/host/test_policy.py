@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
+from kdump.cli.main import main
 from kdump.config import Panic
 from kdump.host import policy
 
@@ -44,3 +48,14 @@ def test_every_name_of_this_kernel_is_a_sysctl() -> None:
     known = [sysctl.name for sysctl in policy.TABLE if Path("/", sysctl.path).exists()]
     assert "kernel.panic" in known
     assert "vm.panic_on_oom" in known
+
+
+def test_the_table_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["status", "--policy", "--json"])
+    assert [row["sysctl"]["name"] for row in json.loads(capsys.readouterr().out)] == [
+        each.name for each in policy.TABLE
+    ]
+    main(["status", "--policy"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == [each.name for each in policy.TABLE]
+    assert all(len(line) < 80 for line in lines)

@@ -47,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"reserve {size_text(wanted.size)}: crashkernel={wanted.value} (by {wanted.reason})\n")
     for name, size in wanted.parts:
         print(f"  {size_text(size):>9}  {name}")
-    print(f"\nreserved now: {size_text(reserved)}")
-    print("a distribution's default here: " + ", ".join(f"{name} {size_text(size)}" for name, size in others.items()))
+    print(f"\n{size_text(reserved):>11}  reserved now")
+    for name, size in others.items():
+        print(f"{size_text(size):>11}  {name}'s default here")
     return 0
 
 

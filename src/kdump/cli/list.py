@@ -42,5 +42,7 @@ def run(args: argparse.Namespace) -> int:
 def lines(crash: stored.Crash) -> list[str]:
     """A crash as two or three lines."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(crash.when))
-    head = f"{when} UTC  {crash.status:<11} {size_text(crash.size):>8}  {crash.signature or '-':<12}  {crash.release}"
-    return [head[:WIDTH], *([f"  {crash.title}"[:WIDTH]] if crash.title else []), f"  {crash.path}"]
+    head = f"{when} UTC  {crash.status:<11} {size_text(crash.size):>8}  {crash.signature or '-'}"
+    release = f"kernel {crash.release}" if crash.release else ""
+    what = ", ".join(filter(None, (crash.title[: WIDTH - len(release) - 4], release)))
+    return [head, *([f"  {what}"] if what else []), f"  {crash.path}"]

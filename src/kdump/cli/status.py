@@ -1,7 +1,8 @@
 """Is this machine ready to be dumped? Exit status 0 ready, 3 not ready.
 
 One screen, the verdict first. Every "no" comes with what to do about it; a "note" does not stand in the way of a dump.
---prometheus writes figures for node_exporter's textfile collector.
+--policy shows instead when the kernel panics, and what each setting means for dumps. --prometheus writes figures for
+node_exporter's textfile collector.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import argparse
 import json
 import os
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdump import config
 
 if TYPE_CHECKING:
+    from kdump.host.policy import Setting
     from kdump.host.readiness import Readiness
 
 WIDTH = 79
@@ -25,6 +28,7 @@ NOT_READY = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--policy", action="store_true", help="show when the kernel panics, and what that means")
     parser.add_argument("--quiet", action="store_true", help="print nothing; the exit status says it")
     parser.add_argument("--prometheus", type=Path, metavar="FILE", help="write figures to FILE, for node_exporter")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
@@ -32,9 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine the machine; returns the exit status."""
-    from kdump.host import readiness
+    from kdump.host import policy, readiness
 
-    found = readiness.Examination(config.load(args.config)).run()
+    wanted = config.load(args.config)
+    if args.policy:
+        return show_policy(list(policy.settings(wanted.panic)), as_json=args.json)
+    found = readiness.Examination(wanted).run()
     if args.prometheus:
         write_atomically(args.prometheus, readiness.as_prometheus(found))
     if args.json:
@@ -42,6 +49,21 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet:
         print("\n".join(screen(found)))
     return 0 if found.ready else NOT_READY
+
+
+def show_policy(settings: list[Setting], *, as_json: bool) -> int:
+    """The panic policy as a table; exit status 3 if a setting is not as configured."""
+    if as_json:
+        rows = [asdict(each) | {"as_wanted": each.as_wanted, "meaning": each.meaning} for each in settings]
+        print(json.dumps(rows, indent=1))
+    else:
+        for each in settings:
+            now = "-" if each.now is None else str(each.now)
+            text = each.meaning if each.now is not None else "this kernel does not have it"
+            if not each.as_wanted:
+                text += f" (kdump.toml wants {each.wanted})"
+            print("\n".join(_folded(f"{each.sysctl.name:<32} {now:>3}  {text}", 38)))
+    return 0 if all(each.as_wanted for each in settings) else NOT_READY
 
 
 def screen(found: Readiness) -> list[str]:
