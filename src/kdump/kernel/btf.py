@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import FormatError, KdumpError, NotPresentError
-from kdump.kernel.kallsyms import Kallsyms, Reader, heads, with_head
+from kdump.kernel.kallsyms import Kallsyms, Reader
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -370,7 +370,7 @@ class Btf:
             needle = name.encode() + b"\0"
             found = [
                 index
-                for index in with_head(self._heads, needle)
+                for index in _with_head(self._heads, needle)
                 if self._strings.startswith(needle, int(self._names[index]))
             ]
         else:  # a name may also be one of the kernel's strings
@@ -380,7 +380,24 @@ class Btf:
 
     @cached_property
     def _heads(self) -> npt.NDArray[np.uint64]:
-        return heads(self._strings, np.minimum(self._names, len(self._strings)))
+        return _heads_of(self._strings, np.minimum(self._names, np.uint32(len(self._strings))))
+
+
+def _heads_of(text: bytes, places: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
+    """The 8 bytes at each of those places of a text as numbers; zeros follow the text. See `_with_head`."""
+    padded = np.frombuffer(text + bytes(8), np.uint8)
+    windows: npt.NDArray[np.uint64] = np.ndarray(len(text) + 1, "<u8", padded, 0, (1,))
+    found: npt.NDArray[np.uint64] = windows[places]
+    return found
+
+
+def _with_head(found: npt.NDArray[np.uint64], needle: bytes) -> list[int]:
+    """Indexes of those `heads` that agree with the first 8 bytes of `needle`, or with all of it if it is shorter."""
+    value = np.uint64(int.from_bytes(needle[:8], "little"))
+    if len(needle) < 8:
+        found = found & np.uint64((1 << 8 * len(needle)) - 1)
+    indexes: list[int] = np.flatnonzero(found == value).tolist()
+    return indexes
 
 
 def _follow(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:

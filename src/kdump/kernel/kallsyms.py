@@ -9,9 +9,8 @@ per-CPU symbols can stay absolute (until 6.14), and relative to the place of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
 
 _MAX_SYMBOLS = 1 << 23
 _MAX_NAMES = 1 << 27
-_MAX_EXPANDED = 1 << 29  # bytes of all names together: a hostile token table must not fill the memory
 _MARKER_STEP = 256  # one marker (offset into the names) for so many symbols
 _MAX_TOKEN = 512
-_CHUNK = 1 << 16  # bytes expanded at a time: temporary arrays stay in the cache and in the heap
 
 
 class Reader(Protocol):
@@ -47,17 +44,64 @@ class Symbol(NamedTuple):
     module: str = ""
 
 
-class Kallsyms:
-    """Symbols of vmlinux, decoded once (some 20 to 50 ms) into one text and one sorted array of addresses."""
+class Names:
+    """The names of all symbols, compressed as they are: one is decoded when it is asked for."""
 
-    def __init__(self, names: bytes, addresses: npt.NDArray[np.uint64]) -> None:
-        """`names` is "\\nTname\\nTname\\n" and `addresses` belong to them in that order (sorted or not)."""
-        self._names = names
-        ends = np.flatnonzero(np.frombuffer(names, np.uint8) == 10).astype(np.uint32)
-        if len(ends) != len(addresses) + 1:
+    def __init__(self, raw: bytes, wide: bool, places: list[int], pieces: list[bytes]) -> None:
+        """`places` is where each name's length lies, and the end of the last; `pieces` what the tokens stand for."""
+        self._raw = raw
+        self._pieces = pieces
+        self._codes = np.frombuffer(raw + b"\0", np.uint8)
+        edges = np.array(places, np.int64)
+        self._ends = edges[1:]
+        self._begins = edges[:-1] + 1
+        if wide:
+            self._begins[self._codes[edges[:-1]] >= 0x80] += 1
+        self._heads = self._first_bytes()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> bytes:
+        """The type's letter and the name."""
+        return b"".join(map(self._pieces.__getitem__, self._raw[self._begins[index] : self._ends[index]]))
+
+    def find(self, name: bytes) -> Iterator[int]:
+        """Indexes of the symbols of that name."""
+        # Comparing first bytes in one array operation, and then names, is far cheaper than decoding them all.
+        head = np.uint64(int.from_bytes(name[:8], "little"))
+        for index in np.flatnonzero(self._heads == head).tolist():
+            if self[index][1:] == name:
+                yield index
+
+    def _first_bytes(self) -> npt.NDArray[np.uint64]:
+        """The first eight bytes of each name after its type's letter as a number, zeros behind a shorter one."""
+        cells = np.array([int.from_bytes(piece[:8], "little") for piece in self._pieces], np.uint64)
+        sizes = np.array([min(len(piece), 8) for piece in self._pieces], np.uint64)
+        first = np.array([int.from_bytes(piece[1:9], "little") for piece in self._pieces], np.uint64)
+        codes = self._codes[np.minimum(self._begins, len(self._codes) - 1)]
+        heads = first[codes]
+        filled = np.array([min(max(len(piece) - 1, 0), 8) for piece in self._pieces], np.uint64)[codes]
+        for step in range(1, 9):
+            places = self._begins + step
+            short = np.flatnonzero((filled < 8) & (places < self._ends))
+            if not len(short):
+                break
+            codes = self._codes[places[short]]
+            heads[short] |= cells[codes] << (filled[short] * np.uint64(8))
+            filled[short] += sizes[codes]
+        heads[self._begins >= self._ends] = 0
+        return heads
+
+
+class Kallsyms:
+    """Symbols of vmlinux by name and by address."""
+
+    def __init__(self, names: Names, addresses: npt.NDArray[np.uint64]) -> None:
+        """`addresses` belong to the names in that order (sorted or not)."""
+        if len(names) != len(addresses):
             raise KdumpError("the kernel's symbol table does not decode", why="names and addresses differ in number")
-        self._starts = ends  # entry i lies in names[starts[i]+1 : starts[i+1]]
-        self._heads = heads(names, ends[:-1] + 2)
+        self._names = names
         self._by_index = addresses
         self._order: npt.NDArray[np.intp] | None = None
         if len(addresses) and not bool(np.all(addresses[1:] >= addresses[:-1])):
@@ -111,32 +155,11 @@ class Kallsyms:
             yield self._symbol(int(index), int(following[place]) - int(self._sorted[place]))
 
     def _find(self, name: str) -> Iterator[int]:
-        needle = name.encode("utf-8", "surrogateescape") + b"\n"
-        # Comparing first bytes in one array operation is far cheaper than a search through all the text.
-        for index in with_head(self._heads, needle):
-            if self._names.startswith(needle, int(self._starts[index]) + 2):
-                yield index
+        return self._names.find(name.encode("utf-8", "surrogateescape"))
 
     def _symbol(self, index: int, size: int) -> Symbol:
-        text = self._names[int(self._starts[index]) + 1 : int(self._starts[index + 1])].decode("utf-8", "replace")
+        text = self._names[index].decode("utf-8", "replace")
         return Symbol(text[1:], int(self._by_index[index]), text[:1], size)
-
-
-def heads(text: bytes, places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint64]:
-    """The 8 bytes at each of those places of a text as numbers; zeros follow the text. See `with_head`."""
-    padded = np.frombuffer(text + bytes(8), np.uint8)
-    windows: npt.NDArray[np.uint64] = np.ndarray(len(text) + 1, "<u8", padded, 0, (1,))
-    found: npt.NDArray[np.uint64] = windows[places]
-    return found
-
-
-def with_head(found: npt.NDArray[np.uint64], needle: bytes) -> list[int]:
-    """Indexes of those `heads` that agree with the first 8 bytes of `needle`, or with all of it if it is shorter."""
-    value = np.uint64(int.from_bytes(needle[:8], "little"))
-    if len(needle) < 8:
-        found = found & np.uint64((1 << 8 * len(needle)) - 1)
-    indexes: list[int] = np.flatnonzero(found == value).tolist()
-    return indexes
 
 
 def load(memory: Reader, info: VmCoreInfo) -> Kallsyms:
@@ -164,13 +187,13 @@ def load(memory: Reader, info: VmCoreInfo) -> Kallsyms:
         raise KdumpError("the kernel's symbol table cannot be read", why=str(error)) from error
 
 
-def _names(memory: Reader, symbols: Mapping[str, int], count: int) -> bytes:
+def _names(memory: Reader, symbols: Mapping[str, int], count: int) -> Names:
     start, end = symbols["kallsyms_names"], symbols["kallsyms_token_table"]
     if not start < end <= start + _MAX_NAMES:
         raise KdumpError("the kernel's symbol table does not decode", why="its names do not precede its tokens")
     raw = bytes(memory.view(start, end - start))
     wide, places = _walk(raw, count)
-    return _expand(raw, wide, places, _tokens(memory, end, symbols["kallsyms_token_index"]))
+    return Names(raw, wide, places, _tokens(memory, end, symbols["kallsyms_token_index"]))
 
 
 def _walk(raw: bytes, count: int) -> tuple[bool, list[int]]:
@@ -214,40 +237,13 @@ def _tokens(memory: Reader, table: int, index: int) -> list[bytes]:
     text = bytearray(memory.view(table, last))
     while not text[last:].endswith(b"\0") and len(text) < last + _MAX_TOKEN:
         text += memory.view(table + len(text), 1)
-    pieces = [bytes(text[start : text.find(b"\0", start)]).replace(b"\n", b"?") for start in starts]
+    pieces = [bytes(text[start : text.find(b"\0", start)]) for start in starts]
     if max(map(len, pieces)) > _MAX_TOKEN:
         raise KdumpError("the kernel's symbol table does not decode", why="its tokens are longer than any kernel's")
     return pieces
 
 
-def _expand(raw: bytes, wide: bool, places: list[int], pieces: list[bytes]) -> bytes:
-    """All names decoded: "\\nTname\\nTname\\n".
-
-    Each token's string is padded with NULs to one width, so that looking up is one array operation per chunk;
-    dropping the NULs afterwards is another. The length before each name becomes a token that stands for a newline.
-    """
-    newline, nothing = 256, 257
-    width = -(-max(map(len, pieces)) // 8) * 8
-    padded = b"".join(piece.ljust(width, b"\0") for piece in (*pieces, b"\n", b""))
-    table = np.frombuffer(padded, np.uint64).reshape(-1, width // 8)
-    codes = np.frombuffer(raw, np.uint8, places[-1]).astype(np.uint16)
-    at = np.array(places[:-1], np.int64)
-    long = at[codes[at] >= 0x80] if wide else at[:0]
-    codes[at] = newline
-    codes[long + 1] = nothing
-    step = _CHUNK // width
-    out: list[bytes] = []
-    total = 0
-    for first in range(0, len(codes), step):
-        out.append(table.take(codes[first : first + step], axis=0).tobytes().translate(None, b"\0"))
-        total += len(out[-1])
-        if total > _MAX_EXPANDED:
-            raise KdumpError("the kernel's symbol table does not decode", why="its names are longer than any kernel's")
-    out.append(b"\n")
-    return b"".join(out)
-
-
-def _addresses(memory: Reader, info: VmCoreInfo, count: int, names: bytes) -> npt.NDArray[np.uint64]:
+def _addresses(memory: Reader, info: VmCoreInfo, count: int, names: Names) -> npt.NDArray[np.uint64]:
     symbols = info.symbols
     if "kallsyms_offsets" not in symbols:
         return np.frombuffer(memory.view(symbols["kallsyms_addresses"], 8 * count), "<u8").astype(np.uint64)
@@ -265,8 +261,7 @@ def _addresses(memory: Reader, info: VmCoreInfo, count: int, names: bytes) -> np
         chosen = np.where(raw >= 0, raw.astype(np.uint64), np.uint64(base) + (-1 - raw).astype(np.uint64))
     known = symbols.get("_stext")
     if known is not None:
-        found = re.search(rb"\n._stext\n", names)
-        index = names.count(b"\n", 0, found.start()) if found else -1
-        if index < 0 or int(chosen[index]) != known:
+        index = next(names.find(b"_stext"), None)
+        if index is None or int(chosen[index]) != known:
             raise KdumpError("the kernel's symbol table does not decode", why="its _stext is not VMCOREINFO's")
     return chosen
