@@ -16,6 +16,7 @@ import numpy as np
 
 from kdump.dump.choose import open_memory_map
 from kdump.dump.select import select
+from kdump.dump.workers import thread_count
 from kdump.memory import open_dump
 from kdump.memory.elf import EHDR, ET_CORE, PHDR, PT_LOAD, PT_NOTE
 
@@ -130,7 +131,7 @@ def filter_cost(path: Path, struct_bytes: int) -> Cost:
     with open_dump(path) as dump:
         memory_map = open_memory_map(dump)
         began = time.perf_counter()
-        selection = select(dump.memory, memory_map, 31, lambda _done, _total: None)
+        selection = select(dump.memory, memory_map, 31, lambda _done, _total: None, threads=thread_count(None))
         seconds = time.perf_counter() - began
         private = next(
             int(line.split()[1]) << 10
