@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests import foreign
+from tests.conftest import CrashMaker
 
 from kdump.capture.plan import CapturePlan
 from kdump.cli.main import main
@@ -21,8 +20,6 @@ from kdump.dump.facts import find_facts
 from kdump.dump.zones import SLACK_OF_A_CPU, free_pages
 from kdump.kernel import vmcoreinfo
 from kdump.kernel.kernel import Kernel
-from kdump.lab.causes import find_cause
-from kdump.lab.crash import Scenario, crash
 from kdump.memory import open_dump
 from kdump.memory.protocol import Dump
 
@@ -32,17 +29,12 @@ WHOLE = CapturePlan(level=1, codec="zlib", report=False)  # Debian's makedumpfil
 MEMORY = 768 << 20
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, kernel: Callable[[str], Any]) -> Callable[[str], Path]:
+@pytest.fixture(scope="session")
+def whole(lab_crash: CrashMaker) -> Callable[[str], Path]:
     """A dump with every page of a machine that was put to work."""
 
-    @functools.cache
     def make(series: str) -> Path:
-        directory = tmp_path_factory.mktemp(f"whole-{series}")
-        scenario = Scenario(
-            kernel(series), find_cause("sysrq"), memory=MEMORY, plan=WHOLE, work=MEMORY // 6, timeout=200
-        )
-        return crash(scenario, directory).directory / "vmcore"
+        return lab_crash(series, memory=MEMORY, plan=WHOLE, work=MEMORY // 6, timeout=200).directory / "vmcore"
 
     return make
 
