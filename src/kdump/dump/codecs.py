@@ -63,9 +63,9 @@ def _pack(
     flags = np.full(len(rows), flag, np.uint32)
     raw = np.flatnonzero(sizes >= size)
     if len(raw):
-        packed = list(packed)
-        for index in raw.tolist():
-            packed[index] = pages[rows[index]]
+        packed, flat = list(packed), pages.data.cast("B")
+        for index, row in zip(raw.tolist(), rows[raw].tolist(), strict=True):
+            packed[index] = flat[row * size : (row + 1) * size]
         sizes[raw] = size
         flags[raw] = 0
     return Packed(b"".join(packed), sizes, flags)

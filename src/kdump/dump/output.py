@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kdump.digest import Pieces
+from kdump.dump.workers import Aside
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile
 
@@ -27,14 +29,29 @@ class FileOutput(PartFile):
         super().__init__(str(self.path))
         self._limit = limit
         self._pieces = Pieces()
+        self._aside = Aside()
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`."""
         if self._limit is not None and offset + memoryview(data).nbytes > self._limit:
             raise OSError(errno.EFBIG, f"larger than {self._limit} bytes", str(self.path))
         size = super().pwrite(data, offset)
-        self._pieces.add(offset, data)
+        if isinstance(data, bytes):
+            self._aside.start(partial(self._pieces.add, offset, data))  # while the next batch is written
+        else:  # its owner may change it
+            self._aside.wait()
+            self._pieces.add(offset, data)
         return size
+
+    def seal(self) -> None:
+        """Durable, under the final name, and digested."""
+        self._aside.close()
+        super().seal()
+
+    def abort(self) -> None:
+        """Keep what there is under the incomplete name. Never raises."""
+        self._aside.close()
+        super().abort()
 
     def describe(self) -> dict[str, Any]:
         """The file as a manifest lists it, under the name it has now."""

@@ -70,6 +70,51 @@ def in_order(
             worker.join()
 
 
+class Aside:
+    """Calls made in a thread of its own, one after the other, while the caller does something else."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._busy = False
+
+    def start(self, call: Callable[[], object]) -> None:
+        """Begin a call, once the one before has ended. Raises what that one raised."""
+        self.wait()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+            self._thread.start()
+        self._busy = True
+        self._calls.put(call)
+
+    def wait(self) -> None:
+        """Until the last call has ended. Raises what it raised."""
+        if self._busy:
+            self._busy = False
+            if error := self._ends.get():
+                raise error
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            if self._thread:
+                self._calls.put(None)
+                self._thread.join()
+                self._thread = None
+
+    def _run(self) -> None:
+        while call := self._calls.get():
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 -- handed to the caller, who raises it
+                self._ends.put(error)
+            else:
+                self._ends.put(None)
+
+
 def _wait(task: _Task[Job, Result]) -> tuple[Job, Result]:
     task.done.wait()
     if task.error is not None:
