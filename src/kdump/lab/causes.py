@@ -98,14 +98,17 @@ def _hung_task(disk: Path) -> None:
 
 
 def _blocked_io(_disk: Path) -> None:
-    """A read waits for a disk that has stopped answering: the host has throttled it to a byte a second by now."""
+    """A write waits for a disk that has stopped answering: the host has throttled it to a byte a second by now.
+
+    fsync(2) waits without being killable, which the detector of hung tasks wants; a direct read or write evades it.
+    """
     _sysctl("kernel.hung_task_timeout_secs", 3)
     _sysctl("kernel.hung_task_panic", 1)
     _wait(3)
-    disk = os.open("/dev/nvme0n1", os.O_RDONLY | os.O_DIRECT)
-    page = mmap.mmap(-1, mmap.PAGESIZE)
-    while True:  # a throttle lets the first through
-        os.preadv(disk, [page], 0)
+    disk = os.open("/dev/nvme0n1", os.O_RDWR)
+    for number in range(1000):  # a throttle lets the first through
+        os.pwrite(disk, bytes(mmap.PAGESIZE), number * mmap.PAGESIZE)
+        os.fsync(disk)
 
 
 def _module(parameters: str) -> Callable[[Path], None]:
@@ -143,7 +146,7 @@ _SPECIAL = (
         "do_machine_check", _machine_check, from_outside="mce 0 1 0xb600000000000134 0x5 0x4711000 0",
     ),
     Cause(
-        "io", "a read from a disk (NVMe, its drive `slow`) that stops answering", "hung_task: blocked tasks",
+        "io", "a write to a disk (NVMe, its drive `slow`) that stops answering", "hung_task: blocked tasks",
         "watchdog", _blocked_io, from_outside="block_set_io_throttle slow 1 0 0 0 0 0",
     ),
 )  # fmt: skip

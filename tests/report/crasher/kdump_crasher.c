@@ -109,6 +109,8 @@ static noinline void crash_softlockup(void)
 
 static noinline int spin_without_interrupts(void *unused)
 {
+	/* Loading a module ends with calls to all CPUs: let that be over. */
+	msleep(1500);
 	local_irq_disable();
 	for (;;)
 		cpu_relax();
