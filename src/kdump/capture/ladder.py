@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kdump.memory.protocol import Dump
 
 VMCORE_SOURCE = "/proc/vmcore"
+_PIPELINE = "kdump.dump.pipeline"
 _REPORT_NEEDS = 64 << 20  # bytes available before the report is tried: it takes up to 48 MiB, NumPy included
 _REPORT_SPARES = 16 << 20  # bytes of them that it must leave
 _LAST_WORDS = 20.0  # seconds for manifest and log
@@ -152,6 +153,7 @@ class Ladder:
         from kdump.capture import rungs
         from kdump.capture.child import bytes_from_child
 
+        import_module(_PIPELINE)  # before the fork: both need NumPy, and it is half of what either imports
         answer = bytes_from_child(partial(rungs.report, self._need_dump()), available - _REPORT_SPARES)
         for name, text in zip((names.REPORT, names.REPORT_JSON), answer.split(rungs.BETWEEN), strict=True):
             vault.save(name, partial(_write_all, text))

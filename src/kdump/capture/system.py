@@ -35,6 +35,8 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_SET_FD = 0x4C00
 _LOOP_CLR_FD = 0x4C01
 
+_M_ARENA_MAX = -8  # glibc, malloc.h
+
 _MCL_CURRENT = 1  # include/uapi/asm-generic/mman.h
 _MCL_ONFAULT = 4
 
@@ -95,6 +97,12 @@ def detach_loop(device: str) -> None:
         fcntl.ioctl(loop, _LOOP_CLR_FD, 0)
     finally:
         os.close(loop)
+
+
+def one_malloc_arena() -> None:
+    """mallopt(3): threads otherwise get an arena each, and keep what they freed. For glibc; others have no arenas."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def lock_memory() -> None:

@@ -1,8 +1,9 @@
 """Builds the capture image: one file that a kernel takes as its initramfs.
 
 It is two cpio archives in a row. The first, plain, holds the root file system as a squashfs, which is compressed
-already; the second, compressed, holds the first stage (see `kdump.image.stage0`) that mounts it. For a kernel that can
-not (no loop devices, no squashfs) it is one compressed archive of the root, which then lies in memory uncompressed.
+already; the second, compressed, holds the first stage (see `kdump.image.stage0`) that mounts it and lends it the
+interpreter. For a kernel that can not (no loop devices, no squashfs) it is one compressed archive of the root, which then
+lies in memory uncompressed.
 """
 
 from __future__ import annotations
@@ -78,9 +79,14 @@ def build(
     started = time.monotonic()
     squashed = _can_mount(tree)
     with ThreadPoolExecutor(1) as pool:
-        first_stage = pool.submit(_first_stage, tree, entry) if squashed else None
+        imported = pool.submit(closure.find, entry, "runpy", *imports, *(() if squashed else [_STAGE0]))
+        first_stage = _first_stage(tree) if squashed else None
+        needed = imported.result()
         root = _Root()
-        needed = closure.find(entry, "runpy", *imports, *(() if squashed else [_STAGE0]))
+        if first_stage:
+            root.borrow(first_stage)
+            first_stage.init(entry, [f"/{MODULES}/{name}.ko" for name in first_stage.module_names], root.borrowed)
+            compressed = pool.submit(lambda: _compress(cpio.archive(first_stage.tree)))
         root.python(needed.modules)
         root.files(files or {})
         root.libraries()
@@ -88,9 +94,9 @@ def build(
         if first_stage:
             outer = Tree()
             outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree))
-            image, first = cpio.archive(outer), first_stage.result()
+            image, first = cpio.archive(outer), compressed.result()
         else:
-            root.init(entry, [])
+            root.init(entry, [], [])
             image, first = _compress(cpio.archive(root.tree)), b""
     data = image + first
     _write(output, data)
@@ -115,6 +121,7 @@ class _Root:
         self.tree = Tree()
         self.contents: dict[str, tuple[int, int]] = {}
         self.module_names: list[str] = []
+        self.borrowed: list[str] = []  # absolute paths of files that the first stage has, and puts here
         self._executables: dict[str, Path] = {}
         for name in _DIRECTORIES:
             self.tree.directory(name, 0o1777 if name == "tmp" else 0o755)
@@ -126,7 +133,20 @@ class _Root:
         for name in _MULTIARCH:
             self.tree.symlink(f"usr/lib/{name}", ".")
 
+    def borrow(self, other: _Root) -> None:
+        """Leave executables and libraries to the other, and have an empty file where each will be mounted."""
+        for path in other.binaries:
+            self.tree.file(path, b"", 0o755)
+            self.borrowed.append(f"/{path}")
+
+    @property
+    def binaries(self) -> list[str]:
+        """ELF files."""
+        return [path for path, node in self.tree.items() if elf.is_elf(node.content) and not path.endswith(".ko")]
+
     def add(self, kind: str, path: str, content: bytes, mode: int = 0o644) -> None:
+        if f"/{path}" in self.borrowed:
+            return
         self.tree.file(path, content, mode)
         count, size = self.contents.get(kind, (0, 0))
         self.contents[kind] = (count + 1, size + len(content))
@@ -189,11 +209,10 @@ class _Root:
             self.module_names.append(module.name)
             self.add("modules", f"{MODULES}/{module.name}.ko", module.data)
 
-    def init(self, entry: str, modules: list[str]) -> None:
-        """What the kernel starts: the first stage, which runs `entry` in the end."""
+    def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
+        """What the kernel starts: the first stage, which becomes `entry` in the end."""
         self.tree.character_device("dev/console", 5, 1)
-        command = [PYTHON, "-I", "-S", "-B", "-m", entry]
-        script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({modules!r}, {command!r})\n"
+        script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({modules!r}, {lent!r}, {entry!r})\n"
         self.add("python", "init", script.encode(), 0o755)
 
 
@@ -202,14 +221,13 @@ def _can_mount(tree: KernelTree) -> bool:
     return all(name in index.builtin or name in index.paths for name in _STAGE0_MODULES)
 
 
-def _first_stage(tree: KernelTree, entry: str) -> bytes:
+def _first_stage(tree: KernelTree) -> _Root:
     root = _Root()
     root.python(closure.find(_STAGE0).modules)
     root.libraries()
     root.kernel_modules(tree, _STAGE0_MODULES)
     root.tree.directory(stage0.ROOT.lstrip("/"))
-    root.init(entry, [f"/{MODULES}/{name}.ko" for name in root.module_names])
-    return _compress(cpio.archive(root.tree))
+    return root
 
 
 def _compress(data: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules always wanted, modules to do without). Out: ([(name, file, is a package,
-.pyc or b"")] in the order of import, [lazy imports that failed]). It imports nothing for its own use that is not in
-every interpreter already.
+Both are marshalled. In: (sys.path, modules always wanted, modules to do without, modules to leave empty). Out: ([(name,
+file, is a package, .pyc or b"")] in the order of import, [lazy imports that failed]). It imports nothing for its own use
+that is not in every interpreter already.
 """
 
 import _imp
@@ -21,7 +21,7 @@ _OWN = "kdump"  # of our own modules the imports inside functions are followed t
 
 def main(entry: str) -> None:
     """Import, follow lazy imports, compile, report."""
-    sys.path[:], always, without = marshal.load(sys.stdin.buffer)  # noqa: S302
+    sys.path[:], always, without, hollow = marshal.load(sys.stdin.buffer)  # noqa: S302
     sys.modules.update(dict.fromkeys(without))  # None makes an import fail
     __import__(entry)
     if hasattr(sys.modules[entry], "__path__"):
@@ -42,7 +42,7 @@ def main(entry: str) -> None:
                 continue
             origin = str(module.__file__)
         package = spec.submodule_search_locations is not None
-        code = b"" if origin.endswith(tuple(_imp.extension_suffixes())) else _compile(spec.name, origin, package)
+        code = b"" if origin.endswith(tuple(_imp.extension_suffixes())) else _compile(spec.name, origin, package, spec.name in hollow)
         found.append((spec.name, origin, package, code))
     sys.stdout.buffer.write(marshal.dumps((found, missing)))
 
@@ -92,10 +92,10 @@ def _imports_in_functions(node: "ast.AST", inside: bool, found: list[str]) -> No
                 _imports_in_functions(child, inside, found)
 
 
-def _compile(name: str, origin: str, package: bool) -> bytes:
+def _compile(name: str, origin: str, package: bool, hollow: bool) -> bytes:
     shown = name.replace(".", "/") + ("/__init__.py" if package else ".py")
     with open(origin, "rb") as file:
-        source = file.read()
+        source = b"" if hollow else file.read()
     code = compile(source, shown, "exec", dont_inherit=True, optimize=2)
     # No flags, no time, no size: nothing checks a .pyc that has no source beside it.
     return _MAGIC + bytes(12) + marshal.dumps(code)
