@@ -1,7 +1,7 @@
 """The whole path on real kernels: every cause, 4 and 5 levels of page tables, KASLR on and off, 1 and 2 CPUs.
 
-What each machine leaves is opened in tools we did not write. The machines of `ROWS` cover every pair of these; the other
-76 of all 88 are run by `pytest -m product` (an hour on two CPUs).
+What each machine leaves is opened in tools we did not write. The machines of `ROWS` cover every pair of these; the
+other 76 of all 88 are run by `pytest -m product` (an hour on two CPUs).
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def test_the_crash_lands_and_every_tool_opens_it(
     vmcore = crash.directory / "vmcore"
 
     assert crash.manifest["status"] == "complete"
+    assert crash.manifest["capture"]["kernel_hashes"]
     assert {path.name for path in crash.directory.iterdir()} >= {"vmcore", "vmcore-dmesg.txt", "manifest.json"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in crash.directory.iterdir())
     kdump("verify", crash.directory)

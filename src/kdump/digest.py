@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 __capture_omits__ = ("hashlib",)
 
 _BLOCK = 64  # bytes that SHA-256 takes in at a time
 
-_openssl = False
+KERNEL_MODULES = ("af_alg", "algif_hash")  # what a kernel needs for this, in load order
+PROCESSOR_MODULE = "sha256_ssse3"  # of use where the processor has SHA instructions
+_MSG_MORE = 0x8000  # include/linux/socket.h
 
 
 class Hash(Protocol):
@@ -22,24 +25,82 @@ class Hash(Protocol):
         """The digest so far."""
 
 
-def prefer_openssl() -> None:
-    """Use hashlib from now on: it knows the processor's SHA instructions. Not for the capture kernel."""
-    global _openssl  # noqa: PLW0603 -- one choice for the process, made by its entry point
-    _openssl = True
+class KernelHash:
+    """SHA-256 by the running kernel. Source: Documentation/crypto/userspace-if.rst.
+
+    Raises OSError where the kernel has no such sockets (AF_ALG, algif_hash).
+    """
+
+    def __init__(self) -> None:
+        import _socket
+
+        algorithm = _socket.socket(_socket.AF_ALG, _socket.SOCK_SEQPACKET)
+        algorithm.bind(("hash", "sha256"))
+        self._operation = _accept(algorithm)
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Take in more."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[self._operation.send(rest, _MSG_MORE) :]
+
+    def hexdigest(self) -> str:
+        """The digest so far: of a copy, which accept(2) makes, so that more may follow."""
+        digest: bytes = _accept(self._operation).recv(32)
+        return digest.hex()
 
 
-def sha256() -> Hash:
-    """A new SHA-256: from CPython's own module (named _sha2 since 3.12) unless `prefer_openssl` was called."""
-    if _openssl:
-        import hashlib
+def _accept(listening: Any) -> Any:
+    import _socket
 
-        return hashlib.sha256()
+    descriptor, _ = listening._accept()
+    return _socket.socket(_socket.AF_ALG, _socket.SOCK_SEQPACKET, 0, descriptor)
+
+
+def _builtin() -> Hash:
+    """CPython's own module, named _sha2 since 3.12."""
     if sys.version_info >= (3, 12):
         import _sha2 as module
     else:
         import _sha256 as module  # type: ignore[import-not-found]
     found: Hash = module.sha256()
     return found
+
+
+def _openssl() -> Hash:
+    import hashlib
+
+    return hashlib.sha256()
+
+
+_make: Callable[[], Hash] = _builtin
+
+
+def prefer_openssl() -> None:
+    """Use hashlib from now on: it knows the processor's SHA instructions. Not for the capture kernel."""
+    global _make  # noqa: PLW0603 -- one choice for the process, made by its entry point
+    _make = _openssl
+
+
+def prefer_kernel() -> bool:
+    """Use the kernel from now on, if it can: it knows the processor's SHA instructions, too. Whether it can."""
+    global _make  # noqa: PLW0603 -- one choice for the process, made by its entry point
+    try:
+        KernelHash()
+    except OSError:
+        return False
+    _make = KernelHash
+    return True
+
+
+def kernel_hashes() -> bool:
+    """Whether digests are the kernel's work."""
+    return _make is KernelHash
+
+
+def sha256() -> Hash:
+    """A new SHA-256: CPython's own unless another was preferred."""
+    return _make()
 
 
 def hmac_sha256(key: bytes, message: bytes) -> bytes:

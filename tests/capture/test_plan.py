@@ -14,7 +14,6 @@ def test_a_plan_survives_the_journey() -> None:
         targets=(Spec("file:///var/crash", {"uuid": "1-2", "fstype": "xfs"}),),
         deadlines=Deadlines(stall=7),
         hooks=Hooks(pre=("/bin/x",)),
-        page_facts={"abc": {"size": 64}},
     )
     assert CapturePlan.from_json(plan.to_json()) == plan
 

@@ -80,7 +80,7 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
     probe = Path(closure.__file__).with_name("probe.py")
     import marshal
 
-    request = marshal.dumps(([str(tmp_path), *sys.path], [], [], ['sched']))
+    request = marshal.dumps(([str(tmp_path), *sys.path], [], [], ["sched"]))
     command = [sys.executable, "-S", str(probe), "kdump.sub.entry"]
     answer = subprocess.run(command, input=request, capture_output=True, check=True).stdout
     modules, missing = marshal.loads(answer)

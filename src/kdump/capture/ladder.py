@@ -21,6 +21,7 @@ from kdump.capture.meminfo import Sampler, meminfo
 from kdump.capture.plan import ALL, NETWORK, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
 from kdump.capture.vault import Begin, Vault
+from kdump.digest import kernel_hashes
 from kdump.errors import KdumpError
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.protocol import Ground, Session, Spec
@@ -233,6 +234,7 @@ class Ladder:
                 "kernel": os.uname().release,
                 "cpus": len(os.sched_getaffinity(0)),
                 "attempt": self.attempt,
+                "kernel_hashes": kernel_hashes(),
                 "uptime": round(self.console.now(), 3),
             },
         }

@@ -50,8 +50,8 @@ class Deadlines:
 class CapturePlan:
     """What the second kernel does, in the order in which it needs it.
 
-    `modules` are absolute paths in the image in load order, or "PATH PARAMETERS". `page_facts` are the filter's
-    precomputed facts by build ID. `mode` is "first" (targets in order until one has everything) or "all".
+    `modules` are absolute paths in the image in load order, or "PATH PARAMETERS". `mode` is "first" (targets in order
+    until one has everything) or "all".
     `inject` makes stages fail on purpose, for tests: stage name -> "raise", "hang", "kill" or "full".
     """
 
@@ -73,7 +73,6 @@ class CapturePlan:
     storage: tuple[Mapping[str, typing.Any], ...] = ()
     keep: int = 0  # crashes kept on a target, the new one included; 0: all
     min_free: int = 0  # bytes that must stay free after the dump
-    page_facts: Mapping[str, typing.Any] = field(default_factory=dict)
     watchdog: bool = True
     inject: Mapping[str, str] = field(default_factory=dict)
 

@@ -61,17 +61,14 @@ def vmcore(
     dump without any page that can be spared is tried before it is given up.
     """
     # Imported here: NumPy takes seconds under emulation, and the log is to be safe before that.
-    from kdump.dump.facts import PageFacts
     from kdump.dump.pipeline import Options, save
 
-    facts = plan.page_facts.get(Kernel(dump).vmcoreinfo.build_id) if dump.vmcoreinfo else None
     options = Options(
         levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
         codec=plan.codec,
         compression_level=plan.codec_level or None,
         threads=plan.cpus if plan.cpus > 1 and not frugal else 0,
         batch=_FRUGAL_BATCH if frugal else _BATCH,
-        facts=PageFacts(**facts) if facts else None,
         progress=progress,
         stop=stop,
     )

@@ -30,6 +30,8 @@ HALT = 0xCDEF0123
 POWER_OFF = 0x4321FEDC
 KEXEC = 0x45584543
 
+MODULES = "/usr/lib/modules"  # where the image has kernel modules, each as NAME.ko
+
 _SYS_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_SET_FD = 0x4C00

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 
+from kdump import digest
 from kdump.capture import crash as names
 from kdump.capture import system
 from kdump.capture.console import Console
@@ -35,6 +36,7 @@ def work(
     stages = Stages(console, notify, plan.inject if attempt == 1 else {}, end)
     install_alarm(stages)
     stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
+    let_kernel_hash()
     if plan.storage and attempt == 1:  # the second attempt finds what the first put together
         stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console))
     run_hooks(plan.hooks.pre, "pre", plan, stages)
@@ -58,6 +60,17 @@ def load_modules(modules: Sequence[str], stages: Stages) -> None:
             system.load_module(path, parameters)
         except OSError as error:
             stages.degrade(f"{path}: {error.strerror}")
+
+
+def let_kernel_hash() -> None:
+    """Digests by the kernel, if this one can. Without SHA instructions its plain code is the best choice (of the others
+    that its module brings, AVX2 is slower under emulation)."""
+    with open("/proc/cpuinfo", encoding="ascii") as lines:
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    for name in (*digest.KERNEL_MODULES, *([digest.PROCESSOR_MODULE] if "sha_ni" in flags else [])):
+        with contextlib.suppress(OSError):  # not in the image, or refused: there is CPython's own
+            system.load_module(f"{system.MODULES}/{name}.ko")
+    digest.prefer_kernel()
 
 
 def _assemble(plan: CapturePlan, stages: Stages, console: Console) -> None:

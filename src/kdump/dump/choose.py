@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kdump.dump.classes import PageClass
-from kdump.dump.facts import PageFacts, find_facts
+from kdump.dump.facts import find_facts
 from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
@@ -20,19 +20,16 @@ from kdump.memory.protocol import Dump
 Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
 
 
-def open_memory_map(dump: Dump, facts: PageFacts | None = None) -> MemoryMap:
+def open_memory_map(dump: Dump) -> MemoryMap:
     """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
     kernel = Kernel(dump)
     info = kernel.vmcoreinfo
-    if facts is None or not info.build_id or facts.build_id != info.build_id:
-        facts = find_facts(info, lambda: kernel.types)
-    return MemoryMap(facts, find_runs(info, kernel.virtual), kernel.virtual)
+    return MemoryMap(find_facts(info, lambda: kernel.types), find_runs(info, kernel.virtual), kernel.virtual)
 
 
 def choose(
     dump: Dump,
     level: int,
-    facts: PageFacts | None = None,
     progress: Progress | None = None,
     *,
     watch: Watch | None = None,
@@ -49,7 +46,7 @@ def choose(
     # Poisoned and offline pages must not be read from live memory at any level; a compressed dump has them behind it.
     if wanted or not dump.format.endswith("kdump"):
         try:
-            memory_map = open_memory_map(dump, facts)
+            memory_map = open_memory_map(dump)
         except KdumpError as error:
             why = f"{error.what}{f': {error.why}' if error.why else ''}" if wanted else ""
     size = dump.memory.page_size

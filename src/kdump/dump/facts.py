@@ -1,16 +1,15 @@
 """What the filter must know about a kernel's struct page, worked out from the kernel's own words.
 
-VMCOREINFO first, then BTF for what it lacks. The facts are plain numbers and travel as JSON (worked out on the healthy
-host, keyed by build ID). What cannot be found is listed in `missing` with the classes that cannot be told without it.
+VMCOREINFO first, then BTF for what it lacks. What cannot be found is listed in `missing` with the classes that cannot
+be told without it. Working them out takes milliseconds where VMCOREINFO is complete: they need not travel in the image.
 
 Sources: include/linux/mm_types.h (struct page), include/linux/page-flags.h (flags, page types), kernel/vmcore_info.c.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError
@@ -31,7 +30,6 @@ class PageFacts:
     None is "this kernel has no such thing"; what it has but could not be found is in `missing`: class → reason.
     """
 
-    build_id: str
     size: int
     flags: int
     mapping: int
@@ -56,33 +54,18 @@ class PageFacts:
     free_orders: int = 11  # number of buddy orders: MAX_PAGE_ORDER + 1
     missing: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """For the capture image."""
-        return json.dumps(asdict(self), sort_keys=True)
 
-    @classmethod
-    def from_json(cls, text: str) -> PageFacts:
-        """The inverse; raises `KdumpError` if the text is not facts."""
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise KdumpError("these are no page facts", why=str(error)) from None
-
-
-def find_facts(info: VmCoreInfo, types: Callable[[], Btf] | None = None, *, thorough: bool = False) -> PageFacts:
+def find_facts(info: VmCoreInfo, types: Callable[[], Btf] | None = None) -> PageFacts:
     """Facts from VMCOREINFO, and from BTF (`types` is only called if something is missing).
 
-    With `thorough` BTF is asked for everything: a healthy host has the time, and BTF knows of unaccepted memory where
-    VMCOREINFO does not. Raises `KdumpError` if not even the layout of struct page is known: without it
-    nothing can be filtered.
+    Raises `KdumpError` if not even the layout of struct page is known: without it nothing can be filtered.
     """
-    return _Finder(info, types, thorough=thorough).find()
+    return _Finder(info, types).find()
 
 
 class _Finder:
-    def __init__(self, info: VmCoreInfo, types: Callable[[], Btf] | None, *, thorough: bool) -> None:
+    def __init__(self, info: VmCoreInfo, types: Callable[[], Btf] | None) -> None:
         self.info = info
-        self._thorough = thorough
         self._open_types = types
         self._types: Btf | None = None
         self._why_no_types = "" if types else "no BTF"
@@ -117,7 +100,6 @@ class _Finder:
         if hugetlb is None and hugetlb_flag is None and (dtor_value is None or not dtor) and self.has_hugetlb():
             missing.setdefault("hugetlb", "neither VMCOREINFO nor BTF tells how hugetlb pages are marked")
         return PageFacts(
-            build_id=self.info.build_id,
             size=self.page_size(),
             flags=self.offset("flags"),
             mapping=self.offset("mapping"),
@@ -204,8 +186,6 @@ class _Finder:
 
         Opening BTF costs a walk through kallsyms; kernels whose VMCOREINFO is complete are spared it.
         """
-        if self._thorough:
-            return True
         numbers = self.info.numbers
         slab = "PG_slab" in numbers or "PAGE_SLAB_MAPCOUNT_VALUE" in numbers
         hugetlb = any(name in numbers for name in ("PAGE_HUGETLB_MAPCOUNT_VALUE", "PG_hugetlb", "HUGETLB_PAGE_DTOR"))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from kdump.dump.choose import Progress, choose
 from kdump.dump.codecs import Codec, Packed, codec
-from kdump.dump.facts import PageFacts
 from kdump.dump.kdump_writer import Stream
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader, zero_pages
@@ -32,9 +31,8 @@ class Options:
     """How to save.
 
     `container` is "kdump" (kdump-compressed) or "elf"; `parts` are files of a split set. `levels` beyond the first are
-    tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `facts` are
-    used if they are about the same kernel (by build ID). `stop` is asked now and then: a sentence ends the dump as
-    a valid incomplete one, "" goes on.
+    tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `stop` is
+    asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on.
     """
 
     levels: tuple[int, ...] = (31,)
@@ -44,7 +42,6 @@ class Options:
     compression_level: int | None = None
     threads: int | None = None
     batch: int = PAGES_A_BATCH  # pages; memory in use is about 3 batches a thread
-    facts: PageFacts | None = None
     progress: Progress = field(default=lambda _stage, _done, _total: None)
     stop: Callable[[], str] = field(default=lambda: "")
 
@@ -127,7 +124,7 @@ def _save_level(
     dump: Dump, streams: Sequence[Stream], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
-    selection = choose(dump, level, options.facts, options.progress, stop=options.stop, threads=options.threads)
+    selection = choose(dump, level, options.progress, stop=options.stop, threads=options.threads)
     zeros = 0
     if options.container == "elf" and level & ZERO:
         zeros = _drop_zeros(dump, selection, options)

@@ -2,8 +2,8 @@
 
 It is two cpio archives in a row. The first, plain, holds the root file system as a squashfs, which is compressed
 already; the second, compressed, holds the first stage (see `kdump.image.stage0`) that mounts it and lends it the
-interpreter. For a kernel that can not (no loop devices, no squashfs) it is one compressed archive of the root, which then
-lies in memory uncompressed.
+interpreter. For a kernel that can not (no loop devices, no squashfs) it is one compressed archive of the root, which
+then lies in memory uncompressed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import zstandard
 
+from kdump import digest
+from kdump.capture import system
 from kdump.errors import KdumpError
 from kdump.image import blas, closure, cpio, elf, squashfs, stage0
 from kdump.image.closure import PythonModule
@@ -26,7 +28,6 @@ from kdump.image.kernel import KernelTree
 from kdump.image.tree import Tree
 
 PYTHON = "/usr/bin/python3"
-MODULES = "usr/lib/modules"
 _STAGE0_MODULES = ("loop", "squashfs")
 _STAGE0 = "kdump.image.stage0"
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -57,7 +58,7 @@ class ImageSummary:
 
 def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
     """Where an image built with these modules has them, in the order in which they are to be loaded."""
-    return [f"/{MODULES}/{module.name}.ko" for module in tree.module_index.load_order(names)]
+    return [f"{system.MODULES}/{module.name}.ko" for module in tree.module_index.load_order(names)]
 
 
 def build(
@@ -85,12 +86,14 @@ def build(
         root = _Root()
         if first_stage:
             root.borrow(first_stage)
-            first_stage.init(entry, [f"/{MODULES}/{name}.ko" for name in first_stage.module_names], root.borrowed)
+            first_stage.init(entry, [f"{system.MODULES}/{name}.ko" for name in first_stage.module_names], root.borrowed)
             compressed = pool.submit(lambda: _compress(cpio.archive(first_stage.tree)))
         root.python(needed.modules)
         root.files(files or {})
         root.libraries()
-        root.kernel_modules(tree, modules)
+        index = tree.module_index
+        hashing = [name for name in (*digest.KERNEL_MODULES, digest.PROCESSOR_MODULE) if name in index.paths]
+        root.kernel_modules(tree, (*modules, *hashing))
         if first_stage:
             outer = Tree()
             outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree))
@@ -207,7 +210,7 @@ class _Root:
         """Kernel modules, uncompressed: the squashfs compresses better than they do one by one."""
         for module in tree.module_index.load_order(names):
             self.module_names.append(module.name)
-            self.add("modules", f"{MODULES}/{module.name}.ko", module.data)
+            self.add("modules", f"{system.MODULES}/{module.name}.ko".lstrip("/"), module.data)
 
     def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
         """What the kernel starts: the first stage, which becomes `entry` in the end."""

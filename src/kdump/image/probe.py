@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules always wanted, modules to do without, modules to leave empty). Out: ([(name,
-file, is a package, .pyc or b"")] in the order of import, [lazy imports that failed]). It imports nothing for its own use
-that is not in every interpreter already.
+Both are marshalled. In: (sys.path, modules always wanted, modules to do without, modules to leave empty). Out:
+([(name, file, is a package, .pyc or b"")] in the order of import, [lazy imports that failed]). It imports nothing for
+its own use that is not in every interpreter already.
 """
 
 import _imp
@@ -42,7 +42,8 @@ def main(entry: str) -> None:
                 continue
             origin = str(module.__file__)
         package = spec.submodule_search_locations is not None
-        code = b"" if origin.endswith(tuple(_imp.extension_suffixes())) else _compile(spec.name, origin, package, spec.name in hollow)
+        binary = origin.endswith(tuple(_imp.extension_suffixes()))
+        code = b"" if binary else _compile(spec.name, origin, package, spec.name in hollow)
         found.append((spec.name, origin, package, code))
     sys.stdout.buffer.write(marshal.dumps((found, missing)))
 

@@ -1,9 +1,9 @@
 """The first stage of the capture kernel's user space: from the initramfs to the real root, in as little as possible.
 
-The initramfs holds a bare interpreter and the squashfs image that is the real root. This stage mounts that, lends it the
-interpreter with its libraries, frees everything else in the initramfs, makes the image the root and goes on as the entry
-module: a second interpreter would cost its start and another copy in memory. It imports only what start-up freezes into
-the interpreter, and ctypes. Whatever fails is said on the console, and the machine restarts.
+The initramfs holds a bare interpreter and the squashfs image that is the real root. This stage mounts that, lends it
+the interpreter with its libraries, frees everything else in the initramfs, makes the image the root and goes on as the
+entry module: a second interpreter would cost its start and another copy in memory. It imports only what start-up
+freezes into the interpreter, and ctypes. Whatever fails is said on the console, and the machine restarts.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ REMOVE: tuple[Rule, ...] = (
         "the capture image is the whole user space; it mounts no root",
     ),
     Rule(("systemd.*", "single", "emergency", "rescue", "fsck.*"), "no system is started"),
-    Rule(("quiet", "splash", "loglevel", "rhgb", "plymouth.*", "vt.*"), "what happens must be seen on the console"),
+    Rule(("quiet", "splash", "loglevel", "rhgb", "plymouth.*", "vt.*"), "what goes wrong must be seen on the console"),
     Rule(("BOOT_IMAGE",), "it names the file the boot loader read, which is not the one loaded here"),
 )
 
@@ -110,6 +110,7 @@ ADD: tuple[Addition, ...] = (
     Addition("initramfs_options=size=90%", "the unpacked image may use more than half of memory (kernels since 2025)"),
     Addition("hest_disable", "memory: firmware error buffers, up to 60 MiB"),
     Addition("pcie_ports=compat", "port services take interrupts that one CPU does not have"),
+    Addition("loglevel=6", "time: a serial console takes two seconds for what is only informative; warnings stay"),
     Addition("mitigations=off", "time: nothing runs here but the capture"),
 )
 

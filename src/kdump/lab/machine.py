@@ -110,6 +110,7 @@ def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[s
 def _disk_arguments(name: str, disk: Disk) -> list[str]:
     path = str(disk.path).replace(",", ",,")
     drive = f"if=none,id={name},format={disk.format},file={path},cache=unsafe,discard=unmap"
+    drive += ",werror=report"  # a full disk here is an error there; else the machine would be stopped, and wait
     drive += ",readonly=on" * disk.readonly + ",snapshot=on" * disk.snapshot
     serial = disk.serial or ("kdump-" + name if disk.bus == "nvme" else "")  # an NVMe controller must have one
     device = f"{_BUS_DEVICES[disk.bus]},drive={name}" + (f",serial={serial}" if serial else "")
