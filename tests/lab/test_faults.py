@@ -137,6 +137,20 @@ def test_results_directory_that_cannot_be_made(tmp_path: Path, kernel: Kernels) 
     assert result.returncode == 1 and "no place for the results" in result.stderr
 
 
+def test_no_room_for_the_results(tmp_path: Path, kernel: Kernels) -> None:
+    # Room for the two images, but not for the machine's disk. In a mount namespace: nothing stays mounted.
+    script = 'mount -t tmpfs -o size=30M none "$1" && exec "$2" -m kdump demo --kernel "$3" --output "$1"'
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path, sys.executable, kernel("6.1").vmlinuz],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr.count("Traceback")) == (1, 0)
+    assert "No space left on device" in result.stderr
+    assert f"everything the run left is in {tmp_path}" in result.stderr
+
+
 def test_wrong_usage() -> None:
     assert kdump("demo", "--cause", "boredom").returncode == 2
     assert kdump("demo", "--memory", "lots").returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -48,9 +49,10 @@ def run(scenario: Scenario, directory: Path, say: Callable[[str], None], *, keep
         say(f"fetched {result.directory.name} from its disk")
         say(f"verified: {size_text(verify(result))} agree with the manifest")
         report = report_text(result.directory / "vmcore")
-    except KdumpError as error:
+    except (KdumpError, OSError) as cause:
+        error = cause if isinstance(cause, KdumpError) else KdumpError(f"the run could not go on: {cause}")
         error.remedy = "\n  ".join(filter(None, [error.remedy, f"everything the run left is in {directory}"]))
-        raise
+        raise error from None
     for image in ("guest.img", "capture.img") + (() if keep_disk else ("disk.img",)):
         (directory / image).unlink()
     summary = {
@@ -107,7 +109,7 @@ def figures(demo: Demo) -> list[str]:
         f"crashkernel={demo.summary['crashkernel']}",
         f"  capture image  {size_text(demo.summary['image']['size'])}, "
         f"built in {duration_text(demo.summary['image']['seconds'])}",
-        f"  saved          {sizes}",
+        *textwrap.wrap(f"saved          {sizes}", 80, initial_indent="  ", subsequent_indent=" " * 17),
         f"  capture kernel {memory_line(memory)}",
         f"  whole demo     {duration_text(demo.summary['seconds'])}",
     ]
