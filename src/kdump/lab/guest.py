@@ -6,6 +6,7 @@ Runs from an image that `kdump.image` built with this module as its entry. What 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import mmap
@@ -160,8 +161,16 @@ def _self_portrait() -> dict[str, Any]:
             for name in ("cmdline", "meminfo", "iomem", "modules", "version", "interrupts", "net/protocols")
         },
         "kallsyms_readable": "0000000000000000" not in Path("/proc/kallsyms").open().readline(),
-        "tasks": {path.name: (path / "comm").read_text().strip() for path in Path("/proc").glob("[0-9]*")},
+        "tasks": _tasks(),
     }
+
+
+def _tasks() -> dict[str, str]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a kernel thread that has just ended
+            found[path.name] = (path / "comm").read_text().strip()
+    return found
 
 
 if __name__ == "__main__":
