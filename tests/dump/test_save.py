@@ -467,6 +467,21 @@ def test_a_worker_s_error_reaches_the_caller() -> None:
         list(in_order(iter(range(100)), lambda: work, 2))
 
 
+def test_calls_aside_come_one_after_the_other_and_their_errors_reach_the_caller() -> None:
+    from kdump.dump.workers import Aside
+
+    aside, seen = Aside(), list[int]()
+    for number in range(20):
+        aside.start(lambda number=number: seen.append(number))  # type: ignore[misc]
+    aside.wait()
+    assert seen == list(range(20))
+    aside.start(lambda: seen.index(99))
+    with pytest.raises(ValueError, match="99"):
+        aside.start(lambda: seen.append(20))
+    aside.close()
+    assert seen == list(range(20))
+
+
 MEMBERS = st.lists(st.integers(0, 3 * CHUNK - 1), max_size=60, unique=True)
 
 
