@@ -1,95 +1,131 @@
-"""A dump on a logical volume: the capture kernel makes the volume from its table, without LVM's tools."""
+"""Dumps on MD arrays and a logical volume: mdadm makes the arrays in one machine, where the healthy side looks at them;
+another machine crashes, and its capture kernel puts them together without mdadm and LVM's tools, disks missing.
+"""
 
 from __future__ import annotations
 
-import shutil
-import struct
+import functools
+import json
+import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from tests.capture import md_guest
+from tests.capture.md_guest import ARRAYS, CHUNK, GAP, HALF
 
-from kdump.capture.plan import CapturePlan
-from kdump.errors import KdumpError
+from kdump.capture.plan import ALL, CapturePlan
+from kdump.dump.manifest import check
+from kdump.host.plan import modules_for
+from kdump.image.build import build, module_paths
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
-from kdump.lab.crash import Scenario, crash
+from kdump.lab.crash import DUMPS, Scenario, crash
+from kdump.lab.machine import Disk, Machine
+from kdump.lab.machine import Spec as MachineSpec
 from kdump.targets.protocol import Spec
-from kdump.targets.superblock import identify
-
-pytestmark = pytest.mark.apart
 
 if TYPE_CHECKING:
     from kdump.image.kernel import KernelTree
 
 MIB = 1 << 20
-SIZE = 512 * MIB
-GAP = MIB  # before the first extent of the volume
-PV = "AAAAAA-BBBB-CCCC-DDDD-EEEE-FFFF-GGGGGG"
-UUID = "5d3a4b0c-9a51-4e5d-8f68-6b64756d7002"
+MODULES = ("virtio_pci", "virtio_blk", "raid0", "raid1", "raid456", "dm_mod", "ext4")
+TOOLS = ("/usr/sbin/mdadm", "/usr/sbin/mkfs.ext4")
+GONE = ("vdd", "vdi")  # a mirror and the array with parity lose a disk each
+SIZES = {"vda": 140 * MIB, "vdb": 140 * MIB}
 
 
-def physical_volume(path: Path, scratch: Path) -> Path:
-    """A disk with LVM's label (sector 1: LABELONE, its sector, CRC, offset of the header, type; then the UUID) and, in
-    two pieces in the wrong order, an ext4 file system.
-    """
-    content = scratch / "empty"
-    (content / "crash").mkdir(parents=True)
-    filesystem = disk.create_ext4(scratch / "fs.img", SIZE, uuid=UUID, content=content)
-    with path.open("wb") as out, filesystem.open("rb") as inner:
-        out.truncate(GAP + SIZE)
-        out.seek(512)
-        out.write(struct.pack("<8sQII8s", b"LABELONE", 1, 0, 32, b"LVM2 001") + PV.replace("-", "").encode())
-        for place in (GAP + SIZE // 2, GAP):
-            out.seek(place)
-            for _ in range(SIZE // 2 // MIB):
-                block = inner.read(MIB)
-                if block.strip(b"\0"):
-                    out.write(block)
-                else:
-                    out.seek(MIB, 1)
-    return path
+def make_arrays(tree: KernelTree, directory: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The disks by the names that they had, and what the healthy side found out."""
+    files: dict[str, bytes | Path] = {name: Path(name) for name in (*TOOLS, "/etc/mke2fs.conf")}
+    files |= {
+        "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\n",
+        md_guest.MODULES: "\n".join(module_paths(tree, MODULES)).encode(),
+    }
+    image = directory / "mdadm.img"
+    build(tree, entry="tests.capture.md_guest", modules=MODULES, files=files, output=image)
+    names = [name for _, _, *disks in ARRAYS.values() for name in disks]
+    disks = {name: disk.create(directory / f"{name}.img", SIZES.get(name, 64 * MIB)) for name in names}
+    spec = MachineSpec(
+        kernel=tree.vmlinuz,
+        initrd=image,
+        cmdline="console=ttyS0,115200 panic=-1",
+        disks=[Disk(path) for path in disks.values()],
+    )
+    with Machine(spec, console=directory / "mdadm.log") as machine:
+        found = machine.wait_for(r"md-guest: found (.*)", 120, unless="md-guest: FAILED|Kernel panic")
+        machine.run_to_exit(60)
+    return disks, json.loads(found[1])
 
 
-def file_system(path: Path, volume: Path) -> Path:
-    """The file system of a physical volume, put together again."""
-    with volume.open("rb") as source, path.open("wb") as out:
-        for place in (GAP + SIZE // 2, GAP):
-            source.seek(place)
-            for _ in range(SIZE // 2 // MIB):
-                out.write(source.read(MIB))
-    return path
+def data(member: Path, metadata: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """What a member holds of its array. struct mdp_superblock_1: data_offset and data_size, in sectors, at 128."""
+    raw = np.fromfile(member, dtype=np.uint8)
+    place = {"1.0": (len(raw) // 512 - 16 & ~7) * 512, "1.1": 0, "1.2": 4096}[metadata]
+    offset, size = raw[place + 128 : place + 144].view("<u8") * 512
+    return raw[int(offset) : int(offset + size)]
+
+
+def striped(parts: list[np.ndarray[Any, Any] | None], *, parity: bool) -> bytes:
+    """Chunks in their order; with parity (RAID 5, left-symmetric) one part may be missing: it is all others' XOR."""
+    there = [part for part in parts if part is not None]
+    rows = min(map(len, there)) // CHUNK
+    lost = functools.reduce(operator.xor, (part[: rows * CHUNK] for part in there))
+    columns = [(lost if part is None else part)[: rows * CHUNK].reshape(rows, CHUNK) for part in parts]
+    number = len(columns)
+    chunks = []
+    for row in range(rows):
+        first = number - row % number if parity else 0  # the disk after the one with the parity
+        chunks += [columns[(first + at) % number][row] for at in range(number - parity)]
+    return b"".join(chunk.tobytes() for chunk in chunks)
 
 
 @pytest.mark.lab
-def test_a_volume_in_two_segments_takes_the_dump(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
-    volume = physical_volume(tmp_path / "pv.img", tmp_path)
-    found = identify(str(volume))
-    assert found is not None
-    assert (found.fstype, found.uuid) == ("LVM2_member", PV)
-    half = SIZE // 2 // 512
-    table = [
-        [0, half, "linear", f"<{PV}> {(GAP + SIZE // 2) // 512}"],
-        [half, half, "linear", f"<{PV}> {GAP // 512}"],
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("series", ["6.1", pytest.param("6.12", marks=pytest.mark.system)])
+def test_arrays_and_a_volume_take_the_dump(series: str, kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
+    tree = kernel(series)
+    disks, facts = make_arrays(tree, tmp_path)
+    assert [entry.get("array", entry.get("name")) for entry in facts["storage"]] == [
+        "md0", "vg-crash", "md1", "md2", "md3",
+    ]  # fmt: skip
+    targets = [
+        Spec(f"file:///{device}", {"uuid": uuid, "fstype": "ext4", "path": "/crash"})
+        for device, uuid in facts["uuids"].items()
     ]
-    plan = CapturePlan(
-        targets=(Spec("file:///crash", {"uuid": UUID, "fstype": "ext4", "path": "/crash"}),),
-        storage=({"name": "vg-crash", "uuid": "LVM-kdump-test", "table": table},),
-    )
-    drive = ["-drive", f"if=none,id=pv,format=raw,cache=unsafe,file={volume}", "-device", "virtio-blk-pci,drive=pv"]
+    plan = CapturePlan(targets=(Spec(f"file:///{DUMPS}"), *targets), storage=tuple(facts["storage"]), mode=ALL)
+    devices: list[str] = []
+    for name, path in disks.items():
+        if name not in GONE:
+            devices += ["-drive", f"if=none,id={name},format=raw,cache=unsafe,file={path}"]
+            devices += ["-device", f"virtio-blk-pci,drive={name}"]
     scenario = Scenario(
-        kernel("6.1"), find_cause("sysrq"), memory=512 * MIB, crashkernel="192M", work=8 * MIB, plan=plan,
-        modules=("dm_mod",), devices=drive,
+        tree, find_cause("sysrq"), memory=512 * MIB, crashkernel="192M", work=8 * MIB, plan=plan,
+        modules=tuple(modules_for(targets, [(facts["modules"], ())], tree)), devices=devices,
     )  # fmt: skip
     directory = tmp_path / "run"
     directory.mkdir()
-    with pytest.raises(KdumpError, match="left nothing on the disk"):
-        crash(scenario, directory)  # the machine's own disk was no target
-    filesystem = file_system(tmp_path / "out.img", volume)
-    disk.check(filesystem)
-    (name,) = disk.listing(filesystem, "/crash")
-    saved = disk.listing(filesystem, f"/crash/{name}")
-    assert {"vmcore", "vmcore-dmesg.txt", "manifest.json"} <= set(saved)
-    assert saved["vmcore"] > MIB
-    shutil.rmtree(directory)
+    saved = crash(scenario, directory)
+    assert saved.manifest["status"] == "complete"
+    console = saved.console.read_text(errors="replace")
+    assert "array md0: raid1, 2 of 2 disks" in console
+    assert "array md1: raid1, 1 of 2 disks" in console
+    assert "array md2: raid0, 2 of 2 disks" in console
+    assert "array md3: raid5, 2 of 3 disks" in console
+    assert "resync of RAID array" not in console  # the healthy machine will do it
+
+    parts = {name: data(disks[member], meta) for name, (_, meta, *disk_) in ARRAYS.items() for member in disk_[:1]}
+    (tmp_path / "md1.fs").write_bytes(parts["md1"].tobytes())
+    mirror = parts["md0"].tobytes()
+    halves = (mirror[place * 512 : (place + HALF) * 512] for place in (GAP + HALF, GAP))
+    (tmp_path / "dm-0.fs").write_bytes(b"".join(halves))
+    for name in ("md2", "md3"):
+        members = [None if each in GONE else data(disks[each], ARRAYS[name][1]) for each in ARRAYS[name][2:]]
+        (tmp_path / f"{name}.fs").write_bytes(striped(members, parity=name == "md3"))
+    for device in facts["uuids"]:
+        filesystem = tmp_path / f"{device}.fs"
+        disk.check(filesystem)
+        copy = disk.fetch(filesystem, f"/crash/{saved.manifest['crash']}", tmp_path / device)
+        assert [finding for entry in saved.manifest["files"] for finding in check(copy, entry)] == []

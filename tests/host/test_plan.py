@@ -71,8 +71,10 @@ def test_specifications_carry_what_their_table_says() -> None:
 def test_devices_that_the_capture_kernel_cannot_open_are_refused() -> None:
     with pytest.raises(KdumpError, match="luks-home is encrypted"):
         plan.refuse_unreachable([Layer("dm-1", "253:1", "crypt", "luks-home", "CRYPT-LUKS2-x")])
-    with pytest.raises(KdumpError, match="md0 is a raid1 array"):
-        plan.refuse_unreachable([Layer("md0", "9:0", "md", "raid1")])
+    plan.refuse_unreachable([Layer("md0", "9:0", "md", "raid1", metadata="1.2")])
+    for layer in (Layer("md0", "9:0", "md", "raid1", metadata="0.90"), Layer("dm-1", "253:1", "dmraid", "isw_x")):
+        with pytest.raises(KdumpError, match="only those with metadata 1"):
+            plan.refuse_unreachable([layer])
     with pytest.raises(KdumpError, match="a file on another file system"):
         plan.refuse_unreachable([Layer("loop0", "7:0", "loop")])
 
@@ -93,6 +95,23 @@ def test_volumes_are_carried_with_uuids_for_numbers() -> None:
     with pytest.raises(KdumpError, match="stands on vda2"):
         plan.volumes(layers, lambda _device: table, lambda _path: None)
     assert plan.volumes([Layer("dm-1", "253:1", "multipath", "m", "mpath-1")]) == ()
+
+
+def test_arrays_come_before_the_volumes_on_them() -> None:
+    layers = [
+        Layer("dm-0", "253:0", "lvm", "vg-crash", "LVM-x", ("md127",)),
+        Layer("md127", "9:127", "md", "raid1", beneath=("vda", "vdb"), metadata="1.2"),
+        Layer("vda", "254:0", "disk"),
+        Layer("vdb", "254:16", "disk"),
+    ]
+    content = {"/dev/md127": Content("LVM2_member", "PV-1"), "/dev/vda": Content("linux_raid_member", "A-1")}
+    made = plan.volumes(layers, lambda _device: [Target(0, 2048, "linear", "9:127 384")], content.get)
+    assert made == (
+        {"array": "md127", "uuid": "A-1", "metadata": "1.2", "disks": 2},
+        {"name": "vg-crash", "uuid": "LVM-x", "table": [[0, 2048, "linear", "<PV-1> 384"]]},
+    )
+    with pytest.raises(KdumpError, match="stands on vda"):
+        plan.volumes(layers[1:], content_of=lambda _path: Content("ext4", "mirrored"))
 
 
 def test_what_the_image_carries(tmp_path: Path) -> None:

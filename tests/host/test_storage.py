@@ -87,7 +87,8 @@ def test_lvm_on_raid1_on_two_scsi_disks(sysfs: Sysfs) -> None:
         sysfs.device(unit, modalias="scsi:t-0x00", driver="sd", module="sd_mod")
         sysfs.block(f"{unit}/block/sd{host}", f"8:{16 * number}")
         halves.append(sysfs.block(f"{unit}/block/sd{host}/sd{host}1", f"8:{16 * number + 1}", partition="1"))
-    array = sysfs.block("devices/virtual/block/md0", "9:0", *halves, md__level="raid1")
+    facts = {"md__level": "raid1", "md__metadata_version": "1.2"}
+    array = sysfs.block("devices/virtual/block/md0", "9:0", *halves, **facts)
     sysfs.block("devices/virtual/block/dm-0", "253:0", array, dm__name="vg-crash", dm__uuid="LVM-abc")
     found = storage.walk("253:0", sysfs.root)
     assert [(layer.name, layer.kind, layer.detail) for layer in found.layers] == [
@@ -98,8 +99,18 @@ def test_lvm_on_raid1_on_two_scsi_disks(sysfs: Sysfs) -> None:
         ("sdb1", "partition", ""),
         ("sdb", "disk", ""),
     ]
-    assert found.modules == ("ahci", "sd_mod", "md_mod", "raid1", "dm_mod")
+    assert found.modules == ("ahci", "sd_mod", "md_mod", "md-raid1", "dm_mod")
+    assert [layer.metadata for layer in found.of_kind("md")] == ["1.2"]
     assert [layer.uuid for layer in found.of_kind("lvm")] == ["LVM-abc"]
+
+
+def test_what_two_volumes_share_comes_below_both(sysfs: Sysfs) -> None:
+    disk = virtio_disk(sysfs)
+    shared = sysfs.block("devices/virtual/block/md0", "9:0", disk, md__level="raid1")
+    upper = [sysfs.block(f"devices/virtual/block/dm-{n}", f"253:{n}", shared, dm__uuid="LVM-x") for n in (0, 1)]
+    sysfs.block("devices/virtual/block/dm-2", "253:2", shared, *upper, dm__uuid="LVM-y")
+    names = [layer.name for layer in storage.walk("253:2", sysfs.root).layers]
+    assert names == ["dm-2", "dm-0", "dm-1", "md0", "vda"]
 
 
 def test_encryption_and_multipath_are_recognised(sysfs: Sysfs) -> None:

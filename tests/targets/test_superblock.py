@@ -29,6 +29,21 @@ def place(**pieces: bytes) -> bytes:
 
 
 RAW = uuid.UUID(UUID).bytes
+RAID = b"\xfc\x4e\x2b\xa9\x01".ljust(16, b"\0") + RAW + b"host:0".ljust(32, b"\0")
+
+
+@pytest.mark.parametrize(("tail", "expected"), [(0, Content("linux_raid_member", UUID, "host:0")), (4096, None)])
+def test_a_superblock_at_the_end_counts_where_it_says_that_it_is(
+    tmp_path: Path, tail: int, expected: Content | None
+) -> None:
+    """Metadata 1.0: a disk whose last partition is a member ends like the member, but is none itself."""
+    sector = ((1 << 20) // 512 - 16) & ~7
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate((1 << 20) + tail)
+        file.seek(sector * 512 + tail)
+        file.write(RAID.ljust(144, b"\0") + sector.to_bytes(8, "little"))
+    assert identify(str(image)) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,6 +53,8 @@ RAW = uuid.UUID(UUID).bytes
         (place(x10040=b"_BHRfS_M", x10020=RAW, x1012b=b"pool"), Content("btrfs", UUID, "pool")),
         (place(x52=b"FAT32   ", x43=b"\x4d\x3c\x2b\x1aEFI        ", x1fe=b"\x55\xaa"), Content("vfat", "1A2B-3C4D", "EFI")),  # noqa: E501
         (place(x0=b"LUKS\xba\xbe", xa8=UUID.encode()), Content("crypto_LUKS", UUID)),
+        (place(x1000=RAID, x438=b"\x53\xef"), Content("linux_raid_member", UUID, "host:0")),
+        (place(x0=RAID), Content("linux_raid_member", UUID, "host:0")),
         (place(x0=b"\0"), None),
         (b"XFSB", None),
         (b"", None),

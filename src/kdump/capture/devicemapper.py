@@ -66,21 +66,20 @@ def create(name: str, uuid: str, table: Iterable[Target]) -> None:
     _ioctl(_SUSPEND, name=name)
 
 
-def assemble(storage: Iterable[Mapping[str, Any]], find: Callable[[str], str], say: Callable[[str], None]) -> None:
-    """Make the plan's volumes, in its order. `find(uuid)` waits for the device that holds a UUID and returns its path.
+def assemble(volume: Mapping[str, Any], find: Callable[[str], str], say: Callable[[str], None]) -> None:
+    """Make one of the plan's volumes. `find(uuid)` waits for the device that holds a UUID and returns its path.
 
-    Raises KdumpError or OSError for the first volume that cannot be made.
+    Raises KdumpError or OSError if it cannot be made.
     """
-    for volume in storage:
 
-        def number(found: re.Match[str]) -> str:
-            status = Path(find(found[1])).stat()
-            return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    def number(found: re.Match[str]) -> str:
+        status = Path(find(found[1])).stat()
+        return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
 
-        lines = [Target(*line) for line in volume["table"]]
-        table = [line._replace(parameters=re.sub(r"<([^>]+)>", number, line.parameters)) for line in lines]
-        create(volume["name"], volume["uuid"], table)
-        say(f"volume {volume['name']}: {len(table)} segments")
+    lines = [Target(*line) for line in volume["table"]]
+    table = [line._replace(parameters=re.sub(r"<([^>]+)>", number, line.parameters)) for line in lines]
+    create(volume["name"], volume["uuid"], table)
+    say(f"volume {volume['name']}: {len(table)} segments")
 
 
 def _ioctl(

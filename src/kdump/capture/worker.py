@@ -15,7 +15,7 @@ from kdump.capture.console import Console
 from kdump.capture.init import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.capture.ladder import VMCORE_SOURCE, Ladder
 from kdump.capture.plan import CapturePlan
-from kdump.capture.stages import Stages, install_alarm
+from kdump.capture.stages import Stages, describe, install_alarm
 from kdump.errors import KdumpError
 from kdump.targets.protocol import Ground
 
@@ -74,14 +74,25 @@ def let_kernel_hash() -> None:
 
 
 def _assemble(plan: CapturePlan, stages: Stages, console: Console) -> None:
-    """Logical volumes, from the tables that they have on the healthy host."""
-    from kdump.capture import devicemapper
-    from kdump.targets.devices import find_uuid, wait_for
+    """Arrays and logical volumes, lowest first, as the healthy host had them; what one breaks does not take another."""
+    import time
+
+    from kdump.capture import devicemapper, mdraid
+    from kdump.targets.devices import find_uuid, members, wait_for
 
     def find(uuid: str) -> str:
-        return wait_for(lambda: find_uuid(uuid), f"the physical volume {uuid}", stages.remaining())
+        return wait_for(lambda: find_uuid(uuid), f"the physical volume {uuid}", share)
 
-    devicemapper.assemble(plan.storage, find, console.say)
+    patience = time.monotonic() + mdraid.PATIENCE
+    for number, volume in enumerate(plan.storage):
+        share = stages.remaining() / (len(plan.storage) - number)
+        try:
+            if "array" in volume:
+                mdraid.assemble(volume, members, share, patience, console.say)
+            else:
+                devicemapper.assemble(volume, find, console.say)
+        except (KdumpError, OSError) as error:
+            stages.degrade(describe(error))
 
 
 def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:

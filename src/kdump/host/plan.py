@@ -26,7 +26,7 @@ from kdump.image.kernel import KernelTree, tree_of
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
-from kdump.targets.superblock import Content, identify
+from kdump.targets.superblock import RAID_MEMBER, Content, identify
 
 FILESYSTEM_MODULES: Final = {
     "ext2": "ext4",
@@ -65,8 +65,9 @@ def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
     targets = [target_for(specification(url, config)) for url in config.targets]
     specs = [target.check() for target in targets]
     found = [storage.walk(device) for device in filter(None, map(device_under, specs))]
-    layers = {layer.name: layer for each in found for layer in each.layers}
-    refuse_unreachable(layers.values())
+    lowest_first = {layer.name: layer for each in found for layer in reversed(each.layers)}
+    layers = tuple(reversed(lowest_first.values()))
+    refuse_unreachable(layers)
     hardware = [(each.modules, each.modaliases) for each in found]
     plan = plan_of(config)
     hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
@@ -83,10 +84,10 @@ def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
         plan,
         targets=tuple(specs),
         modules=tuple(module_paths(tree, modules)),
-        storage=volumes(layers.values()),
+        storage=volumes(layers),
     )
     files[PLAN_PATH] = plan.to_json().encode()
-    return Prepared(tree, plan, tuple(modules), files, tuple(layers.values()))
+    return Prepared(tree, plan, tuple(modules), files, layers)
 
 
 def capture_kernel(config: Config) -> KernelTree:
@@ -187,9 +188,11 @@ def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
             raise KdumpError(
                 f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"
             )
-        if layer.kind in ("md", "dmraid"):
+        if layer.kind == "dmraid" or (layer.kind == "md" and not layer.metadata.startswith("1.")):
+            metadata = layer.metadata or "of a controller"
             raise KdumpError(
-                f"{layer.name} is a {layer.detail or 'RAID'} array: the capture kernel does not assemble those",
+                f"{layer.name} is a {layer.detail or 'RAID'} array with metadata {metadata}: "
+                "the capture kernel assembles only those with metadata 1.x",
                 remedy="choose a file system beside the array, or the network",
             )
 
@@ -199,22 +202,29 @@ def volumes(
     table_of: Callable[[str], list[devicemapper.Target]] = devicemapper.read_table,
     content_of: Callable[[str], Content | None] = identify,
 ) -> tuple[dict[str, Any], ...]:
-    """The logical volumes among `layers`, lowest first, as the plan carries them.
+    """The arrays and logical volumes among `layers` (each above what it stands on), lowest first, for the plan.
 
     Multipath maps are left out: the capture kernel finds what is on them on any one path. Raises KdumpError for a
-    volume that is not made of plain segments, or stands on a device without a UUID.
+    volume that is not made of plain segments, or something that stands on a device without a UUID.
     """
     every = list(layers)
     names = {layer.device: layer.name for layer in every}
 
-    def identity(found: re.Match[str]) -> str:
-        content = content_of(f"/dev/{names[found[0]]}") if found[0] in names else None
-        if content is None or not content.uuid:
-            raise KdumpError(f"a volume stands on {names.get(found[0], found[0])}, and nothing there has a UUID")
-        return f"<{content.uuid}>"
+    def uuid(name: str, fstype: str = "") -> str:
+        content = content_of(f"/dev/{name}") if name in names.values() else None
+        if content is None or not content.uuid or fstype not in ("", content.fstype):
+            raise KdumpError(f"a volume stands on {name}, and nothing there has a UUID")
+        return content.uuid
 
-    made = []
+    def identity(found: re.Match[str]) -> str:
+        return f"<{uuid(names.get(found[0], found[0]))}>"
+
+    made: list[dict[str, Any]] = []
     for layer in reversed(every):
+        if layer.kind == "md":
+            array = uuid(layer.beneath[0], RAID_MEMBER)
+            disks = len(layer.beneath)
+            made.append({"array": layer.name, "uuid": array, "metadata": layer.metadata, "disks": disks})
         if layer.kind not in ("lvm", "dm"):
             continue
         table = table_of(layer.device)
@@ -237,7 +247,8 @@ def modules_for(specs: Iterable[Spec], hardware: Iterable[Drivers], tree: Kernel
     modules: dict[str, None] = {}
     running = tree.release == os.uname().release
     for drivers, modaliases in hardware:
-        modules.update(dict.fromkeys(drivers))
+        for name in drivers:
+            modules.update(dict.fromkeys(tree.module_index.matching(name) if "-" in name else [name]))
         for modalias in () if running else modaliases:
             modules.update(dict.fromkeys(tree.module_index.matching(modalias)))
     for spec in specs:

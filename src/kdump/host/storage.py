@@ -18,11 +18,6 @@ SYSFS: Final = Path("/sys")
 
 # The start of a device-mapper UUID names its maker: lvm2, cryptsetup, multipath-tools (and its kpartx), dmraid.
 _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "part": "partition", "DMRAID-": "dmraid"}
-# Module of an MD personality by its level (drivers/md: MODULE_ALIAS("md-raid1") and its kin).
-_MD_MODULES: Final = {
-    "linear": "md_linear", "raid0": "raid0", "raid1": "raid1", "raid10": "raid10",
-    "raid4": "raid456", "raid5": "raid456", "raid6": "raid456",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Layer:
     """One block device: kernel name, "major:minor", what it is, and the names of those it stands on.
 
     `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid" or "dm". `detail`: RAID level or
-    device-mapper name; `uuid`: device-mapper UUID.
+    device-mapper name; `uuid`: device-mapper UUID; `metadata`: version of an array's superblock, "1.2".
     """
 
     name: str
@@ -39,14 +34,15 @@ class Layer:
     detail: str = ""
     uuid: str = ""
     beneath: tuple[str, ...] = ()
+    metadata: str = ""
 
 
 @dataclass(frozen=True)
 class Storage:
     """All layers under a device, each once and above what it stands on, and what drives them, from the bus upward.
 
-    `modules` are loadable modules in use (built-in drivers do not appear). `modaliases` name the same devices for a
-    kernel other than the running one.
+    `modules` are loadable modules in use (built-in drivers do not appear); a name with a hyphen is an alias, for what
+    sysfs has no module's name. `modaliases` name the same devices for a kernel other than the running one.
     """
 
     layers: tuple[Layer, ...]
@@ -73,23 +69,23 @@ def device_of(path: str) -> str:
 
 def walk(device: str, sysfs: Path = SYSFS) -> Storage:
     """Everything under the block device "major:minor". Raises KdumpError if sysfs does not know it."""
-    layers: dict[str, Layer] = {}
+    layers: dict[str, Layer] = {}  # lowest first
     modules: dict[str, None] = {}
     modaliases: dict[str, None] = {}
 
     def descend(directory: Path) -> None:
-        if directory.name in layers:
-            return
         layer = read_layer(directory)
-        layers[layer.name] = layer
-        for below in _below(directory):
+        if layer.name in layers:
+            return
+        for below in reversed(_below(directory)):
             descend(below)
+        layers[layer.name] = layer
         names, aliases = _drivers(directory, layer)
         modules.update(dict.fromkeys(names))
         modaliases.update(dict.fromkeys(aliases))
 
     descend(block_directory(device, sysfs))
-    return Storage(tuple(layers.values()), tuple(modules), tuple(modaliases))
+    return Storage(tuple(reversed(layers.values())), tuple(modules), tuple(modaliases))
 
 
 def block_directory(device: str, sysfs: Path = SYSFS) -> Path:
@@ -112,7 +108,8 @@ def read_layer(directory: Path) -> Layer:
         kind = next((kind for start, kind in _DM_KINDS.items() if uuid.startswith(start)), "dm")
         return Layer(name, device, kind, _read(directory / "dm/name"), uuid, beneath)
     if (directory / "md").is_dir():
-        return Layer(name, device, "md", _read(directory / "md/level"), beneath=beneath)
+        level, metadata = (_read(directory / "md" / file) for file in ("level", "metadata_version"))
+        return Layer(name, device, "md", level, beneath=beneath, metadata=metadata)
     return Layer(name, device, "loop" if (directory / "loop").is_dir() else "disk")
 
 
@@ -141,7 +138,7 @@ def _below(directory: Path) -> list[Path]:
 
 def _drivers(directory: Path, layer: Layer) -> tuple[list[str], list[str]]:
     if layer.kind == "md":
-        return ["md_mod", *filter(None, [_MD_MODULES.get(layer.detail)])], []
+        return ["md_mod", f"md-{layer.detail}"], []
     if (directory / "dm").is_dir():
         return ["dm_mod"], []
     if layer.kind != "disk":

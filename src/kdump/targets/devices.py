@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.targets.superblock import Content, identify
+from kdump.targets.superblock import RAID_MEMBER, Content, identify
 
 _SECTOR = 512
 _POLL = 0.1  # seconds between two looks for a device that has not appeared
@@ -52,6 +52,11 @@ def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", *, virtual_firs
     if virtual_first:
         found.sort(key=lambda path: not path.rpartition("/")[2].startswith(("dm-", "md")))
     return found[0] if found else None
+
+
+def members(uuid: str, sysfs: str = "/sys", dev: str = "/dev") -> list[str]:
+    """The devices that belong to the MD array with this UUID."""
+    return [path for path, content in contents(sysfs, dev) if content == (RAID_MEMBER, uuid, content.label)]
 
 
 def partition_uuid(name: str, sysfs: str = "/sys", dev: str = "/dev") -> str | None:

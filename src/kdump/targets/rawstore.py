@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 from kdump.errors import FormatError, KdumpError
-from kdump.targets.superblock import recognise
+from kdump.targets.superblock import Content, identify_open
 
 MAGIC = b"KDUMPRAW"
 VERSION = 1
@@ -84,16 +84,16 @@ def write_header(descriptor: int, header: RawHeader) -> RawHeader:
 def format_device(descriptor: int, path: str, *, force: bool = False) -> None:
     """Make an empty area. Raises `KdumpError` if something else is on the device, unless `force`."""
     head = os.pread(descriptor, 0x11000, 0)
-    if not force and (what := foreign_content(head)):
+    if not force and (what := foreign_content(identify_open(descriptor), head)):
         raise KdumpError(f"{path} is not empty", why=f"it holds {what}", remedy="choose another partition")
     for _ in SLOTS:
         write_header(descriptor, RawHeader(EMPTY, sequence=_unpack_sequence(head)))
         head = os.pread(descriptor, 0x11000, 0)
 
 
-def foreign_content(head: bytes) -> str:
-    """What a device's first 68 KiB hold that is not ours: a name, or an empty string if there is nothing."""
-    if content := recognise(head):
+def foreign_content(content: Content | None, head: bytes) -> str:
+    """What a device (its content, and its first 68 KiB) holds that is not ours; an empty string if there is nothing."""
+    if content:
         return f"{content.fstype} {content.uuid}"
     if head[510:512] == b"\x55\xaa" or head[512:520] == b"EFI PART":
         return "a partition table"

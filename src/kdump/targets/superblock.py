@@ -32,17 +32,22 @@ class _Magic(NamedTuple):
     label_size: int = 0
 
 
+RAID_MEMBER = "linux_raid_member"
+_RAID_MAGIC = b"\xfc\x4e\x2b\xa9\x01\0\0\0"  # and major version 1
 _BINARY_UUID = (
+    # A mirror's half looks like what is stored on the mirror: the array's own mark comes first.
+    _Magic(RAID_MEMBER, 4096, _RAID_MAGIC, 4096 + 16, 4096 + 32, 32),  # metadata 1.2
+    _Magic(RAID_MEMBER, 0, _RAID_MAGIC, 16, 32, 32),  # metadata 1.1
     _Magic("ext4", 1024 + 0x38, b"\x53\xef", 1024 + 0x68, 1024 + 0x78, 16),
     _Magic("xfs", 0, b"XFSB", 32, 108, 12),
     _Magic("btrfs", 0x10040, b"_BHRfS_M", 0x10020, 0x1012B, 256),
-    _Magic("linux_raid_member", 4096, b"\xfc\x4e\x2b\xa9\x01\0\0\0", 4096 + 16, 4096 + 32, 32),
 )
 _FAT = (
     _Magic("vfat", 0x52, b"FAT32   ", 0x43, 0x47, 11),
     _Magic("vfat", 0x36, b"FAT16   ", 0x27, 0x2B, 11),
     _Magic("vfat", 0x36, b"FAT12   ", 0x27, 0x2B, 11),
 )
+_RAID_PLACE = 144  # mdp_superblock_1.super_offset
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 _WINDOW = 0x10000 + 4096  # enough for all of the above: btrfs' superblock lies farthest in
 
@@ -51,9 +56,21 @@ def identify(device: str) -> Content | None:
     """Read a device's signature; None if none of those known is there. Raises OSError if it cannot be read."""
     descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return recognise(os.pread(descriptor, _WINDOW, 0))
+        return identify_open(descriptor)
     finally:
         os.close(descriptor)
+
+
+def identify_open(descriptor: int) -> Content | None:
+    """As `identify`, of an open device."""
+    # Metadata 1.0 lies near the end (drivers/md/md.c, super_1_load), and says in which sector, counted from the start
+    # of the member: that of a disk's last partition is not the disk's.
+    sector = (os.lseek(descriptor, 0, os.SEEK_END) // 512 - 16) & ~7
+    if sector > 0:
+        tail = os.pread(descriptor, 512, sector * 512)
+        if tail.startswith(_RAID_MAGIC) and struct.unpack_from("<Q", tail, _RAID_PLACE) == (sector,):
+            return recognise(tail)
+    return recognise(os.pread(descriptor, _WINDOW, 0))
 
 
 def recognise(head: bytes) -> Content | None:
