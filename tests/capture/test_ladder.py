@@ -214,6 +214,22 @@ def test_retention_takes_the_oldest_of_this_host_only(run: Run, tmp_path: Path) 
     assert left == {manifest["crash"], old[2], old[3], "web2-20200101T000000Z-0001", "web1-notes"}
 
 
+def test_the_only_trace_of_a_kind_of_crash_goes_last(run: Run, tmp_path: Path) -> None:
+    """As `kdump prune` on the healthy host, which has the same rule. The new crash has no report, so no signature."""
+    signatures = {"web1-20200101T000000Z-0001": "1-a", "web1-20200102T000000Z-0002": "1-b"}
+    signatures |= {"web1-20200103T000000Z-0003": "1-b", "web1-20200104T000000Z-0004": ""}
+    for name, signature in signatures.items():
+        (tmp_path / "crash" / name).mkdir(parents=True)
+        text = json.dumps({"status": "complete", "signature": signature}) if signature else "{ cut off"
+        (tmp_path / "crash" / name / "manifest.json").write_text(text)
+    _, manifest, _ = run(keep=4)
+    left = {path.name for path in (tmp_path / "crash").iterdir()}
+    assert left == {manifest["crash"], *signatures} - {"web1-20200102T000000Z-0002"}
+    run(keep=3)
+    left = {path.name for path in (tmp_path / "crash").iterdir() if path.name.startswith("web1-2020")}
+    assert left == {"web1-20200103T000000Z-0003"}  # that without a manifest went first, then the oldest of the rest
+
+
 def test_nothing_old_goes_for_a_dump_that_failed(run: Run, tmp_path: Path) -> None:
     old = tmp_path / "crash/web1-20200101T000000Z-0001"
     old.mkdir(parents=True)

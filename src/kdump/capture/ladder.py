@@ -6,6 +6,7 @@ fails never takes the others with it.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -62,6 +63,7 @@ class Ladder:
         self._dns: list[str] | None = None
         self._sampler: Sampler | None = None
         self._summary: dict[str, Any] = {}
+        self._signature = ""
 
     def climb(self) -> str:
         """Save what can be saved. COMPLETE, DEGRADED (a dump, but not as asked) or INCOMPLETE (no whole dump)."""
@@ -156,8 +158,10 @@ class Ladder:
 
         import_module(_PIPELINE)  # before the fork: both need NumPy, and it is half of what either imports
         answer = bytes_from_child(partial(rungs.report, self._need_dump()), available - _REPORT_SPARES)
-        for name, text in zip((names.REPORT, names.REPORT_JSON), answer.split(rungs.BETWEEN), strict=True):
+        pages = answer.split(rungs.BETWEEN)
+        for name, text in zip((names.REPORT, names.REPORT_JSON), pages, strict=True):
             vault.save(name, partial(_write_all, text))
+        self._signature = str(json.loads(pages[1])["verdict"]["signature"])
 
     def _write_vmcore(self, begin: Begin) -> None:
         from kdump.capture import rungs
@@ -191,10 +195,10 @@ class Ladder:
             if id(session) in vault.gone:
                 self.stages.run("close", _LAST_WORDS, session.close)
                 continue
-            if outcome != names.INCOMPLETE and id(session) not in vault.lost:
-                self.stages.run("retention", _LAST_WORDS, partial(self._prune, session))
             manifest = partial(self.manifest, vault, session, outcome)
             self.stages.run("manifest", _LAST_WORDS, partial(vault.put, session, names.MANIFEST, manifest))
+            if outcome != names.INCOMPLETE and id(session) not in vault.lost:
+                self.stages.run("retention", _LAST_WORDS, partial(self._prune, session))
             self.stages.run("log", _LAST_WORDS, partial(vault.put, session, names.LOG, self.console.log))
             if vault.encrypted:
                 listing = partial(self.listing, vault, outcome)
@@ -222,6 +226,7 @@ class Ladder:
             "where": session.where,
             "lost": vault.lost.get(id(session), ""),
             "kernel": {"release": info.release, "build_id": info.build_id},
+            "signature": self._signature,
             "panic_time": info.crash_time,
             "saved_time": round(now, 3),
             "panic_to_saved": round(now - info.crash_time, 3) if info.crash_time else None,

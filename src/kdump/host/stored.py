@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.capture.crash import COMPLETE, DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
+from kdump.capture.crash import DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
 from kdump.config import Config, Retention
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE as SUFFIX
+from kdump.targets.retention import first_to_go
 from kdump.units import duration_text, size_text
 
 FOREIGN: Final = "no manifest"
@@ -190,12 +190,7 @@ def _next(remaining: Sequence[Crash], choose_from: Sequence[Crash]) -> Crash | N
     if len(remaining) < 2:
         return None
     newest = max(remaining, key=lambda crash: crash.when)
-    copies = Counter(crash.signature for crash in remaining if crash.signature)
-
-    def order(crash: Crash) -> tuple[bool, bool, float]:
-        return copies[crash.signature] < 2, crash.status == COMPLETE, crash.when
-
-    return min((crash for crash in choose_from if crash is not newest), key=order, default=None)
+    return first_to_go(remaining, (crash for crash in choose_from if crash is not newest))
 
 
 def _is_crash(path: Path) -> bool:

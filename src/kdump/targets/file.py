@@ -16,6 +16,7 @@ from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile, sync_directory
 from kdump.targets.devices import find_uuid, wait_for
 from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream
+from kdump.targets.retention import prune
 
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
@@ -117,7 +118,8 @@ class DirectorySession:
         release: Callable[[], None] | None = None,
     ) -> None:
         self._release = release
-        self.directory = f"{directory.rstrip('/')}/{crash}"
+        self._parent = directory.rstrip("/")
+        self.directory = f"{self._parent}/{crash}"
         self.where = f"{(shown or directory).rstrip('/')}/{crash}"
         try:
             Path(directory).mkdir(parents=True, exist_ok=True)
@@ -148,10 +150,19 @@ class DirectorySession:
 
     def prune(self, keep: int, min_free: int) -> list[str]:
         """See `Session.prune`."""
-        from kdump.targets.retention import prune
+        return list(prune(self, self.directory.rpartition("/")[2], keep, min_free))
 
-        directory, _, crash = self.directory.rpartition("/")
-        return list(prune(directory, crash, keep, min_free))
+    def names(self) -> list[str]:
+        """The directories beside the crash's."""
+        return [entry.name for entry in os.scandir(self._parent) if entry.is_dir(follow_symlinks=False)]
+
+    def read(self, name: str) -> bytes:
+        """A file below the target's directory."""
+        return Path(self._parent, name).read_bytes()
+
+    def remove(self, name: str) -> None:
+        """Delete another crash."""
+        _remove(f"{self._parent}/{name}")
 
     def close(self) -> None:
         """Unmount, if this session mounted."""
@@ -167,3 +178,13 @@ class FileStream(PartFile):
         super().__init__(f"{directory}/{name}", keep_blocks=True)
         self.name = name
         sync_directory(directory)  # a power cut from now on leaves a file that is named incomplete
+
+
+def _remove(directory: str) -> None:
+    """As shutil.rmtree, which would bring three compressors into the image."""
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            _remove(entry.path)
+        else:
+            os.unlink(entry.path)  # noqa: PTH108 -- a DirEntry's path
+    os.rmdir(directory)  # noqa: PTH106 -- likewise

@@ -1,25 +1,99 @@
-"""Which old crashes of this host go when a new one is safe; for targets that are directories."""
+"""Which old crashes of this host go when a new one is safe: one order, for the healthy host and the capture kernel.
+
+Of what may go, crashes whose signature another one has go first, incomplete ones before complete ones, old before new:
+the only trace of a kind of crash goes last. A crash's signature is in its manifest if the capture made a report; one
+that has none is taken for the only one of its kind.
+"""
 
 from __future__ import annotations
 
-import os
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-_NAME = re.compile(r"^(.+)-\d{8}T\d{6}Z-[0-9a-f]{4}$")
+from kdump.targets.protocol import LAST
+
+_NAME = re.compile(r"^(.+)-(\d{8}T\d{6}Z)-[0-9a-f]{4}$")
+_COMPLETE = "complete"
 
 
-def prune(directory: str, newest: str, keep: int, min_free: int) -> Iterator[str]:
-    """Remove crashes beside `newest` (a crash's name), oldest first; yields the name of each that went.
+class Ranked(Protocol):
+    """What the order looks at."""
+
+    @property
+    def status(self) -> str:
+        """As in the manifest."""
+
+    @property
+    def when(self) -> float:
+        """Grows with time."""
+
+    @property
+    def signature(self) -> str:
+        """What crashes of one cause share; empty if it is not known."""
+
+
+R = TypeVar("R", bound=Ranked)
+
+
+def first_to_go(crashes: Sequence[R], candidates: Iterable[R]) -> R | None:
+    """Which of `candidates` goes first if `crashes` are what there is; None if there is no candidate."""
+    copies = Counter(crash.signature for crash in crashes if crash.signature)
+
+    def order(crash: R) -> tuple[bool, bool, float]:
+        return copies[crash.signature] < 2, crash.status == _COMPLETE, crash.when
+
+    return min(candidates, key=order, default=None)
+
+
+class Store(Protocol):
+    """A directory of crashes, wherever it is. Methods raise OSError or KdumpError."""
+
+    def names(self) -> Iterable[str]:
+        """Names of the directories in it."""
+
+    def read(self, name: str) -> bytes:
+        """A small file, "CRASH/FILE"."""
+
+    def remove(self, name: str) -> None:
+        """Delete a crash."""
+
+    def free(self) -> int | None:
+        """Bytes that may still be written; None if that is not known."""
+
+
+@dataclass(frozen=True)
+class _Old:
+    name: str
+    status: str
+    when: float
+    signature: str
+
+
+def prune(store: Store, newest: str, keep: int, min_free: int) -> Iterator[str]:
+    """Remove crashes beside `newest` (a crash's name); yields the name of each that went.
 
     At most `keep` of the same host stay, `newest` included (0: any number), and more go until `min_free` bytes are
-    free. Other hosts' crashes and whatever is not named like a crash are not touched. Raises OSError.
+    free. Other hosts' crashes and whatever is not named like a crash are not touched. Raises OSError, KdumpError.
     """
-    mine = older([entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)], newest)
-    while mine and ((keep and len(mine) >= keep) or _free(directory) < min_free):
-        name = mine.pop(0)
-        _remove(f"{directory}/{name}")
-        yield name
+    names = older(store.names(), newest)
+    crashes: list[_Old] = []
+
+    def due() -> bool:
+        free = store.free()
+        return bool(keep and len(names) >= keep) or (free is not None and free < min_free)
+
+    while names and due():
+        crashes = crashes or [_look(store, name, age) for age, name in enumerate([*names, newest])]
+        gone = first_to_go(crashes, (crash for crash in crashes if crash.name != newest))
+        assert gone is not None
+        store.remove(gone.name)
+        names.remove(gone.name)
+        crashes.remove(gone)
+        yield gone.name
 
 
 def older(names: Iterable[str], newest: str) -> list[str]:
@@ -31,16 +105,11 @@ def older(names: Iterable[str], newest: str) -> list[str]:
     return sorted(mine, key=lambda name: name[len(found[1]) :])
 
 
-def _remove(directory: str) -> None:
-    """As shutil.rmtree, which would bring three compressors into the image."""
-    for entry in os.scandir(directory):
-        if entry.is_dir(follow_symlinks=False):
-            _remove(entry.path)
-        else:
-            os.unlink(entry.path)  # noqa: PTH108 -- a DirEntry's path
-    os.rmdir(directory)  # noqa: PTH106 -- likewise
-
-
-def _free(directory: str) -> int:
-    stat = os.statvfs(directory)
-    return stat.f_bavail * stat.f_frsize
+def _look(store: Store, name: str, age: int) -> _Old:
+    """What a crash's manifest says; nothing, if it has none that can be read. Its age stands in its name."""
+    try:
+        known = json.loads(store.read(f"{name}/{LAST}"))
+    except Exception:  # noqa: BLE001 -- whatever is wrong with an old crash must not keep the new one from its place
+        known = None
+    found = known if isinstance(known, dict) else {}
+    return _Old(name, str(found.get("status", "")), age, str(found.get("signature", "")))

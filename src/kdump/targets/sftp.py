@@ -12,15 +12,17 @@ from collections.abc import Callable
 
 from kdump.errors import KdumpError
 
-_INIT, _VERSION, _OPEN, _CLOSE, _WRITE, _OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _RENAME = (
-    1, 2, 3, 4, 6, 11, 12, 13, 14, 15, 17, 18,
+_INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE, _OPENDIR, _READDIR, _REMOVE, _MKDIR, _RMDIR, _STAT, _RENAME = (
+    1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 17, 18,
 )  # fmt: skip
 _STATUS, _HANDLE, _NAME, _ATTRS, _EXTENDED, _EXTENDED_REPLY = 101, 102, 104, 105, 200, 201
 _OK, _EOF, _NO_SUCH_FILE, _DENIED = 0, 1, 2, 3
+_FOR_READING = 0x01  # SSH_FXF_READ
 _FOR_WRITING = 0x02 | 0x08 | 0x10  # SSH_FXF_WRITE | CREAT | TRUNC
 _MODE = 0x04  # SSH_FILEXFER_ATTR_PERMISSIONS
 _BLOCK = 32 << 10  # bytes a write: every server takes that much
 _IN_FLIGHT = 64
+_SMALL = 256 << 10  # bytes
 
 
 class SftpError(KdumpError):
@@ -93,6 +95,16 @@ class Sftp:
             self._ask(_EXTENDED, b"".join(map(_string, ("posix-rename@openssh.com", old, new))), f"{old}: no rename")
         else:
             self._ask(_RENAME, _string(old) + _string(new), f"{old} cannot be renamed")
+
+    def read(self, path: str) -> bytes:
+        """A small file: as much of it as the server gives at once, 32 KiB at least."""
+        body = _string(path) + struct.pack(">II", _FOR_READING, 0)
+        handle = _take(self._ask(_OPEN, body, f"{path} cannot be opened")[5:])[0]
+        try:
+            wanted = _string(handle) + struct.pack(">QI", 0, _SMALL)
+            return _take(self._ask(_READ, wanted, f"{path} cannot be read")[5:])[0]
+        finally:
+            self.close(handle, path)
 
     def listing(self, path: str) -> list[str]:
         """Names in a directory."""

@@ -19,7 +19,7 @@ from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE
 from kdump.targets.names import resolve, system_addresses
 from kdump.targets.protocol import Ground, Session, Spec, Stream
-from kdump.targets.retention import older
+from kdump.targets.retention import prune
 from kdump.targets.sftp import Sftp, SftpError
 
 CLIENTS = ("/usr/bin/ssh", "/bin/ssh", "/usr/local/bin/ssh")
@@ -150,15 +150,21 @@ class SshSession:
 
     def prune(self, keep: int, min_free: int) -> list[str]:
         """See `Session.prune`."""
-        gone = []
-        mine = older(self.sftp.listing(self._parent), self._crash)
-        while mine and ((keep and len(mine) >= keep) or (self.free() or min_free) < min_free):
-            name = mine.pop(0)
-            for file in self.sftp.listing(f"{self._parent}/{name}"):
-                self.sftp.remove(f"{self._parent}/{name}/{file}")
-            self.sftp.remove_directory(f"{self._parent}/{name}")
-            gone.append(name)
-        return gone
+        return list(prune(self, self._crash, keep, min_free))
+
+    def names(self) -> list[str]:
+        """Names in the target's directory."""
+        return self.sftp.listing(self._parent)
+
+    def read(self, name: str) -> bytes:
+        """A small file below the target's directory."""
+        return self.sftp.read(f"{self._parent}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Delete another crash."""
+        for file in self.sftp.listing(f"{self._parent}/{name}"):
+            self.sftp.remove(f"{self._parent}/{name}/{file}")
+        self.sftp.remove_directory(f"{self._parent}/{name}")
 
     def close(self) -> None:
         """Hang up."""
