@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 from kdump.capture import system
-from kdump.capture.netlink import Netlink
+from kdump.capture.network import bring_up
 from kdump.digest import sha256
 
 EXPORT = Path("/srv/dumps")
+MAC = "52:54:00:77:00:01"
 ADDRESS = "192.168.77.1/24"
 SOME = 2 << 20  # bytes
 MODULES = "/etc/modules.txt"
@@ -35,12 +36,11 @@ def start() -> None:
     """Network, file systems, daemons."""
     for module in Path(MODULES).read_text().split():
         system.load_module(module)
-    netlink = Netlink()
-    for name in ("lo", "eth0"):
-        index = next(link.index for link in netlink.links() if link.name == name)
-        netlink.set_link(index, up=True)
-        if name == "eth0":
-            netlink.add_address(index, ADDRESS)
+    port: dict[str, object] = {"name": "eth0", "mac": MAC}
+    vlan: dict[str, object] = {"name": "eth0.7", "vlan": 7, "links": ["eth0"], "addresses": [ADDRESS]}
+    tagged = "vlan" in Path("/proc/cmdline").read_text().split()
+    plan = {"interface": [port, vlan] if tagged else [{**port, "addresses": [ADDRESS]}]}
+    bring_up(plan, 10, print, print)
     system.mount("nfsd", "/proc/fs/nfsd", "nfsd")
     for place in ("/srv", "/var/lib/nfs"):
         system.mount("tmpfs", place, "tmpfs")

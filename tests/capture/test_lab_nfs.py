@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,10 +23,17 @@ from kdump.targets.protocol import Spec
 
 pytestmark = pytest.mark.apart
 
-MODULES = ("virtio_pci", "virtio_net", "nfsd")
+MODULES = ("virtio_pci", "virtio_net", "8021q", "nfsd")
 TOOLS = ("rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd")
 MAC = "52:54:00:77:00:02"
-NETWORK = {"interface": [{"name": "eth0", "mac": MAC, "addresses": ["192.168.77.2/24"]}]}
+ADDRESSES = ["192.168.77.2/24"]
+NETWORK = {"interface": [{"name": "eth0", "mac": MAC, "addresses": ADDRESSES}]}
+TAGGED = {
+    "interface": [
+        {"name": "eth0.7", "vlan": 7, "links": ["eth0"], "addresses": ADDRESSES},
+        {"name": "eth0", "mac": MAC},
+    ]
+}
 
 
 def wire(role: str, port: int, mac: str) -> tuple[str, ...]:
@@ -54,7 +62,7 @@ def nfs_machine(tree: KernelTree, directory: Path, port: int, cmdline: str = "")
         initrd=image,
         cmdline=f"console=ttyS0,115200 panic=-1 {cmdline}",
         memory=512 << 20,
-        extra=wire("listen", port, "52:54:00:77:00:01"),
+        extra=wire("listen", port, nfs_server.MAC),
     )
     with Machine(spec, console=directory / "server.log") as machine:
         machine.wait_for(r"nfs-server: ready", 120, unless="nfs-server: FAILED|Kernel panic")
@@ -67,19 +75,23 @@ def client(tree: KernelTree, port: int, version: str, mode: str) -> Scenario:
     targets = (Spec(f"nfs://192.168.77.1/{path}", facts), Spec(f"file:///{DUMPS}"))
     return Scenario(
         tree, find_cause("sysrq"), memory=1 << 30, work=8 << 20, crashkernel="160M",
-        plan=CapturePlan(targets=targets, mode=mode, network=NETWORK, deadlines=Deadlines(target=60)),
-        devices=wire("connect", port, MAC), modules=("virtio_net", "nfsv3" if version == "3" else "nfsv4"),
+        plan=CapturePlan(
+            targets=targets, mode=mode, network=TAGGED if version == "3" else NETWORK, deadlines=Deadlines(target=60)
+        ),
+        devices=wire("connect", port, MAC), modules=("virtio_net", "8021q", "nfsv3" if version == "3" else "nfsv4"),
     )  # fmt: skip
 
 
 @pytest.mark.lab
 def test_a_crash_arrives(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
+    """Across a VLAN."""
     port = free_port()
-    with nfs_machine(kernel("6.1"), tmp_path, port) as server:
+    with nfs_machine(kernel("6.1"), tmp_path, port, "vlan") as server:
         saved = crash(client(kernel("6.1"), port, "3", ALL), tmp_path)
         server.wait_for(r"nfs-server: done", 60)
         received = dict(line.split()[-2:] for _, line in server.lines if "nfs-server: saved" in line)
     assert saved.manifest["status"] == "complete"
+    assert re.search(r"eth0\.7: link up, [\d.]+ s", saved.console.read_text(errors="replace"))
     for entry in saved.manifest["files"]:
         mine = hashlib.sha256((saved.directory / entry["name"]).read_bytes()).hexdigest()
         assert received[entry["name"]] == mine

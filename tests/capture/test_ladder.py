@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,7 +25,7 @@ from kdump.capture.plan import CapturePlan, Deadlines, Hooks
 from kdump.cli.main import main
 from kdump.dump.manifest import check
 from kdump.memory import open_dump
-from kdump.targets.file import FileStream
+from kdump.targets.file import DirectorySession, FileStream
 from kdump.targets.protocol import Spec
 
 Run = Callable[..., tuple[bool, dict[str, Any], set[str]]]
@@ -201,6 +202,32 @@ def test_everything_but_the_name_is_encrypted(run: Run, tmp_path: Path, source: 
     with open_dump(tmp_path / "vmcore") as dump, open_dump(source) as original:
         assert dump.vmcoreinfo == original.vmcoreinfo
     assert not any(b"6.1.0-test" in path.read_bytes() for path in crash.iterdir())
+
+
+def test_a_dump_that_will_not_fit_is_not_begun(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next level is tried at once; the last one is begun all the same (and fits here, as free space is made up)."""
+    monkeypatch.setattr(DirectorySession, "free", lambda _self: 4096)
+    saved, manifest, files = run()
+    assert saved
+    assert files == FILES
+    assert manifest["status"] == "degraded"
+    assert manifest["dump"]["level"] == 31
+    log = next(tmp_path.glob("crash/web1-*/capture.log")).read_text()
+    assert re.search(r"it will not fit at level 1: about \S+ \S+ needed, 4\.00 KiB free", log)
+    assert "it will not fit at level 31" in log
+
+
+def test_a_disk_that_is_full_when_the_dump_is_sealed(run: Run, tmp_path: Path) -> None:
+    specs = tuple(Spec(f"file://{tmp_path}/{name}") for name in ("one", "two"))
+    saved, manifest, _ = run({"seal vmcore": "full"}, targets=specs)
+    assert saved
+    assert manifest["status"] == "degraded"
+    assert manifest["where"].startswith(f"{tmp_path}/two/")
+    (first,) = tmp_path.glob("one/web1-*")
+    assert {path.name for path in first.iterdir()} == (FILES - {"vmcore"}) | {"vmcore.incomplete"}
+    assert json.loads((first / "manifest.json").read_text())["status"] == "incomplete"
+    with open_dump(first / "vmcore.incomplete") as dump:  # every byte of it is there: only its name is not
+        assert not dump.incomplete
 
 
 def test_retention_takes_the_oldest_of_this_host_only(run: Run, tmp_path: Path) -> None:

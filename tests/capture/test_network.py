@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from ipaddress import IPv4Address
 
 import pytest
@@ -19,19 +20,25 @@ from kdump.errors import KdumpError
 from kdump.targets import names
 
 IN_NAMESPACE = """
-import json, sys
+import json, subprocess, sys
+for command in sys.argv[2:]:
+    subprocess.run(["ip", *command.split()], check=True)
 from kdump.capture.network import bring_up
 from kdump.capture.netlink import Netlink
 said = []
-servers = bring_up(json.loads(sys.argv[1]), 3, said.append)
+failed = []
+servers = bring_up(json.loads(sys.argv[1]), 3, said.append, failed.append)
 n = Netlink()
 links = {link.name: [str(a) for a in n.addresses(link.index)] for link in n.links()}
-print(json.dumps([servers, links, said, open("/proc/net/route").read()]))
+print(json.dumps([servers, links, said, failed]))
 """
 
 
-def in_namespace(plan: dict[str, object]) -> tuple[list[str], dict[str, list[str]], list[str], str]:
-    command = ["unshare", "-n", sys.executable, "-c", IN_NAMESPACE, json.dumps(plan)]
+def in_namespace(
+    plan: dict[str, object], *commands: str
+) -> tuple[list[str], dict[str, list[str]], list[str], list[str]]:
+    """Name servers, addresses by interface, what was said, what failed; `commands` are ip(8)'s, run before."""
+    command = ["unshare", "-n", sys.executable, "-c", IN_NAMESPACE, json.dumps(plan), *commands]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": "src"}
     )
@@ -39,21 +46,49 @@ def in_namespace(plan: dict[str, object]) -> tuple[list[str], dict[str, list[str
         pytest.skip(f"no network namespace: {result.stderr.strip()}")
     if result.returncode:
         raise KdumpError(result.stderr)
-    servers, links, said, routes = json.loads(result.stdout)
-    return servers, links, said, routes
+    servers, links, said, failed = json.loads(result.stdout)
+    return servers, links, said, failed
 
 
 def test_a_static_address_on_a_device_found_by_name() -> None:
     plan = {"dns": ["192.0.2.53"], "interface": [{"name": "lo", "addresses": ["192.0.2.7/24", "2001:db8::7/64"]}]}
-    servers, links, said, _ = in_namespace(plan)
+    servers, links, said, failed = in_namespace(plan)
+    assert failed == []
     assert servers == ["192.0.2.53"]
     assert {"192.0.2.7", "2001:db8::7"} <= set(links["lo"])
     assert said[0].startswith("lo: link up, ")
 
 
-def test_a_port_that_is_not_there_is_named() -> None:
-    with pytest.raises(KdumpError, match="52:54:00:00:00:01"):
-        in_namespace({"interface": [{"name": "eth0", "mac": "52:54:00:00:00:01", "addresses": ["192.0.2.7/24"]}]})
+def test_what_does_not_come_up_is_named_and_does_not_keep_the_others() -> None:
+    """No such port, a cable without a peer, DHCP that is silent: each has its share of the time."""
+    plan: dict[str, object] = {
+        "interface": [
+            {"name": "eth0", "mac": "52:54:00:00:00:01", "addresses": ["192.0.2.7/24"]},
+            {"name": "loose", "addresses": ["192.0.2.8/24"]},
+            {"name": "silent", "dhcp": True},
+            {"name": "br0", "bridge": True, "links": ["good"], "addresses": ["192.0.2.9/24"]},
+            {"name": "good", "mac": "52:54:00:00:00:02", "mtu": 1400},
+        ]
+    }
+    began = time.monotonic()
+    _, links, said, failed = in_namespace(
+        plan,
+        "link add loose type veth peer name peer0",
+        "link add silent type veth peer name peer1",
+        "link set peer1 up",
+        "link add other type veth peer name peer2",
+        "link set other address 52:54:00:00:00:02",
+        "link set peer2 up",
+    )
+    assert time.monotonic() - began < 6
+    assert [line.partition(": interfaces here")[0] for line in failed] == [
+        "the interface eth0 (hardware address 52:54:00:00:00:01) does not exist",
+        "the interface loose has no link",
+        "no DHCP server answers on silent",
+    ]
+    assert links["br0"] == ["192.0.2.9"]
+    assert "good" in links
+    assert [line.partition(",")[0] for line in said] == ["silent: link up", "br0: link up"]
 
 
 def test_interfaces_come_up_from_below() -> None:

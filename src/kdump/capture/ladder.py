@@ -99,7 +99,7 @@ class Ladder:
         if not sessions:
             return names.INCOMPLETE
         self._summary.clear()
-        vault = Vault(sessions, self.plan.recipients, self.console)
+        vault = Vault(sessions, self.plan.recipients, self.console, self.stages.fault)
         dumped = self._rungs(vault)
         well = all(record.outcome in (DONE, SKIPPED) for record in self.stages.records[began:])
         whole = first and self.attempt == 1 and well and len(sessions) == len(group) and not vault.lost
@@ -125,7 +125,9 @@ class Ladder:
 
     def _network(self, seconds: float) -> list[str]:
         # By name: the image holds it only if a target of the plan needs it.
-        found: list[str] = import_module(NETWORK).bring_up(self.plan.network, seconds, self.console.say)
+        found: list[str] = import_module(NETWORK).bring_up(
+            self.plan.network, 0.9 * seconds, self.console.say, self.stages.degrade
+        )
         return found
 
     def _rungs(self, vault: Vault) -> bool:
@@ -135,7 +137,10 @@ class Ladder:
         if self.plan.report and self.attempt == 1:
             self._report(vault)
         return (
-            self.stages.run("vmcore", deadlines.stall, partial(vault.save, names.VMCORE, self._write_vmcore)) or False
+            self.stages.run(
+                "vmcore", deadlines.stall, partial(vault.save, names.VMCORE, partial(self._write_vmcore, vault))
+            )
+            or False
         )
 
     def _write_dmesg(self, begin: Begin) -> None:
@@ -163,19 +168,18 @@ class Ladder:
             vault.save(name, partial(_write_all, text))
         self._signature = str(json.loads(pages[1])["verdict"]["signature"])
 
-    def _write_vmcore(self, begin: Begin) -> None:
+    def _write_vmcore(self, vault: Vault, begin: Begin) -> None:
         from kdump.capture import rungs
 
-        summary = rungs.vmcore(
-            self._need_dump(), begin, self.plan, self._progress, self.stages.stop, frugal=self.attempt > 1
-        )
+        around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say)
+        summary = rungs.vmcore(self._need_dump(), begin, self.plan, around, frugal=self.attempt > 1)
         self._summary = summary.to_dict()
         if summary.incomplete:
             raise KdumpError("the dump is incomplete", why=summary.incomplete)
         if summary.level != self.plan.level:
             self.stages.degrade(f"no room at level {self.plan.level}, saved at level {summary.level}")
         for name, why in summary.not_applied.items():
-            self.stages.degrade(f"{name} pages are kept: {why}")
+            self.stages.degrade(f"{name.removesuffix(' pages')} pages are kept: {why}")
         if summary.pages_unreadable:
             self.stages.degrade(f"{summary.pages_unreadable} pages could not be read")
 

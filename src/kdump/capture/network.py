@@ -14,16 +14,20 @@ from typing import Any
 
 from kdump.capture.dhcp import ask
 from kdump.capture.netlink import Link, Netlink, bond_data, vlan_data
+from kdump.capture.stages import DeadlineError, describe
 from kdump.errors import KdumpError
 
 _POLL = 0.05
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/{}"
 
 
-def bring_up(plan: Mapping[str, Any], seconds: float, say: Callable[[str], None]) -> list[str]:
+def bring_up(
+    plan: Mapping[str, Any], seconds: float, say: Callable[[str], None], degrade: Callable[[str], None]
+) -> list[str]:
     """Bring up every interface of `plan`, loopback too; the name servers, the plan's before those that DHCP gave.
 
-    Each step is printed with its time. Raises `KdumpError` for the first interface that does not come up in time.
+    Each step is printed with its time. `degrade` is told of an interface that does not come up in its share of the
+    `seconds`: the others may lead to a target all the same.
     """
     end = time.monotonic() + seconds
     interfaces: Sequence[Mapping[str, Any]] = plan.get("interface", ())
@@ -33,8 +37,16 @@ def bring_up(plan: Mapping[str, Any], seconds: float, say: Callable[[str], None]
         loopback = next((link for link in netlink.links() if link.name == "lo"), None)
         if loopback:
             netlink.set_link(loopback.index, up=True)
-        for interface in _from_below(interfaces):
-            servers += _Interface(netlink, interface, end, say).up()
+        waiting = _from_below(interfaces)
+        for number, interface in enumerate(waiting):
+            now = time.monotonic()
+            share = now + max(0.0, end - now) / (len(waiting) - number)
+            try:
+                servers += _Interface(netlink, interface, share, say).up()
+            except DeadlineError:
+                raise
+            except (KdumpError, OSError) as error:
+                degrade(describe(error))
     finally:
         netlink.close()
     return list(dict.fromkeys(servers))

@@ -52,7 +52,8 @@ class CapturePlan:
 
     `modules` are absolute paths in the image in load order, or "PATH PARAMETERS". `mode` is "first" (targets in order
     until one has everything) or "all".
-    `inject` makes stages fail on purpose, for tests: stage name -> "raise", "hang", "kill" or "full".
+    `inject` makes stages fail on purpose, for tests: stage name, or "seal FILE", -> "raise", "hang", "stuck", "kill",
+    "oom", "panic" or "full" (no space left). Each happens once.
     """
 
     hostname: str = "localhost"
@@ -81,6 +82,7 @@ class CapturePlan:
         schemes = dict.fromkeys(spec.parts.scheme for spec in self.targets)
         found = [SCHEMES[scheme].partition(":")[0] for scheme in schemes if scheme in SCHEMES]
         found += [NETWORK] if any(scheme in NETWORKED for scheme in schemes) else []
+        found += ["ssl"] if any(map(uses_tls, self.targets)) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))
 
     def to_json(self) -> str:
@@ -96,6 +98,11 @@ class CapturePlan:
             raise FormatError("is not JSON", path=path, why=str(error)) from None
         plan: CapturePlan = _build(cls, raw, path, "plan")
         return plan
+
+
+def uses_tls(spec: Spec) -> bool:
+    """Whether a target is reached by https: Amazon's own endpoint, which is what no endpoint means, is."""
+    return spec.parts.scheme == "s3" and not spec.facts.get("endpoint", "").startswith("http:")
 
 
 def load_plan(path: str = PLAN_PATH) -> CapturePlan:

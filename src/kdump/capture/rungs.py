@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.capture.plan import CapturePlan
 from kdump.errors import KdumpError
@@ -46,19 +46,27 @@ def report(dump: Dump) -> bytes:
     return BETWEEN.join(page.encode("utf-8", "replace") for page in pages)
 
 
+class Around(NamedTuple):
+    """What the dump tells and asks while it is made: see `kdump.dump.pipeline.Options`."""
+
+    progress: Callable[[str, int, int], None]
+    stop: Callable[[], str]
+    room: Callable[[], int | None]
+    say: Callable[[str], None]
+
+
 def vmcore(
     dump: Dump,
     begin: Callable[[], Stream],
     plan: CapturePlan,
-    progress: Callable[[str, int, int], None],
-    stop: Callable[[], str],
+    around: Around,
     *,
     frugal: bool = False,
 ) -> Summary:
     """The filtered, compressed dump, written to the stream that `begin()` gives; it is left to the caller to seal.
 
-    `frugal`: small batches and no threads, for a second attempt after the first was killed. If the disk is full, a
-    dump without any page that can be spared is tried before it is given up.
+    `frugal`: small batches and no threads, for a second attempt after the first was killed. If the disk is full or will
+    be, a dump without any page that can be spared is tried before it is given up.
     """
     # Imported here: NumPy takes seconds under emulation, and the log is to be safe before that.
     from kdump.dump.pipeline import Options, save
@@ -69,7 +77,9 @@ def vmcore(
         compression_level=plan.codec_level or None,
         threads=plan.cpus if plan.cpus > 1 and not frugal else 0,
         batch=_FRUGAL_BATCH if frugal else _BATCH,
-        progress=progress,
-        stop=stop,
+        progress=around.progress,
+        stop=around.stop,
+        room=around.room,
+        warn=around.say,
     )
     return save(dump, begin, options)

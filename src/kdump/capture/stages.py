@@ -7,6 +7,7 @@ told about every stage through a pipe, kills the process if it does not react (a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -74,7 +75,7 @@ class Stages:
             try:
                 self.interruptible = True
                 self._arm()
-                self._fault(name)
+                self.fault(name)
                 return body()
             finally:
                 # A signal may be waiting since long: it must not be heard where nobody would catch what it raises.
@@ -122,9 +123,9 @@ class Stages:
             with contextlib.suppress(OSError):  # the supervisor is gone: nobody left to tell
                 os.write(self._notify, f"{name} {left if finite else 0:.1f}\n".encode())
 
-    def _fault(self, name: str) -> None:
-        """Fail as a test asks: see `CapturePlan.inject`."""
-        match self._inject.get(name):
+    def fault(self, name: str) -> None:
+        """Fail as a test asks, once: see `CapturePlan.inject`."""
+        match self._inject.pop(name, None):
             case None:
                 return
             case "raise":
@@ -134,6 +135,8 @@ class Stages:
             case "stuck":  # does not react to the alarm either
                 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
                 time.sleep(1e6)
+            case "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "oom":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -11,6 +12,7 @@ from kdump.capture.console import Console
 from kdump.capture.plan import ENCRYPTION
 from kdump.capture.stages import describe
 from kdump.capture.tee import Tee
+from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE
 from kdump.targets.protocol import Session, Stream
 from kdump.units import size_text
@@ -24,18 +26,35 @@ Begin = Callable[[], Stream]
 class Vault:
     """The files of one crash on the targets of one group. `lost` says which sessions dropped out, and why."""
 
-    def __init__(self, sessions: Sequence[Session], recipients: Sequence[str], console: Console) -> None:
+    def __init__(
+        self,
+        sessions: Sequence[Session],
+        recipients: Sequence[str],
+        console: Console,
+        fault: Callable[[str], None],
+    ) -> None:
+        """`fault` fails on purpose if a test asks for it: see `Stages.fault`."""
         self.sessions = sessions
         self.lost: dict[int, str] = {}
         self.gone: set[int] = set()  # those of `lost` on which nothing more is tried: each try may take half a minute
         self.entries: list[dict[str, Any]] = []  # as the manifest lists them
         self._recipients = recipients
         self._console = console
+        self._fault = fault
 
     @property
     def encrypted(self) -> bool:
         """Whether only ciphertext leaves."""
         return bool(self._recipients)
+
+    def room(self) -> int | None:
+        """Bytes that may be written to each of the targets that are left; None if none of them can tell."""
+        known: list[int] = []
+        for session in self.sessions:
+            with contextlib.suppress(OSError, KdumpError):  # it is gone: writing to it will say so
+                if id(session) not in self.lost and (free := session.free()) is not None:
+                    known.append(free)
+        return min(known, default=None)
 
     def save(self, name: str, write: Callable[[Begin], None]) -> bool:
         """Save one file: sealed if `write` ends well; if it raises, what there is stays, named incomplete.
@@ -55,6 +74,7 @@ class Vault:
 
         try:
             write(begin)
+            self._fault(f"seal {name}")
             top[0].seal()
         except BaseException:
             if top:

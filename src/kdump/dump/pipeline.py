@@ -17,6 +17,7 @@ from kdump.dump.kdump_writer import Stream
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
+from kdump.dump.room import too_large
 from kdump.dump.select import Selection
 from kdump.dump.workers import in_order, thread_count
 from kdump.dump.writers import Writer, check_extent, open_writer
@@ -32,7 +33,8 @@ class Options:
 
     `container` is "kdump" (kdump-compressed) or "elf"; `parts` are files of a split set. `levels` beyond the first are
     tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `stop` is
-    asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on.
+    asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on. `room` tells how many bytes may be
+    written, if it can; a level that will not fit is passed over, and the last one begun all the same: `warn` is told.
     """
 
     levels: tuple[int, ...] = (31,)
@@ -44,6 +46,8 @@ class Options:
     batch: int = PAGES_A_BATCH  # pages; memory in use is about 3 batches a thread
     progress: Progress = field(default=lambda _stage, _done, _total: None)
     stop: Callable[[], str] = field(default=lambda: "")
+    room: Callable[[], int | None] = field(default=lambda: None)
+    warn: Callable[[str], None] = field(default=lambda _sentence: None)
 
 
 @dataclass
@@ -134,6 +138,12 @@ def _save_level(
         dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
     )  # fmt: skip
     summary.pages_zero = zeros
+    if options.container != "elf" and (
+        why := too_large(dump.memory, selection, options.room(), chosen, options.compression_level)
+    ):
+        options.warn(f"it will not fit at level {level}: {why}")
+        if not finish_when_full:
+            raise OSError(errno.ENOSPC, why)
     writer = open_writer(dump, streams, selection, container=options.container, flag=chosen.flag)
     try:
         _write_pages(dump, writer, options, chosen, selection, summary)

@@ -1,0 +1,43 @@
+"""Whether a dump will fit, told before it is written from how a few pages from all over it compress."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.codecs import Codec
+from kdump.dump.levels import ZERO
+from kdump.dump.pages import PageReader, zero_pages
+from kdump.dump.select import Selection
+from kdump.memory.kdump_format import DESCRIPTOR
+from kdump.memory.protocol import Memory
+from kdump.units import size_text
+
+SAMPLE = 256  # pages
+
+
+def too_large(memory: Memory, selection: Selection, room: int | None, codec: Codec, level: int | None) -> str:
+    """Why a kdump-compressed dump of `selection` will not fit into `room` bytes; empty if it will, or nobody knows.
+
+    Nothing is read if it fits even uncompressed. `level` is the codec's.
+    """
+    fixed = selection.present.limit // 4 + selection.kept.count * DESCRIPTOR.itemsize  # both bitmaps, descriptors
+    if room is None or not selection.kept.count or fixed + selection.kept.count * memory.page_size <= room:
+        return ""
+    pages, unreadable = PageReader(memory)(_spread(selection))
+    if unreadable is not None:
+        pages = pages[~unreadable]
+    rows = np.flatnonzero(~zero_pages(pages)) if selection.level & ZERO else np.arange(len(pages))
+    packed = int(codec.make(level)(pages, rows).sizes.sum()) if len(rows) else 0
+    needed = fixed + packed * selection.kept.count // max(1, len(pages))
+    return f"about {size_text(needed)} needed, {size_text(room)} free" if needed > room else ""
+
+
+def _spread(selection: Selection) -> NDArray[np.int64]:
+    """About SAMPLE of the pfns that are kept, at equal distances."""
+    step = max(1, selection.kept.count // SAMPLE)
+    picked, first = [], 0
+    for pfns in selection.kept.pfns():
+        picked.append(pfns[first::step])
+        first += len(picked[-1]) * step - len(pfns)
+    return np.concatenate(picked)
