@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyrage
 import pytest
-from tests.targets.servers import sshd, weed
+from tests.targets.servers import client_of, sshd, weed
 
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.cli.main import main
@@ -20,8 +20,6 @@ from kdump.lab.crash import DUMPS, Scenario, crash
 from kdump.memory import open_dump
 from kdump.targets import target_for
 from kdump.targets.protocol import Spec
-from kdump.targets.s3 import read_credentials
-from kdump.targets.s3http import Client
 
 pytestmark = pytest.mark.apart
 
@@ -87,16 +85,19 @@ def collect(raw: Path, directory: Path) -> Path:
 def test_every_target_at_once(
     series: str, crashkernel: str, kernel: Callable[[str], KernelTree], tmp_path: Path
 ) -> None:
-    with sshd(tmp_path / "sshd", HOST) as ssh, weed(tmp_path / "weed") as bucket:
+    secure = series == "6.1"  # S3 by TLS, in the smaller reservation
+    with sshd(tmp_path / "sshd", HOST) as ssh, weed(tmp_path / "weed", tls_for=HOST if secure else "") as bucket:
         keys = {"identity": "/etc/kdump/id", "known_hosts": "/etc/kdump/known_hosts"}
         to_ssh = Spec(f"ssh://root@{HOST}:{ssh.port}{tmp_path}/received", keys)
-        endpoint = f"http://{HOST}:{bucket.port}"
-        to_s3 = Spec("s3://dumps/lab", {"endpoint": endpoint, "credentials": "/etc/kdump/s3.toml"})
+        endpoint = bucket.endpoint.replace(bucket.address, HOST)
+        facts = {"endpoint": endpoint, "credentials": "/etc/kdump/s3.toml"}
+        to_s3 = Spec("s3://dumps/lab", facts | ({"ca_file": "/etc/kdump/ca.pem"} if secure else {}))
         files: dict[str, bytes | Path] = {
             "/etc/kdump/id": (ssh.directory / "id").read_bytes(),
             "/etc/kdump/known_hosts": (ssh.directory / "known_hosts").read_bytes(),
             "/etc/kdump/s3.toml": (bucket.directory / "s3.toml").read_bytes(),
             **target_for(to_ssh).files(),
+            **({"/etc/kdump/ca.pem": Path(bucket.certificate)} if secure else {}),
         }
         more, devices, raw = local_disks(tmp_path) if series == "6.12" else ((), (), tmp_path)
         cpus = 2 if more else 1
@@ -116,7 +117,7 @@ def test_every_target_at_once(
         name = saved.manifest["crash"]
         names = {path.name for path in saved.directory.iterdir()}
         assert {path.name for path in (tmp_path / "received" / name).iterdir()} == names
-        client = Client(bucket.endpoint, "dumps", "us-east-1", read_credentials(bucket.facts["credentials"]))
+        client = client_of(bucket)
         for entry in saved.manifest["files"]:
             assert list(check(saved.directory, entry)) == []
             assert list(check(tmp_path / "received" / name, entry)) == []

@@ -100,19 +100,32 @@ class Weed:
 
     port: int
     directory: Path
+    address: str = "127.0.0.1"
+    certificate: str = ""  # with one it speaks TLS
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://{self.address}:{self.port}"
 
     @property
     def facts(self) -> dict[str, str]:
-        return {"endpoint": self.endpoint, "credentials": str(self.directory / "s3.toml")}
+        ca = {"ca_file": self.certificate} if self.certificate else {}
+        return {"endpoint": self.endpoint, "credentials": str(self.directory / "s3.toml"), **ca}
+
+
+def certificate(directory: Path, *addresses: str) -> Path:
+    """A self-signed certificate for addresses, "certificate.pem", and its key beside it."""
+    names = ",".join(f"IP:{address}" for address in addresses)
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
+    command += ["-subj", "/CN=kdump test", "-addext", f"subjectAltName={names}", "-days", "2"]
+    made = directory / "certificate.pem"
+    subprocess.run([*command, "-keyout", directory / "key.pem", "-out", made], check=True, capture_output=True)
+    return made
 
 
 @contextlib.contextmanager
-def weed(directory: Path, address: str = "127.0.0.1") -> Iterator[Weed]:
-    """SeaweedFS on free ports."""
+def weed(directory: Path, address: str = "127.0.0.1", *, tls_for: str = "") -> Iterator[Weed]:
+    """SeaweedFS on free ports, S3 by TLS if there is an address by which guests know this machine."""
     (directory / "data").mkdir(parents=True, exist_ok=True)
     actions = ["Admin", "Read", "Write", "List"]
     keys = [{"accessKey": "kdump", "secretKey": "a secret of the tests"}]
@@ -128,11 +141,15 @@ def weed(directory: Path, address: str = "127.0.0.1") -> Iterator[Weed]:
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     # Its gRPC ports are those plus 10000.
     command += [f"-{name}.port.grpc={free_port()}" for name in ports]
-    command += ["-master.volumeSizeLimitMB=256"]
+    # Those that have fixed ports would keep a second server of this machine from starting.
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=256"]
+    proof = certificate(directory, "127.0.0.1", tls_for) if tls_for else None
+    if proof:
+        command += [f"-s3.cert.file={proof}", f"-s3.key.file={proof.with_name('key.pem')}"]
     process = subprocess.Popen(command, stdout=(directory / "log").open("wb"), stderr=subprocess.STDOUT, cwd=directory)
     try:
         wait_for_port(ports["s3"], 60)
-        running = Weed(ports["s3"], directory)
+        running = Weed(ports["s3"], directory, certificate=str(proof or ""))
         _make_bucket(running)
         yield running
     finally:
@@ -140,8 +157,14 @@ def weed(directory: Path, address: str = "127.0.0.1") -> Iterator[Weed]:
         process.wait()
 
 
+def client_of(server: Weed) -> Client:
+    """Requests to the server's bucket, as the target makes them."""
+    keys = read_credentials(server.facts["credentials"])
+    return Client(server.endpoint, "dumps", "us-east-1", keys, ca_file=server.certificate)
+
+
 def _make_bucket(server: Weed) -> None:
-    client = Client(server.endpoint, "dumps", "us-east-1", read_credentials(str(server.directory / "s3.toml")))
+    client = client_of(server)
     end = time.monotonic() + 60
     while True:
         try:

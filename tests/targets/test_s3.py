@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.targets.servers import Weed, free_port, weed
+from tests.targets.servers import Weed, certificate, client_of, free_port, weed
 from tests.targets.test_file import ground
 
 from kdump.errors import KdumpError
@@ -30,10 +31,6 @@ def begin(server: Weed, tmp_path: Path, crash: str = "web1-x", **facts: str) -> 
     return target_for(Spec("s3://dumps/lab", {**server.facts, **facts})).open(crash, ground(tmp_path, []))
 
 
-def client(server: Weed) -> s3http.Client:
-    return s3http.Client(server.endpoint, "dumps", "us-east-1", read_credentials(server.facts["credentials"]))
-
-
 @pytest.mark.parametrize("gap", [0, 1000, MINIMUM, MINIMUM + 5])
 @pytest.mark.parametrize("body", [0, 10, MINIMUM, MINIMUM + PART, 2 * PART + MINIMUM + 7])
 def test_an_object_arrives_whole(server: Weed, tmp_path: Path, gap: int, body: int) -> None:
@@ -46,7 +43,7 @@ def test_an_object_arrives_whole(server: Weed, tmp_path: Path, gap: int, body: i
     stream.pwrite(head, 0)
     stream.seal()
     session.close()
-    assert client(server).request("GET", f"lab/web1-{gap}-{body}/vmcore").body == head + data
+    assert client_of(server).request("GET", f"lab/web1-{gap}-{body}/vmcore").body == head + data
 
 
 def test_an_abort_leaves_nothing(server: Weed, tmp_path: Path) -> None:
@@ -56,8 +53,8 @@ def test_an_abort_leaves_nothing(server: Weed, tmp_path: Path) -> None:
     stream.abort()
     session.close()
     with pytest.raises(KdumpError, match="404"):
-        client(server).request("GET", "lab/web1-aborted/vmcore")
-    listing = client(server).request("GET", "", {"uploads": ""}).body
+        client_of(server).request("GET", "lab/web1-aborted/vmcore")
+    listing = client_of(server).request("GET", "", {"uploads": ""}).body
     assert b"web1-aborted" not in listing
 
 
@@ -65,7 +62,7 @@ def test_the_check_leaves_nothing(server: Weed) -> None:
     spec = target_for(Spec("s3://dumps/lab", server.facts)).check()
     assert spec.facts["addresses"] == "127.0.0.1"
     with pytest.raises(KdumpError, match="404"):
-        client(server).request("GET", "lab/.kdump-check")
+        client_of(server).request("GET", "lab/.kdump-check")
 
 
 def test_wrong_credentials(server: Weed, tmp_path: Path) -> None:
@@ -76,6 +73,43 @@ def test_wrong_credentials(server: Weed, tmp_path: Path) -> None:
     with pytest.raises(KdumpError, match="403") as caught:
         session.create("vmcore").write(bytes(MINIMUM + PART))
     assert "wrong" not in str(caught.value).replace("wrong.toml", "")
+
+
+def test_tls_with_a_certificate_that_is_known_and_with_one_that_is_not(tmp_path: Path) -> None:
+    with weed(tmp_path / "tls", tls_for="10.0.2.2") as running:
+        data = os.urandom(MINIMUM + PART + 9)
+        session = begin(running, tmp_path, "web1-tls")
+        stream = session.create("vmcore")
+        stream.write(data)
+        stream.seal()
+        session.close()
+        assert client_of(running).request("GET", "lab/web1-tls/vmcore").body == data
+        target_for(Spec("s3://dumps/lab", running.facts)).check()
+        (tmp_path / "other").mkdir()
+        stranger = certificate(tmp_path / "other", "127.0.0.1")
+        wrong_name = f"https://localhost:{running.port}"
+        for facts in ({"ca_file": str(stranger)}, {"endpoint": wrong_name, "addresses": "127.0.0.1"}):
+            with pytest.raises(KdumpError, match="certificate verify failed"):
+                begin(running, tmp_path, "web1-refused", **facts)
+
+
+def test_a_service_that_is_slow_is_waited_for_and_one_that_hangs_is_not(
+    flaky: Weed, server: Weed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3http, "_TIMEOUT", 1.0)
+    session = begin(flaky, tmp_path, "web1-slow")
+    stream = session.create("vmcore")
+    Flaky.failing = ["slow"] * 3
+    stream.write(bytes(MINIMUM + PART))
+    stream.seal()
+    assert client_of(server).request("GET", "lab/web1-slow/vmcore").body == bytes(MINIMUM + PART)
+    stream = session.create("report")
+    Flaky.failing = ["hang"] * 20
+    began = time.monotonic()
+    with pytest.raises(KdumpError, match="does not answer"):
+        stream.write(bytes(MINIMUM + PART))
+    assert time.monotonic() - began < 10
+    Flaky.failing = []
 
 
 def test_credentials_that_others_may_read(tmp_path: Path) -> None:
@@ -99,6 +133,9 @@ class Flaky(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         fault = self.failing.pop(0) if self.failing else ""
+        if fault in ("slow", "hang"):
+            time.sleep(0.5 if fault == "slow" else 2.0)
+            fault = "drop" if fault == "hang" else ""
         if fault == "drop":
             self.close_connection = True
             return
@@ -146,7 +183,7 @@ def test_passing_failures_are_ridden_out(flaky: Weed, server: Weed, tmp_path: Pa
     Flaky.failing = [*faults]
     stream.seal()
     session.close()
-    assert client(server).request("GET", "lab/web1-flaky/vmcore").body == data
+    assert client_of(server).request("GET", "lab/web1-flaky/vmcore").body == data
 
 
 def test_a_service_that_stays_broken(flaky: Weed, tmp_path: Path) -> None:

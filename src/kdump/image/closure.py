@@ -21,8 +21,9 @@ from kdump.errors import KdumpError
 _ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "encodings.ascii")
 
 
-# What is left out though it can be imported here: hashlib does as well without OpenSSL, whose library is 5 MB.
-_WITHOUT = ("_hashlib",)
+# What is left out though it can be imported here: OpenSSL's library is 5 MB. hashlib does as well without it; who talks
+# TLS names ssl among the modules that are wanted.
+_WITHOUT = ("_hashlib", "_ssl")
 
 # What only attaches documentation is put in empty: a seventh of the time that importing NumPy takes.
 _HOLLOW = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")
@@ -68,9 +69,10 @@ def find(entry: str, *more: str) -> Closure:
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     probe = Path(__file__).with_name("probe.py")
     command = [sys.executable, "-s", "-S", "-P", str(probe), entry]
+    without = [name for name in _WITHOUT if name.lstrip("_") not in more]
     result = subprocess.run(
         command,
-        input=marshal.dumps((path, [*_ALWAYS, *more], _WITHOUT, _HOLLOW)),
+        input=marshal.dumps((path, [*_ALWAYS, *more], without, _HOLLOW)),
         capture_output=True,
         env=environment,
         check=False,
