@@ -12,6 +12,7 @@ import zstandard
 
 from kdump.errors import KdumpError
 from kdump.image import elf, kernel
+from kdump.image.build import _Root
 from kdump.image.kernel import KernelTree, ModuleIndex
 
 
@@ -66,6 +67,25 @@ def test_order_compression_built_in_and_soft_dependencies(directory: Path) -> No
     assert disk
     assert disk.data == zstandard.decompress((directory / "kernel/disk.ko.zst").read_bytes())
     assert disk.firmware == ["a/b.bin"]
+
+
+def test_firmware_that_a_module_asks_for_goes_into_the_image(directory: Path, tmp_path: Path) -> None:
+    tree = KernelTree("6.1.0-test", tmp_path / "vmlinuz", directory)
+    modules = tree.module_index.load_order(["disk"])
+    assert tree.firmware(modules) == {}  # not installed: most of what modules name is for other models
+    installed = tmp_path / "lib/firmware/a/b.bin.xz"
+    installed.parent.mkdir(parents=True)
+    installed.write_bytes(lzma.compress(b"microcode"))
+    assert tree.firmware(modules) == {"a/b.bin": installed}
+    newer = tmp_path / "lib/firmware/updates/a/b.bin"
+    newer.parent.mkdir(parents=True)
+    newer.write_bytes(b"newer")
+    assert tree.firmware(modules) == {"a/b.bin": newer}
+    newer.unlink()
+    root = _Root()
+    root.kernel_modules(tree, ["disk"])
+    assert root.tree["usr/lib/firmware/a/b.bin"].content == b"microcode"
+    assert root.contents["firmware"] == (1, 9)
 
 
 def test_updates_win_unless_modules_dep_says_otherwise(directory: Path) -> None:

@@ -100,7 +100,7 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
     return {
         "plan": _digest([plan]),
         "kernel": _digest([prepared.kernel.vmlinuz]),
-        "modules": _digest(module.path for module in modules),
+        "modules": _digest([*(module.path for module in modules), *prepared.kernel.firmware(modules).values()]),
         "python": _digest([*(module.code for module in python), *binaries]),
         "libraries": _digest(libraries.values()),
         "files": _digest(part for name in sorted(files) for part in (name.encode(), files[name])),

@@ -24,10 +24,11 @@ from kdump.capture import system
 from kdump.errors import KdumpError
 from kdump.image import blas, closure, cpio, elf, squashfs, stage0
 from kdump.image.closure import PythonModule
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel import KernelTree, read_compressed
 from kdump.image.tree import Tree
 
 PYTHON = "/usr/bin/python3"
+FIRMWARE = "usr/lib/firmware"  # the kernel looks in /lib/firmware
 _STAGE0_MODULES = ("loop", "squashfs")
 _STAGE0 = "kdump.image.stage0"
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
@@ -207,10 +208,13 @@ class _Root:
                 self.add("files", place.lstrip("/"), content, mode)
 
     def kernel_modules(self, tree: KernelTree, names: Iterable[str]) -> None:
-        """Kernel modules, uncompressed: the squashfs compresses better than they do one by one."""
-        for module in tree.module_index.load_order(names):
+        """Kernel modules and their firmware, uncompressed: the squashfs compresses better than they do one by one."""
+        modules = tree.module_index.load_order(names)
+        for module in modules:
             self.module_names.append(module.name)
             self.add("modules", f"{system.MODULES}/{module.name}.ko".lstrip("/"), module.data)
+        for name, path in tree.firmware(modules).items():
+            self.add("firmware", f"{FIRMWARE}/{name}", read_compressed(path))
 
     def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
         """What the kernel starts: the first stage, which becomes `entry` in the end."""

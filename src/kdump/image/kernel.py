@@ -34,9 +34,25 @@ class KernelTree:
         """The kernel's modules by name."""
         return ModuleIndex(self.modules)
 
+    def firmware(self, modules: Iterable[Module]) -> dict[str, Path]:
+        """Files that these modules may ask for, as far as they are installed, by the names that the kernel asks by.
 
-def read_module(path: Path) -> bytes:
-    """A module's ELF, whatever it is compressed with."""
+        Searched as drivers/base/firmware_loader does; a file may be compressed (`read_compressed` undoes it).
+        """
+        found: dict[str, Path] = {}
+        if self.modules is None:
+            return found
+        root = self.modules.parent.parent / "firmware"
+        places = [root / "updates" / self.release, root / "updates", root / self.release, root]
+        for name in dict.fromkeys(name for module in modules for name in module.firmware):
+            wanted = (place / f"{name}{suffix}" for place in places for suffix in ("", ".zst", ".xz"))
+            if path := next((path for path in wanted if path.is_file()), None):
+                found[name] = path
+        return found
+
+
+def read_compressed(path: Path) -> bytes:
+    """A module's ELF, or firmware, whatever it is compressed with."""
     data = path.read_bytes()
     if path.suffix == ".xz":
         import lzma
@@ -71,7 +87,7 @@ class Module:
     @functools.cached_property
     def data(self) -> bytes:
         """The uncompressed ELF."""
-        return read_module(self.path)
+        return read_compressed(self.path)
 
     @functools.cached_property
     def info(self) -> list[tuple[str, str]]:
