@@ -120,6 +120,19 @@ def test_encryption_and_multipath_are_recognised(sysfs: Sysfs) -> None:
     assert [layer.kind for layer in storage.walk("253:1", sysfs.root).layers] == ["crypt", "multipath", "disk"]
 
 
+def test_an_armed_watchdog_brings_its_driver(sysfs: Sysfs) -> None:
+    for number, (name, state) in enumerate((("i6300esb", "active"), ("iTCO_wdt", "inactive"))):
+        device = sysfs.device(f"{PCI}/{name}", modalias=f"pci:{name}", driver=name, module=name)
+        entry = sysfs.device(f"{PCI}/{name}/watchdog/watchdog{number}")
+        (entry / "state").write_text(f"{state}\n")
+        (entry / "device").symlink_to(device)
+        (sysfs.root / "class/watchdog").mkdir(parents=True, exist_ok=True)
+        (sysfs.root / f"class/watchdog/watchdog{number}").symlink_to(entry)
+    (sysfs.device("devices/virtual/watchdog/watchdog2") / "state").write_text("active\n")  # softdog: no hardware
+    (sysfs.root / "class/watchdog/watchdog2").symlink_to(sysfs.root / "devices/virtual/watchdog/watchdog2")
+    assert storage.watchdogs(sysfs.root) == (["i6300esb"], ["pci:i6300esb"])
+
+
 def test_nvme_with_native_multipathing(sysfs: Sysfs) -> None:
     sysfs.device(PCI, modalias="pci:nvme", driver="nvme", module="nvme")
     controller = sysfs.device(f"{PCI}/nvme/nvme0")

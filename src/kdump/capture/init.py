@@ -36,16 +36,20 @@ def main() -> None:
     console = Console()
     plan = CapturePlan()
     success = False
+    watchdogs = Watchdogs()
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         plan = load_plan(PLAN_PATH)
         prepare(console)
-        success = supervise(plan, console)
+        success = supervise(plan, console, watchdogs if plan.watchdog else None)
     except BaseException as error:  # noqa: BLE001 -- nothing may keep the machine from its final action
         console.say(f"supervisor: {describe(error)}")
+    action = plan.on_success if success else plan.on_failure
+    if action in ("halt", "shell"):
+        watchdogs.disarm()
     while True:
         with contextlib.suppress(Exception):
-            final.act(plan.on_success if success else plan.on_failure, console, plan.deadlines.action)
+            final.act(action, console, plan.deadlines.action)
         final.press("b")
         time.sleep(1)
 
@@ -66,10 +70,9 @@ def set_oom_score(score: int) -> None:
     Path("/proc/self/oom_score_adj").write_text(str(score), encoding="ascii")
 
 
-def supervise(plan: CapturePlan, console: Console) -> bool:
+def supervise(plan: CapturePlan, console: Console, watchdogs: Watchdogs | None = None) -> bool:
     """Run workers until one ends by itself; True if the dump was saved."""
     end = time.monotonic() + plan.deadlines.total
-    watchdogs = Watchdogs() if plan.watchdog else None
     for attempt in range(1, _ATTEMPTS + 1):
         reading, writing = os.pipe()
         child = os.fork()
@@ -151,8 +154,8 @@ def _likely(code: int) -> str:
 class Watchdogs:
     """Hardware watchdogs, which the first kernel may have armed: opened as they appear, fed once a tick.
 
-    Source: Documentation/watchdog/watchdog-api.rst: opening arms, any write feeds. They are not disarmed: if the
-    supervisor itself dies, the hardware resets the machine.
+    Source: Documentation/watchdog/watchdog-api.rst: opening arms, any write feeds, closing after "V" disarms. They are
+    disarmed only if the machine is to stay as it is; if the supervisor itself dies, the hardware resets the machine.
     """
 
     def __init__(self, directory: str = "/dev") -> None:
@@ -168,6 +171,14 @@ class Watchdogs:
         for descriptor in self._open.values():
             with contextlib.suppress(OSError):
                 os.write(descriptor, b"\0")
+
+    def disarm(self) -> None:
+        """Nobody will feed them any more."""
+        for descriptor in self._open.values():
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"V")
+            os.close(descriptor)
+        self._open.clear()
 
 
 def remember(state: dict[str, object], path: str = STATE) -> None:

@@ -68,7 +68,7 @@ def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
     lowest_first = {layer.name: layer for each in found for layer in reversed(each.layers)}
     layers = tuple(reversed(lowest_first.values()))
     refuse_unreachable(layers)
-    hardware = [(each.modules, each.modaliases) for each in found]
+    hardware: list[Drivers] = [storage.watchdogs(), *((each.modules, each.modaliases) for each in found)]
     plan = plan_of(config)
     hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
     if hosts:

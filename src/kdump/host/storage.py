@@ -1,4 +1,4 @@
-"""From a block device of the healthy machine down to its hardware: what lies between, and which modules drive it.
+"""From a device of the healthy machine down to its hardware: what lies between, and which modules drive it.
 
 Read from sysfs (Documentation/ABI/stable/sysfs-block, testing/sysfs-block-dm, sysfs-bus-*): a partition's parent, the
 `slaves` of a stacked device, and for a disk every device on the way to its bus with its driver and `modalias`.
@@ -126,6 +126,17 @@ def hardware(place: Path) -> tuple[list[str], list[str]]:
         alias = _read(directory / "modalias")
         if alias:
             modaliases.append(alias)
+    return modules, modaliases
+
+
+def watchdogs(sysfs: Path = SYSFS) -> tuple[list[str], list[str]]:
+    """Modules and modaliases of the hardware watchdogs that are armed: the capture kernel must feed them."""
+    modules, modaliases = [], []
+    for entry in sorted((sysfs / "class/watchdog").glob("watchdog*")):
+        if (entry / "device").exists() and _read(entry / "state") != "inactive":
+            names, aliases = hardware((entry / "device").resolve())
+            modules += names
+            modaliases += aliases
     return modules, modaliases
 
 

@@ -47,6 +47,7 @@ class Scenario:
     action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
     the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
     `files` go into the capture image beside what the lab's disk needs, `guest_files` into the production machine's.
+    `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms.
     """
 
     tree: KernelTree
@@ -67,6 +68,7 @@ class Scenario:
     modules: Sequence[str] = ()
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
     guest_files: Mapping[str, bytes | Path] = field(default_factory=dict)
+    watchdog: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary
 
 def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
     """The production machine's image, with its orders."""
+    modules = (*MODULES, *filter(None, [scenario.watchdog]))
     work = scenario.memory // 10 if scenario.work is None else scenario.work
     orders = Orders(
         disk=volume,
@@ -169,12 +172,13 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         work=work,
         append=scenario.append,
         method=scenario.method,
-        modules=module_paths(scenario.tree, MODULES),
+        modules=module_paths(scenario.tree, modules),
+        watchdog="/dev/watchdog0" if scenario.watchdog else "",
     )
     build(
         scenario.tree,
         entry="kdump.lab.guest",
-        modules=MODULES,
+        modules=modules,
         files={str(ORDERS): orders.to_json(), **scenario.guest_files},
         output=output,
     )

@@ -43,6 +43,7 @@ class Orders:
     `modules` are paths in the image, in load order; `disk` the UUID of its ext4 file system; `kernel` and `initrd`
     paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes
     of page cache, anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
+    `watchdog` is a file to be armed, and left alone, before the crash.
     """
 
     disk: str
@@ -53,6 +54,7 @@ class Orders:
     modules: Sequence[str] = ()
     append: str = ""
     method: str = "auto"
+    watchdog: str = ""
 
     def to_json(self) -> bytes:
         """The text of guest.json."""
@@ -93,6 +95,9 @@ def _carry_out(orders: Orders) -> None:
         _load(orders)
         (DISK / BEFORE).write_text(json.dumps(_self_portrait(), indent=1))
         os.sync()
+        if orders.watchdog:
+            os.open(orders.watchdog, os.O_WRONLY)
+            say(f"armed {orders.watchdog}")
         say(f"crashing: {cause.summary}")
         time.sleep(0.2)
         cause.trigger(DISK)
