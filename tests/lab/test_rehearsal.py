@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 def prepared(tree: KernelTree) -> Prepared:
     """What `kdump.host.plan.prepare` gives on a machine with one file target and a hook."""
-    plan = replace(plan_of(Config()), targets=(Spec("file:///var/crash"),), hooks=Hooks(post=("/usr/bin/hook",)))
+    plan = replace(
+        plan_of(Config()),
+        targets=(Spec("file:///var/crash"),),
+        hooks=Hooks(post=("/usr/bin/hook",)),
+        storage=({"array": "md0", "uuid": "x", "metadata": "1.2", "disks": 2},),
+    )
     files: dict[str, bytes | Path] = {PLAN_PATH: plan.to_json().encode(), "/usr/bin/hook": Path("/bin/true")}
     return Prepared(tree, plan, ("virtio_net",), files, ())
 
@@ -38,10 +43,11 @@ def test_the_twin_is_this_machines_but_for_what_it_stands_in_for(tmp_path: Path)
     twin = rehearsal.scenario(Config(), machine, "192M", 1 << 30)
     assert twin.tree is machine.kernel
     assert (twin.plan.level, twin.plan.codec) == (machine.plan.level, machine.plan.codec)
-    assert twin.plan.targets == CapturePlan().targets
+    assert (twin.plan.targets, twin.plan.storage) == (CapturePlan().targets, ())
     assert twin.modules == ("virtio_net",)
     assert set(twin.files) == {"/usr/bin/hook"}
     assert "file:///var/crash can be reached" in rehearsal.unproved(machine)[0]
+    assert any("arrays and volumes together: md0" in each for each in rehearsal.unproved(machine))
     assert rehearsal.twin_memory(512 << 20) == 2 << 30
 
 

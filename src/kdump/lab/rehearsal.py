@@ -53,6 +53,7 @@ def scenario(
             plan,
             targets=(),
             modules=(),
+            storage=(),
             network={},
             recipients=(),
             deadlines=replace(plan.deadlines, total=max(DEADLINE, timeout)),
@@ -95,6 +96,9 @@ def unproved(prepared: Prepared) -> tuple[str, ...]:
     found = [f"{spec.url} can be reached and written from the capture kernel" for spec in prepared.plan.targets]
     if prepared.modules:
         found.append(f"the drivers revive this machine's devices: {', '.join(prepared.modules)}")
+    if prepared.plan.storage:
+        names = (str(volume.get("array") or volume["name"]) for volume in prepared.plan.storage)
+        found.append(f"the capture kernel puts its arrays and volumes together: {', '.join(names)}")
     if prepared.plan.recipients:
         found.append("the dump is encrypted to the configured recipients")
     if prepared.plan.network:
