@@ -294,3 +294,15 @@ def test_a_target_that_goes_away_is_let_go_at_once(run: Run, tmp_path: Path, mon
     assert tried.count("manifest") == 1  # the second target's own
     left = {path.name for path in tmp_path.glob("gone/*/*")}
     assert left == {"vmcore-dmesg.txt.incomplete", "manifest.json.incomplete"}
+
+
+def test_watchdogs_are_fed_as_they_appear_and_disarmed_when_nobody_will_feed_them(tmp_path: Path) -> None:
+    watchdogs = init.Watchdogs(str(tmp_path))
+    watchdogs.feed()
+    (tmp_path / "watchdog0").touch()
+    (tmp_path / "watchdog").touch()  # the first one's other name: it can be opened only once
+    watchdogs.feed()
+    watchdogs.feed()
+    watchdogs.disarm()
+    assert (tmp_path / "watchdog0").read_bytes() == b"\0\0V"
+    assert (tmp_path / "watchdog").read_bytes() == b""
