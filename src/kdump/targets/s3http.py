@@ -81,7 +81,9 @@ class Client:
         """Connected to the address, but the name is verified."""
         import ssl
 
-        return ssl.create_default_context(cafile=self._ca_file or None).wrap_socket(plain, server_hostname=self.host)
+        context = ssl.create_default_context(cafile=self._ca_file or None)
+        # As bytes: for a string the codec "idna" would be asked, which the capture image lacks.
+        return context.wrap_socket(plain, server_hostname=self.host.encode("ascii"))
 
     def close(self) -> None:
         """Close the connection."""
