@@ -31,7 +31,7 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
         report.kernel, report.build_id, report.crash_time = info.release, info.build_id, info.crash_time
         # On its way into the capture kernel a kernel notes the time (crash_save_vmcoreinfo() in kernel/vmcore_info.c).
         panicked = verdict.panic or verdict.kind == kinds.GENERIC_PANIC.id
-        report.live = bool(context.kernel.dump.vmcoreinfo) and not info.crash_time and not panicked
+        report.live = bool(info.release) and not info.crash_time and not panicked
         if report.live and verdict.kind == kinds.NONE.id:
             report.verdict = replace(verdict, title="a running kernel", explanation="It had not crashed.")
     wanted = list(only) or (sections.SHORT if short else sections.ALL)
