@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__capture_omits__ = ("hashlib",)
-
 _BLOCK = 64  # bytes that SHA-256 takes in at a time
 
 KERNEL_MODULES = ("af_alg", "algif_hash")  # what a kernel needs for this, in load order
@@ -57,29 +55,24 @@ def _accept(listening: Any) -> Any:
     return _socket.socket(_socket.AF_ALG, _socket.SOCK_SEQPACKET, 0, descriptor)
 
 
-def _builtin() -> Hash:
-    """CPython's own module, named _sha2 since 3.12."""
-    if sys.version_info >= (3, 12):
-        import _sha2 as module
-    else:
-        import _sha256 as module  # type: ignore[import-not-found]
-    found: Hash = module.sha256()
-    return found
+def _own() -> Hash:
+    """OpenSSL's, which knows the processor's SHA instructions, else CPython's (named _sha2 since 3.12).
+
+    The capture image leaves OpenSSL out, so there it is always the other.
+    """
+    try:
+        from _hashlib import openssl_sha256
+    except ImportError:
+        if sys.version_info >= (3, 12):
+            import _sha2 as module
+        else:
+            import _sha256 as module  # type: ignore[import-not-found]
+        found: Hash = module.sha256()
+        return found
+    return openssl_sha256()
 
 
-def _openssl() -> Hash:
-    import hashlib
-
-    return hashlib.sha256()
-
-
-_make: Callable[[], Hash] = _builtin
-
-
-def prefer_openssl() -> None:
-    """Use hashlib from now on: it knows the processor's SHA instructions. Not for the capture kernel."""
-    global _make  # noqa: PLW0603 -- one choice for the process, made by its entry point
-    _make = _openssl
+_make: Callable[[], Hash] = _own
 
 
 def prefer_kernel() -> bool:
@@ -99,7 +92,7 @@ def kernel_hashes() -> bool:
 
 
 def sha256() -> Hash:
-    """A new SHA-256: CPython's own unless another was preferred."""
+    """A new SHA-256: this Python's best unless the kernel's was preferred."""
     return _make()
 
 

@@ -1,8 +1,9 @@
 """First process of a lab machine that does what is typed on its console: one JSON list per line.
 
 ["kdump", ARG …] runs a command of ours in this process, ["python", ARG …] a Python of its own, ["run", PROGRAM, ARG …]
-another program, ["write", PATH, TEXT] and ["read", PATH] handle files, ["mount", SOURCE, TARGET, TYPE] mounts. The
-answer is one line of JSON behind ANSWER.
+another program, ["write", PATH, TEXT] and ["read", PATH] handle files, ["damage", PATH, TO, OFFSET] copies one with a
+byte changed, ["mount", SOURCE, TARGET, TYPE] mounts, ["module", PATH] loads a module. The answer is one line of JSON
+behind ANSWER.
 """
 
 from __future__ import annotations
@@ -51,8 +52,14 @@ def _obey(order: list[str]) -> dict[str, Any]:
         return {"status": done.returncode, "out": done.stdout, "err": done.stderr}
     if verb == "write":
         Path(rest[0]).write_text(rest[1])
+    elif verb == "damage":
+        content = bytearray(Path(rest[0]).read_bytes())
+        content[int(rest[2])] ^= 1
+        Path(rest[1]).write_bytes(content)
     elif verb == "mount":
         system.mount(rest[0], rest[1], rest[2])
+    elif verb == "module":
+        system.load_module(rest[0])
     return {"status": 0, "out": Path(rest[0]).read_text() if verb == "read" else "", "err": ""}
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +30,16 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def image(tree: KernelTree, output: Path, files: Mapping[str, bytes | Path] | None = None) -> Path:
-    """An image whose first process is `guest`, with those files in it."""
-    build(tree, entry="tests.kexec.guest", modules=(), files=dict(files or {}), output=output)
+def image(
+    tree: KernelTree,
+    output: Path,
+    files: Mapping[str, bytes | Path] | None = None,
+    *,
+    modules: Sequence[str] = (),
+    imports: Sequence[str] = (),
+) -> Path:
+    """An image whose first process is `guest`, with those files, kernel modules and further Python modules in it."""
+    build(tree, entry="tests.kexec.guest", modules=modules, imports=imports, files=dict(files or {}), output=output)
     return output
 
 

@@ -93,12 +93,10 @@ def perform(
     """Save with progress, catching signals; print what was done."""
     from dataclasses import replace
 
-    from kdump.digest import prefer_openssl
     from kdump.dump.files import STDOUT, save_to
     from kdump.memory import open_dump
     from kdump.progress import Progress
 
-    prefer_openssl()
     stop = Stop(deadline)
     progress = Progress()
     options = replace(options, progress=progress, stop=stop.reason)

@@ -28,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify each path; the worst result is the exit status."""
-    from kdump.digest import prefer_openssl
     from kdump.progress import Progress
 
-    prefer_openssl()
     progress = Progress()
     results = []
     for path in args.path:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdump.digest import Hash, sha256
+from kdump.digest import sha256
 from kdump.errors import KdumpError
 from kdump.kexec import boot_params, elfcore, purgatory
 from kdump.kexec.cmdline import option_name, split
@@ -197,19 +197,10 @@ def low_memory(memory_map: MemoryMap) -> Range:
 def _region(placed: Placed) -> purgatory.Region:
     """The digest covers the data and the zeros behind it up to whole blocks: the kernel clears a page's rest."""
     padding = -len(placed.data) % purgatory.BLOCK
-    digest = _sha256()
+    digest = sha256()
     digest.update(placed.data)
     digest.update(bytes(padding))
     return purgatory.Region(placed.address, len(placed.data) + padding, bytes.fromhex(digest.hexdigest()))
-
-
-def _sha256() -> Hash:
-    """OpenSSL's where this Python has it: it uses the CPU's instructions, and loading waits for it."""
-    try:
-        from _hashlib import openssl_sha256
-    except ImportError:
-        return sha256()
-    return openssl_sha256()
 
 
 def _reset_after(cmdline: str) -> int:

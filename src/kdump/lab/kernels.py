@@ -74,6 +74,15 @@ def headers(tree: KernelTree) -> Path:
     return cache.entry(f"headers/{tree.release}", fetch) / "usr/src" / own
 
 
+def package(name: str) -> Path:
+    """A directory with the files of a Debian package, fetched once and only unpacked. Raises KdumpError."""
+
+    def fetch(directory: Path) -> None:
+        _extract(_download(name, directory), directory)
+
+    return cache.entry(f"packages/{name}", fetch)
+
+
 def _run(*command: str, cwd: Path | None = None) -> str:
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
@@ -125,11 +134,11 @@ def _unknown(spec: str) -> KdumpError:
     )
 
 
-def _unpacked(package: str) -> Path:
+def _unpacked(name: str) -> Path:
     def fetch(directory: Path) -> None:
-        _extract(_download(package, directory), directory)
+        _extract(_download(name, directory), directory)
 
-    return cache.entry(f"kernels/{package.removeprefix('linux-image-')}", fetch)
+    return cache.entry(f"kernels/{name.removeprefix('linux-image-')}", fetch)
 
 
 def _download(package: str, directory: Path) -> Path:
