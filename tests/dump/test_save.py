@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -286,7 +285,7 @@ def test_unreadable_pages_are_counted_and_left_out(vmcore: Path, machine: PageMa
 
         for container in ("kdump", "elf"):
             out = tmp_path / container
-            broken = replace(dump, memory=Damaged())
+            broken = dump._replace(memory=Damaged())
             summary = save_to(broken, Destination.parse(str(out)), Options(levels=(0,), container=container)).summary
             assert summary.pages_unreadable == 3
             assert not summary.as_asked

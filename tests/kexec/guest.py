@@ -1,9 +1,9 @@
 """First process of a lab machine that does what is typed on its console: one JSON list per line.
 
 ["kdump", ARG …] runs a command of ours in this process, ["python", ARG …] a Python of its own, ["run", PROGRAM, ARG …]
-another program, ["write", PATH, TEXT] and ["read", PATH] handle files, ["damage", PATH, TO, OFFSET] copies one with a
-byte changed, ["mount", SOURCE, TARGET, TYPE] mounts, ["module", PATH] loads a module. The answer is one line of JSON
-behind ANSWER.
+another program, ["write", PATH, TEXT] and ["read", PATH] handle files, ["damage", PATH, TO, OFFSET, HEX] copies one and
+writes over a part of it, ["mount", SOURCE, TARGET, TYPE] mounts, ["module", PATH] loads a module. The answer is one
+line of JSON behind ANSWER.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _obey(order: list[str]) -> dict[str, Any]:
         Path(rest[0]).write_text(rest[1])
     elif verb == "damage":
         content = bytearray(Path(rest[0]).read_bytes())
-        content[int(rest[2])] ^= 1
+        part = bytes.fromhex(rest[3])
+        content[int(rest[2]) : int(rest[2]) + len(part)] = part
         Path(rest[1]).write_bytes(content)
     elif verb == "mount":
         system.mount(rest[0], rest[1], rest[2])

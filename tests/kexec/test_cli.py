@@ -13,9 +13,9 @@ from kdump.cli import kexec as cli
 from kdump.cli.main import main
 from kdump.kexec import load as loading
 from kdump.kexec import reboot
-from kdump.kexec.segments import Wishes
 from kdump.kexec.sources import METHODS
 from kdump.kexec.state import read_state
+from kdump.kexec.wishes import Wishes
 
 
 @pytest.fixture
@@ -98,11 +98,35 @@ def test_status_is_one_when_loaded(calls: list[Any], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [("-p",), ("-l", "k", "--entry=0x1"), ("-l", "k", "--real-mode"), ("-l", "k", "-t", "elf-x86_64"),
-     ("-l", "k", "--module=m a"), ("-l", "k", "--console-serial", "--serial=lpt")],
+     ("-l", "k", "--module=m a"), ("-l", "k", "--elf32-core-headers"),
+     ("-l", "k", "--console-serial", "--serial=lpt")],
 )  # fmt: skip
 def test_wrong_usage(calls: list[Any], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert kexec(*words) == 2
     assert capsys.readouterr().err.startswith("kdump kexec: ") and not calls
+
+
+@pytest.mark.parametrize(
+    ("words", "done"),
+    [
+        (("-u", "-p"), ["unload"]),  # either order
+        (("-l", "k", "-e"), ["reboot_now"]),  # the last action counts
+        (("-e", "-l", "k"), ["load_for_reboot"]),
+        (("-p", "k", "-l", "-S"), []),  # -S supersedes everything
+        (("-l", "k", "--args-linux", "--reset-vga", "--console-vga", "--reuse-video-type"), ["load_for_reboot"]),
+        (("-p", "k", "--hotplug", "--elf64-core-headers", "-t", "bzImage"), ["load"]),
+    ],
+)
+def test_options_together(calls: list[Any], words: tuple[str, ...], done: list[str]) -> None:
+    assert kexec(*words) == 0
+    assert [call[0] for call in calls] == done
+
+
+def test_version_and_size_of_the_reservation(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert kexec("-v") == kexec("--print-ckr-size") == 0
+    version, size = capsys.readouterr().out.splitlines()
+    assert version.startswith("kexec (kdump ") and int(size) == read_state(Path("machine")).reserved
+    assert not calls
 
 
 def test_not_a_kernel(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

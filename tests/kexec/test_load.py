@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.kexec import kernels
+from tests.kexec import kernels, synthetic
 
 from kdump.errors import KdumpError
 from kdump.kexec import load as loading
 from kdump.kexec import syscalls
 from kdump.kexec.record import read_record
+from kdump.kexec.state import read_state
 from kdump.kexec.syscalls import KexecRefused
 
 
@@ -37,6 +39,15 @@ def test_no_reservation_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(KdumpError, match="reserved") as caught:
         loading.load(bzimage(tmp_path / "k"), None, "", root=tmp_path)
     assert "crashkernel=" in caught.value.remedy
+
+
+def test_a_reservation_that_was_given_back(tmp_path: Path) -> None:
+    machine(tmp_path, size=0)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cmdline").write_text("quiet crashkernel=256M\n")
+    with pytest.raises(KdumpError, match="crashkernel=256M did not fit into this machine, or was given back") as caught:
+        loading.load(bzimage(tmp_path / "k"), None, "", root=tmp_path)
+    assert "reboot" in caught.value.remedy
 
 
 def test_what_is_no_kernel_never_reaches_the_system_call(tmp_path: Path) -> None:
@@ -86,6 +97,55 @@ def test_after_a_refusal_the_former_kernel_is_loaded_again(tmp_path: Path, monke
     with pytest.raises(KexecRefused, match="loaded again"):
         loading.load(kernel, None, "bad", root=tmp_path, record=record)
     assert calls == ["good", "bad", "good"]
+
+
+def refuse(number: int) -> Callable[..., None]:
+    def call(*_: object, lockdown: str = "") -> None:
+        raise syscalls.refused("the kernel was not loaded", number, syscalls.FILE_OUTCOMES, lockdown)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("number", "method", "lockdown", "falls_back"),
+    [
+        (errno.ENOSYS, "auto", "none", True),
+        (errno.ENOSYS, "file", "none", False),
+        (errno.ENOSYS, "auto", "integrity", False),
+        (errno.EKEYREJECTED, "auto", "none", False),
+    ],
+)
+def test_a_kernel_built_without_the_file_method(
+    number: int, method: str, lockdown: str, falls_back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic.machine(tmp_path)
+    synthetic.write(tmp_path, sys__kernel__security__lockdown=f"[{lockdown}]\n")
+    by_segments: list[int] = []
+    monkeypatch.setattr(syscalls, "kexec_file_load", refuse(number))
+    monkeypatch.setattr(syscalls, "kexec_load", lambda _entry, segments, *_, **__: by_segments.append(len(segments)))
+    kernel, record = bzimage(tmp_path / "k"), tmp_path / "run/loaded.json"
+    if falls_back:
+        result = loading.load(kernel, None, "", method=method, root=tmp_path, record=record)
+        assert result.method == "segments" and "without kexec_file_load" in result.why
+        found = read_record(record)
+        assert found is not None and found.method == "segments"
+        assert loading.load_for_reboot(kernel, None, "", root=tmp_path) == "segments"
+    else:
+        with pytest.raises(KexecRefused, match=errno.errorcode[number]):
+            loading.load(kernel, None, "", method=method, root=tmp_path, record=record)
+    assert len(by_segments) == 2 * falls_back
+
+
+def test_unloading_that_lockdown_forbids_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only where the kernel has no kexec_file_load(2): unloading by that is not forbidden (the lab does it)."""
+    synthetic.machine(tmp_path)
+    synthetic.write(tmp_path, sys__kernel__security__lockdown="[integrity]\n")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(loading, "read_state", lambda: read_state(tmp_path))
+    monkeypatch.setattr(syscalls, "kexec_file_unload", refuse(errno.ENOSYS))
+    monkeypatch.setattr(syscalls, "kexec_load", lambda *_, lockdown: refuse(errno.EPERM)(lockdown=lockdown))
+    with pytest.raises(KexecRefused, match="locked down"):
+        loading.unload(record=tmp_path / "run/loaded.json")
 
 
 @pytest.mark.parametrize("number", sorted(syscalls.FILE_OUTCOMES))

@@ -24,7 +24,8 @@ from kdump.kexec.memory_map import (
     subtract,
 )
 from kdump.kexec.placement import Space
-from kdump.kexec.segments import Plan, Wishes, plan_panic, plan_reboot
+from kdump.kexec.segments import Plan, plan_panic, plan_reboot
+from kdump.kexec.wishes import Wishes
 from kdump.memory.protocol import Range
 
 HIGH = Range(0x170000000, 0x180000000)
@@ -34,7 +35,7 @@ IMAGE = b"image" * 1000
 
 def panic(root: Path, data: bytes | None = None, **options: int | None) -> Plan:
     kernel = parse_kernel(memoryview(bytearray(data or kernels.bzimage())))
-    return plan_panic(kernel, memoryview(IMAGE), LINE, crash_size=HIGH.size, root=root, **options)  # type: ignore[arg-type]
+    return plan_panic(kernel, memoryview(IMAGE), LINE, root=root, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture

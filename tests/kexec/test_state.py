@@ -47,7 +47,11 @@ def test_a_machine_with_everything(tmp_path: Path) -> None:
     state = read_state(tmp_path)
     assert state.crash_loaded and not state.loaded and state.supported
     assert state.lockdown == "integrity" and state.secure_boot is True
-    assert state.reserved == 0x10000000
+    assert state.reserved == state.room == 0x10000000
+    tree(tmp_path, sys__kernel__kexec_crash_size=f"{0x20000000}\n")  # both parts, as newer kernels count
+    assert (read_state(tmp_path).reserved, read_state(tmp_path).room) == (0x20000000, 0x10000000)
+    tree(tmp_path, sys__kernel__kexec_crash_size="0\n")  # given back; iomem may still show the low part
+    assert read_state(tmp_path).reserved == 0
 
 
 def test_a_kernel_without_kexec(tmp_path: Path) -> None:

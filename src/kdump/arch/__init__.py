@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kdump.arch.paging import Paging
 from kdump.errors import KdumpError
+
+if TYPE_CHECKING:  # the loader wants only system call numbers from this package
+    from kdump.arch.paging import Paging
 
 
 class Architecture(NamedTuple):

@@ -7,11 +7,12 @@ or --command-line give, after the running one's with --reuse-cmdline; `kdump loa
 Exit status: 0 done, 1 failed, 2 wrong usage; with -S 1 if a kernel of the type (-l: for a reboot, else for a panic) is
 loaded and 0 if not, as kexec(8) has it. kexec(8) differs: a failed load exits 255 there, wrong usage 1.
 
-Other deviations: options are not abbreviated; the default is -a (of Debian 12's kexec: -c). The kernel's format is
-found by its content, and -t only checks it; multiboot, 16 and 32-bit entry points, jumping back, Xen's live update and
-device trees are not supported and refused. --mem-min and --mem-max choose the segment method. --hotplug is always on
-where the kernel can. With the segment method every segment's digest is checked unless -i is given; a damaged one
-resets the machine after the seconds in panic=.
+Other deviations: options are not abbreviated; the default is -a (of Debian 12's kexec: -c), which takes the segment
+method for kernels that the other does not know and where the running kernel is built without it. -u and -p may come in
+either order. The kernel's format is found by its content, and -t only checks it; multiboot, 16 and 32-bit entry
+points, jumping back, Xen's live update, device trees and 32-bit core headers are not supported and refused. --mem-min
+and --mem-max choose the segment method. --hotplug is always on where the kernel can. With the segment method every
+segment's digest is checked unless -i is given; a damaged one resets the machine after the seconds in panic=.
 """
 
 from __future__ import annotations
@@ -22,17 +23,16 @@ from pathlib import Path
 
 from kdump.errors import UsageError
 from kdump.kexec import load as loading
-from kdump.kexec import reboot
 from kdump.kexec.cmdline import option_name, running_command_line, split
-from kdump.kexec.purgatory import SERIAL_PORTS
-from kdump.kexec.segments import Wishes
 from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, choose_method, read_sources
 from kdump.kexec.state import read_state
+from kdump.kexec.wishes import Wishes
 
 REFUSED = (
     "--reuseinitrd", "--load-preserve-context", "--load-jump-back-helper", "--load-live-update", "--exec-live-update",
-    "--real-mode", "--entry-32bit", "--args-elf", "--args-none", "--pass-memmap-cmdline",
+    "--real-mode", "--entry-32bit", "--args-elf", "--args-none", "--pass-memmap-cmdline", "--elf32-core-headers",
 )  # fmt: skip
+ANYWAY = ("--console-vga", "--reset-vga", "--reuse-video-type", "--args-linux", "--hotplug", "--elf64-core-headers")
 REFUSED_WITH_VALUE = ("--entry", "--module", "--dtb")
 ACTIONS = (
     ("-l", "--load", "load, for a reboot"),
@@ -75,8 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-d", "--debug", action="store_true", help="print the segments")
     add("--console-serial", action="store_true", help="damage is reported on the serial port")
     add("--serial", default="ttyS0", metavar="PORT", help="ttyS0 to ttyS3, or an I/O port (default: ttyS0)")
-    for name in ("--console-vga", "--reset-vga", "--args-linux", "--hotplug"):
-        add(name, action="store_true", help=argparse.SUPPRESS)  # what happens anyway
+    for name in ANYWAY:
+        add(name, action="store_true", help=argparse.SUPPRESS)
     add("--serial-baud", help=argparse.SUPPRESS)  # the rate stays what the running kernel set
     add("--noefi", action="store_true", help="the new kernel does not use EFI")
     for name in REFUSED:
@@ -108,8 +108,12 @@ def run(args: argparse.Namespace) -> int:
         if args.action != "--exec":
             _load(args, panic)
         if args.action in ("--exec", "--force"):
+            from kdump.kexec import reboot
+
             reboot.reboot_now(sync=not args.no_sync, ifdown=not args.no_ifdown)
         if args.action is None and not panic:
+            from kdump.kexec import reboot
+
             reboot.shut_down_and_reboot()
     return 0
 
@@ -161,6 +165,8 @@ def _debug(sources: Sources, cmdline: str, method: str, panic: bool) -> None:
 
 
 def _serial(text: str) -> int:
+    from kdump.kexec.purgatory import SERIAL_PORTS
+
     if text in SERIAL_PORTS:
         return SERIAL_PORTS[text]
     try:

@@ -184,7 +184,7 @@ def _open(args: argparse.Namespace, paths: list[str]) -> Dump:
         return dump
     given = Path(args.vmcoreinfo).read_bytes()
     if not dump.vmcoreinfo:
-        return replace(dump, vmcoreinfo=given)
+        return dump._replace(vmcoreinfo=given)
     theirs, ours = vmcoreinfo.parse(given).release, vmcoreinfo.parse(dump.vmcoreinfo).release
     if theirs != ours:
         raise WrongReleaseError(f"{args.vmcoreinfo} describes {theirs}, the vmcore is of {ours}")

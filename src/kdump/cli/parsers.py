@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdump.cli.commands import COMMANDS, Command
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """An option or (without flags) a positional argument: its value's name, its help, the words it is limited to."""
 
     flags: tuple[str, ...]
@@ -23,8 +22,7 @@ class Option:
     optional: bool
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """What there is to say of one command."""
 
     command: Command
@@ -34,13 +32,25 @@ class Page:
     actions: dict[str, tuple[Option, ...]]  # of a command that has subcommands
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Asks the terminal for its width without shutil, whose imports every command would wait for."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        try:
+            width = int(columns) if columns.isdigit() else os.get_terminal_size(1).columns
+        except OSError:  # not a terminal
+            width = 0
+        super().__init__(prog, width=(width or 80) - 2)
+
+
 def parser_for(command: Command) -> tuple[ModuleType, argparse.ArgumentParser]:
     """The command's module and its parser. Imports the module."""
     module = importlib.import_module(command.module)
     parser = argparse.ArgumentParser(
         prog=f"kdump {command.name}",
         description=(module.__doc__ or command.summary).strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)

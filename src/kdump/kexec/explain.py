@@ -55,7 +55,7 @@ def explain(
         rows = [Row(None, kernel.span, "kernel"), *([Row(None, image, "image")] if image else [])]
         e820: tuple[Entry, ...] = ()
         reservation = state.reservation
-        free = state.reserved - sum(row.size for row in rows)
+        free = state.room - sum(row.size for row in rows)
     else:
         plan = plan_for(sources, line.text, state, root=root)
         rows, e820, reservation = _picture(plan.segments, plan.space), plan.e820, plan.space
@@ -67,7 +67,7 @@ def explain(
         why=why,
         line=line,
         reservation=tuple(reservation),
-        reserved=state.reserved,
+        reserved=state.room,
         rows=tuple(rows),
         free=free,
         e820=e820,

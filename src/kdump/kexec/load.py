@@ -9,18 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import KdumpError
 from kdump.kexec import syscalls
+from kdump.kexec.cmdline import option_name, running_command_line, split
 from kdump.kexec.record import RECORD, Loaded, changes, locked, read_record, seen, write_record
-from kdump.kexec.segments import Plan, Wishes, plan_panic, plan_reboot
-from kdump.kexec.sources import AUTO, FILE, Sources, check_kernel, check_sources, choose_method, read_sources
+from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, check_kernel, check_sources, choose_method, read_sources
 from kdump.kexec.state import KexecState, read_state
 from kdump.kexec.syscalls import KEXEC_FILE_ON_CRASH, KEXEC_ON_CRASH, KEXEC_UPDATE_ELFCOREHDR, KexecRefused
+
+if TYPE_CHECKING:  # the segment method is imported where it is used: the other does without it
+    from kdump.kexec.segments import Plan
+    from kdump.kexec.wishes import Wishes
 
 NO_RESERVATION = (
     "add crashkernel=256M to the kernel command line (`kdump setup` does it) and reboot; "
@@ -75,10 +79,15 @@ def load(
         differences = changes_against_record(sources, cmdline, chosen, state, root=root, record=record)
         if differences or not if_changed:
             try:
-                put_in_place(sources, cmdline, chosen, state, wishes=wishes, root=root)
+                chosen, why = _try(
+                    lambda method: put_in_place(sources, cmdline, method, state, wishes=wishes, root=root),
+                    (chosen, why),
+                    fall_back=method == AUTO and not state.locked_down,
+                )
             except KdumpError as error:
                 _restore(error, before, state, root, record)
                 raise
+            now = now._replace(method=chosen)
             write_record(now, record)
     return LoadResult(
         now.kernel,
@@ -132,12 +141,31 @@ def load_for_reboot(
     state = read_state(root)
     sources = read_sources(kernel, initrd)
     check_kernel(sources.kernel, cmdline, root)
-    chosen, _ = choose_method(sources.kernel, state, method)
-    if chosen == FILE:
-        _file_load(sources, cmdline, 0, state)
-    else:
+
+    def place(by: str) -> None:
+        if by == FILE:
+            return _file_load(sources, cmdline, 0, state)
+        from kdump.kexec.segments import plan_reboot
+
         plan = plan_reboot(sources.kernel, sources.initrd, cmdline, wishes=wishes, root=root)
-        syscalls.kexec_load(plan.entry, plan.for_syscall(), 0, lockdown=state.lockdown)
+        return syscalls.kexec_load(plan.entry, plan.for_syscall(), 0, lockdown=state.lockdown)
+
+    chosen = choose_method(sources.kernel, state, method)
+    return _try(place, chosen, fall_back=method == AUTO and not state.locked_down)[0]
+
+
+def _try(place: Callable[[str], None], chosen: tuple[str, str], *, fall_back: bool) -> tuple[str, str]:
+    """`place(method)` by the method `chosen`, or by segments if the running kernel is built without the other.
+
+    Returns the method that did it and why. `chosen` comes from `choose_method`.
+    """
+    try:
+        place(chosen[0])
+    except KexecRefused as error:
+        if not fall_back or chosen[0] != FILE or error.errno != errno.ENOSYS:
+            raise
+        place(SEGMENTS)
+        return SEGMENTS, "the running kernel is built without kexec_file_load(2)"
     return chosen
 
 
@@ -148,7 +176,7 @@ def remove(*, panic: bool) -> None:
     except KexecRefused as error:
         if error.errno != errno.ENOSYS:
             raise
-        syscalls.kexec_load(0, [], KEXEC_ON_CRASH if panic else 0)
+        syscalls.kexec_load(0, [], KEXEC_ON_CRASH if panic else 0, lockdown=read_state().lockdown)
 
 
 def check_ready(root: Path = Path("/")) -> KexecState:
@@ -161,19 +189,31 @@ def check_ready(root: Path = Path("/")) -> KexecState:
             remedy="use a kernel built with CONFIG_KEXEC_FILE and CONFIG_CRASH_DUMP",
         )
     if not state.reserved:
-        raise KdumpError("no memory is reserved for a capture kernel", remedy=NO_RESERVATION)
+        why, remedy = _no_reservation(root)
+        raise KdumpError("no memory is reserved for a capture kernel", why=why, remedy=remedy)
     return state
+
+
+def _no_reservation(root: Path) -> tuple[str, str]:
+    """Why nothing is reserved, and the remedy."""
+    with suppress(OSError):
+        asked = [each for each in split(running_command_line(root)) if option_name(each) == "crashkernel"]
+        if asked:
+            why = f"{' '.join(asked)} did not fit into this machine, or was given back (/sys/kernel/kexec_crash_size)"
+            return why, "reboot; `dmesg | grep -i crash` says what the kernel made of it; ask for less if it refused"
+    return "", NO_RESERVATION
 
 
 def plan_for(
     sources: Sources, cmdline: str, state: KexecState, *, wishes: Wishes | None = None, root: Path = Path("/")
 ) -> Plan:
     """The segments of a panic kernel on this machine. Raises KdumpError."""
+    from kdump.kexec.segments import plan_panic
+
     return plan_panic(
         sources.kernel,
         sources.initrd,
         cmdline,
-        crash_size=state.crash_size,
         elfcorehdr_size=state.elfcorehdr_size,
         wishes=wishes,
         root=root,

@@ -6,7 +6,7 @@ anywhere in RAM. The order of placing is the order of need: what is tied to an a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from kdump.kexec.memory_map import Entry, MemoryMap, capture_e820, read_memory_m
 from kdump.kexec.placement import Space, pages
 from kdump.kexec.purgatory.code import CODE
 from kdump.kexec.syscalls import Segment
+from kdump.kexec.wishes import Wishes
 from kdump.memory.protocol import Range
 
 LOW_MEMORY_END = 0xA0000  # the first 640 KiB: the capture kernel starts its CPUs there, so the dead kernel's is saved
@@ -45,23 +46,6 @@ class Placed(NamedTuple):
         return Range(self.address, self.address + self.size)
 
 
-class Wishes(NamedTuple):
-    """What a caller may ask of the segment method: bounds for addresses (None: the method's own), digests or none, and
-    the I/O port where purgatory complains (None: the command line's last serial console)."""
-
-    low: int | None = None
-    high: int | None = None
-    check: bool = True
-    serial_port: int | None = None
-
-    def bound(self, ranges: Iterable[Range], low: int = 0, high: int = 1 << 64) -> list[Range]:
-        """`ranges` cut to the bounds wished for, or to `low` and `high`."""
-        start = low if self.low is None else self.low
-        end = high if self.high is None else self.high
-        cut = [Range(max(part.start, start), min(part.end, end)) for part in ranges]
-        return [part for part in cut if part.start < part.end]
-
-
 class Plan(NamedTuple):
     """A complete load: entry point, segments, where they were allowed to be, and what the new kernel is told."""
 
@@ -77,15 +61,14 @@ class Plan(NamedTuple):
         return [Segment(placed.data, placed.address, placed.size) for placed in self.segments]
 
 
-def main_reservation(memory_map: MemoryMap, crash_size: int | None) -> Range:
+def main_reservation(memory_map: MemoryMap) -> Range:
     """The part of the reservation that segments may lie in: the high one, if there is a low one beside it.
 
     The kernel takes panic segments in crashk_res only; with crashkernel=…,high its companion below 4 GiB is for DMA.
     """
     if not memory_map.reservation:
         raise KdumpError("no memory is reserved for a capture kernel", remedy="see `kdump load --help`")
-    highest_first = memory_map.reservation[::-1]
-    return next((part for part in highest_first if part.size == crash_size), highest_first[0])
+    return memory_map.reservation[-1]
 
 
 def plan_panic(
@@ -93,7 +76,6 @@ def plan_panic(
     initrd: memoryview | None,
     cmdline: str,
     *,
-    crash_size: int | None,
     elfcorehdr_size: int | None = None,
     wishes: Wishes | None = None,
     root: Path = Path("/"),
@@ -102,7 +84,7 @@ def plan_panic(
     itself; None if it does not. Raises KdumpError if something does not fit or the machine hides its addresses.
     """
     memory_map = read_memory_map(root)
-    reservation = main_reservation(memory_map, crash_size)
+    reservation = main_reservation(memory_map)
     wishes = wishes or Wishes()
     space = Space(wishes.bound([reservation]))
     backup = low_memory(memory_map)

@@ -38,10 +38,10 @@ def check_sources(sources: Sources, cmdline: str, root: Path = Path("/")) -> Non
     check_kernel(sources.kernel, cmdline, root)
     state = read_state(root)
     needed = sources.kernel.span + len(sources.initrd or b"")
-    if needed >= state.reserved:
+    if needed >= state.room:
         raise KdumpError(
             "kernel and image do not fit into the reservation",
-            why=f"they need {size_text(needed)}, the reservation has {size_text(state.reserved)}",
+            why=f"they need {size_text(needed)}, the reservation has {size_text(state.room)} for them",
             remedy="make the image smaller or reserve more (crashkernel=)",
         )
 

@@ -5,8 +5,8 @@ Source: kernel/ksysfs.c (/sys/kernel/kexec_*), /proc/iomem, security/lockdown/lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kdump.memory.protocol import Range
 
@@ -14,8 +14,7 @@ SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e09
 CRASH_KERNEL = "Crash kernel"
 
 
-@dataclass(frozen=True)
-class KexecState:
+class KexecState(NamedTuple):
     """State of kexec on this machine; None where the kernel does not say.
 
     `reservation` are the "Crash kernel" ranges of /proc/iomem, empty with `addresses_hidden` when the kernel shows
@@ -48,7 +47,16 @@ class KexecState:
     @property
     def reserved(self) -> int:
         """Bytes reserved for the capture kernel, 0 when there is no reservation."""
-        return self.crash_size or sum(part.size for part in self.reservation)
+        return sum(part.size for part in self.reservation) if self.crash_size is None else self.crash_size
+
+    @property
+    def room(self) -> int:
+        """Bytes that kernel and image may lie in: of a reservation in two parts, those of the high one.
+
+        The other is for devices of the capture kernel that reach no further. /sys/kernel/kexec_crash_size counts the
+        high part only or (newer kernels) both.
+        """
+        return min(self.reserved, self.reservation[-1].size) if self.reservation else self.reserved
 
 
 def read_state(root: Path = Path("/")) -> KexecState:

@@ -43,8 +43,8 @@ DISABLED = Outcome(
 # Answers to kexec_file_load; EPERM is told apart in `_permission`.
 FILE_OUTCOMES = {
     errno.EKEYREJECTED: Outcome(
-        "the kernel's signature was made by a key that is revoked or does not match it",
-        "install the kernel again from your distribution, or enrol its key",
+        "the file is not what was signed (changed or damaged since), or its key is revoked",
+        "install the kernel again from your distribution",
     ),
     errno.ENOKEY: Outcome(
         "the running kernel has no key for the signature on this kernel",

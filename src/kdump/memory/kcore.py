@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from kdump.memory.elf import ElfMemory, Segment, open_elf
@@ -24,7 +23,7 @@ def open_kcore(source: Source, iomem: Path = IOMEM) -> Dump:
     dump = open_elf(source)
     assert isinstance(dump.memory, ElfMemory)
     segments = without(dump.memory.segments, crash_kernel(iomem.read_text()))
-    return replace(dump, format="kcore", memory=ElfMemory(source, segments, dump.memory.page_size))
+    return dump._replace(format="kcore", memory=ElfMemory(source, segments, dump.memory.page_size))
 
 
 def crash_kernel(iomem: str) -> list[Range]:

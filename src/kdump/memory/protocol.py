@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # the loader reads `Range` from here and needs no NumPy
@@ -69,8 +69,7 @@ class Note(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True)
-class Dump:
+class Dump(NamedTuple):
     """An opened dump: memory plus what its container says about it.
 
     `format` is "elf", "kdump" (kdump-compressed), "flattened+kdump", "kcore", …; `vmcoreinfo` are the raw bytes of the
@@ -84,7 +83,7 @@ class Dump:
     memory: Memory
     vmcoreinfo: bytes
     notes: tuple[Note, ...] = ()
-    header: dict[str, object] = field(default_factory=dict)
+    header: Mapping[str, object] = MappingProxyType({})
     incomplete: bool = False
     parts: tuple[str, ...] = ()
 

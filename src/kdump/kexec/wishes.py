@@ -1,0 +1,25 @@
+"""What a caller may ask of the segment method; apart from it, because most loads do without both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kdump.memory.protocol import Range
+
+
+class Wishes(NamedTuple):
+    """What a caller may ask of the segment method: bounds for addresses (None: the method's own), digests or none, and
+    the I/O port where purgatory complains (None: the command line's last serial console)."""
+
+    low: int | None = None
+    high: int | None = None
+    check: bool = True
+    serial_port: int | None = None
+
+    def bound(self, ranges: Iterable[Range], low: int = 0, high: int = 1 << 64) -> list[Range]:
+        """`ranges` cut to the bounds wished for, or to `low` and `high`."""
+        start = low if self.low is None else self.low
+        end = high if self.high is None else self.high
+        cut = [Range(max(part.start, start), min(part.end, end)) for part in ranges]
+        return [part for part in cut if part.start < part.end]
