@@ -97,15 +97,33 @@ def test_unchanged_is_not_loaded_again(running: Machine) -> None:
 def test_what_is_refused_leaves_the_former_in_place(running: Machine) -> None:
     assert kdump(running, "load", KERNEL, IMAGE).status == 0
     order(running, "write", "/tmp/text", "no kernel")
+    order(running, "python", "-c", "import os; open('/tmp/large', 'w'); os.truncate('/tmp/large', 192 << 20)")
     too_long = "--append=" + "x" * 2000
     for words in (
         ("--kernel=/tmp/text", IMAGE),
         (KERNEL, "--image=/absent"),
         (KERNEL, IMAGE, too_long),
+        (KERNEL, "--image=/tmp/large"),
     ):
         answer = kdump(running, "load", *words)
         assert answer.status == 1 and "Traceback" not in answer.err
         assert loaded(running)
+
+
+def test_not_root(running: Machine) -> None:
+    """The kernel hides addresses and takes no load; both are said, and what is loaded stays."""
+    assert kdump(running, "load", KERNEL, IMAGE).status == 0
+    order(running, "damage", "/image", "/tmp/image", "0", "")  # a copy that everybody may read
+    nobody = f"import os; os.setuid(65534); {ENTRY}"
+    image = "--image=/tmp/image"
+    for words, named in (
+        (("load", KERNEL, image), "run it as root"),
+        (("load", KERNEL, image, "--method=segments", "--explain"), "hides physical addresses"),
+        (("kexec", "-l", "/vmlinuz"), "CAP_SYS_BOOT"),
+    ):
+        answer = order(running, "python", "-c", nobody, *words)
+        assert answer.status == 1 and named in answer.err and "Traceback" not in answer.err, answer
+    assert loaded(running)
 
 
 def test_drop_in_takes_the_calls_of_kdump_tools(running: Machine) -> None:

@@ -15,7 +15,9 @@ from kdump.lab.machine import Disk, Machine, Spec
 BOOT_TIMEOUT = 400  # seconds; TCG on a busy machine
 KERNEL = "/boot/vmlinuz-$(uname -r) --initrd=/boot/initrd.img-$(uname -r)"
 # ExecStop runs only if systemd stops its units: a reboot that is no shutdown leaves no trace.
-WITNESS = """systemd-run -q --unit=witness -p "ExecStop=/bin/sh -c 'echo stopped in boot $n >> /root/witness'" sleep infinity"""
+WITNESS = """\
+systemd-run -q --unit=witness -p "ExecStop=/bin/sh -c 'echo stopped in boot $n >> /root/witness'" sleep infinity
+"""
 
 SCRIPTS = f"""\
 printf '#!/bin/sh\\nexec %s kexec "$@"\\n' "$(command -v kdump)" > /sbin/kexec; chmod 755 /sbin/kexec
@@ -26,15 +28,13 @@ step loaded cat /sys/kernel/kexec_crash_loaded
 step show kdump-config status
 step unload kdump-config unload
 step unloaded cat /sys/kernel/kexec_crash_loaded
-{WITNESS}
-step reboot sh -c 'kexec -l {KERNEL} --reuse-cmdline --append=second && systemctl kexec'
+{WITNESS}step reboot sh -c 'kexec -l {KERNEL} --reuse-cmdline --append=second && systemctl kexec'
 """
 SECOND = f"""\
 step cmdline cat /proc/cmdline
 step witness cat /root/witness
 rm /sbin/kexec  # systemd starts the kernel itself then
-{WITNESS}
-step reboot sh -c 'kdump kexec {KERNEL} --reuse-cmdline --append=third'
+{WITNESS}step reboot sh -c 'kdump kexec {KERNEL} --reuse-cmdline --append=third'
 """
 THIRD = """\
 step cmdline cat /proc/cmdline
