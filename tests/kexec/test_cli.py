@@ -11,8 +11,8 @@ from tests.kexec import kernels, synthetic
 
 from kdump.cli import kexec as cli
 from kdump.cli.main import main
+from kdump.kexec import cmdline, reboot
 from kdump.kexec import load as loading
-from kdump.kexec import reboot
 from kdump.kexec.sources import METHODS
 from kdump.kexec.state import read_state
 from kdump.kexec.wishes import Wishes
@@ -34,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     for name in ("reboot_now", "shut_down_and_reboot"):
         monkeypatch.setattr(reboot, name, note(name))
     monkeypatch.setattr(cli, "read_state", lambda: read_state(tmp_path / "machine"))
-    monkeypatch.setattr(cli, "running_command_line", lambda: "BOOT_IMAGE=/v root=/dev/a crashkernel=1M quiet")
+    monkeypatch.setattr(cmdline, "running_command_line", lambda: "BOOT_IMAGE=/v root=/dev/a crashkernel=1M quiet")
     monkeypatch.chdir(tmp_path)
     return done
 

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from kdump.errors import UsageError
 from kdump.kexec import load as loading
-from kdump.kexec.cmdline import option_name, running_command_line, split
 from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, choose_method, read_sources
 from kdump.kexec.state import read_state
 from kdump.kexec.wishes import Wishes
@@ -146,6 +145,8 @@ def _load(args: argparse.Namespace, panic: bool) -> None:
 def _command_line(args: argparse.Namespace, panic: bool) -> str:
     options = []
     if args.reuse_cmdline:
+        from kdump.kexec.cmdline import option_name, running_command_line, split
+
         options += [each for each in split(running_command_line()) if option_name(each) not in STRIPPED[panic]]
     options += [args.append] if args.append else []
     options += ["noefi"] if args.noefi else []

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import KdumpError
 from kdump.kexec import syscalls
-from kdump.kexec.cmdline import option_name, running_command_line, split
 from kdump.kexec.record import RECORD, Loaded, changes, locked, read_record, seen, write_record
 from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, check_kernel, check_sources, choose_method, read_sources
 from kdump.kexec.state import KexecState, read_state
@@ -196,6 +195,8 @@ def check_ready(root: Path = Path("/")) -> KexecState:
 
 def _no_reservation(root: Path) -> tuple[str, str]:
     """Why nothing is reserved, and the remedy."""
+    from kdump.kexec.cmdline import option_name, running_command_line, split
+
     with suppress(OSError):
         asked = [each for each in split(running_command_line(root)) if option_name(each) == "crashkernel"]
         if asked:
