@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import SERIES
 from tests.kexec import machine as lab
 from tests.kexec.machine import kdump, order
 
@@ -18,7 +19,7 @@ from kdump.kexec.memory_map import parse_iomem
 from kdump.lab.machine import Machine, Spec
 from kdump.memory.protocol import Range
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.system  # until it was seen to pass, not in the default run
 
 MIB, GIB = 1 << 20, 1 << 30
 SOURCES = ("--kernel=/vmlinuz", "--image=/image")
@@ -27,15 +28,8 @@ DIMM = 256 * MIB
 VMCORE_HEADERS = "print(open('/proc/vmcore', 'rb').read(65536).hex())"
 
 
-@pytest.mark.parametrize(
-    ("series", "method"),
-    [
-        ("6.1", "file"),
-        ("6.12", "segments"),
-        pytest.param("6.1", "segments", marks=pytest.mark.system),
-        pytest.param("6.12", "file", marks=pytest.mark.system),
-    ],
-)
+@pytest.mark.parametrize("method", ["file", "segments"])
+@pytest.mark.parametrize("series", SERIES)
 def test_what_is_plugged_in_is_in_the_dump(
     series: str, method: str, kernel: Callable[[str], KernelTree], tmp_path: Path
 ) -> None:
