@@ -78,14 +78,7 @@ ROWS = [
 ]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 ALL = [(series, row.name) for series in SERIES for row in ROWS if series in row.only]
-DEFAULT = {
-    ("6.1", "null"),
-    ("6.1", "deadlock"),
-    ("6.1", "hardlockup"),
-    ("6.12", "kfence"),
-    ("6.12", "mce"),
-    ("6.12", "io"),
-}
+DEFAULT = {("6.1", "null"), ("6.1", "deadlock"), ("6.12", "kfence"), ("6.12", "mce")}
 
 
 def marked(series: str, name: str) -> Any:
