@@ -116,7 +116,7 @@ def test_the_machine_itself(context: Context, crashed: Crash) -> None:
     assert sockets == {line[0]: int(line[2]) for line in lines if int(line[2])} and sockets["TCP"] == 1
     assert made["network"]["tcp"] == {"listen": 1}
     (container,) = made["cgroups"]["containers"]
-    assert (container["host"], container["processes"], container["first"]) == (guest.HOST_INSIDE, 1, "python3")
+    assert (container["host"], container["processes"], container["first"]) == (guest.HOST_INSIDE, 1, "init")
     assert guest.BPF_PROGRAM in [program["name"] for program in made["bpf"]["programs"]]
     assert "watchdog_timer_fn" in {row["function"] for row in made["timers"]["timers"]}
     assert {row["kind"] for row in made["timers"]["timers"]} == {"wheel", "high resolution"}
