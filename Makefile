@@ -7,7 +7,7 @@ demo: .venv/demo.stamp
 	@.venv/bin/kdump demo $(DEMO)
 
 test: .venv/test.stamp
-	@$(PY) -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(TEST)
+	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(TEST)
 
 lint: .venv/test.stamp
 	$(PY) -m ruff check .

@@ -28,18 +28,36 @@ CrashMaker = Callable[..., "Crash"]
 Once = Callable[[str, Callable[[Path], Any]], Any]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what stays in one worker: a file, or with the marker `apart` what has the same parameters in it.
+# Files whose tests may run in different workers: they share machines by `once`, or by having the same parameters.
+APART = (
+    "capture/test_lab_faults.py",
+    "capture/test_lab_nfs.py",
+    "capture/test_lab_targets.py",
+    "capture/test_lab_volumes.py",
+    "kexec/test_lab_load.py",
+    "lab/test_faults.py",
+    "report/test_crasher.py",
+    "test_whole_path.py",
+)
 
-    Machines come first: they take longest, and what is short fills the end.
-    """
-    for item in items:
-        group = str(item.path)
-        if item.get_closest_marker("apart"):
-            callspec = getattr(item, "callspec", None)
-            group += f"[{callspec.id}]" if callspec else f"::{item.name}"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Machines come first: they take longest, and what is short fills the end."""
     items.sort(key=lambda item: item.get_closest_marker("lab") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What stays in one of pytest-xdist's workers: a file; of those in APART what has the same parameters."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):  # type: ignore[misc]  # has no annotations
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            name, _, parameters = test.partition("[")
+            return f"{file} {parameters or name}" if file.endswith(APART) else file
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")

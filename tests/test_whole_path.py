@@ -23,7 +23,7 @@ from kdump.lab.causes import CAUSES, find_cause
 from kdump.lab.crash import Crash
 from kdump.report.frames import normalise
 
-pytestmark = [pytest.mark.lab, pytest.mark.apart]
+pytestmark = pytest.mark.lab
 
 
 class Row(NamedTuple):

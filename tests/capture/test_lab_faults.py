@@ -21,8 +21,6 @@ from kdump.memory import open_dump
 from kdump.targets import target_for
 from kdump.targets.protocol import Spec
 
-pytestmark = pytest.mark.apart
-
 MISSING = "00000000-0000-4000-8000-000000000000"
 CORRUPT = "00000000-0000-4000-8000-000000000001"
 READ_ONLY = "00000000-0000-4000-8000-000000000002"

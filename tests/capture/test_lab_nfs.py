@@ -21,8 +21,6 @@ from kdump.lab.machine import Machine
 from kdump.lab.machine import Spec as MachineSpec
 from kdump.targets.protocol import Spec
 
-pytestmark = pytest.mark.apart
-
 MODULES = ("virtio_pci", "virtio_net", "8021q", "nfsd")
 TOOLS = ("rpcbind", "exportfs", "rpc.nfsd", "rpc.mountd")
 MAC = "52:54:00:77:00:02"

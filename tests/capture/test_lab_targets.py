@@ -21,8 +21,6 @@ from kdump.memory import open_dump
 from kdump.targets import target_for
 from kdump.targets.protocol import Spec
 
-pytestmark = pytest.mark.apart
-
 HOST = "10.0.2.2"  # this machine, as QEMU's user network shows it to a guest
 MAC = "52:54:00:12:34:56"
 NETWORK = {

@@ -27,7 +27,7 @@ from kdump.lab.crash import Crash, Scenario, crash
 from kdump.memory import open_dump
 from kdump.memory.protocol import Range
 
-pytestmark = [pytest.mark.lab, pytest.mark.apart]
+pytestmark = pytest.mark.lab
 
 # Low memory that no kernel uses: the test writes there from outside before the panic.
 PATTERN_AT, PATTERN = 0x50000, random.Random(640).randbytes(0x8000)

@@ -21,8 +21,6 @@ from kdump.lab.crash import DUMPS, Scenario, crash
 from kdump.lab.machine import Machine, MachineError
 from kdump.targets.protocol import Spec
 
-pytestmark = pytest.mark.apart
-
 Kernels = Callable[[str], KernelTree]
 
 

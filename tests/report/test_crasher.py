@@ -26,7 +26,7 @@ from kdump.lab import kernels
 from kdump.lab.causes import MODULE
 from kdump.lab.crash import Crash
 
-pytestmark = [pytest.mark.lab, pytest.mark.apart]
+pytestmark = pytest.mark.lab
 SOURCE = Path(__file__).parent / "crasher"
 SLOW_DISK = (
     "-drive", "if=none,id=slow,format=raw,file.driver=null-co,file.size=1073741824,file.read-zeroes=on",
