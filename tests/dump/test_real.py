@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -136,8 +137,9 @@ def test_crash_sees_the_same_in_every_container(
 
 
 def test_parts_are_joined_by_makedumpfile_too(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    # Not compressed: what ISA-L makes of a page may differ by bytes from one time to the next.
     parts = [str(tmp_path / f"out.{number}") for number in (1, 2, 3)]
-    assert main(["save", "-c", "--split", "3", str(whole("6.1")), str(tmp_path / "out")]) == 0
-    assert main(["save", "-c", str(whole("6.1")), str(tmp_path / "one")]) == 0
+    assert main(["save", "-n", "--split", "3", str(whole("6.1")), str(tmp_path / "out")]) == 0
+    assert main(["save", "-n", str(whole("6.1")), str(tmp_path / "one")]) == 0
     foreign.run("makedumpfile", "--reassemble", *parts, tmp_path / "joined")
-    assert (tmp_path / "joined").read_bytes() == (tmp_path / "one").read_bytes()
+    assert filecmp.cmp(tmp_path / "joined", tmp_path / "one", shallow=False)
