@@ -14,6 +14,7 @@ from tests.kexec.guest import ANSWER
 
 from kdump.image.build import build
 from kdump.image.kernel import KernelTree
+from kdump.kexec import elfcore
 from kdump.lab.machine import Machine
 from kdump.memory.protocol import Range
 
@@ -79,6 +80,14 @@ def core_headers(memory: bytes) -> bytes:
             (count,) = struct.unpack_from("<H", memory, offset + 56)
             return memory[offset : offset + 64 + 56 * count]
     raise AssertionError("no core headers in the reservation")
+
+
+def program_headers(core: bytes) -> list[elfcore.Header]:
+    """The program headers of an ELF core, in order."""
+    (count,) = struct.unpack_from("<H", core, 56)
+    (offset,) = struct.unpack_from("<Q", core, 32)
+    fields = (elfcore.PHDR.unpack_from(core, offset + index * elfcore.PHDR.size) for index in range(count))
+    return [elfcore.Header(*each[:6]) for each in fields]
 
 
 def gdb_stub(path: Path) -> tuple[str, ...]:

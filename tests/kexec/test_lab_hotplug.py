@@ -19,12 +19,15 @@ from kdump.kexec.memory_map import parse_iomem
 from kdump.lab.machine import Machine, Spec
 from kdump.memory.protocol import Range
 
-pytestmark = pytest.mark.system  # until it was seen to pass, not in the default run
+pytestmark = pytest.mark.lab
 
 MIB, GIB = 1 << 20, 1 << 30
 SOURCES = ("--kernel=/vmlinuz", "--image=/image")
 ENTRY = "from kdump.cli.main import entry; entry()"
 DIMM = 256 * MIB
+# Late 6.12 kernels count absent CPUs only under a hypervisor that they know by name. TCG's they do not; by that serial
+# number they ask for VMware's port, which QEMU answers.
+KNOWN_HYPERVISOR = ("-smbios", "type=1,serial=VMware-lab")
 VMCORE_HEADERS = "print(open('/proc/vmcore', 'rb').read(65536).hex())"
 
 
@@ -41,7 +44,8 @@ def test_what_is_plugged_in_is_in_the_dump(
         initrd=lab.image(tree, tmp_path / "guest.img", {"/vmlinuz": tree.vmlinuz, "/image": capture}),
         cmdline="console=ttyS0,115200 loglevel=4 crashkernel=192M,high crashkernel=64M,low",
         memory=5 * GIB,
-        extra=("-m", "5G,slots=1,maxmem=8G", "-smp", "1,maxcpus=2,sockets=2,cores=1,threads=1"),
+        cpu="max,hypervisor=off",
+        extra=("-m", "5G,slots=1,maxmem=8G", "-smp", "1,maxcpus=2,sockets=2,cores=1,threads=1", *KNOWN_HYPERVISOR),
     )
     with Machine(spec, console=tmp_path / "console.log") as machine:
         machine.wait_for("guest is up", lab.TIMEOUT)
@@ -95,22 +99,15 @@ def plug_in(machine: Machine) -> None:
     assert order(machine, "write", "/sys/devices/system/cpu/cpu1/online", "1").status == 0
 
 
-def program_headers(core: bytes) -> list[elfcore.Header]:
-    (count,) = struct.unpack_from("<H", core, 56)
-    (offset,) = struct.unpack_from("<Q", core, 32)
-    fields = (elfcore.PHDR.unpack_from(core, offset + index * elfcore.PHDR.size) for index in range(count))
-    return [elfcore.Header(*each[:6]) for each in fields]
-
-
 def covered(core: bytes, wanted: Range) -> bool:
     """Is that physical memory in one of the PT_LOADs?"""
-    loads = [header for header in program_headers(core) if header.type == elfcore.PT_LOAD]
+    loads = [header for header in lab.program_headers(core) if header.type == elfcore.PT_LOAD]
     return any(load.physical <= wanted.start and wanted.end <= load.physical + load.size for load in loads)
 
 
 def notes(core: bytes) -> list[str]:
     """The names of a vmcore's notes, in order."""
-    (header,) = (each for each in program_headers(core) if each.type == elfcore.PT_NOTE)
+    (header,) = (each for each in lab.program_headers(core) if each.type == elfcore.PT_NOTE)
     found, at = [], header.offset
     while at < header.offset + header.size:
         name_size, size, _ = struct.unpack_from("<III", core, at)
