@@ -17,7 +17,7 @@ from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import built, expected, plan, rehearsed
 from kdump.host.plan import Prepared, plan_of
-from kdump.lab import rehearsal
+from kdump.lab import kernels, rehearsal
 from kdump.targets.protocol import Spec
 
 if TYPE_CHECKING:
@@ -51,6 +51,28 @@ def test_the_twin_is_this_machines_but_for_what_it_stands_in_for(tmp_path: Path)
     assert rehearsal.twin_memory(512 << 20) == 2 << 30
 
 
+def test_firmware_is_found_where_distributions_put_it(tmp_path: Path) -> None:
+    assert not rehearsal.started_by_uefi(tmp_path)
+    assert rehearsal.uefi_image(tmp_path) is None
+    image = tmp_path / "usr/share/qemu/OVMF.fd"
+    for path in (image.parent, tmp_path / "sys/firmware/efi"):
+        path.mkdir(parents=True)
+    image.touch()
+    assert rehearsal.started_by_uefi(tmp_path)
+    assert rehearsal.uefi_image(tmp_path) == image
+
+
+def test_a_twin_without_the_machines_firmware_leaves_that_open(tmp_path: Path) -> None:
+    from kdump.image.kernel import KernelTree
+
+    machine = prepared(KernelTree("6.1", tmp_path / "absent", None))  # fails at once: what was asked stays open
+    twin = rehearsal.scenario(Config(), machine, "192M", 1 << 30)
+    for uefi in (True, False):
+        outcome = rehearsal.rehearse(twin, machine, tmp_path, lambda _text: None, uefi=uefi)
+        assert not outcome.rehearsal.passed
+        assert any("UEFI" in each for each in outcome.unproved) == uefi
+
+
 @pytest.mark.lab
 def test_a_rehearsal_passes_and_teaches_the_reservation(
     kernel: Callable[[str], KernelTree],
@@ -61,6 +83,10 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
     """The command on this host, with a lab kernel for its own. Only where it would keep state is elsewhere."""
     state = tmp_path / "var/lib/kdump"
     monkeypatch.setattr(built, "STATE", state)
+    # This host as one that was started by UEFI.
+    ovmf = kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd"
+    monkeypatch.setattr(rehearsal, "started_by_uefi", lambda: True)
+    monkeypatch.setattr(rehearsal, "uefi_image", lambda: ovmf)
     (tmp_path / "hook").symlink_to("/bin/true")
     (tmp_path / "dumps").mkdir()
     settings = tmp_path / "kdump.toml"
@@ -74,7 +100,8 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
     result = json.loads(capsys.readouterr().out)
     assert result["passed"]
     assert result["problem"] == ""
-    assert len(result["proved"]) == 5
+    assert len(result["proved"]) == 6
+    assert "EFI v" in (Path(result["directory"]) / "console.log").read_text(errors="replace")
     last = rehearsed.last(state)
     assert last is not None
     assert (last.peak, last.passed) == (result["peak"], True)

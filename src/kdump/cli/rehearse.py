@@ -1,9 +1,9 @@
 """Crash a virtual twin of this machine: its kernel, its capture image, its configuration. Nothing here is at risk.
 
-Boots the running kernel under QEMU with the reservation of this machine, crashes it, lets the capture kernel save as
-kdump.toml says (the twin's disk stands in for the targets), verifies and reports. Says what that proved and what only
-the real machine can prove, and remembers how much memory the capture took: `kdump estimate` learns from it. Exit status
-3 if the twin's crash did not leave a complete dump.
+Boots the running kernel under QEMU, by UEFI if this machine was and OVMF is installed, with this machine's reservation;
+crashes it, lets the capture kernel save as kdump.toml says (the twin's disk stands in for the targets), verifies and
+reports. Says what that proved and what only the real machine can prove, and remembers how much memory the capture took:
+`kdump estimate` learns from it. Exit status 3 if the twin's crash did not leave a complete dump.
 """
 
 from __future__ import annotations
@@ -51,9 +51,13 @@ def run(args: argparse.Namespace) -> int:
     reserved = read_state().reserved or expected.wanted(wanted).size
     crashkernel = args.crashkernel or f"{reserved >> 20}M"
     memory = args.memory or rehearsal.twin_memory(parse_size(crashkernel))
-    twin = rehearsal.scenario(wanted, prepared, crashkernel, memory, args.timeout, accelerator=args.accelerator)
+    uefi = rehearsal.started_by_uefi()
+    firmware = rehearsal.uefi_image() if uefi else None
+    twin = rehearsal.scenario(
+        wanted, prepared, crashkernel, memory, args.timeout, accelerator=args.accelerator, firmware=firmware
+    )
     began = time.monotonic()
-    outcome = rehearsal.rehearse(twin, prepared, demo.results_directory(args.output, twin), say)
+    outcome = rehearsal.rehearse(twin, prepared, demo.results_directory(args.output, twin), say, uefi=uefi)
     rehearsed.record(outcome.rehearsal, STATE)
     if args.json:
         result = asdict(outcome.rehearsal) | {"unproved": outcome.unproved, "problem": outcome.problem}

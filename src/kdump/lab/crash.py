@@ -47,7 +47,8 @@ class Scenario:
     action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
     the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
     `files` go into the capture image beside what the lab's disk needs, `guest_files` into the production machine's.
-    `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms.
+    `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms. `firmware` is a
+    UEFI image to start by in the place of SeaBIOS.
     """
 
     tree: KernelTree
@@ -69,6 +70,7 @@ class Scenario:
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
     guest_files: Mapping[str, bytes | Path] = field(default_factory=dict)
     watchdog: str = ""
+    firmware: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
         memory=scenario.memory,
         cpus=scenario.cpus,
         cpu=scenario.cpu,
+        firmware=scenario.firmware,
         extra=scenario.devices,
     )
     console = directory / "console.log"

@@ -23,6 +23,13 @@ from kdump.lab.crash import GIB, Scenario
 from kdump.units import parse_size, size_text
 
 DEADLINE: Final = 600.0  # seconds for the twin's capture, whatever the configuration allows
+# UEFI images in one piece, as QEMU's -bios takes them: Debian and Ubuntu (ovmf), Fedora (edk2-ovmf), SUSE (qemu-ovmf).
+_FIRMWARE: Final = (
+    "usr/share/ovmf/OVMF.fd",
+    "usr/share/qemu/OVMF.fd",
+    "usr/share/edk2/ovmf/OVMF.stateless.fd",
+    "usr/share/qemu/ovmf-x86_64.bin",
+)
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,30 @@ class Outcome:
     problem: str = ""
 
 
+def started_by_uefi(root: Path = Path("/")) -> bool:
+    """Was this machine started by UEFI firmware?"""
+    return (root / "sys/firmware/efi").is_dir()
+
+
+def uefi_image(root: Path = Path("/")) -> Path | None:
+    """UEFI firmware for the twin, if a package brought one."""
+    return next((root / name for name in _FIRMWARE if (root / name).is_file()), None)
+
+
 def scenario(
-    config: Config, prepared: Prepared, crashkernel: str, memory: int, timeout: float = 180, *, accelerator: str = ""
+    config: Config,
+    prepared: Prepared,
+    crashkernel: str,
+    memory: int,
+    timeout: float = 180,
+    *,
+    accelerator: str = "",
+    firmware: Path | None = None,
 ) -> Scenario:
-    """The twin: this machine's kernel and plan, `memory` bytes, a reservation of `crashkernel`, `timeout` per phase."""
+    """The twin: this machine's kernel and plan, `memory` bytes, a reservation of `crashkernel`, `timeout` per phase.
+
+    `firmware` is the UEFI image to start it by; None starts it by SeaBIOS.
+    """
     plan = prepared.plan
     files = {name: content for name, content in prepared.files.items() if name != PLAN_PATH}
     return Scenario(
@@ -62,18 +89,28 @@ def scenario(
         accelerator=accelerator,
         modules=prepared.modules,
         files=files,
+        firmware=firmware,
     )
 
 
-def rehearse(wanted: Scenario, prepared: Prepared, directory: Path, say: Callable[[str], None]) -> Outcome:
-    """Crash the twin. A capture that fails is an outcome, not an exception; its files are in `directory`."""
+def rehearse(
+    wanted: Scenario, prepared: Prepared, directory: Path, say: Callable[[str], None], *, uefi: bool = False
+) -> Outcome:
+    """Crash the twin. A capture that fails is an outcome, not an exception; its files are in `directory`.
+
+    `uefi` says that this machine was started by UEFI: a twin that was not leaves that unproved.
+    """
+    open_questions = unproved(prepared)
+    if uefi and not wanted.firmware:
+        start = "the kernels start on UEFI firmware (the twin has it where OVMF is installed: apt-get install ovmf)"
+        open_questions = (*open_questions[:-1], start, open_questions[-1])
     reserved = parse_size(wanted.crashkernel)
     began = time.time()
     try:
         result = demo.run(wanted, directory, say)
     except KdumpError as error:
         failed = Rehearsal(began, passed=False, release=wanted.tree.release, reserved=reserved)
-        return Outcome(failed, (), unproved(prepared), directory, str(error))
+        return Outcome(failed, (), open_questions, directory, str(error))
     manifest = result.summary["manifest"]
     memory = manifest["memory"]
     peak = reserved - memory["lowest_available"]
@@ -83,12 +120,14 @@ def rehearse(wanted: Scenario, prepared: Prepared, directory: Path, say: Callabl
         f"the dump is saved at level {wanted.plan.level} with {wanted.plan.codec}, and its digests agree",
         "the report is made from it without debug information",
     ]
+    if wanted.firmware:
+        proved.append("both kernels start on UEFI firmware, as here")
     if wanted.plan.hooks.pre or wanted.plan.hooks.post:
         proved.append("the hooks ran")
     passed = manifest["status"] == COMPLETE
     problem = "" if passed else f"the capture says that it is {manifest['status']}: see {result.summary['crash']}"
     record = Rehearsal(began, passed, wanted.tree.release, reserved, peak, tuple(proved))
-    return Outcome(record, record.proved, unproved(prepared), directory, problem)
+    return Outcome(record, record.proved, open_questions, directory, problem)
 
 
 def unproved(prepared: Prepared) -> tuple[str, ...]:
@@ -103,7 +142,7 @@ def unproved(prepared: Prepared) -> tuple[str, ...]:
         found.append("the dump is encrypted to the configured recipients")
     if prepared.plan.network:
         found.append("the network comes up as configured")
-    return (*found, "this machine's firmware and devices survive the jump (`kdump test --real` shows it)")
+    return (*found, "this machine's own firmware and devices survive the jump (`kdump test --real` shows it)")
 
 
 def twin_memory(reserved: int) -> int:
