@@ -89,12 +89,27 @@ class Crash:
     image: ImageSummary
 
 
+@dataclass(frozen=True)
+class Played:
+    """A crash that was played through: its console since the panic (time.monotonic(), text), its disk, its image."""
+
+    lines: Sequence[tuple[float, str]]
+    console: Path
+    disk: Path
+    image: ImageSummary
+
+
 def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambda _: None) -> Crash:
     """Run the scenario; everything it makes is kept in `directory`, which must exist.
 
     Raises KdumpError (with the console's last lines, and where the rest is) when the machine does not boot, does not
-    load, does not panic, or leaves no dump.
+    load, does not panic, or leaves no dump on its disk.
     """
+    return _bring_home(directory, play(scenario, directory, say))
+
+
+def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambda _: None) -> Played:
+    """Boot, load, panic, capture, power off. What was saved stays where the targets are. Raises as `crash` does."""
     if scenario.cpus < scenario.cause.cpus:
         raise KdumpError(
             f"the cause {scenario.cause.name!r} needs {scenario.cause.cpus} CPUs",
@@ -137,7 +152,7 @@ def crash(scenario: Scenario, directory: Path, say: Callable[[str], None] = lamb
         running.run_to_exit(scenario.timeout + scenario.plan.deadlines.total)
         lines = running.lines
     panicked = next((when for when, text in lines if re.search(_PANIC, text)), triggered)
-    return _bring_home(directory, medium, console, [line for line in lines if line[0] >= panicked], image)
+    return Played([line for line in lines if line[0] >= panicked], console, medium, image)
 
 
 def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary:
@@ -205,9 +220,8 @@ def command_line(scenario: Scenario) -> str:
     return " ".join(filter(None, ["console=ttyS0,115200", "panic=30", reservation, scenario.cmdline]))
 
 
-def _bring_home(
-    directory: Path, medium: Path, console: Path, lines: Sequence[tuple[float, str]], image: ImageSummary
-) -> Crash:
+def _bring_home(directory: Path, played: Played) -> Crash:
+    medium, console = played.disk, played.console
     disk.check(medium)
     names = sorted(disk.listing(medium, "/" + DUMPS))
     if not names:
@@ -224,7 +238,7 @@ def _bring_home(
         )
     manifest = json.loads(manifest_file.read_bytes())
     before = json.loads(disk.read(medium, "/" + BEFORE))
-    return Crash(saved, console, medium, before, manifest, timeline(lines, manifest), image)
+    return Crash(saved, console, medium, before, manifest, timeline(played.lines, manifest), played.image)
 
 
 def timeline(lines: Sequence[tuple[float, str]], manifest: Mapping[str, Any]) -> dict[str, float]:
