@@ -52,6 +52,9 @@ step reloads systemctl show kdump-reload.service -P ExecMainStartTimestampMonoto
 step status kdump status
 step json kdump status --json --prometheus /root/kdump.prom
 step prometheus cat /root/kdump.prom
+step image sh -c 'sha256sum /var/lib/kdump/*/capture.img'
+step build kdump build
+step rebuilt sh -c 'sha256sum /var/lib/kdump/*/capture.img'
 """
 LIFE = """\
 step again kdump setup --yes
@@ -243,6 +246,8 @@ def assert_ready(system: System) -> None:
     assert max(map(len, system.lines("2 status"))) <= WIDTH
     assert json.loads(system.text("2 json"))["ready"] is True
     assert "kdump_ready 1" in system.lines("2 prometheus")
+    assert system.status("2 build") == 0
+    assert system.lines("2 rebuilt") == system.lines("2 image") != []  # same input, same bytes
 
 
 def assert_life(system: System) -> None:
