@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kdump
 from kdump.errors import KdumpError
@@ -63,23 +64,27 @@ def find(entry: str, *more: str) -> Closure:
     KdumpError if the module cannot be imported.
     """
     path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
+    without = [name for name in _WITHOUT if name.lstrip("_") not in more]
+    found, missing = _fresh("probe.py", (path, [*_ALWAYS, *more], without), entry)
+    sources = [(name, origin, package, name in _HOLLOW) for name, origin, package, source in found if source]
+    codes = iter(_fresh("compile.py", sources))
+    modules = (
+        PythonModule(name, Path(origin), package, next(codes) if source else b"")
+        for name, origin, package, source in found
+    )
+    return Closure(tuple(modules), tuple(missing))
+
+
+def _fresh(script: str, given: Any, entry: str = "") -> Any:
+    """What a script beside this one answers to what it is given, both marshalled, in an interpreter of its own."""
     # A fixed hash seed and a fresh process make the byte code the same every time.
     environment = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
     if "LD_LIBRARY_PATH" in os.environ:
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    probe = Path(__file__).with_name("probe.py")
-    command = [sys.executable, "-s", "-S", "-P", str(probe), entry]
-    without = [name for name in _WITHOUT if name.lstrip("_") not in more]
-    result = subprocess.run(
-        command,
-        input=marshal.dumps((path, [*_ALWAYS, *more], without, _HOLLOW)),
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
+    command = [sys.executable, "-s", "-S", "-P", str(Path(__file__).with_name(script)), entry]
+    result = subprocess.run(command, input=marshal.dumps(given), capture_output=True, env=environment, check=False)
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
-        raise KdumpError(f"{entry} cannot be put in an image", why="importing it failed: " + " ".join(lines[-1:]))
-    found, missing = marshal.loads(result.stdout)  # noqa: S302 - our own child wrote it
-    modules = (PythonModule(name, Path(origin), package, code) for name, origin, package, code in found)
-    return Closure(tuple(modules), tuple(missing))
+        what = entry or "the capture kernel's Python"
+        raise KdumpError(f"{what} cannot be put in an image", why=f"{script} failed: " + " ".join(lines[-1:]))
+    return marshal.loads(result.stdout)  # noqa: S302 - our own child wrote it

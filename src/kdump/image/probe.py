@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules always wanted, modules to do without, modules to leave empty). Out:
-([(name, file, is a package, .pyc or b"")] in the order of import, [lazy imports that failed]). It imports nothing for
-its own use that is not in every interpreter already.
+Both are marshalled. In: (sys.path, modules always wanted, modules to do without). Out: ([(name, file, is a package, has
+source)] in the order of import, [lazy imports that failed]). It imports nothing for its own use that is not in every
+interpreter already.
 """
 
 import _imp
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     import ast
     from types import ModuleType
 
-_MAGIC: bytes = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER  # importlib.util would import more
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
 _OWN = "kdump"  # of our own modules the imports inside functions are followed too
 
 
 def main(entry: str) -> None:
-    """Import, follow lazy imports, compile, report."""
-    sys.path[:], always, without, hollow = marshal.load(sys.stdin.buffer)  # noqa: S302
+    """Import, follow lazy imports, report."""
+    sys.path[:], always, without = marshal.load(sys.stdin.buffer)  # noqa: S302
     sys.modules.update(dict.fromkeys(without))  # None makes an import fail
     __import__(entry)
     if hasattr(sys.modules[entry], "__path__"):
@@ -42,9 +41,7 @@ def main(entry: str) -> None:
                 continue
             origin = str(module.__file__)
         package = spec.submodule_search_locations is not None
-        binary = origin.endswith(tuple(_imp.extension_suffixes()))
-        code = b"" if binary else _compile(spec.name, origin, package, spec.name in hollow)
-        found.append((spec.name, origin, package, code))
+        found.append((spec.name, origin, package, not origin.endswith(tuple(_imp.extension_suffixes()))))
     sys.stdout.buffer.write(marshal.dumps((found, missing)))
 
 
@@ -91,15 +88,6 @@ def _imports_in_functions(node: "ast.AST", inside: bool, found: list[str]) -> No
         for child in value if isinstance(value, list) else [value]:
             if child is not None and hasattr(child, "_fields"):
                 _imports_in_functions(child, inside, found)
-
-
-def _compile(name: str, origin: str, package: bool, hollow: bool) -> bytes:
-    shown = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-    with open(origin, "rb") as file:
-        source = b"" if hollow else file.read()
-    code = compile(source, shown, "exec", dont_inherit=True, optimize=2)
-    # No flags, no time, no size: nothing checks a .pyc that has no source beside it.
-    return _MAGIC + bytes(12) + marshal.dumps(code)
 
 
 if __name__ == "__main__":
