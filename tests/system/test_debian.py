@@ -67,9 +67,10 @@ sed 's/^\\[dump\\]/[dump]\\nlevl = 31/' /etc/kdump/kdump.toml > /root/typo.toml
 step typo kdump config check /root/typo.toml
 cat > /root/tell <<'END'
 #!/bin/sh
-cat > /root/told
+{ cat; echo; } > /root/told
 END
 chmod 755 /root/tell
+cp -p /etc/kdump/kdump.toml /root/kdump.toml
 sed -i 's|^#command = \\[\\]|command = ["/root/tell"]|' /etc/kdump/kdump.toml
 step check kdump config check
 """
@@ -95,7 +96,7 @@ step collected cat /var/crash/*/report-full.txt
 step report sh -c 'kdump report --short /var/crash/*'
 step verify sh -c 'kdump verify /var/crash/*'
 step live kdump report --live --short
-step save kdump save --live /root/live --json
+step save sh -c 'kdump save --live /root/live --json 2>/dev/null'
 step saved kdump info /root/live --json
 rm /root/live*
 mv /root/new/vmlinuz /boot/vmlinuz-NEW; mv /root/new/config /boot/config-NEW; mv /root/new/modules /lib/modules/NEW
@@ -108,6 +109,7 @@ UNDO = (
     + """\
 step release uname -r
 step status kdump status
+cp -p /root/kdump.toml /etc/kdump/kdump.toml  # what an administrator has changed since would be left
 step undo kdump setup --undo --yes
 rm /boot/*-NEW
 update-grub 2>/dev/null
