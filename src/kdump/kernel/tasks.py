@@ -152,7 +152,7 @@ class Tasks:
         """The stack of what ran on a CPU."""
         found = self.registers(cpu)
         if found is None:
-            return Unwound([], False, "the CPU left no registers: it did not answer when the kernel stopped it")
+            return Unwound([], False, "the CPU left no registers: the kernel has not stopped it, or it did not answer")
         return self.unwinder.from_registers(found)
 
     @property
