@@ -1,4 +1,4 @@
-"""Tools we did not write, asked what they see in a dump: crash and makedumpfile.
+"""Tools we did not write, asked what they see in a dump: crash, drgn and makedumpfile.
 
 Debian 12's crash (8.0.2, of 2022) stops at kernels since 6.4 ("invalid structure member offset: module_core_size") and
 its makedumpfile is built without zstd. For these Debian 13's are used, the release that ships kernel 6.12: unpacked
@@ -61,6 +61,16 @@ def ask_crash(vmlinux: Path, vmcore: Path, series: str) -> Seen:
     assert panic and task and release, text
     frames = tuple(re.findall(r"^\s*#\d+ \[[0-9a-f]+\] (\S+) at", text, re.MULTILINE))
     return Seen(panic[1], int(task[1]), task[2], release[1], frames)
+
+
+def release_by_drgn(vmcore: Path) -> str:
+    """Open the dump in drgn, which needs no debug information for what VMCOREINFO says."""
+    import drgn
+
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    first: str = program["VMCOREINFO"].string_().decode().splitlines()[0]
+    return first.removeprefix("OSRELEASE=")
 
 
 def log_of_makedumpfile(vmcore: Path, scratch: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyrage
 import pytest
+from tests import foreign
 from tests.targets.servers import client_of, sshd, weed
 
 from kdump.capture.plan import ALL, CapturePlan
@@ -81,7 +82,11 @@ def collect(raw: Path, directory: Path) -> Path:
 @pytest.mark.lab
 @pytest.mark.parametrize(("series", "crashkernel"), [("6.1", "160M"), ("6.12", "256M")])
 def test_every_target_at_once(
-    series: str, crashkernel: str, kernel: Callable[[str], KernelTree], tmp_path: Path
+    series: str,
+    crashkernel: str,
+    kernel: Callable[[str], KernelTree],
+    debug_vmlinux: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
     secure = series == "6.1"  # S3 by TLS, in the smaller reservation
     with sshd(tmp_path / "sshd", HOST) as ssh, weed(tmp_path / "weed", tls_for=HOST if secure else "") as bucket:
@@ -121,9 +126,15 @@ def test_every_target_at_once(
             assert list(check(tmp_path / "received" / name, entry)) == []
             stored = client.request("GET", f"lab/{name}/{entry['name']}").body
             assert stored == (saved.directory / entry["name"]).read_bytes()
+    # Every target has the same bytes as this one, here and below.
+    vmcore = saved.directory / "vmcore"
+    assert "sysrq" in foreign.ask_crash(debug_vmlinux(series), vmcore, series).panic
+    assert foreign.release_by_drgn(vmcore) == kernel(series).release
     if more:
         collected = collect(raw, tmp_path)
         assert {path.name for path in collected.iterdir()} == names
+        for entry in saved.manifest["files"]:
+            assert list(check(collected, entry)) == []
         on_btrfs = tmp_path / "restored"
         on_btrfs.mkdir()
         subprocess.run(["btrfs", "restore", tmp_path / "btrfs.img", on_btrfs], check=True, capture_output=True)
