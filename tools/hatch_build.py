@@ -1,23 +1,39 @@
-"""Hatchling's hook: manual pages and completions, made from the same texts as --help, become part of the wheel."""
+"""Hatchling's hook: what is made from the source becomes part of the wheel.
+
+Manual pages and completions, from the same texts as --help; where there is a C compiler, the loop of
+src/kdump/dump/pack.c.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+LOOP = "src/kdump/dump/pack.c"
 
-class Share(BuildHookInterface[Any]):
-    """Files below share/, as `kdump.cli.share` makes them."""
+
+class Made(BuildHookInterface[Any]):
+    """The C loop, and files below share/ as `kdump.cli.share` makes them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Write them and name them to the wheel; one that is editable has none."""
-        self._place = tempfile.TemporaryDirectory(prefix="kdump-share-")
+        """Write them and name them to the wheel; one that is editable has the loop beside its source, and no more."""
+        self._place = tempfile.TemporaryDirectory(prefix="kdump-made-")
+        source = Path(self.root) / LOOP
+        library = (source.parent if version == "editable" else Path(self._place.name)) / "pack.so"
+        built = self._compile(source, library)
         if version == "editable":
             return
+        if built:
+            build_data["force_include"][str(library)] = "kdump/dump/pack.so"
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         sys.path.insert(0, str(Path(self.root) / "src"))
         from kdump.cli import share
 
@@ -26,6 +42,14 @@ class Share(BuildHookInterface[Any]):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             build_data["shared_data"][str(path)] = f"share/{name}"
+
+    def _compile(self, source: Path, library: Path) -> bool:
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if not compiler:
+            self.app.display_warning("no C compiler: pages will be packed by LZO and snappy one call at a time")
+            return False
+        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+        return True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is written."""

@@ -6,7 +6,9 @@ Where a library is not installed, the optional Python packages (extra `codecs`) 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,64 +20,87 @@ __capture_omits__ = ("ctypes", "lzallright", "cramjam")
 
 LZO_WORK = 16384 * 8  # bytes: LZO1X_1_MEM_COMPRESS of a 64-bit liblzo2
 LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1"}
+LOOP = Path(__file__).with_name("pack.so")  # made from pack.c when the package is built, if there is a C compiler
 
 
 class LibraryCompressor:
-    """Compresses pages one by one into a buffer of its own. One for each thread."""
+    """Compresses the pages of a batch into a buffer of its own. One for each thread."""
 
-    def __init__(self, call: Callable[[int, int, int, int], int], worst: Callable[[int], int]) -> None:
-        """`call(source, size, target, length)` compresses between addresses; `length` points to a size_t."""
-        self._call = call
+    def __init__(self, function: Any, worst: Callable[[int], int], work: int = 0) -> None:
+        """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is memory it may use.
+
+        `worst(size)` is what so many bytes may grow to.
+        """
+        function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+        self._function = function
         self._worst = worst
+        self._work = np.empty(work, np.uint8)
         self._buffer = np.empty(0, np.uint8)
-        self._sizes = np.empty(0, np.uint64)
 
-    def __call__(self, pages: NDArray[np.uint8], rows: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Compressed pages[rows], each a view that is valid until the next call."""
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> tuple[bytes, NDArray[np.uint32]]:
+        """pages[rows] packed back to back, and the size of each; one that does not shrink is as it was."""
         size = pages.shape[1]
         room = self._worst(size)
-        if len(self._buffer) < room * len(rows):
-            self._buffer = np.empty(room * len(rows), np.uint8)
-        self._sizes = np.full(len(rows), room, np.uint64)
-        source, target, length = pages.ctypes.data, self._buffer.ctypes.data, self._sizes.ctypes.data
-        call, at = self._call, target
-        for row in rows:
-            if call(source + row * size, size, at, length):
-                raise KdumpError("a page could not be compressed", why="the library refused it")
-            at += room
-            length += 8
-        buffer = self._buffer
-        return [
-            buffer[start : start + used]
-            for start, used in zip(range(0, at - target, room), self._sizes.tolist(), strict=True)
-        ]
+        if len(self._buffer) < size * len(rows) + room:
+            self._buffer = np.empty(size * len(rows) + room, np.uint8)
+        rows = np.ascontiguousarray(rows, np.int64)
+        sizes = np.empty(len(rows), np.uint32)
+        pack = loop()
+        if pack is None:
+            used = self._each(pages, rows, room, sizes)
+        else:
+            used = pack(
+                ctypes.cast(self._function, ctypes.c_void_p), self._work.ctypes.data, pages.ctypes.data, size,
+                rows.ctypes.data, len(rows), room, self._buffer.ctypes.data, sizes.ctypes.data,
+            )  # fmt: skip
+        if used < 0:
+            raise KdumpError("a page could not be compressed", why="the library refused it")
+        return self._buffer[:used].tobytes(), sizes
+
+    def _each(
+        self, pages: NDArray[np.uint8], rows: NDArray[np.int64], room: int, sizes: NDArray[np.uint32]
+    ) -> int:  # as kdump_pack in pack.c
+        size, used = pages.shape[1], 0
+        source, target, work = pages.ctypes.data, self._buffer.ctypes.data, self._work.ctypes.data
+        length = ctypes.c_size_t()
+        place = ctypes.addressof(length)
+        for index, row in enumerate(rows.tolist()):
+            length.value = room
+            if self._function(source + row * size, size, target + used, place, work):
+                return -1
+            if length.value >= size:
+                self._buffer[used : used + size] = pages[row]
+                length.value = size
+            sizes[index] = length.value
+            used += length.value
+        return used
+
+
+@functools.cache
+def loop() -> Any:
+    """kdump_pack of pack.so; None where it was not built."""
+    try:
+        function = ctypes.CDLL(str(LOOP)).kdump_pack
+    except OSError:
+        return None
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    function.argtypes = [pointer, pointer, pointer, size, pointer, size, size, pointer, pointer]
+    function.restype = ctypes.c_long
+    return function
 
 
 def lzo() -> LibraryCompressor | None:
     """LZO1X-1 from liblzo2; None if it is not installed."""
     library = _load("lzo")
-    if library is None:
-        return None
-    function = library.lzo1x_1_compress
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-    work = np.empty(LZO_WORK, np.uint8)
-
-    def call(source: int, size: int, target: int, length: int) -> int:
-        result: int = function(source, size, target, length, work.ctypes.data)
-        return result
-
-    return LibraryCompressor(call, lambda size: size + size // 16 + 67)  # the worst case that lzoconf.h states
+    worst = lambda size: size + size // 16 + 67  # noqa: E731 -- the worst case that lzoconf.h states
+    return LibraryCompressor(library.lzo1x_1_compress, worst, LZO_WORK) if library else None
 
 
 def snappy() -> LibraryCompressor | None:
     """Snappy's C interface; None if the library is not installed."""
     library = _load("snappy")
-    if library is None:
-        return None
-    function = library.snappy_compress
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
-    worst: int = library.snappy_max_compressed_length(4096)
-    return LibraryCompressor(function, lambda size: 32 + size + size // 6 if size != 4096 else worst)
+    worst = lambda size: 32 + size + size // 6  # noqa: E731 -- snappy_max_compressed_length()
+    return LibraryCompressor(library.snappy_compress, worst) if library else None
 
 
 def lzo_package() -> Callable[[NDArray[np.uint8]], bytes]:

@@ -135,9 +135,8 @@ class _Library:
         self._compress = compress
 
     def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
-        packed = self._compress(pages, rows.tolist())
-        sizes = np.fromiter(map(len, packed), np.uint32, len(rows))
-        return _pack(pages, rows, packed, sizes, self._flag)
+        data, sizes = self._compress(pages, rows)
+        return Packed(data, sizes, np.where(sizes < pages.shape[1], np.uint32(self._flag), np.uint32(0)))
 
 
 def _lzo(_level: int | None) -> Compressor:

@@ -1,0 +1,64 @@
+"""Pages packed by C libraries: the loop in C and the one in Python give the same, and it is what the library makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from kdump.dump import clibs
+from kdump.dump.clibs import LibraryCompressor
+from kdump.errors import KdumpError
+from kdump.memory.decompress import Decompressor
+
+MAKERS = {"lzo": (clibs.lzo, 2), "snappy": (clibs.snappy, 4)}
+PAGE = 4096
+
+
+def pages() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """Text, zeros, noise (which does not shrink), and text again."""
+    found = np.zeros((4, PAGE), np.uint8)
+    text = np.frombuffer((b"the quick brown fox jumps over the lazy dog " * 100)[:PAGE], np.uint8)
+    found[0] = found[3] = text
+    found[2] = np.random.default_rng(1).integers(0, 256, PAGE, np.uint8)
+    return found
+
+
+def test_the_loop_was_built() -> None:
+    assert clibs.loop() is not None  # there is a C compiler wherever the tests run
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, flag = MAKERS[name]
+    given, rows = pages(), np.array([3, 2, 1])
+
+    def packed() -> tuple[bytes, list[int]]:
+        compress = make()
+        assert compress is not None
+        data, sizes = compress(given, rows)
+        return data, sizes.tolist()
+
+    data, sizes = packed()
+    monkeypatch.setattr(clibs, "loop", lambda: None)
+    assert packed() == (data, sizes)
+    assert sizes[1] == PAGE and max(sizes[0], sizes[2]) < PAGE // 4
+    unpack, at = Decompressor(PAGE), 0
+    for row, size in zip(rows, sizes, strict=True):
+        piece = data[at : at + size]
+        at += size
+        assert (piece if size == PAGE else bytes(unpack(memoryview(piece), flag, "", 0))) == given[row].tobytes()
+    assert at == len(data)
+
+
+@pytest.mark.parametrize("in_c", [True, False])
+def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ctypes
+
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)
+    refuse: Callable[..., int] = prototype(lambda *_: -1)
+    if not in_c:
+        monkeypatch.setattr(clibs, "loop", lambda: None)
+    with pytest.raises(KdumpError, match="could not be compressed"):
+        LibraryCompressor(refuse, lambda size: size)(pages(), np.array([0]))
