@@ -62,7 +62,8 @@ def test_every_recorded_value_afresh(series: str, kernel: Callable[[str], Kernel
     assert len({case["cmdline"] for case in cases}) >= 25
     wrong = []
     for case in cases:
-        iomem = "\n".join(boot(tree, image, case["cmdline"], case["memory_mib"] * MIB))
+        # Where KASLR puts the kernel there may be no room: this is about what there always is.
+        iomem = "\n".join(boot(tree, image, f"nokaslr {case['cmdline']}", case["memory_mib"] * MIB))
         outcome = evaluate(case["cmdline"], tuple(ram_ranges(iomem)), Rules.of(tree.release))
         found = sorted((part.size, outcome.base in (0, part.start)) for part in crash_ranges(iomem)[0])
         sizes = sorted(filter(None, (outcome.size, outcome.low)))

@@ -164,6 +164,22 @@ def _stripped(path: str) -> int:
     return len(data) - len(elf.strip(data))
 
 
+def test_what_is_there_already_stays_there(tmp_path: Path) -> None:
+    """What is loaded is known by the file's inode and times: the same bytes once more change nothing."""
+    tree, output = fake_tree(tmp_path), tmp_path / "image"
+    build(tree, entry="kdump.capture.plan", output=output)
+    before = output.stat()
+    build(tree, entry="kdump.capture.plan", output=output)
+    after = output.stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
+    build(tree, entry="kdump.capture.plan", files={"/etc/more": b""}, output=output)
+    assert output.stat().st_ino != before.st_ino
+
+
 def test_what_cannot_be_built_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path)
     entry = "kdump.capture.plan"

@@ -55,6 +55,7 @@ step prometheus cat /root/kdump.prom
 step image sh -c 'sha256sum /var/lib/kdump/*/capture.img'
 step build kdump build
 step rebuilt sh -c 'sha256sum /var/lib/kdump/*/capture.img'
+step still kdump status
 """
 LIFE = """\
 step again kdump setup --yes
@@ -249,7 +250,8 @@ def assert_ready(system: System) -> None:
     assert json.loads(system.text("2 json"))["ready"] is True
     assert "kdump_ready 1" in system.lines("2 prometheus")
     assert system.status("2 build") == 0
-    assert system.lines("2 rebuilt") == system.lines("2 image") != []  # same input, same bytes
+    assert system.lines("2 rebuilt") == system.lines("2 image") != []  # same input, same bytes: it stays loaded, too
+    assert system.is_ready("2 still")
 
 
 def assert_life(system: System) -> None:
@@ -309,4 +311,4 @@ def assert_live(system: System) -> None:
     assert system.status("3 save") == 0
     assert json.loads(system.text("3 save"))["live"] is True
     assert system.status("3 saved") == 0
-    assert json.loads(system.text("3 saved"))["live"] is True
+    assert json.loads(system.text("3 saved"))["kernel"]["crash_time"] == 0

@@ -56,6 +56,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         lines.append(row("vmcoreinfo", "no note"))
     if kernel["crash_time"]:
         lines.append(row("crashed", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(kernel["crash_time"]))))
+    elif kernel["vmcoreinfo"]:
+        lines.append(row("crashed", "not that the kernel noted: it was running, or has no kdump"))
     if facts["dump_level"] is not None:
         lines.append(row("dump level", facts["dump_level"]))
     packed = ", ".join(f"{count} {name}" for name, count in facts["codecs"].items())

@@ -76,7 +76,8 @@ def build(
     `modules` are names of kernel modules; what they depend on comes along. `imports` are Python modules that `entry`
     imports by name, as the plan says. `files` maps paths in the image to bytes (mode 0600) or to files of this machine
     (their own mode); shared libraries that an executable needs come along. The output is replaced atomically, mode
-    0600. Raises KdumpError: unknown modules, libraries not found, not written.
+    0600, or left alone if it has these bytes already: what is loaded of it stays up to date. Raises
+    KdumpError: unknown modules, libraries not found, not written.
     """
     started = time.monotonic()
     squashed = _can_mount(tree)
@@ -245,6 +246,8 @@ def _compress(data: bytes) -> bytes:
 def _write(output: Path, data: bytes) -> None:
     staging = output.with_name(f".{output.name}.{os.getpid()}")
     try:
+        if output.exists() and output.stat().st_mode & 0o777 == 0o600 and output.read_bytes() == data:
+            return
         with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
         staging.replace(output)
