@@ -273,6 +273,8 @@ def assert_rehearsed(system: System) -> None:
     """A twin of this machine, emulated in this emulated machine, was crashed and what it took is remembered."""
     assert system.status("2 rehearse") == 0
     assert any(line.startswith("passed in ") for line in system.lines("2 rehearse"))
+    after = system.lines("2 rehearse")[system.lines("2 rehearse").index("proved:") : -1]
+    assert max(map(len, after)) <= WIDTH
     assert "(by measurement)" in system.lines("2 estimate")[0]
     (rehearsal,) = (line for line in system.lines("2 rehearsed") if "rehearsal" in line)
     assert rehearsal.startswith("yes")

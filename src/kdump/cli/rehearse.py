@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def run(args: argparse.Namespace) -> int:
     for title, facts in (("proved", outcome.proved), ("only the real machine can prove", outcome.unproved)):
         if facts:
             print(f"{title}:")
-            print("\n".join(f"  {fact}" for fact in facts))
+            print("\n".join(_wrapped(fact) for fact in facts))
     print(f"everything is in {outcome.directory}")
     return 0 if outcome.rehearsal.passed else 3
+
+
+def _wrapped(fact: str) -> str:
+    return textwrap.fill(
+        fact, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
