@@ -127,6 +127,7 @@ def test_the_machine_itself(context: Context, crashed: Crash) -> None:
     classes = {row["class"]: row["share"] for row in made["owners"]["classes"]}
     assert 99 < sum(classes.values()) < 101 and classes["not accounted for"] < 5
     assert "kernel_clone" in [row["caller"] for row in made["owners"]["vmalloc"]]
+    assert any("built without CONFIG_PAGE_OWNER" in note for note in made["owners"]["notes"])  # as its config file says
     portrait = {
         name: int(value) << 10 for name, value in re.findall(r"^(\w+): +(\d+) kB", crashed.before["meminfo"], re.M)
     }

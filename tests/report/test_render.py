@@ -64,6 +64,21 @@ def test_text_is_clean_and_fits() -> None:
     assert any("2 times" in line for line in lines)  # equal frames take one line
 
 
+def test_words_in_a_table_take_several_lines() -> None:
+    row = ("0xffff8881034a1c80", "rwsem", "readers, the last systemd-udevd (pid 4711)", 3, 812.0, "a (pid 1)")
+    columns = [Column(name, name) for name in ("Lock", "Kind", "Held by", "Waiting", "Longest", "By")]
+    report = hostile()
+    report.sections = [Section("blocked", "Blocked tasks", [Table("locks", "Locks", columns, [row])])]
+    lines = list(text.render(report))
+    table = lines[lines.index("  Locks") + 1 :]
+    table = table[: next(number for number, line in enumerate(table) if not line.startswith("  "))]
+    assert len(table) > 2 and max(len(line) for line in table) <= 80
+    start = table[0].index("Held by")
+    held = [line[start : table[0].index("Waiting")].strip() for line in table[1:]]
+    assert " ".join(filter(None, held)) == row[2]
+    assert "…" not in "".join(table)
+
+
 def test_colour_is_ours_alone() -> None:
     for line in text.render(hostile(), colour=True):
         inner = line.removeprefix("\x1b[").removesuffix("\x1b[0m")
@@ -88,7 +103,7 @@ def test_html_escapes_and_loads_nothing() -> None:
     found = Collector()
     found.feed(page)
     assert found.tags.count("script") == 1  # ours
-    assert found.links == []
+    assert found.links == ["#system", "#system"]  # each finding leads to its section
     assert "<script>alert" not in page and "url(" not in page
     assert "default-src 'none'" in page
 

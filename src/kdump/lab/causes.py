@@ -116,7 +116,7 @@ def _module(parameters: str) -> Callable[[Path], None]:
         from kdump.capture import system
 
         system.load_module(MODULE, parameters)
-        time.sleep(8)  # what it does may take its time, or need the host in the end
+        time.sleep(15)  # what it does may take its time, or need the host in the end
         _wait()
 
     return load

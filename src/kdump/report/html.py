@@ -22,31 +22,39 @@ from kdump.report.text import LIVE, text
 from kdump.units import duration_text
 
 _STYLE = """
-:root{--ink:#1d2329;--dim:#5d6872;--line:#d5dadf;--soft:#f4f6f8;--bad:#a32d2d;--warn:#96560f;--paper:#fff;color-scheme:light dark}
-@media (prefers-color-scheme:dark){:root{--ink:#dfe4e8;--dim:#98a3ad;--line:#39424a;--soft:#20262b;--bad:#f08a8a;--warn:#e5ad62;--paper:#15191d}}
+:root{--ink:#1d2329;--dim:#5d6872;--line:#d5dadf;--soft:#f4f6f8;--bad:#a32d2d;--warn:#96560f;--paper:#fff;--focus:#2f6f9f;color-scheme:light dark}
+@media (prefers-color-scheme:dark){:root{--ink:#dfe4e8;--dim:#98a3ad;--line:#39424a;--soft:#20262b;--bad:#f08a8a;--warn:#e5ad62;--paper:#15191d;--focus:#7db4dc}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:62rem;padding:1.5rem;color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.45rem;line-height:1.25;margin:.2rem 0 .6rem;color:var(--bad);overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0;display:inline}
 p{margin:.4rem 0}code,pre,td,.frames{font:13px/1.45 ui-monospace,monospace}pre{overflow-x:auto;background:var(--soft);padding:.7rem;margin:.5rem 0}
-details{border-top:1px solid var(--line);padding:.6rem 0}summary{cursor:pointer}summary:focus-visible,input:focus-visible,a:focus-visible{outline:2px solid #2f6f9f;outline-offset:2px}
-details details{border:0;padding:.2rem 0 .2rem .8rem}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.6rem 0}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
+details{border-top:1px solid var(--line);padding:.6rem 0}summary{cursor:pointer}:focus-visible{outline:2px solid var(--focus);outline-offset:2px}
+details details{border:0;padding:.2rem 0 .2rem .8rem}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.6rem 0}dl>div{display:contents}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0}caption{text-align:left;color:var(--dim)}th,td{text-align:left;padding:.1rem .9rem .1rem 0;vertical-align:top}th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}
 tbody tr:hover{background:var(--soft)}.frames{margin:.3rem 0 .3rem 1.2rem;padding:0;list-style:none}.guilty{font-weight:700;color:var(--bad)}.dim{color:var(--dim)}
-.findings{list-style:none;padding:0}.findings li{border-left:4px solid var(--line);padding:.15rem .7rem;margin:.3rem 0;background:var(--soft)}.critical{border-color:var(--bad)!important}.warning{border-color:var(--warn)!important}
+.findings{list-style:none;padding:0}.findings li{border-left:4px solid var(--line);padding:.15rem .7rem;margin:.3rem 0;background:var(--soft)}.findings a{color:inherit}.critical{border-color:var(--bad)!important}.warning{border-color:var(--warn)!important}
 svg{width:100%;height:auto;display:block;margin:.6rem 0 .2rem}.frame{stroke:var(--line)}.cpu{fill:#fff;font:10px sans-serif}.axis{fill:var(--dim);font:11px sans-serif}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.1rem 1rem;padding:0;margin:.2rem 0;color:var(--dim);font-size:.85rem}.key{display:inline-block;width:.7rem;height:.7rem;margin-right:.35rem}
-#search{width:100%;padding:.45rem .6rem;margin:1rem 0 .4rem;border:1px solid var(--line);border-radius:4px;background:var(--paper);color:inherit;font:inherit}.gone{display:none}
+#find{position:sticky;top:0;display:flex;flex-wrap:wrap;align-items:baseline;gap:.2rem .7rem;margin:1rem 0 .4rem;padding:.4rem 0;background:var(--paper);color:var(--dim)}
+#search{flex:1;min-width:8rem;padding:.45rem .6rem;border:1px solid var(--dim);border-radius:4px;background:var(--paper);color:var(--ink);font:inherit}kbd{border:1px solid var(--line);border-radius:3px;padding:0 .3rem;font:12px ui-monospace,monospace}.gone,[hidden]{display:none!important}details{scroll-margin-top:4rem}
 @media (max-width:32rem){body{padding:.8rem}.axis{font-size:22px}}
-@media print{#search{display:none}body{max-width:none;padding:0}details>*{display:block}details>dl{display:grid}details::details-content{content-visibility:visible;height:auto}}
+@media print{#find{display:none}pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow:visible}h2,summary{break-after:avoid}tr,li{break-inside:avoid}body{max-width:none;padding:0}details>*{display:block}details>dl{display:grid}details::details-content{content-visibility:visible;height:auto}}
 """
 _SCRIPT = """
-const box=document.getElementById('search'),found=document.getElementById('found');
-box.hidden=false;
+const box=document.getElementById('search'),found=document.getElementById('found'),parts=[...document.querySelectorAll('details')];
+// Who opened a part for a while closes it again.
+const keep=()=>parts.forEach(part=>part.was??=part.open),restore=()=>parts.forEach(part=>{part.open=part.was??part.open;delete part.was;});
+document.getElementById('find').hidden=false;
 box.addEventListener('input',()=>{const word=box.value.toLowerCase();let hits=0;
 for(const item of document.querySelectorAll('[data-item]')){const hit=!word||item.textContent.toLowerCase().includes(word);
 item.classList.toggle('gone',!hit);if(hit&&word)hits++;}
-if(word)for(const part of document.querySelectorAll('details'))part.open=!!part.querySelector('[data-item]:not(.gone)');
+if(word)keep();else restore();
+for(const part of parts){const hit=part.matches('[data-item]:not(.gone)')||!!part.querySelector('[data-item]:not(.gone)');
+part.classList.toggle('gone',!!word&&!hit);if(word)part.open=hit;}
 found.textContent=word?hits+' found':'';});
-window.addEventListener('beforeprint',()=>{for(const part of document.querySelectorAll('details'))part.open=true;});
+addEventListener('keydown',event=>{if(event.key==='/'&&event.target!==box&&!event.ctrlKey&&!event.altKey&&!event.metaKey){event.preventDefault();box.focus();box.select();}});
+addEventListener('hashchange',()=>{const part=document.getElementById(location.hash.slice(1));if(part)part.open=true;});
+addEventListener('beforeprint',()=>{keep();for(const part of parts)part.open=true;});
+addEventListener('afterprint',()=>{if(!box.value)restore();});
 """
 
 
@@ -65,17 +73,17 @@ def render(report: Report, lines: Sequence[Line] = ()) -> Iterator[str]:
     if report.findings:
         yield '<section><h2>Findings</h2><ul class="findings">'
         for finding in report.findings:
-            yield f'<li class="{finding.severity}" data-item>{escape(finding.text)}</li>'
+            yield f'<li class="{finding.severity}" data-item><a href="#{finding.section}">{escape(finding.text)}</a></li>'
         yield "</ul></section>"
     yield from _charts(report, lines)
-    yield '<input id="search" type="search" placeholder="Search the report" aria-label="Search the report" hidden>'
-    yield '<p id="found" class="dim" role="status"></p>'
+    yield '<search id="find" hidden><label for="search">Search <kbd>/</kbd></label>'
+    yield '<input id="search" type="search" aria-keyshortcuts="/"><span id="found" role="status"></span></search>'
     for section in report.sections:
         yield from _section(section)
     problems = [*report.problems, *(["the dump is marked incomplete"] if report.incomplete else [])]
     if problems:
         yield "<section><h2>What could not be read</h2><ul>"
-        yield from (f"<li>{escape(problem)}</li>" for problem in problems)
+        yield from (f"<li data-item>{escape(problem)}</li>" for problem in problems)
         yield "</ul></section>"
     yield f"</main><script>{_SCRIPT}</script></body></html>"
 
@@ -94,13 +102,13 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
     facts += [("Tainted", "; ".join(verdict.taints)), ("Signature", verdict.signature)]
     yield _definitions([(title, value) for title, value in facts if value])
     if verdict.frames:
-        yield "<h2>Stack</h2>" + _frames(verdict.frames, verdict.guilty)
+        yield f"<div data-item><h2>Stack</h2>{_frames(verdict.frames, verdict.guilty)}</div>"
     if verdict.code:
-        yield "<details><summary><h2>Code</h2></summary><pre>" + escape("\n".join(verdict.code)) + "</pre></details>"
+        yield f"<details><summary><h2>Code</h2></summary>{_lines(verdict.code)}</details>"
     if verdict.registers:
         words = [f"{name:>8} {value:016x}" for name, value in verdict.registers.items()]
-        rows = "\n".join("".join(words[start : start + 3]) for start in range(0, len(words), 3))
-        yield f"<details><summary><h2>Registers</h2></summary><pre>{escape(rows)}</pre></details>"
+        rows = ["".join(words[start : start + 3]) for start in range(0, len(words), 3)]
+        yield f"<details><summary><h2>Registers</h2></summary>{_lines(rows)}</details>"
 
 
 def _charts(report: Report, lines: Sequence[Line]) -> Iterator[str]:
@@ -125,7 +133,7 @@ def _section(section: Section) -> Iterator[str]:
         yield from _block(block)
     if section.error:
         yield f'<p class="dim">not available: {escape(section.error)}</p>'
-    yield from (f'<p class="dim">could not read: {escape(note)}</p>' for note in section.notes)
+    yield from (f'<p class="dim" data-item>could not read: {escape(note)}</p>' for note in section.notes)
     yield "</details>"
 
 
@@ -137,14 +145,20 @@ def _block(block: Block) -> Iterator[str]:
             yield _table(block)
         case Stacks():
             yield from (_stack(stack) for stack in block.stacks)
+            if not block.stacks:
+                yield '<p class="dim">none</p>'
         case _:
             title = f'<p class="dim">{escape(block.title)}</p>' if block.title else ""
-            rows = "".join(f"<span data-item>{escape(line)}\n</span>" for line in block.lines)
-            yield f"{title}<pre>{rows}</pre>"
+            yield title + _lines(block.lines)
 
 
 def _definitions(pairs: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(title)}</dt><dd>{escape(value)}</dd>" for title, value in pairs) + "</dl>"
+    rows = (f"<div data-item><dt>{escape(title)}</dt><dd>{escape(value)}</dd></div>" for title, value in pairs)
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "<pre>" + "".join(f"<span data-item>{escape(line)}\n</span>" for line in lines) + "</pre>"
 
 
 def _table(table: Table) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from kdump.report.logtext import clean
 from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Table, Text, Unit, Value, Verdict
@@ -16,7 +16,7 @@ from kdump.units import duration_text, size_text
 
 WIDTH = 80
 LIVE = "taken while the kernel was running: parts may not agree with each other"
-_LAST = 24  # characters that a table's last column keeps when the others are cut
+_LEAST = 8  # characters that a column of words keeps
 _STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1"}
 
 
@@ -43,7 +43,7 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
                 yield line, finding.severity
     for section in report.sections:
         yield from (("", ""), (section.title, "title"))
-        yield from ((f"  {line}", "") for line in _section(section))
+        yield from ((f"  {line}".rstrip(), "") for line in _section(section))
     problems = [*report.problems, *(["the dump is marked incomplete"] if report.incomplete else [])]
     if problems:
         yield from (("", ""), ("What could not be read", "title"))
@@ -153,6 +153,8 @@ def _block(block: Block) -> Iterator[str]:
             for line in block.lines:
                 yield from textwrap.wrap(line, WIDTH - 2, subsequent_indent="    ", drop_whitespace=False) or [""]
         case Stacks():
+            if not block.stacks:
+                yield "none"
             for number, stack in enumerate(block.stacks):
                 if number:
                     yield ""
@@ -189,23 +191,26 @@ def _table(table: Table) -> Iterator[str]:
     ]
     numeric = [all(not isinstance(row[index], str) for row in table.rows) for index in range(len(table.columns))]
     widths = [max(len(row[index]) for row in cells) for index in range(len(table.columns))]
-    spare = WIDTH - 2 - 2 * (len(widths) - 1)
-    if sum(widths) > spare and not numeric[-1]:
-        widths[-1] = max(spare - sum(widths[:-1]), min(widths[-1], _LAST))  # the last column may take several lines
-    while sum(widths) > spare and max(widths[:-1], default=0) > 8:
-        widths[widths.index(max(widths[:-1]))] -= 1
+    # Words take several lines where there is no room for them; figures are never broken.
+    words = [index for index, right in enumerate(numeric) if not right]
+    while sum(widths) > WIDTH - 2 - 2 * (len(widths) - 1):
+        widest = max(words, key=widths.__getitem__, default=None)
+        if widest is None or widths[widest] <= _LEAST:
+            break
+        widths[widest] -= 1
     for row in cells:
-        out = []
-        for value, width, right in zip(row[:-1], widths, numeric, strict=False):
-            cut = value if len(value) <= width else value[: width - 1] + "…"
-            out.append(cut.rjust(width) if right else cut.ljust(width))
-        last = row[-1].rjust(widths[-1]) if numeric[-1] else row[-1]
-        start = "".join(f"{cell}  " for cell in out)
-        first, *rest = textwrap.wrap(last, widths[-1], drop_whitespace=not numeric[-1]) or [""]
-        yield (start + first).rstrip()
-        yield from (" " * len(start) + line for line in rest)
+        columns = [
+            [cell.rjust(width)] if right else _folded(cell, width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        for line in zip_longest(*columns, fillvalue=""):
+            yield "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip()
     if table.left_out:
         yield f"… and {table.left_out} more"
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, width, subsequent_indent="  ", break_on_hyphens=False) or [""]
 
 
 def _wrapped(sentences: Sequence[str], indent: str, prefix: str = "") -> Iterator[str]:

@@ -34,9 +34,16 @@ def collect(context: Context, section: Section) -> None:
             part(context, section, figures, total)
         except DAMAGE as error:
             section.notes.append(f"{part.__name__.strip('_')}: {error}")
-    symbols = context.objects.symbols
-    if symbols.get("page_owner_inited") is None:
-        section.notes.append("who allocated each page: this kernel was built without CONFIG_PAGE_OWNER")
+    section.notes.append(f"who allocated each page: {_page_owner(context.objects)}")
+
+
+def _page_owner(objects: Objects) -> str:
+    """Why page owner's records are not here: no kernel that tests can be run on has them."""
+    if objects.symbols.get("__set_page_owner") is None:
+        return "this kernel was built without CONFIG_PAGE_OWNER"
+    if not objects.number("page_owner_inited"):  # a static key: its count
+        return "this kernel has CONFIG_PAGE_OWNER, but was booted without page_owner=on"
+    return "this kernel kept a record (page_owner=on), which this report cannot read yet"
 
 
 def _classes(context: Context, section: Section, figures: dict[str, int], total: int) -> None:
