@@ -67,7 +67,7 @@ ROWS = [
     module("deadlock", f"{_HUNG} trace_event=sched:sched_switch"),
     module("kfence", "panic_on_warn=1 kfence.sample_interval=5", only=("6.12",)),
     Row("rcustall", *EXPECTED["rcustall"], "module kind=softlockup",
-        "sysctl.kernel.panic_on_rcu_stall=1 rcupdate.rcu_cpu_stall_timeout=4"),
+        "sysctl.kernel.panic_on_rcu_stall=1 rcupdate.rcu_cpu_stall_timeout=4", cpus=2),  # one to wait for the other
     # The detector of hard lockups counts with a PMU, which QEMU lacks. An NMI is what is left to an administrator.
     Row("hardlockup", "nmi", "NMI: Not continuing", "module+nmi kind=hardlockup", "unknown_nmi_panic", cpus=2),
     Row("livepatch", "nmi", "NMI: Not continuing", "module+nmi", "unknown_nmi_panic", module="kdump_livepatch"),

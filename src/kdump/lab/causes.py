@@ -115,8 +115,10 @@ def _module(parameters: str) -> Callable[[Path], None]:
     def load(_disk: Path) -> None:
         from kdump.capture import system
 
+        # On the boot CPU, as above; a sleep is timed by the CPU it began on, and that one is not to be stopped.
+        os.sched_setaffinity(0, {0})
         system.load_module(MODULE, parameters)
-        time.sleep(15)  # what it does may take its time, or need the host in the end
+        time.sleep(12)  # what it does may take its time, or need the host in the end
         _wait()
 
     return load

@@ -109,11 +109,8 @@ static noinline void crash_softlockup(void)
 
 static noinline int spin_without_interrupts(void *unused)
 {
-	/*
-	 * Loading a module ends with grace periods and calls to all CPUs, and who makes such a call waits for this one:
-	 * let that be over, on a slow machine, too.
-	 */
-	msleep(6000);
+	/* Loading a module ends with calls to all CPUs: let that be over. */
+	msleep(3000);
 	local_irq_disable();
 	for (;;)
 		cpu_relax();
