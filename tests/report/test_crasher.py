@@ -78,11 +78,19 @@ ROWS = [
 ]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 ALL = [(series, row.name) for series in SERIES for row in ROWS if series in row.only]
+# Known not to get as far as their panic.
+UNSEEN = {
+    ("6.12", "rcustall"): "the stall detector does not speak in time",
+    ("6.1", "hardlockup"): "the guest does not come back from loading the module",
+    ("6.12", "hardlockup"): "the guest does not come back from loading the module",
+}
 DEFAULT = {("6.1", "null"), ("6.1", "deadlock"), ("6.12", "kfence"), ("6.12", "mce")}
 
 
 def marked(series: str, name: str) -> Any:
     marks = [] if (series, name) in DEFAULT else [pytest.mark.kinds]
+    if (series, name) in UNSEEN:
+        marks.append(pytest.mark.xfail(reason=UNSEEN[series, name]))
     return pytest.param(series, name, marks=marks, id=f"{series}-{name}")
 
 
