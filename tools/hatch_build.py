@@ -1,6 +1,6 @@
 """Hatchling's hook: what is made from the source becomes part of the wheel.
 
-Manual pages and completions, from the same texts as --help; where there is a C compiler, the loop of
+Manual pages and completions, from the same texts as --help; where there is a C compiler, the loops of
 src/kdump/dump/pack.c.
 """
 
@@ -16,16 +16,16 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LOOP = "src/kdump/dump/pack.c"
+LOOPS = "src/kdump/dump/pack.c"
 
 
 class Made(BuildHookInterface[Any]):
-    """The C loop, and files below share/ as `kdump.cli.share` makes them."""
+    """The C loops, and files below share/ as `kdump.cli.share` makes them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Write them and name them to the wheel; one that is editable has the loop beside its source, and no more."""
+        """Write them and name them to the wheel; one that is editable has the loops beside its source, and no more."""
         self._place = tempfile.TemporaryDirectory(prefix="kdump-made-")
-        source = Path(self.root) / LOOP
+        source = Path(self.root) / LOOPS
         library = (source.parent if version == "editable" else Path(self._place.name)) / "pack.so"
         built = self._compile(source, library)
         if version == "editable":
@@ -46,9 +46,9 @@ class Made(BuildHookInterface[Any]):
     def _compile(self, source: Path, library: Path) -> bool:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if not compiler:
-            self.app.display_warning("no C compiler: pages will be packed by LZO and snappy one call at a time")
+            self.app.display_warning("no C compiler: kdump will be slower where it compresses pages")
             return False
-        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
         return True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from kdump.dump import clibs
 from kdump.dump.clibs import LibraryCompressor
+from kdump.dump.codecs import CODECS
 from kdump.errors import KdumpError
 from kdump.memory.decompress import Decompressor
 
@@ -25,8 +26,8 @@ def pages() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return found
 
 
-def test_the_loop_was_built() -> None:
-    assert clibs.loop() is not None  # there is a C compiler wherever the tests run
+def test_the_loops_were_built() -> None:
+    assert clibs.loops() is not None  # there is a C compiler wherever the tests run
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -41,7 +42,7 @@ def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.M
         return data, sizes.tolist()
 
     data, sizes = packed()
-    monkeypatch.setattr(clibs, "loop", lambda: None)
+    monkeypatch.setattr(clibs, "loops", lambda: None)
     assert packed() == (data, sizes)
     assert sizes[1] == PAGE and max(sizes[0], sizes[2]) < PAGE // 4
     unpack, at = Decompressor(PAGE), 0
@@ -59,6 +60,35 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)
     refuse: Callable[..., int] = prototype(lambda *_: -1)
     if not in_c:
-        monkeypatch.setattr(clibs, "loop", lambda: None)
+        monkeypatch.setattr(clibs, "loops", lambda: None)
     with pytest.raises(KdumpError, match="could not be compressed"):
         LibraryCompressor(refuse, lambda size: size)(pages(), np.array([0]))
+
+
+@pytest.mark.parametrize("name", ["zstd", "zlib"])
+def test_noise_is_stored_as_the_codec_would_have_left_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = np.concatenate([pages(), pages(), noise(300)])
+    rows = np.flatnonzero(np.arange(len(given)) % 5 != 4)
+    with_loops = CODECS[name].make(None)(given, rows)
+    found = clibs.find_noise(given, rows)
+    assert found.sum() > 200 and not found[0]
+    monkeypatch.setattr(clibs, "loops", lambda: None)
+    assert not clibs.find_noise(given, rows).any()
+    without = CODECS[name].make(None)(given, rows)
+    assert with_loops.data == without.data
+    assert (with_loops.sizes == without.sizes).all() and (with_loops.flags == without.flags).all()
+    assert set(with_loops.flags[found]) == {0} and not with_loops.flags.all()
+
+
+def test_what_can_be_made_smaller_is_no_noise() -> None:
+    given = noise(6)
+    given[0, 2048:] = given[0, :2048]  # the same twice
+    given[1, -1024:] = 0
+    given[2] &= 0x7F
+    given[3, ::2] = 0
+    given[4] = 0
+    assert clibs.find_noise(given, np.arange(6)).tolist() == [False] * 5 + [True]
+
+
+def noise(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    return np.random.default_rng(2).integers(0, 256, (count, PAGE), np.uint8)

@@ -20,7 +20,7 @@ __capture_omits__ = ("ctypes", "lzallright", "cramjam")
 
 LZO_WORK = 16384 * 8  # bytes: LZO1X_1_MEM_COMPRESS of a 64-bit liblzo2
 LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1"}
-LOOP = Path(__file__).with_name("pack.so")  # made from pack.c when the package is built, if there is a C compiler
+LOOPS = Path(__file__).with_name("pack.so")  # made from pack.c when the package is built, if there is a C compiler
 
 
 class LibraryCompressor:
@@ -45,11 +45,11 @@ class LibraryCompressor:
             self._buffer = np.empty(size * len(rows) + room, np.uint8)
         rows = np.ascontiguousarray(rows, np.int64)
         sizes = np.empty(len(rows), np.uint32)
-        pack = loop()
-        if pack is None:
+        library = loops()
+        if library is None:
             used = self._each(pages, rows, room, sizes)
         else:
-            used = pack(
+            used = library.kdump_pack(
                 ctypes.cast(self._function, ctypes.c_void_p), self._work.ctypes.data, pages.ctypes.data, size,
                 rows.ctypes.data, len(rows), room, self._buffer.ctypes.data, sizes.ctypes.data,
             )  # fmt: skip
@@ -77,16 +77,27 @@ class LibraryCompressor:
 
 
 @functools.cache
-def loop() -> Any:
-    """kdump_pack of pack.so; None where it was not built."""
+def loops() -> ctypes.CDLL | None:
+    """The functions of pack.so; None where it was not built."""
     try:
-        function = ctypes.CDLL(str(LOOP)).kdump_pack
+        library = ctypes.CDLL(str(LOOPS))
     except OSError:
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    function.argtypes = [pointer, pointer, pointer, size, pointer, size, size, pointer, pointer]
-    function.restype = ctypes.c_long
-    return function
+    library.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, pointer, pointer]
+    library.kdump_pack.restype = ctypes.c_long
+    library.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]
+    library.kdump_noise.restype = None
+    return library
+
+
+def find_noise(pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which of pages[rows] no codec will make smaller; see pack.c. All are false where pack.so was not built."""
+    rows = np.ascontiguousarray(rows, np.int64)
+    noise = np.zeros(len(rows), np.bool_)
+    if library := loops():
+        library.kdump_noise(pages.ctypes.data, pages.shape[1], rows.ctypes.data, len(rows), noise.ctypes.data)
+    return noise
 
 
 def lzo() -> LibraryCompressor | None:

@@ -115,6 +115,41 @@ class _Each:
         return _pack(pages, rows, packed, sizes, self._flag)
 
 
+class _Sifted:
+    """Another compressor, spared the pages that are noise: they are stored raw, as they would be after the attempt."""
+
+    def __init__(self, compress: Compressor) -> None:
+        self._compress = compress
+        self._find_noise = _noise_finder()
+
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+        noise = self._find_noise(pages, rows)
+        if not noise.any():
+            return self._compress(pages, rows)
+        size = pages.shape[1]
+        packed, raw = self._compress(pages, rows[~noise]), memoryview(pages[rows[noise]]).cast("B")
+        sizes, flags = np.full(len(rows), size, np.uint32), np.zeros(len(rows), np.uint32)
+        sizes[~noise], flags[~noise] = packed.sizes, packed.flags
+        # Runs of the one and of the other kind take turns.
+        edges = np.flatnonzero(np.diff(noise)) + 1
+        ends = np.cumsum(sizes, dtype=np.int64)[np.append(edges, len(rows)) - 1]
+        rest = {True: raw, False: memoryview(packed.data)}
+        kind, start, pieces = bool(noise[0]), 0, []
+        for end in ends.tolist():
+            pieces.append(rest[kind][: end - start])
+            rest[kind] = rest[kind][end - start :]
+            kind, start = not kind, end
+        return Packed(b"".join(pieces), sizes, flags)
+
+
+def _noise_finder() -> Callable[[NDArray[np.uint8], NDArray[np.intp]], NDArray[np.bool_]]:
+    try:
+        from kdump.dump import clibs
+    except ImportError:  # of ctypes, in the capture image
+        return lambda _pages, rows: np.zeros(len(rows), np.bool_)
+    return clibs.find_noise
+
+
 _EMPTY = Packed(b"", np.zeros(0, np.uint32), np.zeros(0, np.uint32))
 
 
@@ -124,7 +159,11 @@ def _zlib(level: int | None) -> Compressor:
 
     # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
     compress, number, flag = igzip_lib.compress, 1 if level is None else level, igzip_lib.COMP_ZLIB
-    return _Each(ZLIB, lambda page: compress(page, number, flag))
+    return _Sifted(_Each(ZLIB, lambda page: compress(page, number, flag)))
+
+
+def _zstd(level: int | None) -> Compressor:
+    return _Sifted(_Zstd(level))
 
 
 class _Library:
@@ -167,7 +206,7 @@ CODECS = {
     each.name: each
     for each in (
         Codec("none", 0, lambda _level: _Raw()),
-        Codec("zstd", ZSTD, _Zstd, range(-50, 23)),
+        Codec("zstd", ZSTD, _zstd, range(-50, 23)),
         Codec("zlib", ZLIB, _zlib, range(4)),
         Codec("lzo", LZO, _lzo),
         Codec("snappy", SNAPPY, _snappy),

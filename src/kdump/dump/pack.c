@@ -1,17 +1,18 @@
 /*
- * Compress the pages of a batch, each by itself and one behind the other, by a function of a C library: one call
- * for a batch, without Python's lock. The wheel's build makes pack.so of it where there is a C compiler; without it
- * kdump/dump/clibs.py does the same, page by page.
+ * Loops over the pages of a batch: one call for a batch, without Python's lock. The wheel's build makes pack.so of it
+ * where there is a C compiler. Without it kdump/dump/clibs.py packs page by page, and no page is known to be noise.
  */
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 /* As lzo1x_1_compress has it; snappy_compress takes the same but for `work`. Both return 0 if all is well. */
 typedef int (*compressor)(const void *source, size_t size, void *target, size_t *length, void *work);
 
 /*
- * Packs pages[rows[0 .. count - 1]] of `page` bytes each. `room` is what a page may take at worst: `target` must have
- * count * page + room bytes. A page that does not shrink is copied as it is. Each page's size goes to `sizes`.
+ * Compresses pages[rows[0 .. count - 1]] of `page` bytes, each by itself and one behind the other, by a function of a C
+ * library. `room` is what a page may take at worst: `target` must have count * page + room bytes. A page that does not
+ * shrink is copied as it is. Each page's size goes to `sizes`.
  * Returns the sum of the sizes, or -1 if the library refused a page.
  */
 long kdump_pack(compressor compress, void *work, const unsigned char *pages, size_t page, const long *rows,
@@ -33,4 +34,62 @@ long kdump_pack(compressor compress, void *work, const unsigned char *pages, siz
 		at += length;
 	}
 	return at - target;
+}
+
+/*
+ * Whether no codec will make a page smaller: its bytes are as evenly spread as chance has it, and no word of four
+ * bytes comes twice. Every second line of 64 bytes is counted. Bytes that are uneven within the bound would be worth
+ * 66 bytes of a page of 4096 to a perfect entropy coder, and its table takes more. Repeats at distances that are no
+ * multiple of four are not seen: where bytes are spread evenly they are rare in memory.
+ */
+static int is_noise(const unsigned char *page, size_t size)
+{
+	enum { LINE = 64, GLANCE = 256, DISTINCT = 140, CHI_SQUARE = 368, BITS = 11 }; /* chance: 162 +- 6, 255 +- 23 */
+	unsigned char seen[256] = { 0 };
+	uint16_t counts[4][256] = { 0 };
+	uint16_t places[1 << BITS] = { 0 };
+	uint64_t squares = 0, counted = size / 2;
+	unsigned distinct = 0;
+
+	for (size_t i = 0; i < GLANCE; i++)
+		seen[page[i]] = 1;
+	for (size_t i = 0; i < 256; i++)
+		distinct += seen[i];
+	if (distinct < DISTINCT)
+		return 0;
+	for (size_t i = 0; i < size; i += i % LINE == LINE - 8 ? LINE + 8 : 8) {
+		uint64_t word;
+
+		memcpy(&word, page + i, 8);
+		for (int lane = 0; lane < 4; lane++, word >>= 16) {
+			counts[lane][word & 0xff]++;
+			counts[lane][word >> 8 & 0xff]++;
+		}
+	}
+	for (size_t i = 0; i < 256; i++) {
+		uint32_t count = (uint32_t)counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
+
+		squares += count * count;
+	}
+	if (squares * 256 > counted * (counted + CHI_SQUARE))
+		return 0;
+	for (size_t i = 0; i < size / 4; i++) {
+		uint32_t word, before;
+		uint16_t *place;
+
+		memcpy(&word, page + i * 4, 4);
+		place = &places[word * 2654435761u >> (32 - BITS)];
+		memcpy(&before, page + *place * 4, 4); /* of an empty place: the first word, which is as good */
+		if (i && before == word)
+			return 0;
+		*place = (uint16_t)i;
+	}
+	return 1;
+}
+
+/* Sets noise[i] to whether pages[rows[i]] is (see above), for `count` rows of `page` bytes: 256 to 128 KiB. */
+void kdump_noise(const unsigned char *pages, size_t page, const long *rows, size_t count, unsigned char *noise)
+{
+	for (size_t i = 0; i < count; i++)
+		noise[i] = (unsigned char)is_noise(pages + (size_t)rows[i] * page, page);
 }
