@@ -127,7 +127,7 @@ class _Sifted:
         if not noise.any():
             return self._compress(pages, rows)
         size = pages.shape[1]
-        packed, raw = self._compress(pages, rows[~noise]), memoryview(pages[rows[noise]]).cast("B")
+        packed, raw = self._compress(pages, rows[~noise]), pages[rows[noise]].data.cast("B")
         sizes, flags = np.full(len(rows), size, np.uint32), np.zeros(len(rows), np.uint32)
         sizes[~noise], flags[~noise] = packed.sizes, packed.flags
         # Runs of the one and of the other kind take turns.
