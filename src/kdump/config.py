@@ -108,6 +108,7 @@ class Deadlines:
 
     network: int = key(60, duration, "Links up, addresses there, names resolved.")
     target: int = key(60, duration, "A target's device appears, or its server answers.")
+    dmesg: int = key(60, duration, "The dead kernel's memory is opened; its log is read and saved.")
     report: int = key(60, duration, "The short report.")
     stall: int = key(300, duration, "The dump makes no progress at all.")
     total: int = key(7200, duration, "Everything; then the failure action runs.")

@@ -65,16 +65,15 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
         LibraryCompressor(refuse, lambda size: size)(pages(), np.array([0]))
 
 
-@pytest.mark.parametrize("name", ["zstd", "zlib"])
-def test_noise_is_stored_as_the_codec_would_have_left_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_stored_as_the_codec_would_have_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
     given = np.concatenate([pages(), pages(), noise(300)])
     rows = np.flatnonzero(np.arange(len(given)) % 5 != 4)
-    with_loops = CODECS[name].make(None)(given, rows)
+    with_loops = CODECS["zlib"].make(None)(given, rows)
     found = clibs.find_noise(given, rows)
     assert found.sum() > 200 and not found[0]
     monkeypatch.setattr(clibs, "loops", lambda: None)
     assert not clibs.find_noise(given, rows).any()
-    without = CODECS[name].make(None)(given, rows)
+    without = CODECS["zlib"].make(None)(given, rows)
     assert with_loops.data == without.data
     assert (with_loops.sizes == without.sizes).all() and (with_loops.flags == without.flags).all()
     assert set(with_loops.flags[found]) == {0} and not with_loops.flags.all()

@@ -76,7 +76,7 @@ sed -i 's|^#command = \\[\\]|command = ["/root/tell"]|' /etc/kdump/kdump.toml
 step check kdump config check
 """
 REHEARSE = """\
-sed 's|^\\[deadlines\\]|[deadlines]\\nreport = "10min"|' /etc/kdump/kdump.toml > /root/patient.toml
+sed 's|^\\[deadlines\\]|[deadlines]\\ndmesg = "10min"\\nreport = "10min"|' /etc/kdump/kdump.toml > /root/patient.toml
 step rehearse kdump rehearse --config /root/patient.toml --memory 512M --crashkernel 192M --timeout 15min
 step estimate kdump estimate
 step rehearsed kdump status

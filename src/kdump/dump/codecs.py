@@ -162,10 +162,6 @@ def _zlib(level: int | None) -> Compressor:
     return _Sifted(_Each(ZLIB, lambda page: compress(page, number, flag)))
 
 
-def _zstd(level: int | None) -> Compressor:
-    return _Sifted(_Zstd(level))
-
-
 class _Library:
     """A codec in a C library of the system."""
 
@@ -206,7 +202,7 @@ CODECS = {
     each.name: each
     for each in (
         Codec("none", 0, lambda _level: _Raw()),
-        Codec("zstd", ZSTD, _zstd, range(-50, 23)),
+        Codec("zstd", ZSTD, _Zstd, range(-50, 23)),
         Codec("zlib", ZLIB, _zlib, range(4)),
         Codec("lzo", LZO, _lzo),
         Codec("snappy", SNAPPY, _snappy),

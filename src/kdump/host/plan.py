@@ -123,6 +123,7 @@ def plan_of(config: Config) -> CapturePlan:
         deadlines=Deadlines(
             network=deadlines.network,
             target=deadlines.target,
+            dmesg=deadlines.dmesg,
             report=deadlines.report,
             stall=deadlines.stall,
             total=deadlines.total,
