@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.capture.test_lab_nfs import MAC as WIRE_MAC
 from tests.capture.test_lab_nfs import NETWORK as WIRE_NETWORK
 from tests.capture.test_lab_nfs import nfs_machine, wire
-from tests.capture.test_lab_targets import HOST, MAC
+from tests.capture.test_lab_targets import DEVICES, HOST, MAC
 from tests.targets.servers import free_port, sshd, weed
 
 from kdump.capture.plan import CapturePlan
@@ -33,8 +33,7 @@ from kdump.units import parse_size
 
 TARGETS = ("file", "nfs", "ssh", "s3")
 USER_NETWORK = {"interface": [{"name": "eth0", "mac": MAC, "dhcp": True}]}
-USER_DEVICES = ("-netdev", "user,id=net0", "-device", f"virtio-net-pci,netdev=net0,mac={MAC}")
-_LINE = re.compile(r"kdump: \[\s*([\d.]+)\] (.*)")
+_LINE = re.compile(r"kdump: \[\s*[\d.]+\] (.*)")
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,11 @@ def measure(name: str, tree: KernelTree, memory: int, crashkernel: str) -> Timin
 
 def timing(lines: Sequence[tuple[float, str]]) -> Timing | None:
     """The console since the panic as a timing; None if the crash is not complete."""
-    said = [(when, found[2]) for when, text in lines if (found := _LINE.search(text))]
+    said = [(when, found[1]) for when, text in lines if (found := _LINE.search(text))]
     if not any(text.startswith("complete: ") for _when, text in said):
         return None
     begun = next(when for when, text in said if text.startswith("saving to "))
-    saved = next(when for when, text in said if re.match(r"vmcore saved", text))
+    saved = next(when for when, text in said if text.startswith("vmcore saved"))
     return Timing(saved - lines[0][0], begun - said[0][0])
 
 
@@ -123,7 +122,7 @@ def across(bare: Scenario, spec: Spec, secrets: dict[str, Path]) -> Scenario:
     files: dict[str, bytes | Path] = {f"/etc/kdump/{name}": path.read_bytes() for name, path in secrets.items()}
     files |= target_for(spec).files()
     plan = CapturePlan(targets=(spec,), network=USER_NETWORK)
-    return replace(bare, plan=plan, devices=USER_DEVICES, modules=("virtio_net",), files=files)
+    return replace(bare, plan=plan, devices=DEVICES, modules=("virtio_net",), files=files)
 
 
 if __name__ == "__main__":

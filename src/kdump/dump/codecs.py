@@ -101,52 +101,34 @@ class _Zstd:
         return _pack(pages, rows, frames, sizes, ZSTD)
 
 
-class _Each:
-    """A codec whose library takes one page at a time."""
+Finder = Callable[[NDArray[np.uint8], NDArray[np.intp]], NDArray[np.bool_]]
 
-    def __init__(self, flag: int, compress: Callable[[NDArray[np.uint8]], bytes]) -> None:
+
+class _Each:
+    """A codec whose library takes one page at a time; pages that `find_noise` finds are stored raw, untried."""
+
+    def __init__(self, flag: int, compress: Callable[[NDArray[np.uint8]], bytes], find_noise: Finder) -> None:
         self._flag = flag
         self._compress = compress
+        self._find_noise = find_noise
 
     def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
-        compress = self._compress
-        packed = [compress(pages[row]) for row in rows.tolist()]
+        compress, noise = self._compress, self._find_noise(pages, rows)
+        packed = [b"" if raw else compress(pages[row]) for row, raw in zip(rows.tolist(), noise.tolist(), strict=True)]
         sizes = np.fromiter(map(len, packed), np.uint32, len(rows))
+        sizes[noise] = pages.shape[1]
         return _pack(pages, rows, packed, sizes, self._flag)
 
 
-class _Sifted:
-    """Another compressor, spared the pages that are noise: they are stored raw, as they would be after the attempt."""
-
-    def __init__(self, compress: Compressor) -> None:
-        self._compress = compress
-        self._find_noise = _noise_finder()
-
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
-        noise = self._find_noise(pages, rows)
-        if not noise.any():
-            return self._compress(pages, rows)
-        size = pages.shape[1]
-        packed, raw = self._compress(pages, rows[~noise]), pages[rows[noise]].data.cast("B")
-        sizes, flags = np.full(len(rows), size, np.uint32), np.zeros(len(rows), np.uint32)
-        sizes[~noise], flags[~noise] = packed.sizes, packed.flags
-        # Runs of the one and of the other kind take turns.
-        edges = np.flatnonzero(np.diff(noise)) + 1
-        ends = np.cumsum(sizes, dtype=np.int64)[np.append(edges, len(rows)) - 1]
-        rest = {True: raw, False: memoryview(packed.data)}
-        kind, start, pieces = bool(noise[0]), 0, []
-        for end in ends.tolist():
-            pieces.append(rest[kind][: end - start])
-            rest[kind] = rest[kind][end - start :]
-            kind, start = not kind, end
-        return Packed(b"".join(pieces), sizes, flags)
+def _no_noise(_pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    return np.zeros(len(rows), np.bool_)
 
 
-def _noise_finder() -> Callable[[NDArray[np.uint8], NDArray[np.intp]], NDArray[np.bool_]]:
+def _noise_finder() -> Finder:
     try:
         from kdump.dump import clibs
     except ImportError:  # of ctypes, in the capture image
-        return lambda _pages, rows: np.zeros(len(rows), np.bool_)
+        return _no_noise
     return clibs.find_noise
 
 
@@ -159,7 +141,7 @@ def _zlib(level: int | None) -> Compressor:
 
     # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
     compress, number, flag = igzip_lib.compress, 1 if level is None else level, igzip_lib.COMP_ZLIB
-    return _Sifted(_Each(ZLIB, lambda page: compress(page, number, flag)))
+    return _Each(ZLIB, lambda page: compress(page, number, flag), _noise_finder())
 
 
 class _Library:
@@ -178,14 +160,14 @@ def _lzo(_level: int | None) -> Compressor:
     from kdump.dump import clibs
 
     library = clibs.lzo()
-    return _Library(LZO, library) if library else _Each(LZO, _package("lzo", clibs.lzo_package))
+    return _Library(LZO, library) if library else _Each(LZO, _package("lzo", clibs.lzo_package), _no_noise)
 
 
 def _snappy(_level: int | None) -> Compressor:
     from kdump.dump import clibs
 
     library = clibs.snappy()
-    return _Library(SNAPPY, library) if library else _Each(SNAPPY, _package("snappy", clibs.snappy_package))
+    return _Library(SNAPPY, library) if library else _Each(SNAPPY, _package("snappy", clibs.snappy_package), _no_noise)
 
 
 def _package(name: str, make: Callable[[], Callable[[NDArray[np.uint8]], bytes]]) -> Callable[[Any], bytes]:
