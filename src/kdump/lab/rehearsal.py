@@ -100,10 +100,7 @@ def rehearse(
 
     `uefi` says that this machine was started by UEFI: a twin that was not leaves that unproved.
     """
-    open_questions = unproved(prepared)
-    if uefi and not wanted.firmware:
-        start = "the kernels start on UEFI firmware (the twin has it where OVMF is installed: apt-get install ovmf)"
-        open_questions = (*open_questions[:-1], start, open_questions[-1])
+    open_questions = unproved(prepared, firmware=uefi and not wanted.firmware)
     reserved = parse_size(wanted.crashkernel)
     began = time.time()
     try:
@@ -130,8 +127,8 @@ def rehearse(
     return Outcome(record, record.proved, open_questions, directory, problem)
 
 
-def unproved(prepared: Prepared) -> tuple[str, ...]:
-    """What the twin stood in for."""
+def unproved(prepared: Prepared, *, firmware: bool = False) -> tuple[str, ...]:
+    """What the twin stood in for; `firmware`: SeaBIOS for UEFI, too."""
     found = [f"{spec.url} can be reached and written from the capture kernel" for spec in prepared.plan.targets]
     if prepared.modules:
         found.append(f"the drivers revive this machine's devices: {', '.join(prepared.modules)}")
@@ -142,6 +139,10 @@ def unproved(prepared: Prepared) -> tuple[str, ...]:
         found.append("the dump is encrypted to the configured recipients")
     if prepared.plan.network:
         found.append("the network comes up as configured")
+    if firmware:
+        found.append(
+            "the kernels start on UEFI firmware (the twin has it where OVMF is installed: apt-get install ovmf)"
+        )
     return (*found, "this machine's own firmware and devices survive the jump (`kdump test --real` shows it)")
 
 
