@@ -45,6 +45,9 @@ def test_the_twin_is_this_machines_but_for_what_it_stands_in_for(tmp_path: Path)
     assert (twin.plan.level, twin.plan.codec) == (machine.plan.level, machine.plan.codec)
     assert (twin.plan.targets, twin.plan.storage) == (CapturePlan().targets, ())
     assert twin.modules == ("virtio_net",)
+    stages = twin.plan.deadlines  # it may be emulated: its time says nothing of this machine's
+    assert (stages.target, stages.report, stages.stall) == (180, 180, machine.plan.deadlines.stall)
+    assert stages.total == 900
     assert set(twin.files) == {"/usr/bin/hook"}
     assert "file:///var/crash can be reached" in rehearsal.unproved(machine)[0]
     assert any("arrays and volumes together: md0" in each for each in rehearsal.unproved(machine))

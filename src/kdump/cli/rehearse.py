@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("/var/lib/kdump/rehearsals"), metavar="DIR",
                         help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=duration, default="3min", metavar="TIME",
-                        help="for each phase, on a slow machine (default: %(default)s)")  # fmt: skip
+                        help="for each phase and each stage of the capture (default: %(default)s)")  # fmt: skip
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")

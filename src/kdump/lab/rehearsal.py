@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.crash import COMPLETE
-from kdump.capture.plan import PLAN_PATH
+from kdump.capture.plan import PLAN_PATH, Deadlines
 from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host.plan import Prepared
@@ -22,7 +22,7 @@ from kdump.lab.causes import find_cause
 from kdump.lab.crash import GIB, Scenario
 from kdump.units import parse_size, size_text
 
-DEADLINE: Final = 600.0  # seconds for the twin's capture, whatever the configuration allows
+DEADLINE: Final = 600.0  # seconds for the twin's capture, unless a longer timeout is asked for
 # UEFI images in one piece, as QEMU's -bios takes them: Debian and Ubuntu (ovmf), Fedora (edk2-ovmf), SUSE (qemu-ovmf).
 _FIRMWARE: Final = (
     "usr/share/ovmf/OVMF.fd",
@@ -63,9 +63,11 @@ def scenario(
     accelerator: str = "",
     firmware: Path | None = None,
 ) -> Scenario:
-    """The twin: this machine's kernel and plan, `memory` bytes, a reservation of `crashkernel`, `timeout` per phase.
+    """The twin: this machine's kernel and plan, `memory` bytes, a reservation of `crashkernel`.
 
-    `firmware` is the UEFI image to start it by; None starts it by SeaBIOS.
+    `timeout` in seconds is for each phase, and for each stage of the capture if the configuration allows less: an
+    emulated machine's time says nothing of this one's. `firmware` is the UEFI image to start it by; None starts it by
+    SeaBIOS.
     """
     plan = prepared.plan
     files = {name: content for name, content in prepared.files.items() if name != PLAN_PATH}
@@ -83,7 +85,7 @@ def scenario(
             storage=(),
             network={},
             recipients=(),
-            deadlines=replace(plan.deadlines, total=max(DEADLINE, timeout)),
+            deadlines=_patient(plan.deadlines, timeout),
         ),
         timeout=timeout,
         accelerator=accelerator,
@@ -91,6 +93,12 @@ def scenario(
         files=files,
         firmware=firmware,
     )
+
+
+def _patient(deadlines: Deadlines, timeout: float) -> Deadlines:
+    names = "network", "target", "dmesg", "report", "stall"
+    stages = {name: max(getattr(deadlines, name), timeout) for name in names}
+    return replace(deadlines, **stages, total=max(DEADLINE, len(stages) * timeout))
 
 
 def rehearse(
@@ -143,6 +151,7 @@ def unproved(prepared: Prepared, *, firmware: bool = False) -> tuple[str, ...]:
         found.append(
             "the kernels start on UEFI firmware (the twin has it where OVMF is installed: apt-get install ovmf)"
         )
+    found.append("the stages end within their deadlines (the twin has more time)")
     return (*found, "this machine's own firmware and devices survive the jump (`kdump test --real` shows it)")
 
 
