@@ -1,4 +1,7 @@
-"""kdump save against makedumpfile: same file, same codec, warm cache, output to the same disk; whole processes."""
+"""Ours against makedumpfile: same file, same codec, warm cache, output to the same disk; whole processes.
+
+`kdump makedumpfile` does what makedumpfile does; `kdump save` also computes SHA-256 and waits until all is on the disk.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,11 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Result:
-    """Both sides of a row; `theirs` is the best of makedumpfile's thread settings."""
+    """All sides of a row: `kdump makedumpfile`, `kdump save`, and the best of makedumpfile's thread settings."""
 
     row: Row
     ours: Series
+    save: Series
     theirs: Series
     threads: int
     our_size: int
@@ -40,23 +44,28 @@ class Result:
 
 
 def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, scratch: Path) -> Iterator[Result]:
-    """Measure each row `repeat` times, the two tools by turns."""
+    """Measure each row `repeat` times, the tools by turns."""
     ours, theirs = scratch / "kdump.out", scratch / "makedumpfile.out"
     warm(vmcore)
     for row in rows:
-        ours_runs = []
+        ours_runs, save_runs = [], []
         their_runs: dict[int, list[Run]] = {0: [], 2: []}
         for _ in range(repeat):
-            ours.unlink(missing_ok=True)
             options = [row.codec, "-d", str(row.level)]
-            ours_runs.append(run([sys.executable, "-m", "kdump", "save", *options, "--force", vmcore, ours]))
+            kdump = [sys.executable, "-m", "kdump"]
+            ours.unlink(missing_ok=True)
+            save_runs.append(run([*kdump, "save", *options, vmcore, ours]))
+            ours.unlink()
+            quiet = ["--message-level", "0"]
+            ours_runs.append(run([*kdump, "makedumpfile", *quiet, *options, vmcore, ours]))
             for threads, runs in their_runs.items():
                 theirs.unlink(missing_ok=True)
                 extra = ["--num-threads", str(threads)] if threads else []
-                runs.append(run([makedumpfile, "--message-level", "0", *options, *extra, vmcore, theirs]))
+                runs.append(run([makedumpfile, *quiet, *options, *extra, vmcore, theirs]))
         series = {threads: Series(tuple(runs)) for threads, runs in their_runs.items()}
         best = min(series, key=lambda threads: series[threads].seconds)
-        yield Result(row, Series(tuple(ours_runs)), series[best], best, ours.stat().st_size, theirs.stat().st_size)
+        sizes = ours.stat().st_size, theirs.stat().st_size
+        yield Result(row, Series(tuple(ours_runs)), Series(tuple(save_runs)), series[best], best, *sizes)
     for path in (ours, theirs, ours.with_name(f"{ours.name}.manifest.json")):
         path.unlink(missing_ok=True)
 
@@ -81,16 +90,18 @@ def warm(path: Path) -> None:
             pass
 
 
-HEAD = f"{'':<9}{'kdump s':>18}{'makedumpfile s':>21}{'ratio':>6}{'aim':>5}{'CPU':>6}{'size':>6}{'private':>8}"
+HEAD = f"{'':<8}{'kdump s':>17}{'makedumpfile s':>20}{'ratio':>6}{'aim':>5}{'CPU':>6}{'size':>6}{'MiB':>4}{'save':>6}"
 
 
 def line(result: Result) -> str:
-    """A line of the table, 80 columns: medians with their spread, ratios of seconds, of CPU seconds, of sizes."""
+    """A line of the table, 80 columns: medians with their spread, ratios of seconds, of CPU seconds, of sizes; private
+    memory; and the ratio of seconds of `kdump save`.
+    """
     ours, theirs = result.ours, result.theirs
     name = f"{result.row.codec} -d {result.row.level}"
     threads = f" {result.threads}t" if result.threads else ""
     return (
-        f"{name:<9}{ours.spread():>18}{theirs.spread() + threads:>21}{ours.seconds / theirs.seconds:>6.2f}"
+        f"{name:<8}{ours.spread():>17}{theirs.spread() + threads:>20}{ours.seconds / theirs.seconds:>6.2f}"
         f"{result.row.aim:>5}{ours.cpu / theirs.cpu:>6.2f}{result.our_size / result.their_size:>6.3f}"
-        f"{ours.private / (1 << 20):>5.0f}MiB"
+        f"{ours.private / (1 << 20):>4.0f}{result.save.seconds / theirs.seconds:>6.2f}"
     )

@@ -31,9 +31,11 @@ def sync_directory(path: str) -> None:
 class PartFile:
     """A file that is `NAME.incomplete` until it is sealed, mode 0600 from its first byte; a `kdump_writer.Stream`."""
 
-    def __init__(self, path: str, *, keep_blocks: bool = False) -> None:
-        """With `keep_blocks` an older incomplete file's blocks stay its own, as room on the disk. Raises OSError."""
+    def __init__(self, path: str, *, keep_blocks: bool = False, durable: bool = True) -> None:
+        """With `keep_blocks` an older incomplete file's blocks stay its own, as room on the disk. Without `durable` the
+        page cache writes to the disk when it sees fit, as after cp. Raises OSError."""
         self._path = path
+        self._durable = durable
         self._end = 0
         self._pushed = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if keep_blocks else os.O_TRUNC)
@@ -42,7 +44,7 @@ class PartFile:
 
     @property
     def sealed(self) -> bool:
-        """Whether the file is whole, durable and bears its name."""
+        """Whether the file is whole and bears its name."""
         return self._fd < 0 and os.path.exists(self._path)  # noqa: PTH110 -- pathlib is not in every caller's memory
 
     def skip(self, size: int) -> None:
@@ -55,7 +57,7 @@ class PartFile:
         """Append, and push what was written out of the page cache: a second kernel has little memory, and the disk
         has less to do at the end."""
         size = self.pwrite(data, self._end)
-        if self._end - self._pushed >= _WINDOW:
+        if self._durable and self._end - self._pushed >= _WINDOW:
             # Starts write-back of dirty pages and drops the clean ones (mm/fadvise.c); the window before this one is
             # clean by now.
             os.posix_fadvise(self._fd, max(0, self._pushed - _WINDOW), 2 * _WINDOW, os.POSIX_FADV_DONTNEED)
@@ -71,11 +73,13 @@ class PartFile:
     def seal(self) -> None:
         """fsync, rename to the final name, fsync the directory."""
         os.ftruncate(self._fd, self._end)
-        os.fsync(self._fd)
+        if self._durable:
+            os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
         os.rename(self._path + INCOMPLETE, self._path)  # noqa: PTH104 -- see above
-        sync_directory(os.path.dirname(self._path) or ".")  # noqa: PTH120 -- see above
+        if self._durable:
+            sync_directory(os.path.dirname(self._path) or ".")  # noqa: PTH120 -- see above
 
     def abort(self) -> None:
         """Keep what there is under the incomplete name. Never raises."""

@@ -10,6 +10,7 @@ import pytest
 from kdump.dump import clibs
 from kdump.dump.clibs import LibraryCompressor
 from kdump.dump.codecs import CODECS
+from kdump.dump.pages import zero_pages
 from kdump.errors import KdumpError
 from kdump.memory.decompress import Decompressor
 
@@ -39,7 +40,7 @@ def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.M
         compress = make()
         assert compress is not None
         data, sizes = compress(given, rows)
-        return data, sizes.tolist()
+        return bytes(data), sizes.tolist()
 
     data, sizes = packed()
     monkeypatch.setattr(clibs, "loops", lambda: None)
@@ -51,6 +52,39 @@ def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.M
         at += size
         assert (piece if size == PAGE else bytes(unpack(memoryview(piece), flag, "", 0))) == given[row].tobytes()
     assert at == len(data)
+
+
+@pytest.mark.parametrize("level", [1, -5])
+def test_zstd_of_the_system_and_of_the_package(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, rows = pages(), np.array([3, 2, 1])
+    unpack = Decompressor(PAGE)
+
+    def sizes() -> list[int]:
+        data, sizes, flags = CODECS["zstd"].make(level)(given, rows)
+        assert flags.tolist() == [0x20, 0, 0x20]
+        ends = np.cumsum(sizes).tolist()
+        for row, size, end in zip(rows, sizes.tolist(), ends, strict=True):
+            piece = memoryview(data)[end - size : end]
+            assert bytes(piece if size == PAGE else unpack(piece, 0x20, "", 0)) == given[row].tobytes()
+        assert ends[-1] == len(data)
+        return list(sizes)
+
+    compressor = clibs.zstd(level)
+    assert compressor is not None
+    by_library = sizes()
+    monkeypatch.setattr(clibs, "loops", lambda: None)
+    assert clibs.zstd(level) is None
+    assert np.allclose(sizes(), by_library, rtol=0.2)  # two versions of zstd
+
+
+def test_zeros_are_found_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = np.zeros((70, PAGE), np.uint8)
+    for row, place in enumerate([0, 7, 8, 63, 64, 4095]):
+        given[10 * row, place] = 1
+    quick = zero_pages(given)
+    assert np.flatnonzero(~quick).tolist() == [0, 10, 20, 30, 40, 50]
+    monkeypatch.setattr(clibs, "loops", lambda: None)
+    assert (zero_pages(given) == quick).all()
 
 
 @pytest.mark.parametrize("in_c", [True, False])

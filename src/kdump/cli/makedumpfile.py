@@ -13,7 +13,8 @@ that -i describes.
 
 Deviations: without -c, -l, -p or -z pages are not compressed, as there; -z does compress. All CPUs compress unless
 --num-threads says otherwise. -x is not needed, for the kernel describes itself. What a level should drop but the kernel
-does not tell apart is kept, and said on standard error. No manifest is written.
+does not tell apart is kept, and said on standard error. Until it is whole, DUMPFILE is DUMPFILE.incomplete. As after
+makedumpfile there is no manifest, and `sync` makes the dump durable; `kdump save` does both by itself.
 """
 
 from __future__ import annotations
@@ -213,7 +214,9 @@ def _save(args: argparse.Namespace, source: list[str], outputs: list[str], level
     )
     if talk.level & PROGRESS:
         options = replace(options, progress=progress)
-    destination = Destination(tuple(outputs), flat=outputs == [STDOUT], overwrite=args.force, limit=args.limit)
+    destination = Destination(
+        tuple(outputs), flat=outputs == [STDOUT], overwrite=args.force, limit=args.limit, bare=True
+    )
     with _open(args, source) as dump:
         if args.dry_run:
             selection = choose(dump, levels[0], progress=options.progress)

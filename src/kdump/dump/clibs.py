@@ -1,12 +1,14 @@
-"""LZO and snappy, called in the system's C libraries: they release the GIL, and their speed is makedumpfile's.
+"""zstd, LZO and snappy, called in the system's C libraries: they release the GIL, and their speed is makedumpfile's.
 
-Where a library is not installed, the optional Python packages (extra `codecs`) take over. Never in the capture image.
+Where a library is not installed, Python packages take over (zstandard; of the extra `codecs`). Never in the capture
+image.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,49 +21,54 @@ from kdump.errors import KdumpError
 __capture_omits__ = ("ctypes", "lzallright", "cramjam")
 
 LZO_WORK = 16384 * 8  # bytes: LZO1X_1_MEM_COMPRESS of a 64-bit liblzo2
-LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1"}
+LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1", "zstd": "libzstd.so.1"}
 LOOPS = Path(__file__).with_name("pack.so")  # made from pack.c when the package is built, if there is a C compiler
 
 
 class LibraryCompressor:
-    """Compresses the pages of a batch into a buffer of its own. One for each thread."""
+    """Compresses the pages of a batch, each into what follows the one before. One for each thread."""
 
-    def __init__(self, function: Any, worst: Callable[[int], int], work: int = 0) -> None:
-        """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is memory it may use.
+    def __init__(
+        self, function: Any, worst: Callable[[int], int], work: NDArray[np.uint8] | _Zstd | None = None
+    ) -> None:
+        """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is what it may use.
 
         `worst(size)` is what so many bytes may grow to.
         """
         function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         self._function = function
         self._worst = worst
-        self._work = np.empty(work, np.uint8)
-        self._buffer = np.empty(0, np.uint8)
+        self._held = work
+        self._work = None if work is None else work.ctypes.data if isinstance(work, np.ndarray) else work.address
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> tuple[bytes, NDArray[np.uint32]]:
-        """pages[rows] packed back to back, and the size of each; one that does not shrink is as it was."""
+    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> tuple[memoryview, NDArray[np.uint32]]:
+        """pages[rows] packed back to back, and the size of each; one that does not shrink is as it was.
+
+        The first is read-only: nothing else refers to its memory.
+        """
         size = pages.shape[1]
         room = self._worst(size)
-        if len(self._buffer) < size * len(rows) + room:
-            self._buffer = np.empty(size * len(rows) + room, np.uint8)
+        buffer = np.empty(size * len(rows) + room, np.uint8)
         rows = np.ascontiguousarray(rows, np.int64)
         sizes = np.empty(len(rows), np.uint32)
         library = loops()
         if library is None:
-            used = self._each(pages, rows, room, sizes)
+            used = self._each(pages, rows, room, buffer, sizes)
         else:
             used = library.kdump_pack(
-                ctypes.cast(self._function, ctypes.c_void_p), self._work.ctypes.data, pages.ctypes.data, size,
-                rows.ctypes.data, len(rows), room, self._buffer.ctypes.data, sizes.ctypes.data,
+                ctypes.cast(self._function, ctypes.c_void_p), self._work, pages.ctypes.data, size,
+                rows.ctypes.data, len(rows), room, buffer.ctypes.data, sizes.ctypes.data,
             )  # fmt: skip
         if used < 0:
             raise KdumpError("a page could not be compressed", why="the library refused it")
-        return self._buffer[:used].tobytes(), sizes
+        return buffer.data[:used].toreadonly(), sizes
 
     def _each(
-        self, pages: NDArray[np.uint8], rows: NDArray[np.int64], room: int, sizes: NDArray[np.uint32]
-    ) -> int:  # as kdump_pack in pack.c
+        self, pages: NDArray[np.uint8], rows: NDArray[np.int64], room: int, buffer: NDArray[np.uint8],
+        sizes: NDArray[np.uint32],
+    ) -> int:  # fmt: skip  # as kdump_pack in pack.c
         size, used = pages.shape[1], 0
-        source, target, work = pages.ctypes.data, self._buffer.ctypes.data, self._work.ctypes.data
+        source, target, work = pages.ctypes.data, buffer.ctypes.data, self._work
         length = ctypes.c_size_t()
         place = ctypes.addressof(length)
         for index, row in enumerate(rows.tolist()):
@@ -69,7 +76,7 @@ class LibraryCompressor:
             if self._function(source + row * size, size, target + used, place, work):
                 return -1
             if length.value >= size:
-                self._buffer[used : used + size] = pages[row]
+                buffer[used : used + size] = pages[row]
                 length.value = size
             sizes[index] = length.value
             used += length.value
@@ -86,9 +93,21 @@ def loops() -> ctypes.CDLL | None:
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, pointer, pointer]
     library.kdump_pack.restype = ctypes.c_long
+    library.kdump_zeros.argtypes = [pointer, size, size, pointer]
+    library.kdump_zeros.restype = None
     library.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]
     library.kdump_noise.restype = None
     return library
+
+
+def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Which rows of `pages` hold nothing but zeros; None where pack.so was not built."""
+    library = loops()
+    if library is None:
+        return None
+    zero = np.empty(len(pages), np.bool_)
+    library.kdump_zeros(pages.ctypes.data, pages.shape[1], len(pages), zero.ctypes.data)
+    return zero
 
 
 def find_noise(pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -100,11 +119,37 @@ def find_noise(pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.b
     return noise
 
 
+class _Zstd:
+    """Compression contexts of libzstd: what kdump_zstd in pack.c takes."""
+
+    class _Work(ctypes.Structure):
+        _fields_ = (("compress", ctypes.c_void_p), ("context", ctypes.c_void_p), ("level", ctypes.c_int))
+
+    def __init__(self, library: ctypes.CDLL, level: int) -> None:
+        library.ZSTD_createCCtx.restype = ctypes.c_void_p
+        library.ZSTD_freeCCtx.argtypes = [ctypes.c_void_p]
+        context = library.ZSTD_createCCtx()
+        if not context:
+            raise MemoryError
+        weakref.finalize(self, library.ZSTD_freeCCtx, context)
+        self._work = self._Work(ctypes.cast(library.ZSTD_compressCCtx, ctypes.c_void_p), context, level)
+        self.address = ctypes.addressof(self._work)
+
+
+def zstd(level: int) -> LibraryCompressor | None:
+    """zstd from libzstd, each page a frame that states its content size; None without the library or pack.so."""
+    library, loop = _load("zstd"), loops()
+    if not library or not loop:
+        return None
+    worst = lambda size: size + (size >> 8) + 64  # noqa: E731 -- no less than zstd.h's ZSTD_COMPRESSBOUND of 128 KiB
+    return LibraryCompressor(loop.kdump_zstd, worst, _Zstd(library, level))
+
+
 def lzo() -> LibraryCompressor | None:
     """LZO1X-1 from liblzo2; None if it is not installed."""
     library = _load("lzo")
     worst = lambda size: size + size // 16 + 67  # noqa: E731 -- the worst case that lzoconf.h states
-    return LibraryCompressor(library.lzo1x_1_compress, worst, LZO_WORK) if library else None
+    return LibraryCompressor(library.lzo1x_1_compress, worst, np.empty(LZO_WORK, np.uint8)) if library else None
 
 
 def snappy() -> LibraryCompressor | None:

@@ -22,7 +22,7 @@ ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20  # bits in a descriptor's flags
 class Packed(NamedTuple):
     """A batch of compressed pages: their bytes back to back, each page's size, and the codec bit of each (0 is raw)."""
 
-    data: bytes
+    data: bytes | memoryview  # read-only
     sizes: NDArray[np.uint32]
     flags: NDArray[np.uint32]
 
@@ -82,11 +82,11 @@ class _Raw:
 class _Zstd:
     """A whole batch in one call into C; each page a frame that states its content size."""
 
-    def __init__(self, level: int | None) -> None:
+    def __init__(self, level: int) -> None:
         import zstandard
 
         self._segments = zstandard.BufferWithSegments
-        self._compressor = zstandard.ZstdCompressor(level=1 if level is None else level, write_checksum=False)
+        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=False)
 
     def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
         size = pages.shape[1]
@@ -124,10 +124,20 @@ def _no_noise(_pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.b
     return np.zeros(len(rows), np.bool_)
 
 
-def _noise_finder() -> Finder:
+def _zstd(level: int | None) -> Compressor:
+    chosen = 1 if level is None else level
     try:
         from kdump.dump import clibs
     except ImportError:  # of ctypes, in the capture image
+        return _Zstd(chosen)
+    library = clibs.zstd(chosen)
+    return _Library(ZSTD, library) if library else _Zstd(chosen)
+
+
+def _noise_finder() -> Finder:
+    try:
+        from kdump.dump import clibs
+    except ImportError:  # as above
         return _no_noise
     return clibs.find_noise
 
@@ -184,7 +194,7 @@ CODECS = {
     each.name: each
     for each in (
         Codec("none", 0, lambda _level: _Raw()),
-        Codec("zstd", ZSTD, _Zstd, range(-50, 23)),
+        Codec("zstd", ZSTD, _zstd, range(-50, 23)),
         Codec("zlib", ZLIB, _zlib, range(4)),
         Codec("lzo", LZO, _lzo),
         Codec("snappy", SNAPPY, _snappy),

@@ -108,7 +108,7 @@ class ElfWriter:
             for _ in range(rest):
                 self._put(bytes(self._page))
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         if data:
             self.size += self.stream.write(data)
 

@@ -28,6 +28,7 @@ class Destination:
     overwrite: bool = False
     limit: int | None = None  # bytes that a file may have
     manifest: str = ""  # the dump's name that the manifest goes by; empty: no manifest
+    bare: bool = False  # neither digested nor synced: makedumpfile does neither
 
     @classmethod
     def parse(cls, path: str, *, parts: int = 1, flat: bool = False, overwrite: bool = False) -> Destination:
@@ -63,7 +64,9 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
     def begin_file() -> Stream:
         if len(outputs) == len(names):  # the next level: all over again
             _abort(outputs)
-        output = FileOutput(names[len(outputs)], overwrite=destination.overwrite, limit=destination.limit)
+        output = FileOutput(
+            names[len(outputs)], overwrite=destination.overwrite, limit=destination.limit, bare=destination.bare
+        )
         outputs.append(output)
         if not destination.flat:
             return output

@@ -17,18 +17,20 @@ from kdump.fileio import INCOMPLETE, PartFile
 class FileOutput(PartFile):
     """A new file; a `kdump_writer.Stream`."""
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False, limit: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, overwrite: bool = False, limit: int | None = None, bare: bool = False
+    ) -> None:
         """Raises `KdumpError` if there is a file of that name (unless `overwrite`), OSError if it cannot be made.
 
-        Writing past `limit` bytes fails with EFBIG.
+        Writing past `limit` bytes fails with EFBIG. A `bare` file is neither digested nor made durable.
         """
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + INCOMPLETE)
         if not overwrite and self.path.exists():
             raise KdumpError(f"{self.path} exists", remedy="name another file, or use --force to replace it")
-        super().__init__(str(self.path))
+        super().__init__(str(self.path), durable=not bare)
         self._limit = limit
-        self._pieces = Pieces()
+        self._pieces = None if bare else Pieces()
         self._aside = Aside()
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
@@ -36,7 +38,9 @@ class FileOutput(PartFile):
         if self._limit is not None and offset + memoryview(data).nbytes > self._limit:
             raise OSError(errno.EFBIG, f"larger than {self._limit} bytes", str(self.path))
         size = super().pwrite(data, offset)
-        if isinstance(data, bytes):
+        if self._pieces is None:
+            return size
+        if memoryview(data).readonly:
             self._aside.start(partial(self._pieces.add, offset, data))  # while the next batch is written
         else:  # its owner may change it
             self._aside.wait()
@@ -54,6 +58,6 @@ class FileOutput(PartFile):
         super().abort()
 
     def describe(self) -> dict[str, Any]:
-        """The file as a manifest lists it, under the name it has now."""
+        """The file as a manifest lists it, under the name it has now; a bare one by that name alone."""
         name = self.path.name if self.sealed else self.part.name
-        return {"name": name, **self._pieces.describe()}
+        return {"name": name, **(self._pieces.describe() if self._pieces else {})}

@@ -9,6 +9,22 @@
 /* As lzo1x_1_compress has it; snappy_compress takes the same but for `work`. Both return 0 if all is well. */
 typedef int (*compressor)(const void *source, size_t size, void *target, size_t *length, void *work);
 
+/* What kdump_zstd takes as `work`: ZSTD_compressCCtx, its context and level. ZSTD_isError: the result is above -120. */
+struct zstd {
+	size_t (*compress)(void *context, void *target, size_t room, const void *source, size_t size, int level);
+	void *context;
+	int level;
+};
+
+/* ZSTD_compressCCtx as a `compressor`; `length` is the room on entry. */
+int kdump_zstd(const void *source, size_t size, void *target, size_t *length, void *work)
+{
+	const struct zstd *zstd = work;
+
+	*length = zstd->compress(zstd->context, target, *length, source, size, zstd->level);
+	return *length > (size_t)-120;
+}
+
 /*
  * Compresses pages[rows[0 .. count - 1]] of `page` bytes, each by itself and one behind the other, by a function of a C
  * library. `room` is what a page may take at worst: `target` must have count * page + room bytes. A page that does not
@@ -34,6 +50,21 @@ long kdump_pack(compressor compress, void *work, const unsigned char *pages, siz
 		at += length;
 	}
 	return at - target;
+}
+
+/* Sets zero[i] to whether the i-th of `count` pages of `page` bytes (a multiple of 64) holds nothing but zeros. */
+void kdump_zeros(const unsigned char *pages, size_t page, size_t count, unsigned char *zero)
+{
+	for (size_t i = 0; i < count; i++, pages += page) {
+		uint64_t words[8], any = 0;
+
+		for (size_t at = 0; at < page && !any; at += sizeof(words)) {
+			memcpy(words, pages + at, sizeof(words));
+			for (int word = 0; word < 8; word++)
+				any |= words[word];
+		}
+		zero[i] = !any;
+	}
 }
 
 /*

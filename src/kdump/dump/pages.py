@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Memory, ReadsInto
 
+try:
+    from kdump.dump.clibs import zero_pages as _in_c
+except ImportError:  # of ctypes, in the capture image
+
+    def _in_c(pages: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+        return None
+
 
 class PageReader:
     """Reads pages into a buffer of its own, which the next call reuses: it stays in the processor's cache.
@@ -54,5 +61,7 @@ class PageReader:
 
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
+    if (quick := _in_c(pages)) is not None:
+        return quick
     found: NDArray[np.bool_] = np.bitwise_or.reduce(pages.view(np.uint64), axis=1) == 0
     return found
