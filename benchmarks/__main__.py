@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import kdump
 from benchmarks import filtering, reporting, synthetic
 from benchmarks.measure import machine
 from kdump.units import parse_size, size_text
@@ -37,6 +39,8 @@ def main() -> int:
         cost = synthetic.filter_cost(args.synthetic, args.struct_bytes)
         print(f"{cost.seconds} {cost.private}")
         return 0
+    # As pip does when it installs, whatever PYTHONDONTWRITEBYTECODE says here.
+    compileall.compile_dir(Path(kdump.__file__).parent, quiet=1)
     tool = shutil.which(args.makedumpfile)
     print(machine())
     vmcores = args.vmcore or [_lab_vmcore(args.memory)]

@@ -90,8 +90,7 @@ class KdumpWriter:
         self.end = self.data_offset
         self.written = 0  # pages that have a descriptor
         self._flushed = 0
-        self._pending: list[NDArray[np.void]] = []
-        self._pending_count = 0
+        self._pending: list[bytes] = []
         self._zero_offset = 0
         stream.skip(self.data_offset)
         if level & ZERO:  # the page that all pages of zeros share comes first: makedumpfile --reassemble looks there
@@ -117,10 +116,9 @@ class KdumpWriter:
             found["size"][zero] = self.origin.page_size
         if packed.data:
             self.end += self.stream.write(packed.data)
-        self._pending.append(found)
-        self._pending_count += count
+        self._pending.append(found.tobytes())
         self.written += count
-        if self._pending_count >= FLUSH:
+        if self.written - self._flushed >= FLUSH:
             self._flush()
 
     def finish(self, *, incomplete: bool) -> None:
@@ -139,11 +137,10 @@ class KdumpWriter:
 
     def _flush(self) -> None:
         if self._pending:
-            data = np.concatenate(self._pending)
-            self.stream.pwrite(data.tobytes(), self.descriptors_offset + self._flushed * DESCRIPTOR.itemsize)
-            self._flushed += len(data)
+            data = b"".join(self._pending)
+            self.stream.pwrite(data, self.descriptors_offset + self._flushed * DESCRIPTOR.itemsize)
+            self._flushed = self.written
             self._pending.clear()
-            self._pending_count = 0
 
     def _head(self, incomplete: bool) -> Iterable[bytes]:
         """Header, sub header, both bitmaps: in order, without gaps."""

@@ -37,7 +37,10 @@ class PageReader:
             self._buffer = np.empty((count, self._memory.page_size), np.uint8)
         pages = self._buffer[:count]
         bad = None
-        starts = np.flatnonzero(np.diff(pfns, prepend=pfns[0] - 2) != 1).tolist()
+        if pfns[-1] - pfns[0] == count - 1:
+            starts = [0]
+        else:
+            starts = [0, *(np.flatnonzero(pfns[1:] - pfns[:-1] != 1) + 1).tolist()]
         for start, end in zip(starts, [*starts[1:], count], strict=True):
             try:
                 self._read(int(pfns[start]), pages[start:end])

@@ -186,6 +186,8 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
             if unreadable is not None:
                 pages = pages[~unreadable]
             zero = zero_pages(pages) if find_zeros else None
+            if zero is not None and not zero.any():
+                zero = None
             rows = np.arange(len(pages)) if zero is None else np.flatnonzero(~zero)
             return _Batch(compress(pages, rows), zero, unreadable)
 
