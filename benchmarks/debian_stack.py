@@ -1,120 +1,112 @@
-"""Panic to dump saved: Debian's kdump-tools against ours, in the same machine, one after the other.
+"""Debian's kdump-tools and kdump in the same machine: panic to dump saved, and how long a capture image takes to build.
 
-`python -m benchmarks.debian_stack` (root: it makes a Debian root file system with debootstrap). Debian's side is a
-minimal Debian 12 with systemd, kdump-tools and kexec-tools as packaged; ours is the demo. Both run the same kernel on
-the same emulated machine; both are crashed by sysrq. Prints each time and the ratios.
+`python -m benchmarks.debian_stack` (root: it makes a Debian 12 with debootstrap, once). Both are installed in one
+Debian with systemd, an ext4 root and Debian's defaults; it is booted afresh for each run and crashed by sysrq. "saved"
+is when each says so on the console: kdump-tools after makedumpfile's end and sync, kdump once the file is durable and
+has its name.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
-import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
-from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree
-from kdump.lab import cache, disk, kernels
-from kdump.lab.causes import find_cause
-from kdump.lab.crash import Scenario, crash
+from tests.system import debian
+
 from kdump.lab.machine import Disk, Machine, Spec
 from kdump.units import parse_size
 
-LABEL = "benchroot"
-_VOLUME = "6b64756d-7000-4000-8000-62656e636800"
-_PACKAGES = "initramfs-tools zstd kdump-tools makedumpfile kexec-tools"
-_UNIT = """[Unit]
-After=kdump-tools.service multi-user.target
-ConditionPathExists=!/proc/vmcore
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'kdump-config show | tail -n 1 > /dev/console; sync; sleep 1; echo c > /proc/sysrq-trigger'
-[Install]
-WantedBy=multi-user.target
+PACKAGES = ("kdump-tools", "makedumpfile", "kexec-tools", "initramfs-tools", "zstd", "procps")
+SCRIPT = """\
+wanted=$(sed 's/.*bench=\\([a-z]*\\).*/\\1/' /proc/cmdline)
+clock() { a=$(date +%s%N); "${@:2}" > /root/said 2>&1 || cat /root/said; echo "@@@ took $1 $(($(date +%s%N) - a))"; }
+case $wanted in
+images)
+    kdump-config show
+    for i in 1 2 3; do
+        clock debian /etc/kernel/postinst.d/kdump-tools $(uname -r)
+        clock kdump kdump build
+    done
+    poweroff;;
+debian)
+    kdump-config show
+    sync; echo c > /proc/sysrq-trigger;;
+kdump)
+    kdump build --load
+    sync; echo c > /proc/sysrq-trigger;;
+esac
 """
+TIMEOUT = 900.0
+SAVED = {"debian": r"saved vmcore in", "kdump": r"kdump: \[ *[\d.]+\] vmcore saved"}
+PANIC = r"Kernel panic - not syncing"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.debian_stack", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kernel", default=kernels.DEFAULT)
-    parser.add_argument("--memory", default="2G")
-    parser.add_argument("--runs", type=int, default=1, help="pairs of runs (default: %(default)s)")
+    parser.add_argument("--memory", type=parse_size, default="2G")
+    parser.add_argument("--runs", type=int, default=3, help="pairs of runs (default: %(default)s)")
     args = parser.parse_args()
-    tree = kernels.find(args.kernel)
-    memory = parse_size(args.memory)
-    root = debian_root(tree)
-    pairs = []
-    for number in range(args.runs):
-        theirs = debian(tree, root, memory)
-        ours = kdump(tree, memory)
-        pairs.append((ours, theirs))
-        print(f"pair {number + 1}: panic to dump saved: kdump {ours:.1f} s, Debian {theirs:.1f} s: {ours / theirs:.2f}")
-    ratios = sorted(ours / theirs for ours, theirs in pairs)
-    print(f"ratio, median of {len(pairs)}: {ratios[len(ratios) // 2]:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-
-
-def debian_root(tree: KernelTree) -> Path:
-    """A disk with a minimal Debian 12 on it that crashes itself once kdump-tools has loaded; made once, cached."""
-    if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        raise KdumpError("this needs root and debootstrap", remedy="apt-get install debootstrap; run as root")
-
-    def make(directory: Path) -> None:
-        root = directory / "root"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,udev,kmod", "bookworm", str(root)],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        for name in ("etc/apt/sources.list", "etc/apt/sources.list.d/debian.sources"):  # where the kernel came from
-            if (Path("/") / name).exists():
-                shutil.copyfile(Path("/") / name, root / name)
-        script = (
-            "mount -t proc p /proc && mount -t sysfs s /sys && apt-get update && DEBIAN_FRONTEND=noninteractive "
-            f"apt-get install -y --no-install-recommends {_PACKAGES} linux-image-{tree.release}"
-        )
-        subprocess.run(
-            ["unshare", "--mount", "chroot", str(root), "sh", "-c", script], check=True, stdout=subprocess.DEVNULL
-        )
-        unit = root / "etc/systemd/system/crash.service"
-        unit.write_text(_UNIT)
-        (unit.parent / "multi-user.target.wants").mkdir(exist_ok=True)
-        (unit.parent / "multi-user.target.wants" / unit.name).symlink_to("../crash.service")
-        (root / "etc/fstab").write_text(f"LABEL={LABEL} / ext4 defaults 0 1\n")
-        shutil.copyfile(root / f"boot/initrd.img-{tree.release}", directory / "initrd")
-        disk.create_ext4(directory / "disk", 6 << 30, uuid=_VOLUME, label=LABEL, content=root)
-        shutil.rmtree(root)
-
-    return cache.entry(f"benchmarks/debian-{tree.release}", make)
-
-
-def debian(tree: KernelTree, root: Path, memory: int) -> float:
-    """Seconds from the panic to kdump-tools' "saved vmcore"."""
-    machine = Spec(
-        kernel=tree.vmlinuz,
-        initrd=root / "initrd",
-        cmdline=f"console=ttyS0,115200 root=LABEL={LABEL} rw crashkernel=256M panic=5",
-        disks=[Disk(root / "disk", snapshot=True)],
-        memory=memory,
-        cpus=2,
-        cpu="max,la57=off",
-    )
-    with Machine(machine) as running:
-        running.wait_for(r"Kernel panic - not syncing", 400)
-        running.wait_for(r"saved vmcore in", 400)
-        lines = running.lines
-    panic = next(when for when, text in lines if "Kernel panic - not syncing" in text)
-    saved = next(when for when, text in lines if re.search("saved vmcore in", text))
-    return saved - panic
-
-
-def kdump(tree: KernelTree, memory: int) -> float:
-    """Seconds from the panic to our vmcore durable and renamed."""
     with tempfile.TemporaryDirectory(prefix="kdump-bench-") as scratch:
-        scenario = Scenario(tree, find_cause("sysrq"), memory=memory, cpus=2, cpu="max,la57=off")
-        return crash(scenario, Path(scratch)).timeline["vmcore"]
+        machine = Debian(Path(scratch), args.memory)
+        built = machine.images()
+        for name, seconds in built.items():
+            print(f"image built by {name}: {_series(seconds)} s", flush=True)
+        print(f"ratio of medians: {median(built['kdump']) / median(built['debian']):.3f}", flush=True)
+        pairs = []
+        for number in range(args.runs):
+            theirs, ours = machine.crash("debian"), machine.crash("kdump")
+            pairs.append(ours / theirs)
+            print(
+                f"pair {number + 1}: panic to dump saved: kdump {ours:.1f} s, Debian {theirs:.1f} s: {pairs[-1]:.2f}",
+                flush=True,
+            )
+        print(f"ratio, median of {len(pairs)}: {_series(pairs)}")
+
+
+class Debian:
+    """The machine: each run boots the same disk and leaves it as it was."""
+
+    def __init__(self, place: Path, memory: int) -> None:
+        self._place = place
+        self._memory = memory
+        self._disk = place / "disk.img"
+        self._kernel, self._initrd = debian.make(self._disk, [SCRIPT, "true\n"], {}, packages=PACKAGES)
+
+    def images(self) -> dict[str, list[float]]:
+        """Seconds of each build of each side's capture image, by turns."""
+        with self._boot("images") as running:
+            running.run_to_exit(TIMEOUT)
+            lines = running.lines
+        found: dict[str, list[float]] = {"debian": [], "kdump": []}
+        for _when, text in lines:
+            if took := re.search(r"@@@ took (\w+) (\d+)", text):
+                found[took[1]].append(int(took[2]) / 1e9)
+        return found
+
+    def crash(self, whose: str) -> float:
+        """Seconds from the panic to the dump."""
+        with self._boot(whose) as running:
+            running.wait_for(PANIC, TIMEOUT)
+            running.wait_for(SAVED[whose], TIMEOUT)
+            lines = running.lines
+        panic = next(when for when, text in lines if re.search(PANIC, text))
+        return next(when for when, text in lines if re.search(SAVED[whose], text)) - panic
+
+    def _boot(self, wanted: str) -> Machine:
+        root = debian.root_device(volume_group=False)
+        cmdline = f"root={root} console=ttyS0,115200 systemd.show_status=no crashkernel=256M panic=5 bench={wanted}"
+        disk = Disk(self._disk, snapshot=True)
+        spec = Spec(self._kernel, self._initrd, cmdline, [disk], self._memory, 2, cpu="max,la57=off")
+        return Machine(spec, console=self._place / f"{wanted}.log")
+
+
+def _series(values: Sequence[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 if __name__ == "__main__":

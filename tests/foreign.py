@@ -73,6 +73,16 @@ def release_by_drgn(vmcore: Path) -> str:
     return first.removeprefix("OSRELEASE=")
 
 
+def panicking_stack_by_drgn(vmcore: Path, vmlinux: Path) -> list[str]:
+    """The names of the functions on the panicking task's stack, as drgn unwinds it."""
+    import drgn
+
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    program.load_debug_info([vmlinux])
+    return [frame.name for frame in program.crashed_thread().stack_trace()]
+
+
 def log_of_makedumpfile(vmcore: Path, scratch: Path) -> str:
     """The kernel log as makedumpfile reads it."""
     output = scratch / "dmesg.makedumpfile"

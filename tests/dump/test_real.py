@@ -136,6 +136,24 @@ def test_crash_sees_the_same_in_every_container(
     assert foreign.run(*ask, *paths, text=commands) == foreign.run(*ask, whole("6.1"), text=commands)
 
 
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_a_dump_cut_at_a_quarter_opens_in_crash_and_drgn(
+    series: str, whole: Callable[[str], Path], debug_vmlinux: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """At a level that keeps more than the kernel's memory: that is written first."""
+    source, out = tmp_path / "elf", tmp_path / "out"
+    assert main(["save", "-d", "0", "--elf", str(whole(series)), str(source)]) == 0
+    limit = ["-L", str(whole(series).stat().st_size // 4)]
+    assert main(["makedumpfile", "--message-level", "0", "-z", "-d", "1", *limit, str(source), str(out)]) == 1
+    cut = tmp_path / "out.incomplete"
+    with open_dump(cut) as dump:
+        assert dump.incomplete
+    vmlinux = debug_vmlinux(series)
+    assert foreign.ask_crash(vmlinux, cut, series) == foreign.ask_crash(vmlinux, whole(series), series)
+    assert len(foreign.panicking_stack_by_drgn(cut, vmlinux)) > 5
+    assert foreign.panicking_stack_by_drgn(cut, vmlinux) == foreign.panicking_stack_by_drgn(whole(series), vmlinux)
+
+
 def test_parts_are_joined_by_makedumpfile_too(whole: Callable[[str], Path], tmp_path: Path) -> None:
     # Not compressed: what ISA-L makes of a page may differ by bytes from one time to the next.
     parts = [str(tmp_path / f"out.{number}") for number in (1, 2, 3)]

@@ -34,7 +34,7 @@ from kdump.dump.pipeline import Options, save
 from kdump.dump.split import ALIGN, plan_parts
 from kdump.errors import KdumpError, NotPresentError, UsageError
 from kdump.memory import open_dump
-from kdump.memory.protocol import Range
+from kdump.memory.protocol import Memory, Range
 
 DROPPED = range(2048, 2560)
 
@@ -192,6 +192,84 @@ def test_a_full_disk_leaves_a_valid_incomplete_dump(
     assert not summary.as_asked
     assert 1500 < summary.pages_written < 2000
     check_incomplete(bytes(stream.data), machine, tmp_path / "cut", summary.pages_written)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(("room", "others_too"), [(300, False), (1600, False), (2100, True), (2350, True)])
+def test_the_kernels_own_pages_go_first(
+    room: int, others_too: bool, parts: int, vmcore: Path, machine: PageMachine, tmp_path: Path
+) -> None:
+    """Wherever a dump that keeps more than level 31 is cut: before all of the kernel's none of the others is there."""
+    files = [tmp_path / f"cut{number}" for number in range(parts)]
+    streams = [Full(room * PAGE) for _ in files]
+    given = iter(streams)
+
+    def stop() -> str:
+        return "full" if sum(len(stream.data) for stream in streams) > room * PAGE else ""
+
+    with open_dump(vmcore) as dump:
+        options = Options(levels=(1,), codec="none", batch=64, parts=parts, stop=stop)
+        summary = save(dump, lambda: next(given), options)
+    assert summary.incomplete
+    for file, stream in zip(files, streams, strict=True):
+        file.write_bytes(stream.data)
+    readable = np.zeros(machine.pages, np.bool_)
+    with open_dump([str(file) for file in files] if parts > 1 else files[0]) as dump:
+        assert dump.incomplete
+        for pfn in np.flatnonzero(dump.memory.present(0, machine.pages)).tolist():
+            try:
+                page = bytes(dump.memory.view(pfn * PAGE, PAGE))
+            except NotPresentError:
+                continue
+            assert page == machine.memory[pfn * PAGE :][:PAGE]
+            readable[pfn] = True
+    assert readable.sum() == summary.pages_written
+    others = np.zeros(machine.pages, np.bool_)
+    others[[*DROPPED, *range(3072, 3080)]] = True
+    assert readable[others].any() == others_too
+    assert readable[~others].all() == others_too
+
+
+def test_unreadable_pages_leave_the_others_in_their_places(machine: PageMachine, tmp_path: Path) -> None:
+    """In both passes: descriptors are found by how many pages precede them."""
+    holes = [1029, 1030, 1500, DROPPED.start + 5, DROPPED.stop - 1, 3073, 4000]
+    (tmp_path / "vmcore").write_bytes(machine.elf())
+    with open_dump(tmp_path / "vmcore") as dump:
+        memory = Holes(dump.memory, holes)
+        saved = save_to(
+            dump._replace(memory=memory), Destination.parse(str(tmp_path / "out")), Options(levels=(1,), batch=64)
+        )
+    assert saved.summary.pages_unreadable == len(holes)
+    with open_dump(tmp_path / "out") as dump:
+        for pfn in range(machine.pages):
+            if pfn not in holes:
+                assert dump.memory.view(pfn * PAGE, PAGE) == memoryview(machine.memory)[pfn * PAGE :][:PAGE]
+
+
+class Holes:
+    """Memory some of whose pages cannot be read."""
+
+    def __init__(self, memory: Memory, holes: list[int]) -> None:
+        self._memory = memory
+        self._holes = holes
+        self.page_size, self.ranges = memory.page_size, memory.ranges
+        self.present, self.held, self.close = memory.present, memory.held, memory.close
+
+    def view(self, address: int, size: int) -> memoryview:
+        for hole in self._holes:
+            if address < (hole + 1) * PAGE and hole * PAGE < address + size:
+                raise NotPresentError(hole * PAGE)
+        return self._memory.view(address, size)
+
+
+def test_a_truncated_copy_is_noticed_whatever_lies_last(vmcore: Path, tmp_path: Path) -> None:
+    with open_dump(vmcore) as dump:
+        save_to(dump, Destination.parse(str(tmp_path / "out")), Options(levels=(1,), codec="none", batch=64))
+    whole = (tmp_path / "out").read_bytes()
+    for cut, incomplete in ((0, False), (1, True), (PAGE, True), (700 * PAGE, True)):
+        (tmp_path / "out").write_bytes(whole[: len(whole) - cut])
+        with open_dump(tmp_path / "out") as dump:
+            assert dump.incomplete == incomplete
 
 
 def test_a_deadline_leaves_a_valid_incomplete_dump(vmcore: Path, machine: PageMachine, tmp_path: Path) -> None:

@@ -101,6 +101,10 @@ class ElfWriter:
             self._put(packed.data)
         self.written += len(pfns)
 
+    def rest(self) -> None:
+        """Never called: the order of pages is that of the program headers."""
+        raise AssertionError
+
     def finish(self, *, incomplete: bool) -> None:
         """Fill what is still missing at the end, unless the dump is to be cut there (every reader notices that)."""
         if not incomplete:

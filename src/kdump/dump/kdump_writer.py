@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.codecs import Packed
+from kdump.dump.early import Early, Layout
 from kdump.dump.levels import ZERO
 from kdump.dump.pfnset import PfnSet
-from kdump.memory.kdump_format import DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
+from kdump.memory.kdump_format import COMPRESSION, DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
 from kdump.memory.protocol import Note
 
 VERSION = 6
@@ -63,15 +64,16 @@ class Part:
 class KdumpWriter:
     """One dump (or one part of a split set) being written to a stream.
 
-    Call `append` with the kept pages in order, then `finish`. Positions: header, sub header with notes, bitmaps,
+    Call `append` with the kept pages in order, then `finish`. If there are pages that go `first`, append these, call
+    `rest`, and append the others. Positions: header, sub header with notes, bitmaps,
     descriptors, then the data from `data_offset` on.
     """
 
     def __init__(
         self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
-        part: Part | None = None,
+        part: Part | None = None, first: PfnSet | None = None,
     ) -> None:  # fmt: skip
-        """`flag` is the codec's bit in the header's status."""
+        """`flag` is the codec's bit in the header's status, and STATUS_INCOMPLETE if what is read is incomplete."""
         self.stream = stream
         self.origin = origin
         self.present = present
@@ -89,13 +91,22 @@ class KdumpWriter:
         self.data_offset = self.descriptors_offset + self.reserved * DESCRIPTOR.itemsize
         self.end = self.data_offset
         self.written = 0  # pages that have a descriptor
+        self._placed = 0  # descriptors in their order
         self._flushed = 0
+        self._last = -1  # the last pfn whose descriptor was placed
         self._pending: list[bytes] = []
         self._zero_offset = 0
         stream.skip(self.data_offset)
         if level & ZERO:  # the page that all pages of zeros share comes first: makedumpfile --reassemble looks there
             self._zero_offset = self.end
             self.end += stream.write(bytes(block))
+        self._early = None
+        if first is not None:
+            self._early = Early(first, *self._bounds, self.end, Layout(block, flag & COMPRESSION, self._zero_offset))
+
+    @property
+    def _bounds(self) -> tuple[int, int]:
+        return (self.part.first, self.part.end) if self.part else (0, self.present.limit)
 
     @property
     def size(self) -> int:
@@ -116,17 +127,30 @@ class KdumpWriter:
             found["size"][zero] = self.origin.page_size
         if packed.data:
             self.end += self.stream.write(packed.data)
-        self._pending.append(found.tobytes())
         self.written += count
-        if self.written - self._flushed >= FLUSH:
-            self._flush()
+        if self._early and self._early.open:
+            self._early.add(found, zero)
+            return
+        if self._early and count:
+            pfns_before, before = self._early.take(int(pfns[-1]))
+            found = np.insert(found, np.searchsorted(pfns, pfns_before), before)
+        if count:
+            self._last = int(pfns[-1])
+        self._place(found)
+
+    def rest(self) -> None:
+        """What goes first is there; now come all other pages."""
+        assert self._early
+        self._early.open = False
 
     def finish(self, *, incomplete: bool) -> None:
         """Write what is left of the head. An incomplete dump's missing descriptors stay zero; its header says so."""
+        if self._early:
+            self._place_early(self._early)
         self._flush()
         # Pages that turned out unreadable, or were not reached, leave descriptors unused.
-        rest = (self.reserved - self.written) * DESCRIPTOR.itemsize
-        offset = self.descriptors_offset + self.written * DESCRIPTOR.itemsize
+        rest = (self.reserved - self._placed) * DESCRIPTOR.itemsize
+        offset = self.descriptors_offset + self._placed * DESCRIPTOR.itemsize
         while rest:
             size = min(rest, 1 << 20)
             self.stream.pwrite(bytes(size), offset)
@@ -135,11 +159,28 @@ class KdumpWriter:
         for piece in self._head(incomplete):
             offset += self.stream.pwrite(piece, offset)
 
+    def _place_early(self, early: Early) -> None:
+        """Descriptors behind the last one: of pages that went first, and zeros for those that were not reached."""
+        first, end = self._bounds
+        for pfns in self.kept.pfns():
+            behind = pfns[(pfns >= max(first, self._last + 1)) & (pfns < end)]
+            if len(behind):
+                found = np.zeros(len(behind), DESCRIPTOR)
+                early_pfns, descriptors = early.take(int(behind[-1]))
+                found[np.searchsorted(behind, early_pfns)] = descriptors
+                self._place(found)
+
+    def _place(self, descriptors: NDArray[np.void]) -> None:
+        self._pending.append(descriptors.tobytes())
+        self._placed += len(descriptors)
+        if self._placed - self._flushed >= FLUSH:
+            self._flush()
+
     def _flush(self) -> None:
         if self._pending:
             data = b"".join(self._pending)
             self.stream.pwrite(data, self.descriptors_offset + self._flushed * DESCRIPTOR.itemsize)
-            self._flushed = self.written
+            self._flushed = self._placed
             self._pending.clear()
 
     def _head(self, incomplete: bool) -> Iterable[bytes]:

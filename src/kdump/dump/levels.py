@@ -12,6 +12,7 @@ from kdump.errors import UsageError
 ZERO, CACHE, CACHE_PRIVATE, USER, FREE = 1, 2, 4, 8, 16
 OURS = 32  # page cache that is on no LRU list; see `Classifier`. Off by default: makedumpfile has no such level
 MAXIMUM = 63
+MOST = 31  # what makedumpfile knows: the memory of the kernel itself is left
 
 BITS = {ZERO: "zero", CACHE: "cache", CACHE_PRIVATE: "private cache", USER: "user", FREE: "free", OURS: "cache off LRU"}
 PAGE_CLASS_BITS = MAXIMUM & ~ZERO  # the bits that need struct pages

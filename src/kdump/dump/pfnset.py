@@ -61,10 +61,14 @@ class PfnSet:
             packed[: len(found)] = found
         return packed
 
-    def pfns(self) -> Iterator[NDArray[np.int64]]:
-        """The members in order, in arrays."""
-        for _, pfns in self.chunks():
-            yield pfns
+    def pfns(self, without: PfnSet | None = None) -> Iterator[NDArray[np.int64]]:
+        """The members in order, in arrays; those of `without` are left out."""
+        for chunk, pfns in self.chunks():
+            if without is None:
+                yield pfns
+            else:
+                others = np.unpackbits(without.bits(chunk), bitorder="little").view(np.bool_)
+                yield pfns[~others[pfns - chunk * CHUNK]]
 
     def chunks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(chunk number, its members in order) of every chunk that has any."""

@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,12 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
         return work
 
     done, total = 0, selection.kept.count
-    for pfns, batch in in_order(_batches(selection, options.batch), make_work, thread_count(options.threads)):
+    first = None if options.container == "elf" else selection.first
+    before_rest = first.count if first else -1
+    batches = _batches(selection.kept, first, options.batch)
+    for pfns, batch in in_order(batches, make_work, thread_count(options.threads)):
+        if done == before_rest:
+            writer.rest()
         written = pfns if batch.unreadable is None else pfns[~batch.unreadable]
         if len(written):
             writer.append(written, batch.packed, batch.zero)
@@ -202,6 +208,8 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
             summary.pages_zero += int(np.count_nonzero(batch.zero))
         if batch.unreadable is not None:
             selection.kept.remove(pfns[batch.unreadable])
+            if first and done < before_rest:
+                first.remove(pfns[batch.unreadable])
             summary.pages_unreadable += int(np.count_nonzero(batch.unreadable))
         done += len(pfns)
         options.progress("write", done * size, total * size)
@@ -236,7 +244,8 @@ def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
     return before - kept.count
 
 
-def _batches(selection: Selection, size: int) -> Iterator[NDArray[np.int64]]:
-    for pfns in selection.kept.pfns():
+def _batches(kept: PfnSet, first: PfnSet | None, size: int) -> Iterator[NDArray[np.int64]]:
+    """What goes first, then all others; no batch has both."""
+    for pfns in chain(first.pfns() if first else (), kept.pfns(without=first)):
         for start in range(0, len(pfns), size):
             yield pfns[start : start + size]

@@ -31,7 +31,8 @@ Watch = Callable[[int, NDArray[np.uint8], NDArray[np.bool_]], None]  # first pfn
 class Selection:
     """Which pages exist and which are kept. `by_class` counts the pages of RAM by `PageClass`.
 
-    (Where the source holds no page far and wide, as in a dump that was filtered before, they count as UNMAPPED.)
+    `first` are those of the kept pages that every level keeps; None if they all are. (Where the source holds no page
+    far and wide, as in a dump that was filtered before, they count as UNMAPPED.)
     """
 
     present: PfnSet
@@ -42,6 +43,7 @@ class Selection:
         default_factory=dict
     )  # class → why its pages are kept though the level drops it
     doubts: list[str] = field(default_factory=list)  # what in the memory map made no sense; its pages are kept
+    first: PfnSet | None = None
 
     @property
     def dropped_by_class(self) -> dict[str, int]:
@@ -60,10 +62,13 @@ class MemoryMap:
 
 
 class _Chosen(NamedTuple):
-    """What became of one chunk: which pages are kept; how many there are of each class; `classes` if they are told."""
+    """What became of one chunk: which pages are kept, which of them by every level; how many there are of each class;
+    `classes` if they are told.
+    """
 
     held: NDArray[np.bool_]
     kept: NDArray[np.bool_]
+    first: NDArray[np.bool_]
     by_class: NDArray[np.int64]
     classes: NDArray[np.uint8] | None
 
@@ -86,6 +91,9 @@ def select(
     limit = max((each.end for each in memory.ranges), default=0) >> shift
     found = Selection(PfnSet(limit), PfnSet(limit), level, np.zeros(len(PageClass), np.int64))
     drop = dropped(level)
+    drop_most = dropped(level | levels.MOST)
+    if memory_map and (drop != drop_most).any():
+        found.first = PfnSet(limit)
     readers: list[_Batches] = []
 
     def make_work() -> Callable[[tuple[int, NDArray[np.bool_]]], _Chosen]:
@@ -102,11 +110,11 @@ def select(
             # What the source does not hold need not be told apart: a damaged header may claim petabytes of it.
             if not batches or not batches.cover(first, first + len(present)) or not held.any():
                 by_class[PageClass.UNMAPPED] = left
-                return _Chosen(held, held, by_class, None)
+                return _Chosen(held, held, held, by_class, None)
             classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
             batches.fill(classes, first, held)
             classes[~present] = NOTHING
-            kept = held.copy()
+            kept, first_kept = held.copy(), held.copy()
             for kind in PageClass:  # comparing bytes is far cheaper than a table look-up for each page
                 if left:
                     members = classes == kind
@@ -114,7 +122,9 @@ def select(
                     left -= count
                     if count and drop[kind]:
                         kept &= ~members
-            return _Chosen(held, kept, by_class, classes)
+                    if count and drop_most[kind]:
+                        first_kept &= ~members
+            return _Chosen(held, kept, first_kept, by_class, classes)
 
         return work
 
@@ -122,6 +132,8 @@ def select(
         tick(chunk * CHUNK, limit)
         found.present.put(chunk, present)
         found.kept.put(chunk, chosen.kept)
+        if found.first:
+            found.first.put(chunk, chosen.first)
         found.by_class += chosen.by_class
         if watch:
             unmapped = np.full(len(present), PageClass.UNMAPPED, np.uint8)

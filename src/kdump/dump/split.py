@@ -31,12 +31,13 @@ class SplitWriter:
     """Hands every page to the writer of its part."""
 
     def __init__(
-        self, streams: Sequence[Stream], origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int
-    ) -> None:
+        self, streams: Sequence[Stream], origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
+        first: PfnSet | None = None,
+    ) -> None:  # fmt: skip
         parts = plan_parts(kept, len(streams))
         self._ends = np.array([part.end for part in parts])
         self.writers = [
-            KdumpWriter(stream, origin, present, kept, level=level, flag=flag, part=part)
+            KdumpWriter(stream, origin, present, kept, level=level, flag=flag, part=part, first=first)
             for stream, part in zip(streams, parts, strict=True)
         ]
 
@@ -63,6 +64,11 @@ class SplitWriter:
             piece = Packed(packed.data[at : at + size], sizes, packed.flags[row : row + rows])
             self.writers[number].append(pfns[mine], piece, None if zero is None else zero[mine])
             at, row = at + size, row + rows
+
+    def rest(self) -> None:
+        """See `KdumpWriter.rest`."""
+        for writer in self.writers:
+            writer.rest()
 
     def finish(self, *, incomplete: bool) -> None:
         """Finish every part; their headers must be the same, so one incomplete part makes all of them so."""

@@ -37,6 +37,9 @@ class Writer(Protocol):
     def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
         """Pages by pfn; see `KdumpWriter.append`."""
 
+    def rest(self) -> None:
+        """Only if there are pages that go first; see `KdumpWriter.rest`."""
+
     def finish(self, *, incomplete: bool) -> None:
         """Write what is known last."""
 
@@ -69,6 +72,7 @@ def open_writer(dump: Dump, streams: Sequence[Stream], selection: Selection, *, 
         return ElfWriter(streams[0], origin, present, kept, machine=machine, image=image, direct=direct)
     flag |= STATUS_INCOMPLETE if dump.incomplete else 0
     level = selection.level | int(str(dump.header.get("dump_level") or 0))  # what an earlier filter dropped is gone too
+    first = selection.first
     if len(streams) > 1:
-        return SplitWriter(streams, origin, present, kept, level=level, flag=flag)
-    return KdumpWriter(streams[0], origin, present, kept, level=level, flag=flag)
+        return SplitWriter(streams, origin, present, kept, level=level, flag=flag, first=first)
+    return KdumpWriter(streams[0], origin, present, kept, level=level, flag=flag, first=first)

@@ -114,21 +114,22 @@ class Part:
 
     @cached_property
     def incomplete(self) -> bool:
-        """Whether the header says so, or descriptors or the last page's data lie past the end of the file.
+        """Whether the header says so, or descriptors or data lie past the end of the file.
 
-        Page data are in the order of pfns, but pages of zeros share one place: the last chunk of descriptors with more
-        than one offset decides.
+        The data that lie last belong to one of the last pages, though not always to the very last (see
+        `kdump.dump.early`): the table is read backwards until the page is found that ends with the file, or past it.
         """
         if self.header.status & STATUS_INCOMPLETE or self.source.incomplete:
             return True
-        total = self.total
-        if self.descriptors_offset + total * DESCRIPTOR.itemsize > self.source.size:
+        total, size = self.total, self.source.size
+        if self.descriptors_offset + total * DESCRIPTOR.itemsize > size:
             return True
         for end in range(total, 0, -DESCRIPTORS_CHUNK):
             start = max(end - DESCRIPTORS_CHUNK, 0)
             table = self.descriptors(start, end - start)
-            if not start or (table["offset"] != table["offset"][0]).any():
-                return bool((table["offset"] + table["size"] > self.source.size).any())
+            last = int((table["offset"] + table["size"]).max())
+            if last >= size:
+                return last > size
         return False
 
     def _count(self) -> NDArray[np.int64]:

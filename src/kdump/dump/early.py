@@ -1,0 +1,84 @@
+"""Pages of a kdump-compressed dump that are written before their turn.
+
+Descriptors are in the order of pfns, data may be in any. The kernel's own memory goes out first, so that a dump that is
+cut short can still be opened; until the descriptors of the other pages are known, its sizes are kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.pfnset import PfnSet
+from kdump.memory.kdump_format import DESCRIPTOR
+
+
+class Layout(NamedTuple):
+    """What descriptors follow from beside sizes: `flag` is the codec's, `zero_offset` where the page of zeros lies."""
+
+    page_size: int
+    flag: int
+    zero_offset: int
+
+
+class Early:
+    """The pages of `pfns` in [first, end), in order: first `add` them all, then `take` their descriptors.
+
+    Two bytes a page are kept (four if pages are as large as 64 KiB).
+    """
+
+    def __init__(self, pfns: PfnSet, first: int, end: int, offset: int, layout: Layout) -> None:
+        """`offset` is where the data of the first one will be."""
+        self.open = True  # they are still being added
+        self._source = _within(pfns, first, end)
+        self._layout = layout
+        self._offset = offset
+        small = layout.page_size <= np.iinfo(np.uint16).max
+        self._type: type[np.unsignedinteger] = np.uint16 if small else np.uint32
+        self._parts: list[NDArray[np.unsignedinteger]] = []
+        self._sizes: NDArray[np.unsignedinteger] = np.zeros(0, self._type)
+        self._pfns: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def add(self, descriptors: NDArray[np.void], zero: NDArray[np.bool_] | None) -> None:
+        """The next pages, written one behind the other; `zero`: which of them are all zeros."""
+        sizes: NDArray[np.unsignedinteger] = descriptors["size"].astype(self._type)
+        if zero is not None:
+            sizes[zero] = 0
+        self._parts.append(sizes)
+
+    def take(self, last: int) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+        """(pfns, descriptors) of those up to and including pfn `last` that were not taken yet."""
+        if self._parts:
+            self._sizes = np.concatenate(self._parts)
+            self._parts.clear()
+        pfns, sizes = [self._pfns[:0]], [self._sizes[:0]]
+        while True:
+            cut = int(np.searchsorted(self._pfns[: len(self._sizes)], last, side="right"))
+            pfns.append(self._pfns[:cut])
+            sizes.append(self._sizes[:cut])
+            self._pfns, self._sizes = self._pfns[cut:], self._sizes[cut:]
+            if len(self._pfns) or not len(self._sizes):  # there may be fewer sizes than pfns: it was cut short
+                break
+            self._pfns = next(self._source)
+        return np.concatenate(pfns), self._descriptors(np.concatenate(sizes))
+
+    def _descriptors(self, sizes: NDArray[np.unsignedinteger]) -> NDArray[np.void]:
+        layout = self._layout
+        found = np.zeros(len(sizes), DESCRIPTOR)
+        ends = self._offset + np.cumsum(sizes, dtype=np.int64)
+        if len(sizes):
+            self._offset = int(ends[-1])
+        zero = sizes == 0
+        found["offset"] = np.where(zero, layout.zero_offset, ends - sizes)
+        found["size"] = np.where(zero, layout.page_size, sizes)
+        found["flags"] = np.where(zero | (sizes == layout.page_size), 0, layout.flag)
+        return found
+
+
+def _within(pfns: PfnSet, first: int, end: int) -> Iterator[NDArray[np.int64]]:
+    for each in pfns.pfns():
+        if len(found := each[(each >= first) & (each < end)]):
+            yield found
