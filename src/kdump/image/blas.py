@@ -75,13 +75,13 @@ def can_replace(name: str, library: Path, users: Sequence[Path]) -> bool:
     if not _LIBRARIES.fullmatch(name) or parse(library).machine != "x86_64":
         return False
     only_numpy = bool(users) and all("numpy" in path.parts for path in users)
-    return only_numpy and not symbols(library.read_bytes()).versioned
+    return only_numpy and not symbols(library).versioned
 
 
 def stand_in(name: str, library: Path, users: Iterable[Path]) -> bytes:
     """A shared object for `name` defining what `users` (NumPy's extension modules) take from `library`."""
-    wanted = {symbol for user in users for symbol in symbols(user.read_bytes()).undefined}
-    return _shared_object(name, sorted(wanted & symbols(library.read_bytes()).defined))
+    wanted = {symbol for user in users for symbol in symbols(user).undefined}
+    return _shared_object(name, sorted(wanted & symbols(library).defined))
 
 
 def _code(names: list[str]) -> tuple[bytes, list[int]]:

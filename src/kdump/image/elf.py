@@ -47,7 +47,20 @@ def is_elf(data: bytes) -> bool:
 
 def parse(path: Path, data: bytes | None = None) -> Elf:
     """Read headers and the dynamic section. FormatError if it is not a 64-bit little-endian ELF file."""
-    data = path.read_bytes() if data is None else data
+    return _parse_file(path, _version(path)) if data is None else _parse(path, data)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=512)
+def _parse_file(path: Path, _version: tuple[int, ...]) -> Elf:
+    return _parse(path, path.read_bytes())
+
+
+def _parse(path: Path, data: bytes) -> Elf:
     if not is_elf(data) or data[4:6] != b"\x02\x01":
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=0)
     header = HEADER.unpack_from(data)
@@ -138,8 +151,14 @@ class Symbols:
     versioned: bool
 
 
-def symbols(data: bytes) -> Symbols:
+def symbols(path: Path) -> Symbols:
     """The dynamic symbols of an ELF file that still has its section headers."""
+    return _symbols(path, _version(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _symbols(path: Path, _version: tuple[int, ...]) -> Symbols:
+    data = path.read_bytes()
     content, strings = section(data, ".dynsym") or b"", section(data, ".dynstr") or b""
     found: tuple[set[str], set[str]] = (set(), set())
     for name, _, _, index, _, _ in SYMBOL.iter_unpack(content):
