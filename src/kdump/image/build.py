@@ -34,7 +34,7 @@ _STAGE0 = "kdump.image.stage0"
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
-_LEVEL = 12
+_LEVEL = 9
 _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
 
 

@@ -11,7 +11,9 @@ import marshal
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ _ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin
 # What is left out though it can be imported here: OpenSSL's library is 5 MB. hashlib does as well without it; who talks
 # TLS names ssl among the modules that are wanted.
 _WITHOUT = ("_hashlib", "_ssl")
+
+_COMPILERS = 4  # processes; the same everywhere, for what else a process compiles shows in the bytes
 
 # What only attaches documentation is put in empty: a seventh of the time that importing NumPy takes.
 _HOLLOW = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")
@@ -67,7 +71,9 @@ def find(entry: str, *more: str) -> Closure:
     without = [name for name in _WITHOUT if name.lstrip("_") not in more]
     found, missing = _fresh("probe.py", (path, [*_ALWAYS, *more], without), entry)
     sources = [(name, origin, package, name in _HOLLOW) for name, origin, package, source in found if source]
-    codes = iter(_fresh("compile.py", sources))
+    with ThreadPoolExecutor(_COMPILERS) as pool:
+        parts = pool.map(lambda number: _fresh("compile.py", sources[number::_COMPILERS]), range(_COMPILERS))
+        codes = (code for row in zip_longest(*parts) for code in row)
     modules = (
         PythonModule(name, Path(origin), package, next(codes) if source else b"")
         for name, origin, package, source in found
