@@ -20,11 +20,10 @@ ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20  # bits in a descriptor's flags
 
 
 class Packed(NamedTuple):
-    """A batch of compressed pages: their bytes back to back, each page's size, and the codec bit of each (0 is raw)."""
+    """A batch of compressed pages: their bytes back to back, and each page's size; one as large as a page is raw."""
 
     data: bytes | memoryview  # read-only
     sizes: NDArray[np.uint32]
-    flags: NDArray[np.uint32]
 
 
 class Compressor(Protocol):
@@ -55,20 +54,16 @@ def codec(name: str, level: int | None = None) -> Codec:
     return found
 
 
-def _pack(
-    pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Iterable[Any], sizes: NDArray[np.uint32], flag: int
-) -> Packed:
+def _pack(pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Iterable[Any], sizes: NDArray[np.uint32]) -> Packed:
     """Join pages; those that did not shrink are stored raw."""
     size = pages.shape[1]
-    flags = np.full(len(rows), flag, np.uint32)
     raw = np.flatnonzero(sizes >= size)
     if len(raw):
         packed, flat = list(packed), pages.data.cast("B")
         for index, row in zip(raw.tolist(), rows[raw].tolist(), strict=True):
             packed[index] = flat[row * size : (row + 1) * size]
         sizes[raw] = size
-        flags[raw] = 0
-    return Packed(b"".join(packed), sizes, flags)
+    return Packed(b"".join(packed), sizes)
 
 
 class _Raw:
@@ -76,7 +71,7 @@ class _Raw:
 
     def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
         sizes = np.full(len(rows), pages.shape[1], np.uint32)
-        return Packed(pages[rows].tobytes(), sizes, np.zeros(len(rows), np.uint32))
+        return Packed(pages[rows].tobytes(), sizes)
 
 
 class _Zstd:
@@ -98,7 +93,7 @@ class _Zstd:
         where[:, 1] = size
         frames: Any = self._compressor.multi_compress_to_buffer(self._segments(pages.data.cast("B"), where.tobytes()))
         sizes = np.fromiter((len(frame) for frame in frames), np.uint32, len(rows))
-        return _pack(pages, rows, frames, sizes, ZSTD)
+        return _pack(pages, rows, frames, sizes)
 
 
 Finder = Callable[[NDArray[np.uint8], NDArray[np.intp]], NDArray[np.bool_]]
@@ -107,8 +102,7 @@ Finder = Callable[[NDArray[np.uint8], NDArray[np.intp]], NDArray[np.bool_]]
 class _Each:
     """A codec whose library takes one page at a time; pages that `find_noise` finds are stored raw, untried."""
 
-    def __init__(self, flag: int, compress: Callable[[NDArray[np.uint8]], bytes], find_noise: Finder) -> None:
-        self._flag = flag
+    def __init__(self, compress: Callable[[NDArray[np.uint8]], bytes], find_noise: Finder) -> None:
         self._compress = compress
         self._find_noise = find_noise
 
@@ -117,7 +111,7 @@ class _Each:
         packed = [b"" if raw else compress(pages[row]) for row, raw in zip(rows.tolist(), noise.tolist(), strict=True)]
         sizes = np.fromiter(map(len, packed), np.uint32, len(rows))
         sizes[noise] = pages.shape[1]
-        return _pack(pages, rows, packed, sizes, self._flag)
+        return _pack(pages, rows, packed, sizes)
 
 
 def _no_noise(_pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -131,7 +125,7 @@ def _zstd(level: int | None) -> Compressor:
     except ImportError:  # of ctypes, in the capture image
         return _Zstd(chosen)
     library = clibs.zstd(chosen)
-    return _Library(ZSTD, library) if library else _Zstd(chosen)
+    return _Library(library) if library else _Zstd(chosen)
 
 
 def _noise_finder() -> Finder:
@@ -142,7 +136,7 @@ def _noise_finder() -> Finder:
     return clibs.find_noise
 
 
-_EMPTY = Packed(b"", np.zeros(0, np.uint32), np.zeros(0, np.uint32))
+_EMPTY = Packed(b"", np.zeros(0, np.uint32))
 
 
 def _zlib(level: int | None) -> Compressor:
@@ -151,33 +145,31 @@ def _zlib(level: int | None) -> Compressor:
 
     # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
     compress, number, flag = igzip_lib.compress, 1 if level is None else level, igzip_lib.COMP_ZLIB
-    return _Each(ZLIB, lambda page: compress(page, number, flag), _noise_finder())
+    return _Each(lambda page: compress(page, number, flag), _noise_finder())
 
 
 class _Library:
     """A codec in a C library of the system."""
 
-    def __init__(self, flag: int, compress: LibraryCompressor) -> None:
-        self._flag = flag
+    def __init__(self, compress: LibraryCompressor) -> None:
         self._compress = compress
 
     def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
-        data, sizes = self._compress(pages, rows)
-        return Packed(data, sizes, np.where(sizes < pages.shape[1], np.uint32(self._flag), np.uint32(0)))
+        return Packed(*self._compress(pages, rows))
 
 
 def _lzo(_level: int | None) -> Compressor:
     from kdump.dump import clibs
 
     library = clibs.lzo()
-    return _Library(LZO, library) if library else _Each(LZO, _package("lzo", clibs.lzo_package), _no_noise)
+    return _Library(library) if library else _Each(_package("lzo", clibs.lzo_package), _no_noise)
 
 
 def _snappy(_level: int | None) -> Compressor:
     from kdump.dump import clibs
 
     library = clibs.snappy()
-    return _Library(SNAPPY, library) if library else _Each(SNAPPY, _package("snappy", clibs.snappy_package), _no_noise)
+    return _Library(library) if library else _Each(_package("snappy", clibs.snappy_package), _no_noise)
 
 
 def _package(name: str, make: Callable[[], Callable[[NDArray[np.uint8]], bytes]]) -> Callable[[Any], bytes]:

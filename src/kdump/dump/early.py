@@ -23,30 +23,44 @@ class Layout(NamedTuple):
     flag: int
     zero_offset: int
 
+    @property
+    def size_type(self) -> type[np.unsignedinteger]:
+        """Holds the size of a packed page; a page of zeros has 0, for it takes no room."""
+        return np.uint16 if self.page_size < 1 << 16 else np.uint32
+
+    def descriptors(self, sizes: NDArray[np.unsignedinteger], offset: int) -> tuple[NDArray[np.void], int]:
+        """Descriptors of pages of these sizes, one behind the other from `offset` on; where the last one ends."""
+        found = np.empty(len(sizes), DESCRIPTOR)
+        ends = np.cumsum(sizes, dtype=np.int64)
+        ends += offset
+        zero = sizes == 0
+        found["offset"] = ends - sizes
+        found["size"] = sizes
+        found["flags"] = np.where(sizes == self.page_size, 0, self.flag)
+        found["page_flags"] = 0
+        found["offset"][zero] = self.zero_offset
+        found["size"][zero] = self.page_size
+        found["flags"][zero] = 0
+        return found, int(ends[-1]) if len(ends) else offset
+
 
 class Early:
-    """The pages of `pfns` in [first, end), in order: first `add` them all, then `take` their descriptors.
+    """The pages of `pfns` in [first, end), in order: first `add` the sizes of them all, then `take` their descriptors.
 
     Two bytes a page are kept (four if pages are as large as 64 KiB).
     """
 
     def __init__(self, pfns: PfnSet, first: int, end: int, offset: int, layout: Layout) -> None:
         """`offset` is where the data of the first one will be."""
-        self.open = True  # they are still being added
         self._source = _within(pfns, first, end)
         self._layout = layout
         self._offset = offset
-        small = layout.page_size <= np.iinfo(np.uint16).max
-        self._type: type[np.unsignedinteger] = np.uint16 if small else np.uint32
         self._parts: list[NDArray[np.unsignedinteger]] = []
-        self._sizes: NDArray[np.unsignedinteger] = np.zeros(0, self._type)
+        self._sizes: NDArray[np.unsignedinteger] = np.zeros(0, layout.size_type)
         self._pfns: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def add(self, descriptors: NDArray[np.void], zero: NDArray[np.bool_] | None) -> None:
-        """The next pages, written one behind the other; `zero`: which of them are all zeros."""
-        sizes: NDArray[np.unsignedinteger] = descriptors["size"].astype(self._type)
-        if zero is not None:
-            sizes[zero] = 0
+    def add(self, sizes: NDArray[np.unsignedinteger]) -> None:
+        """The next pages, written one behind the other; see `Layout.size_type`."""
         self._parts.append(sizes)
 
     def take(self, last: int) -> tuple[NDArray[np.int64], NDArray[np.void]]:
@@ -63,19 +77,8 @@ class Early:
             if len(self._pfns) or not len(self._sizes):  # there may be fewer sizes than pfns: it was cut short
                 break
             self._pfns = next(self._source)
-        return np.concatenate(pfns), self._descriptors(np.concatenate(sizes))
-
-    def _descriptors(self, sizes: NDArray[np.unsignedinteger]) -> NDArray[np.void]:
-        layout = self._layout
-        found = np.zeros(len(sizes), DESCRIPTOR)
-        ends = self._offset + np.cumsum(sizes, dtype=np.int64)
-        if len(sizes):
-            self._offset = int(ends[-1])
-        zero = sizes == 0
-        found["offset"] = np.where(zero, layout.zero_offset, ends - sizes)
-        found["size"] = np.where(zero, layout.page_size, sizes)
-        found["flags"] = np.where(zero | (sizes == layout.page_size), 0, layout.flag)
-        return found
+        descriptors, self._offset = self._layout.descriptors(np.concatenate(sizes), self._offset)
+        return np.concatenate(pfns), descriptors
 
 
 def _within(pfns: PfnSet, first: int, end: int) -> Iterator[NDArray[np.int64]]:

@@ -90,19 +90,20 @@ class KdumpWriter:
         self.descriptors_offset = (1 + self._sub_blocks + self._bitmap_blocks) * block
         self.data_offset = self.descriptors_offset + self.reserved * DESCRIPTOR.itemsize
         self.end = self.data_offset
-        self.written = 0  # pages that have a descriptor
-        self._placed = 0  # descriptors in their order
-        self._flushed = 0
+        self.written = 0  # pages
+        self._placed = 0  # descriptors in the file
         self._last = -1  # the last pfn whose descriptor was placed
-        self._pending: list[bytes] = []
-        self._zero_offset = 0
+        self._pending: list[tuple[NDArray[np.int64], NDArray[np.unsignedinteger]]] = []  # pfns and sizes
+        self._waiting = 0  # pages in them
         stream.skip(self.data_offset)
+        zero_offset = 0
         if level & ZERO:  # the page that all pages of zeros share comes first: makedumpfile --reassemble looks there
-            self._zero_offset = self.end
+            zero_offset = self.end
             self.end += stream.write(bytes(block))
-        self._early = None
-        if first is not None:
-            self._early = Early(first, *self._bounds, self.end, Layout(block, flag & COMPRESSION, self._zero_offset))
+        self._layout = Layout(block, flag & COMPRESSION, zero_offset)
+        self._described = self.end  # where the data of the first page without a descriptor is
+        self._early = Early(first, *self._bounds, self.end, self._layout) if first is not None else None
+        self._is_early = first is not None
 
     @property
     def _bounds(self) -> tuple[int, int]:
@@ -115,39 +116,31 @@ class KdumpWriter:
 
     def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
         """Pages in the order of their pfns; `zero` (shape (n,)): which of them are all zeros and not in `packed`."""
-        count = len(pfns)
-        found = np.zeros(count, DESCRIPTOR)
-        filled = slice(None) if zero is None else ~zero
-        ends = np.cumsum(packed.sizes, dtype=np.int64)
-        found["offset"][filled] = self.end + ends - packed.sizes
-        found["size"][filled] = packed.sizes
-        found["flags"][filled] = packed.flags
+        sizes = packed.sizes.astype(self._layout.size_type)
         if zero is not None:
-            found["offset"][zero] = self._zero_offset
-            found["size"][zero] = self.origin.page_size
+            packed_sizes, sizes = sizes, np.zeros(len(pfns), sizes.dtype)
+            sizes[~zero] = packed_sizes
         if packed.data:
             self.end += self.stream.write(packed.data)
-        self.written += count
-        if self._early and self._early.open:
-            self._early.add(found, zero)
+        self.written += len(pfns)
+        if self._early and self._is_early:
+            self._early.add(sizes)
             return
-        if self._early and count:
-            pfns_before, before = self._early.take(int(pfns[-1]))
-            found = np.insert(found, np.searchsorted(pfns, pfns_before), before)
-        if count:
-            self._last = int(pfns[-1])
-        self._place(found)
+        self._pending.append((pfns, sizes))
+        self._waiting += len(pfns)
+        if self._waiting >= FLUSH:
+            self._flush()
 
     def rest(self) -> None:
         """What goes first is there; now come all other pages."""
-        assert self._early
-        self._early.open = False
+        self._is_early = False
+        self._described = self.end
 
     def finish(self, *, incomplete: bool) -> None:
         """Write what is left of the head. An incomplete dump's missing descriptors stay zero; its header says so."""
+        self._flush()
         if self._early:
             self._place_early(self._early)
-        self._flush()
         # Pages that turned out unreadable, or were not reached, leave descriptors unused.
         rest = (self.reserved - self._placed) * DESCRIPTOR.itemsize
         offset = self.descriptors_offset + self._placed * DESCRIPTOR.itemsize
@@ -170,18 +163,24 @@ class KdumpWriter:
                 found[np.searchsorted(behind, early_pfns)] = descriptors
                 self._place(found)
 
-    def _place(self, descriptors: NDArray[np.void]) -> None:
-        self._pending.append(descriptors.tobytes())
-        self._placed += len(descriptors)
-        if self._placed - self._flushed >= FLUSH:
-            self._flush()
-
     def _flush(self) -> None:
-        if self._pending:
-            data = b"".join(self._pending)
-            self.stream.pwrite(data, self.descriptors_offset + self._flushed * DESCRIPTOR.itemsize)
-            self._flushed = self._placed
-            self._pending.clear()
+        if not self._waiting:
+            return
+        pfns = np.concatenate([pfns for pfns, _ in self._pending])
+        sizes = np.concatenate([sizes for _, sizes in self._pending])
+        self._pending.clear()
+        self._waiting = 0
+        self._last = int(pfns[-1])
+        found, self._described = self._layout.descriptors(sizes, self._described)
+        if self._early:
+            pfns_before, before = self._early.take(self._last)
+            found = np.insert(found, np.searchsorted(pfns, pfns_before), before)
+        self._place(found)
+
+    def _place(self, descriptors: NDArray[np.void]) -> None:
+        offset = self.descriptors_offset + self._placed * DESCRIPTOR.itemsize
+        self.stream.pwrite(descriptors.tobytes(), offset)
+        self._placed += len(descriptors)
 
     def _head(self, incomplete: bool) -> Iterable[bytes]:
         """Header, sub header, both bitmaps: in order, without gaps."""

@@ -61,7 +61,7 @@ class SplitWriter:
             rows = int(np.count_nonzero(filled[mine]))
             sizes = packed.sizes[row : row + rows]
             size = int(sizes.sum(dtype=np.int64))
-            piece = Packed(packed.data[at : at + size], sizes, packed.flags[row : row + rows])
+            piece = Packed(packed.data[at : at + size], sizes)
             self.writers[number].append(pfns[mine], piece, None if zero is None else zero[mine])
             at, row = at + size, row + rows
 
