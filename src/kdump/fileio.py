@@ -6,6 +6,7 @@ import contextlib
 import os
 
 INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
+_PIECE = 256 << 10  # bytes written at a time: more may cost more (docs/decisions/0030-dump-engine.md)
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 
 
@@ -14,7 +15,7 @@ def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: in
     rest = memoryview(data).cast("B")
     size = len(rest)
     while rest:
-        done = os.pwrite(descriptor, rest, offset)
+        done = os.pwrite(descriptor, rest[:_PIECE], offset)
         rest, offset = rest[done:], offset + done
     return size
 

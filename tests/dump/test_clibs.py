@@ -113,6 +113,33 @@ def test_noise_is_stored_as_the_codec_would_have_left_it(monkeypatch: pytest.Mon
     assert set(with_loops.sizes[found]) == {given.shape[1]} and len(set(with_loops.sizes)) > 1
 
 
+def test_zstd_stores_noise_as_it_would_have_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, rows = np.concatenate([noise(100), pages()]), np.arange(104)
+    by_library = CODECS["zstd"].make(None)(given, rows)
+    monkeypatch.setattr(clibs, "loops", lambda: None)
+    by_package = CODECS["zstd"].make(None)(given, rows)
+    assert (by_library.sizes == by_package.sizes).all()
+    assert (by_library.sizes[:100] == PAGE).all() and (by_library.sizes[101] < PAGE)
+
+
+def test_what_was_packed_stays_while_it_is_held() -> None:
+    given, rows = noise(64), np.arange(64)
+    compress = CODECS["snappy"].make(None)
+    held = [compress(given[start:], rows[: 64 - start]) for start in range(8)]
+    for start, packed in enumerate(held):
+        assert bytes(packed.data) == given[start:].tobytes()
+
+
+def test_pieces_that_come_twice_at_any_distance_are_no_noise() -> None:
+    # As in ends of compressed files that were seen in real memory: evenly spread bytes, and yet zstd saves a hundred.
+    given = noise(50)
+    for page in given:
+        for at, before, size in ((2682, 1940, 38), (3103, 2350, 77), (3203, 2446, 28), (3520, 2010, 62)):
+            page[at : at + size] = page[before : before + size]
+    sizes = CODECS["zstd"].make(None)(given, np.arange(50)).sizes
+    assert (sizes < PAGE).all()
+
+
 def test_what_can_be_made_smaller_is_no_noise() -> None:
     given = noise(6)
     given[0, 2048:] = given[0, :2048]  # the same twice

@@ -30,15 +30,17 @@ class LibraryCompressor:
     """Compresses the pages of a batch, each into what follows the one before. One for each thread."""
 
     def __init__(
-        self, function: Any, worst: Callable[[int], int], work: NDArray[np.uint8] | _Zstd | None = None
-    ) -> None:
+        self, function: Any, worst: Callable[[int], int], work: NDArray[np.uint8] | _Zstd | None = None, *,
+        skip_noise: bool = False,
+    ) -> None:  # fmt: skip
         """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is what it may use.
 
-        `worst(size)` is what so many bytes may grow to.
+        `worst(size)` is what so many bytes may grow to. With `skip_noise` and pack.so pages of noise are not tried.
         """
         function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         self._function = function
         self._worst = worst
+        self._skip_noise = skip_noise
         self._buffers: list[NDArray[np.uint8]] = []
         self._held = work
         self._work = None if work is None else work.ctypes.data if isinstance(work, np.ndarray) else work.address
@@ -59,7 +61,7 @@ class LibraryCompressor:
         else:
             used = library.kdump_pack(
                 ctypes.cast(self._function, ctypes.c_void_p), self._work, pages.ctypes.data, size,
-                rows.ctypes.data, len(rows), room, buffer.ctypes.data, sizes.ctypes.data,
+                rows.ctypes.data, len(rows), room, self._skip_noise, buffer.ctypes.data, sizes.ctypes.data,
             )  # fmt: skip
         if used < 0:
             raise KdumpError("a page could not be compressed", why="the library refused it")
@@ -102,7 +104,7 @@ def loops() -> ctypes.CDLL | None:
     except OSError:
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    library.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, pointer, pointer]
+    library.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, ctypes.c_int, pointer, pointer]
     library.kdump_pack.restype = ctypes.c_long
     library.kdump_zeros.argtypes = [pointer, size, size, pointer]
     library.kdump_zeros.restype = None
@@ -153,7 +155,7 @@ def zstd(level: int) -> LibraryCompressor | None:
     if not library or not loop:
         return None
     worst = lambda size: size + (size >> 8) + 64  # noqa: E731 -- no less than zstd.h's ZSTD_COMPRESSBOUND of 128 KiB
-    return LibraryCompressor(loop.kdump_zstd, worst, _Zstd(library, level))
+    return LibraryCompressor(loop.kdump_zstd, worst, _Zstd(library, level), skip_noise=True)
 
 
 def lzo() -> LibraryCompressor | None:

@@ -25,14 +25,72 @@ int kdump_zstd(const void *source, size_t size, void *target, size_t *length, vo
 	return *length > (size_t)-120;
 }
 
+static uint32_t word_at(const unsigned char *place)
+{
+	uint32_t word;
+
+	memcpy(&word, place, 4);
+	return word;
+}
+
+/*
+ * Whether no codec will make a page smaller: its bytes are as evenly spread as chance has it, and words of four bytes do
+ * not come twice. Every fourth line of 64 bytes is counted; bytes that are uneven within the bound are worth some 60
+ * bytes of a page of 4096, less than zstd takes the trouble for and than zlib's table takes. One word in eight bytes is
+ * stored and one at every fifth byte looked up: any one repeat may pass, but not as many as it takes to save something.
+ */
+static int is_noise(const unsigned char *page, size_t size)
+{
+	enum { LINE = 64, GLANCE = 256, DISTINCT = 140, CHI_SQUARE = 350 }; /* chance: 162 +- 6, 255 +- 23 */
+	enum { STORED = 8, SOUGHT = 5, BITS = 11 };
+	unsigned char seen[256] = { 0 };
+	uint16_t counts[4][256] = { 0 };
+	uint16_t places[1 << BITS] = { 0 };
+	uint64_t squares = 0, counted = size / 4;
+	unsigned distinct = 0;
+
+	for (size_t i = 0; i < GLANCE; i++)
+		seen[page[i]] = 1;
+	for (size_t i = 0; i < 256; i++)
+		distinct += seen[i];
+	if (distinct < DISTINCT)
+		return 0;
+	for (size_t i = 0; i < size; i += i % LINE == LINE - 8 ? 3 * LINE + 8 : 8) {
+		uint64_t word;
+
+		memcpy(&word, page + i, 8);
+		for (int lane = 0; lane < 4; lane++, word >>= 16) {
+			counts[lane][word & 0xff]++;
+			counts[lane][word >> 8 & 0xff]++;
+		}
+	}
+	for (size_t i = 0; i < 256; i++) {
+		uint32_t count = (uint32_t)counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
+
+		squares += count * count;
+	}
+	if (squares * 256 > counted * (counted + CHI_SQUARE))
+		return 0;
+	for (size_t i = 0; i < size; i += STORED)
+		places[word_at(page + i) * 2654435761u >> (32 - BITS)] = (uint16_t)(i / STORED);
+	for (size_t i = 0; i + 4 <= size; i += SOUGHT) {
+		uint32_t word = word_at(page + i);
+		size_t place = (size_t)places[word * 2654435761u >> (32 - BITS)] * STORED;
+
+		if (word_at(page + place) == word && place != i) /* an empty place: the first word, which is as good */
+			return 0;
+	}
+	return 1;
+}
+
 /*
  * Compresses pages[rows[0 .. count - 1]] of `page` bytes, each by itself and one behind the other, by a function of a C
  * library. `room` is what a page may take at worst: `target` must have count * page + room bytes. A page that does not
- * shrink is copied as it is. Each page's size goes to `sizes`.
+ * shrink is copied as it is; with `skip`, one that is noise too, untried. Each page's size goes to `sizes`.
  * Returns the sum of the sizes, or -1 if the library refused a page.
  */
 long kdump_pack(compressor compress, void *work, const unsigned char *pages, size_t page, const long *rows,
-		size_t count, size_t room, unsigned char *target, unsigned *sizes)
+		size_t count, size_t room, int skip, unsigned char *target, unsigned *sizes)
 {
 	unsigned char *at = target;
 
@@ -40,7 +98,9 @@ long kdump_pack(compressor compress, void *work, const unsigned char *pages, siz
 		const unsigned char *source = pages + (size_t)rows[i] * page;
 		size_t length = room;
 
-		if (compress(source, page, at, &length, work))
+		if (skip && is_noise(source, page))
+			length = page;
+		else if (compress(source, page, at, &length, work))
 			return -1;
 		if (length >= page) {
 			memcpy(at, source, page);
@@ -65,57 +125,6 @@ void kdump_zeros(const unsigned char *pages, size_t page, size_t count, unsigned
 		}
 		zero[i] = !any;
 	}
-}
-
-/*
- * Whether no codec will make a page smaller: its bytes are as evenly spread as chance has it, and no word of four
- * bytes comes twice. Every second line of 64 bytes is counted. Bytes that are uneven within the bound would be worth
- * 66 bytes of a page of 4096 to a perfect entropy coder, and its table takes more. Repeats at distances that are no
- * multiple of four are not seen: where bytes are spread evenly they are rare in memory.
- */
-static int is_noise(const unsigned char *page, size_t size)
-{
-	enum { LINE = 64, GLANCE = 256, DISTINCT = 140, CHI_SQUARE = 368, BITS = 11 }; /* chance: 162 +- 6, 255 +- 23 */
-	unsigned char seen[256] = { 0 };
-	uint16_t counts[4][256] = { 0 };
-	uint16_t places[1 << BITS] = { 0 };
-	uint64_t squares = 0, counted = size / 2;
-	unsigned distinct = 0;
-
-	for (size_t i = 0; i < GLANCE; i++)
-		seen[page[i]] = 1;
-	for (size_t i = 0; i < 256; i++)
-		distinct += seen[i];
-	if (distinct < DISTINCT)
-		return 0;
-	for (size_t i = 0; i < size; i += i % LINE == LINE - 8 ? LINE + 8 : 8) {
-		uint64_t word;
-
-		memcpy(&word, page + i, 8);
-		for (int lane = 0; lane < 4; lane++, word >>= 16) {
-			counts[lane][word & 0xff]++;
-			counts[lane][word >> 8 & 0xff]++;
-		}
-	}
-	for (size_t i = 0; i < 256; i++) {
-		uint32_t count = (uint32_t)counts[0][i] + counts[1][i] + counts[2][i] + counts[3][i];
-
-		squares += count * count;
-	}
-	if (squares * 256 > counted * (counted + CHI_SQUARE))
-		return 0;
-	for (size_t i = 0; i < size / 4; i++) {
-		uint32_t word, before;
-		uint16_t *place;
-
-		memcpy(&word, page + i * 4, 4);
-		place = &places[word * 2654435761u >> (32 - BITS)];
-		memcpy(&before, page + *place * 4, 4); /* of an empty place: the first word, which is as good */
-		if (i && before == word)
-			return 0;
-		*place = (uint16_t)i;
-	}
-	return 1;
 }
 
 /* Sets noise[i] to whether pages[rows[i]] is (see above), for `count` rows of `page` bytes: 256 to 128 KiB. */
