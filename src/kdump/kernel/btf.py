@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import FormatError, KdumpError, NotPresentError
+from kdump.kernel.chain import follow
 from kdump.kernel.kallsyms import Kallsyms, Reader
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class Btf:
         self._string_end: int = self._first_string + str_len
         self._strings = bytes(data[head + str_off : head + str_off + str_len])
         self._words = np.frombuffer(data, "<u4", type_len // 4, head + type_off)
-        self._starts = _follow(self._words)
+        self._starts = _starts(self._words)
         info = self._words[self._starts + 1]
         self._kinds = ((info >> 24) & 0x7F).astype(np.uint8)
         self._names = self._words[self._starts]
@@ -400,34 +401,34 @@ def _with_head(found: npt.NDArray[np.uint64], needle: bytes) -> list[int]:
     return indexes
 
 
-def _follow(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
-    """Where each record starts, in words: from the length a record would have at every place, follow them."""
-    fixed = np.zeros(128, np.uint32)
-    each = np.zeros(128, np.uint32)
-    known = np.zeros(128, bool)
+def _starts(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
+    """Where each record starts, in words. Raises `FormatError` if one cannot be, or runs over the end."""
+    fixed = np.zeros(128, np.int64)
+    each = np.zeros(128, np.int64)
     for kind, (bytes_fixed, bytes_each) in _BODY.items():
-        fixed[kind], each[kind], known[kind] = 3 + bytes_fixed // 4, bytes_each // 4, True
+        fixed[kind], each[kind] = 3 + bytes_fixed // 4, bytes_each // 4
     size = len(words)
-    info = words[1:]
-    kinds = (info >> 24) & 0x7F
-    length = fixed[kinds] + each[kinds] * (info & 0xFFFFFF)
-    # A view and not a list: a million numbers as objects would take long to make, and 40 MB.
-    lengths = memoryview(length)
-    starts: list[int] = []
-    place = 0
-    while place < size - 2:
-        starts.append(place)
-        step = lengths[place]
-        if not step:
-            raise FormatError(
-                f"type kind {(int(words[place + 1]) >> 24) & 0x7F} is unknown",
-                field=f"BTF type {len(starts)}",
-                remedy="the kernel is newer than this kdump",
-            )
-        place += step
-    if place != size:
+
+    def lengths(first: int, end: int) -> npt.NDArray[np.int64]:
+        info = words[first + 1 : min(end, size - 2) + 1]  # a record has three words or more
+        kinds = (info >> 24) & 0x7F
+        found = np.zeros(end - first, np.int64)
+        found[: len(info)] = fixed[kinds] + each[kinds] * (info & 0xFFFFFF)
+        return found
+
+    places = follow(lengths, size)
+    end = int(places[-1])
+    if end > size:
         raise FormatError("the last record runs over the end", field="BTF")
-    return np.array(starts, np.int32)
+    if end < size - 2:
+        raise FormatError(
+            f"type kind {(int(words[end + 1]) >> 24) & 0x7F} is unknown",
+            field=f"BTF type {len(places)}",
+            remedy="the kernel is newer than this kdump",
+        )
+    if end < size:
+        raise FormatError("the last record is cut short", field="BTF")
+    return places[:-1].astype(np.int32)
 
 
 def load(memory: Reader, symbols: Kallsyms) -> Btf:

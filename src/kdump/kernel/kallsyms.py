@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import KdumpError, NotPresentError
+from kdump.kernel.chain import follow
 from kdump.kernel.vmcoreinfo import VmCoreInfo
 
 if TYPE_CHECKING:
@@ -47,16 +48,15 @@ class Symbol(NamedTuple):
 class Names:
     """The names of all symbols, compressed as they are: one is decoded when it is asked for."""
 
-    def __init__(self, raw: bytes, wide: bool, places: list[int], pieces: list[bytes]) -> None:
+    def __init__(self, raw: bytes, wide: bool, places: npt.NDArray[np.int64], pieces: list[bytes]) -> None:
         """`places` is where each name's length lies, and the end of the last; `pieces` what the tokens stand for."""
         self._raw = raw
         self._pieces = pieces
         self._codes = np.frombuffer(raw + b"\0", np.uint8)
-        edges = np.array(places, np.int64)
-        self._ends = edges[1:]
-        self._begins = edges[:-1] + 1
+        self._ends = places[1:]
+        self._begins = places[:-1] + 1
         if wide:
-            self._begins[self._codes[edges[:-1]] >= 0x80] += 1
+            self._begins[self._codes[places[:-1]] >= 0x80] += 1
         self._heads = self._first_bytes()
 
     def __len__(self) -> int:
@@ -196,38 +196,36 @@ def _names(memory: Reader, symbols: Mapping[str, int], count: int) -> Names:
     return Names(raw, wide, places, _tokens(memory, end, symbols["kallsyms_token_index"]))
 
 
-def _walk(raw: bytes, count: int) -> tuple[bool, list[int]]:
+def _walk(raw: bytes, count: int) -> tuple[bool, npt.NDArray[np.int64]]:
     """Where each name's length byte is, and the end of the last; and whether a length from 128 on takes two bytes.
 
     It does (ULEB128) since 6.1, and no flag tells; the table of markers that follows the names does: its first entry
     is 0 and its second is the offset of symbol 256.
     """
-    for wide in (True, False):
-        places: list[int] = []
-        note, place = places.append, 0
-        try:
-            if wide:
-                for _ in range(count):
-                    note(place)
-                    length = raw[place]
-                    place += length + 1 if length < 0x80 else ((length & 0x7F) | raw[place + 1] << 7) + 2
-            else:
-                for _ in range(count):
-                    note(place)
-                    place += raw[place] + 1
-        except IndexError:
-            continue
-        note(place)
-        if place <= len(raw) and _markers_agree(raw, places):
-            return wide, places
+    codes = np.frombuffer(raw + b"\0", np.uint8)
+
+    def narrow(first: int, end: int) -> npt.NDArray[np.int64]:
+        return codes[first:end].astype(np.int64) + 1
+
+    def wide(first: int, end: int) -> npt.NDArray[np.int64]:
+        found = narrow(first, end)
+        long = np.flatnonzero(found > 0x80)
+        found[long] += (codes[first + 1 : end + 1][long].astype(np.int64) << 7) - 0x7F
+        return found
+
+    for lengths in (wide, narrow):
+        places = follow(lengths, len(raw), count)
+        if len(places) == count + 1 and places[-1] <= len(raw) and _markers_agree(raw, places):
+            return lengths is wide, places
     raise KdumpError("the kernel's symbol table does not decode", why="names and markers disagree")
 
 
-def _markers_agree(raw: bytes, places: list[int]) -> bool:
+def _markers_agree(raw: bytes, places: npt.NDArray[np.int64]) -> bool:
     if len(places) <= _MARKER_STEP + 1:
         return True
-    expected = (0).to_bytes(4, "little") + places[_MARKER_STEP].to_bytes(4, "little")
-    return any(raw[at : at + 8] == expected for at in (-(-places[-1] // 4) * 4, -(-places[-1] // 8) * 8))
+    expected = (0).to_bytes(4, "little") + int(places[_MARKER_STEP]).to_bytes(4, "little")
+    end = int(places[-1])
+    return any(raw[at : at + 8] == expected for at in (-(-end // 4) * 4, -(-end // 8) * 8))
 
 
 def _tokens(memory: Reader, table: int, index: int) -> list[bytes]:

@@ -112,6 +112,8 @@ ADD: tuple[Addition, ...] = (
     Addition("pcie_ports=compat", "port services take interrupts that one CPU does not have"),
     Addition("loglevel=6", "time: a serial console takes two seconds for what is only informative; warnings stay"),
     Addition("mitigations=off", "time: nothing runs here but the capture"),
+    Addition("cryptomgr.notests", "time: the running kernel has tested these algorithms"),
+    Addition("rcupdate.rcu_expedited=1", "time: mounts and modules wait for grace periods, and nothing else runs"),
 )
 
 REASON_KEPT = "from the running kernel"
