@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import tempfile
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-INTERVAL = 0.01  # seconds between two looks at the memory
+INTERVAL = 0.03  # seconds between two looks at the memory: each takes time from what is measured
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,12 @@ def run(command: Sequence[str | Path]) -> Run:
         subprocess.Popen(list(map(str, command)), stdout=said, stderr=subprocess.STDOUT) as process,
     ):
         private = 0
-        while True:
-            found, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if found:
-                break
+        ended = os.pidfd_open(process.pid)
+        while not select.select([ended], [], [], INTERVAL)[0]:
             private = max(private, _anonymous(process.pid))
-            time.sleep(INTERVAL)
         seconds = time.perf_counter() - began
+        os.close(ended)
+        _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         output = said.read()

@@ -25,7 +25,7 @@ from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 
-PAGES_A_BATCH = 512
+PAGES_A_BATCH = 256
 
 
 @dataclass(frozen=True)
