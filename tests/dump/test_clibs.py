@@ -130,6 +130,22 @@ def test_what_was_packed_stays_while_it_is_held() -> None:
         assert bytes(packed.data) == given[start:].tobytes()
 
 
+def test_memory_that_nothing_holds_is_used_again() -> None:
+    library = clibs.snappy()
+    assert library is not None
+    given, rows = noise(8), np.arange(8)
+    data, _sizes = library(given, rows)
+    piece, first = data[PAGE : 2 * PAGE], library.buffers
+    del data
+    data, _sizes = library(given[::-1].copy(), rows)
+    assert bytes(piece) == given[1].tobytes()  # a part of what was packed keeps it all
+    assert library.buffers == first + 1
+    del piece, data
+    for _ in range(3):
+        library(given, rows)
+    assert library.buffers == first + 1
+
+
 def test_pieces_that_come_twice_at_any_distance_are_no_noise() -> None:
     # As in ends of compressed files that were seen in real memory: evenly spread bytes, and yet zstd saves a hundred.
     given = noise(50)

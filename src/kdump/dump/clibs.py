@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +40,7 @@ class LibraryCompressor:
         self._function = function
         self._worst = worst
         self._skip_noise = skip_noise
-        self._buffers: list[NDArray[np.uint8]] = []
+        self._buffers: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
         self._held = work
         self._work = None if work is None else work.ctypes.data if isinstance(work, np.ndarray) else work.address
 
@@ -67,14 +66,19 @@ class LibraryCompressor:
             raise KdumpError("a page could not be compressed", why="the library refused it")
         return buffer.data[:used].toreadonly(), sizes
 
+    @property
+    def buffers(self) -> int:
+        """How many batches' memory is held for use and reuse."""
+        return len(self._buffers)
+
     def _buffer(self, size: int) -> NDArray[np.uint8]:
-        """One that nothing else refers to. New memory costs the kernel's zeroing of it: a tenth of all CPU time."""
-        for buffer in self._buffers:
-            if len(buffer) >= size and sys.getrefcount(buffer) == 3:  # the list, `buffer`, and the argument
-                return buffer
-        self._buffers = [each for each in self._buffers if len(each) >= size]
-        self._buffers.append(np.empty(size, np.uint8))
-        return self._buffers[-1]
+        """One that nothing uses. New memory costs the kernel's zeroing of it: a tenth of all CPU time."""
+        buffers = [each for each in self._buffers if len(each[0]) >= size or each[1]() is not None]
+        number = next((i for i, (each, user) in enumerate(buffers) if len(each) >= size and user() is None), None)
+        buffer = np.empty(size, np.uint8) if number is None else buffers.pop(number)[0]
+        user = buffer[:]  # views of what is packed keep this object, and nothing else does
+        self._buffers = [*buffers, (buffer, weakref.ref(user))]
+        return user
 
     def _each(
         self, pages: NDArray[np.uint8], rows: NDArray[np.int64], room: int, buffer: NDArray[np.uint8],
