@@ -92,7 +92,7 @@ class _Zstd:
         where[:, 0] *= np.uint64(size)
         where[:, 1] = size
         frames: Any = self._compressor.multi_compress_to_buffer(self._segments(pages.data.cast("B"), where.tobytes()))
-        sizes = np.fromiter((len(frame) for frame in frames), np.uint32, len(rows))
+        sizes = np.fromiter(map(len, frames), np.uint32, len(rows))
         return _pack(pages, rows, frames, sizes)
 
 
