@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.kexec.guest import ANSWER
 
-from kdump.image.build import build
+from kdump.image.build import build, python_modules
 from kdump.image.kernel import KernelTree
 from kdump.kexec import elfcore
 from kdump.lab.machine import Machine
@@ -40,7 +40,9 @@ def image(
     imports: Sequence[str] = (),
 ) -> Path:
     """An image whose first process is `guest`, with those files, kernel modules and further Python modules in it."""
-    build(tree, entry="tests.kexec.guest", modules=modules, imports=imports, files=dict(files or {}), output=output)
+    entry = "tests.kexec.guest"
+    python = python_modules(entry, imports)
+    build(tree, entry=entry, modules=modules, python=python, files=dict(files or {}), output=output)
     return output
 
 

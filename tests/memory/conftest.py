@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kdump.capture import rungs
-from kdump.image.build import build, module_paths
+from kdump.image.build import build, module_paths, python_modules
 from kdump.image.kernel import KernelTree
 from kdump.lab.machine import Machine, Spec
 
@@ -47,7 +47,7 @@ def live(kernel: Callable[[str], KernelTree], tmp_path_factory: pytest.TempPathF
         paths = "\n".join(module_paths(tree, modules)).encode()
         build(
             tree, entry="tests.memory.live", output=image, modules=modules, files={"/etc/modules": paths},
-            imports=rungs.__capture_imports__,
+            python=python_modules("tests.memory.live", rungs.__capture_imports__),
         )  # fmt: skip
         spec = Spec(
             kernel=tree.vmlinuz, initrd=image, cmdline="console=ttyS0 crashkernel=64M", memory=MEMORY, cpus=2,

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         told.append(f"loaded {record.image} with kernel {record.release}")
         result["loaded"] = True
     try:
-        prepared = plan.prepare(wanted, tree)
+        prepared = plan.prepare(wanted, tree, built.made_before(state))
         reasons = built.stale(record, prepared)
         if record is None or reasons or not args.if_stale:
             record, summary = built.build_image(prepared, state)

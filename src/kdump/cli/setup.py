@@ -87,7 +87,7 @@ def finish(wanted: Config, *, reboot: bool) -> int:
         print(f"set {changed}")
     for place in stored.directories(wanted):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    prepared = plan.prepare(wanted)
+    prepared = plan.prepare(wanted, made=built.made_before())
     record = built.recorded(prepared.kernel.release)
     if record is None or built.stale(record, prepared):
         record, summary = built.build_image(prepared)

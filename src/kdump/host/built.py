@@ -19,9 +19,10 @@ from kdump.capture.plan import PLAN_PATH
 from kdump.config import Config
 from kdump.digest import sha256
 from kdump.errors import KdumpError
-from kdump.host.plan import Prepared
-from kdump.image import closure, elf
+from kdump.host.plan import ENTRY, Prepared
+from kdump.image import elf
 from kdump.image.build import ImageSummary, build
+from kdump.image.made import Made
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
 from kdump.kexec.record import RECORD as RECORD_OF_LOAD
@@ -29,9 +30,9 @@ from kdump.kexec.sources import choose_method, read_sources
 from kdump.kexec.state import read_state
 
 STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
-ENTRY: Final = "kdump.capture"
 IMAGE: Final = "capture.img"
 RECORD: Final = "image.json"
+MADE: Final = "build.cache"
 PARTS: Final = {
     "plan": "the configuration or the machine it was resolved on",
     "kernel": "the kernel",
@@ -89,12 +90,17 @@ def recorded(release: str, state: Path = STATE) -> Record | None:
     return record if record and Path(record.image).exists() else None
 
 
+def made_before(state: Path = STATE) -> Made:
+    """What parts of the last image were made of."""
+    return Made(state / MADE)
+
+
 def fingerprint(prepared: Prepared) -> dict[str, str]:
     """Digest of each part of an image made from `prepared`. Reads everything that goes into it."""
     files = dict(prepared.files)
     plan = files.pop(PLAN_PATH)
     modules = prepared.kernel.module_index.load_order(prepared.modules)
-    python = closure.find(ENTRY, *prepared.plan.imports()).modules
+    python = prepared.python.modules
     binaries = [Path("/proc/self/exe").resolve(), *(module.path for module in python if not module.code)]
     libraries = elf.resolve([elf.parse(path) for path in binaries])
     return {
@@ -130,8 +136,9 @@ def build_image(prepared: Prepared, state: Path = STATE) -> tuple[Record, ImageS
         entry=ENTRY,
         output=place / IMAGE,
         modules=prepared.modules,
-        imports=prepared.plan.imports(),
+        python=prepared.python,
         files=files,
+        made=prepared.made,
     )
     record = Record(str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), parts)
     record.write(place / RECORD)

@@ -6,11 +6,12 @@ not work is an error here, not in the capture kernel.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,8 +22,10 @@ from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import storage
 from kdump.host.network import resolve
-from kdump.image.build import module_paths
+from kdump.image.build import module_paths, python_modules
+from kdump.image.closure import Closure
 from kdump.image.kernel import KernelTree, tree_of
+from kdump.image.made import Made
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
@@ -35,6 +38,7 @@ FILESYSTEM_MODULES: Final = {
     "nfs4": "nfsv4",
 }  # others are called like the file system
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
+ENTRY: Final = "kdump.capture"  # what the image runs
 PLAIN_VOLUMES: Final = frozenset({"linear", "striped"})  # segments whose whole state is their table
 
 Drivers = tuple[Iterable[str], Iterable[str]]  # modules in use, modaliases of the same devices
@@ -45,7 +49,7 @@ class Prepared:
     """What to build the image from.
 
     `modules` are names for `kdump.image.build.build`, `files` paths in the image with their contents (the plan is one);
-    `layers` are the block devices under the local targets.
+    `layers` are the block devices under the local targets; `made` is what earlier builds have made.
     """
 
     kernel: KernelTree
@@ -53,9 +57,15 @@ class Prepared:
     modules: tuple[str, ...]
     files: Mapping[str, bytes | Path]
     layers: tuple[storage.Layer, ...]
+    made: Made = field(default_factory=Made)
+
+    @functools.cached_property
+    def python(self) -> Closure:
+        """Python's part of the image."""
+        return python_modules(ENTRY, self.plan.imports(), self.made)
 
 
-def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
+def prepare(config: Config, kernel: KernelTree | None = None, made: Made | None = None) -> Prepared:
     """Resolve `config` on this machine, for `kernel` (default: the configured or the running one).
 
     Raises KdumpError for a target that could not take a dump, a device that the capture kernel could not reach, a
@@ -87,7 +97,7 @@ def prepare(config: Config, kernel: KernelTree | None = None) -> Prepared:
         storage=volumes(layers),
     )
     files[PLAN_PATH] = plan.to_json().encode()
-    return Prepared(tree, plan, tuple(modules), files, layers)
+    return Prepared(tree, plan, tuple(modules), files, layers, made or Made())
 
 
 def capture_kernel(config: Config) -> KernelTree:

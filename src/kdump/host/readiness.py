@@ -114,7 +114,7 @@ class Examination:
 
     def targets(self) -> Iterator[Check]:
         """Would each target take a dump? Settles `prepared`."""
-        self.prepared = prepare(self.config)
+        self.prepared = prepare(self.config, made=built.made_before(self.root / "var/lib/kdump"))
         for spec in self.prepared.plan.targets:
             facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
             yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))

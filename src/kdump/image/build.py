@@ -23,8 +23,9 @@ from kdump import digest
 from kdump.capture import system
 from kdump.errors import KdumpError
 from kdump.image import blas, closure, cpio, elf, squashfs, stage0
-from kdump.image.closure import PythonModule
+from kdump.image.closure import Closure, PythonModule
 from kdump.image.kernel import KernelTree, read_compressed
+from kdump.image.made import Made
 from kdump.image.tree import Tree
 
 PYTHON = "/usr/bin/python3"
@@ -62,34 +63,41 @@ def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
     return [f"{system.MODULES}/{module.name}.ko" for module in tree.module_index.load_order(names)]
 
 
+def python_modules(entry: str, imports: Iterable[str] = (), made: Made | None = None) -> Closure:
+    """Python's part of an image for `entry`. `imports` are modules that it imports by name, as the plan says."""
+    return closure.find(entry, "runpy", _STAGE0, *imports, made=made)
+
+
 def build(
     tree: KernelTree,
     *,
     entry: str,
     output: Path,
     modules: Iterable[str] = (),
-    imports: Iterable[str] = (),
+    python: Closure | None = None,
     files: Mapping[str, bytes | Path] | None = None,
+    made: Made | None = None,
 ) -> ImageSummary:
     """Write the image for kernel `tree` whose first process runs the module `entry` (`python -m entry`).
 
-    `modules` are names of kernel modules; what they depend on comes along. `imports` are Python modules that `entry`
-    imports by name, as the plan says. `files` maps paths in the image to bytes (mode 0600) or to files of this machine
-    (their own mode); shared libraries that an executable needs come along. The output is replaced atomically, mode
-    0600, or left alone if it has these bytes already: what is loaded of it stays up to date. Raises
-    KdumpError: unknown modules, libraries not found, not written.
+    `modules` are names of kernel modules; what they depend on comes along. `python` is what `python_modules` found, if
+    `entry` imports modules by name or it was asked for already. `files` maps paths in the image to bytes (mode 0600) or
+    to files of this machine (their own mode); shared libraries that an executable needs come along. What `made` knows
+    is not made again. The output is replaced atomically, mode 0600, or left alone if it has these bytes already: what
+    is loaded of it stays up to date. Raises KdumpError: unknown modules, libraries not found, not written.
     """
     started = time.monotonic()
+    made = made or Made()
     squashed = _can_mount(tree)
     with ThreadPoolExecutor(1) as pool:
-        imported = pool.submit(closure.find, entry, "runpy", *imports, *(() if squashed else [_STAGE0]))
-        first_stage = _first_stage(tree) if squashed else None
+        imported = pool.submit(lambda: python or python_modules(entry, made=made))
+        first_stage = _first_stage(tree, made) if squashed else None
         needed = imported.result()
         root = _Root()
         if first_stage:
             root.borrow(first_stage)
             first_stage.init(entry, [f"{system.MODULES}/{name}.ko" for name in first_stage.module_names], root.borrowed)
-            compressed = pool.submit(lambda: _compress(cpio.archive(first_stage.tree)))
+            compressed = pool.submit(lambda: _compress(cpio.archive(first_stage.tree), made))
         root.python(needed.modules)
         root.files(files or {})
         root.libraries()
@@ -98,13 +106,14 @@ def build(
         root.kernel_modules(tree, (*modules, *hashing))
         if first_stage:
             outer = Tree()
-            outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree))
+            outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree, made=made))
             image, first = cpio.archive(outer), compressed.result()
         else:
             root.init(entry, [], [])
-            image, first = _compress(cpio.archive(root.tree)), b""
+            image, first = _compress(cpio.archive(root.tree), made), b""
     data = image + first
     _write(output, data)
+    made.keep()
     return ImageSummary(
         path=output,
         release=tree.release,
@@ -229,18 +238,19 @@ def _can_mount(tree: KernelTree) -> bool:
     return all(name in index.builtin or name in index.paths for name in _STAGE0_MODULES)
 
 
-def _first_stage(tree: KernelTree) -> _Root:
+def _first_stage(tree: KernelTree, made: Made) -> _Root:
     root = _Root()
-    root.python(closure.find(_STAGE0).modules)
+    root.python(closure.find(_STAGE0, made=made).modules)
     root.libraries()
     root.kernel_modules(tree, _STAGE0_MODULES)
     root.tree.directory(stage0.ROOT.lstrip("/"))
     return root
 
 
-def _compress(data: bytes) -> bytes:
+def _compress(data: bytes, made: Made) -> bytes:
     parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+    compress = zstandard.ZstdCompressor(compression_params=parameters).compress
+    return made.get(f"zstd {zstandard.ZSTD_VERSION} {_LEVEL} {_WINDOW_LOG}", data, lambda: compress(data))
 
 
 def _write(output: Path, data: bytes) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import kdump
 from kdump.errors import KdumpError
+from kdump.image.made import Made
 
 # Codecs are looked up by name, so no import shows them; these are what start-up and text files ask for.
 _ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "encodings.ascii")
@@ -60,25 +61,41 @@ class Closure:
     missing: tuple[str, ...]
 
 
-def find(entry: str, *more: str) -> Closure:
+def find(entry: str, *more: str, made: Made | None = None) -> Closure:
     """The closure of `entry`, a module or a package with a `__main__`, and of the modules `more`.
 
-    Built-in and frozen modules are left out.
+    Built-in and frozen modules are left out. What `made` knows is not compiled again.
 
     KdumpError if the module cannot be imported.
     """
     path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
     without = [name for name in _WITHOUT if name.lstrip("_") not in more]
     found, missing = _fresh("probe.py", (path, [*_ALWAYS, *more], without), entry)
-    sources = [(name, origin, package, name in _HOLLOW) for name, origin, package, source in found if source]
-    with ThreadPoolExecutor(_COMPILERS) as pool:
-        parts = pool.map(lambda number: _fresh("compile.py", sources[number::_COMPILERS]), range(_COMPILERS))
-        codes = (code for row in zip_longest(*parts) for code in row)
+    sources = [
+        (_shown(name, package), b"" if name in _HOLLOW else Path(origin).read_bytes())
+        for name, origin, package, source in found
+        if source
+    ]
+    # All are one recipe: the code of one depends on what else is compiled, see compile.py.
+    compiled = (made or Made()).get(f"byte code {sys.version}", marshal.dumps(sources), lambda: _compile(sources))
+    codes = iter(marshal.loads(compiled))  # noqa: S302 - our own child wrote it
     modules = (
         PythonModule(name, Path(origin), package, next(codes) if source else b"")
         for name, origin, package, source in found
     )
     return Closure(tuple(modules), tuple(missing))
+
+
+def _shown(name: str, package: bool) -> str:
+    """The file's name in tracebacks."""
+    return name.replace(".", "/") + ("/__init__.py" if package else ".py")
+
+
+def _compile(sources: list[tuple[str, bytes]]) -> bytes:
+    """The .pyc of each, marshalled."""
+    with ThreadPoolExecutor(_COMPILERS) as pool:
+        parts = pool.map(lambda number: _fresh("compile.py", sources[number::_COMPILERS]), range(_COMPILERS))
+        return marshal.dumps([code for row in zip_longest(*parts) for code in row if code is not None])
 
 
 def _fresh(script: str, given: Any, entry: str = "") -> Any:

@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter: compiles the modules that it is told to and writes their .pyc files to its output.
 
-Both are marshalled. In: [(name, source file, is a package, to be left empty)]. Out: [.pyc]. It imports nothing, and has
-a process of its own: how code is marshalled depends on which of its strings the interpreter has in use besides, and so
-on whether the modules that were imported came from source or from a cache.
+Both are marshalled. In: [(file name to show, source)]. Out: [.pyc]. It imports nothing, and has a process of its own:
+how code is marshalled depends on which of its strings the interpreter has in use besides, and so on what else it has
+compiled and whether the modules that were imported came from source or from a cache.
 """
 
 import marshal
@@ -17,10 +17,7 @@ def main() -> None:
     sys.stdout.buffer.write(marshal.dumps([_compile(*each) for each in wanted]))
 
 
-def _compile(name: str, origin: str, package: bool, hollow: bool) -> bytes:
-    shown = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-    with open(origin, "rb") as file:
-        source = b"" if hollow else file.read()
+def _compile(shown: str, source: bytes) -> bytes:
     code = compile(source, shown, "exec", dont_inherit=True, optimize=2)
     # No flags, no time, no size: nothing checks a .pyc that has no source beside it.
     return _MAGIC + bytes(12) + marshal.dumps(code)

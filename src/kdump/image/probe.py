@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement may have statements in it
 _OWN = "kdump"  # of our own modules the imports inside functions are followed too
 
 
@@ -70,7 +71,9 @@ def _lazy_imports(module: "ModuleType") -> list[str]:
     origin = getattr(module.__spec__, "origin", None)
     if origin:
         with open(origin, "rb") as file:
-            _imports_in_functions(compile(file.read(), origin, "exec", _ONLY_AST, dont_inherit=True), False, found)
+            source = file.read()
+        if any(line[:1] in b" \t" and b"import " in line for line in source.splitlines()):
+            _imports_in_functions(compile(source, origin, "exec", _ONLY_AST, dont_inherit=True), False, found)
     omitted = getattr(module, "__capture_omits__", ())
     return [*getattr(module, "__capture_imports__", ()), *(name for name in found if name.split(".")[0] not in omitted)]
 
@@ -82,12 +85,10 @@ def _imports_in_functions(node: "ast.AST", inside: bool, found: list[str]) -> No
     elif inside and kind == "ImportFrom":
         parent = node.module  # type: ignore[attr-defined]
         found += [parent, *(f"{parent}.{alias.name}" for alias in node.names)]  # type: ignore[attr-defined]
-    inside = inside or kind in ("FunctionDef", "AsyncFunctionDef", "Lambda")
-    for field in node._fields:
-        value = getattr(node, field, None)
-        for child in value if isinstance(value, list) else [value]:
-            if child is not None and hasattr(child, "_fields"):
-                _imports_in_functions(child, inside, found)
+    inside = inside or kind in ("FunctionDef", "AsyncFunctionDef")
+    for field in _BLOCKS:
+        for child in getattr(node, field, ()):
+            _imports_in_functions(child, inside, found)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import zstandard
 
 from kdump.errors import KdumpError
+from kdump.image.made import Made
 from kdump.image.tree import Node
 
 BLOCK_SIZE = 64 << 10  # larger is smaller by 3 %, and reads more than was asked for when memory is tight
@@ -78,8 +79,9 @@ class _Metadata:
 
 
 class _Writer:
-    def __init__(self, nodes: Mapping[str, Node], block_size: int, level: int) -> None:
+    def __init__(self, nodes: Mapping[str, Node], block_size: int, level: int, made: Made) -> None:
         self.nodes = nodes
+        self._made = made
         self.block_size = block_size
         self._local = threading.local()
         self._level = level
@@ -95,6 +97,10 @@ class _Writer:
             self._local.compressor = zstandard.ZstdCompressor(level=self._level)
         packed: bytes = self._local.compressor.compress(data)
         return packed
+
+    def _pack(self, data: bytes) -> bytes:
+        """A block of files' data, packed now or before."""
+        return self._made.get(f"zstd {zstandard.ZSTD_VERSION} {self._level}", data, lambda: self.compress(data))
 
     def _store(self, packed: bytes, raw: bytes) -> int:
         """Append a block; its size word."""
@@ -127,7 +133,8 @@ class _Writer:
             fragments.append(bytes(tails))
         zero = bytes(self.block_size)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            packed = pool.map(lambda block: b"" if block == zero else self.compress(block), [*blocks, *fragments])
+            packed = pool.map(lambda block: b"" if block == zero else self._pack(block), blocks)
+            packed_fragments = pool.map(self._pack, fragments)
             following = iter(blocks)
             for path, whole, fragment, offset in layout:
                 start = len(self.output)
@@ -138,7 +145,7 @@ class _Writer:
                 self.files[path] = (start, sizes, fragment, offset)
             for raw in fragments:
                 start = len(self.output)
-                self.fragments.append((start, self._store(next(packed), raw)))
+                self.fragments.append((start, self._store(next(packed_fragments), raw)))
 
     def _inode(self, kind: int, mode: int, body: bytes) -> tuple[int, int, int]:
         """Append an inode; (block, offset, number)."""
@@ -216,12 +223,14 @@ class _Writer:
         return start
 
 
-def pack(nodes: Mapping[str, Node], *, block_size: int = BLOCK_SIZE, level: int = LEVEL) -> bytes:
+def pack(
+    nodes: Mapping[str, Node], *, block_size: int = BLOCK_SIZE, level: int = LEVEL, made: Made | None = None
+) -> bytes:
     """The squashfs image of a tree, padded to 4096 bytes. File data lies in the tree's order.
 
-    `block_size` is a power of two from 4 KiB to 1 MiB, `level` zstd's.
+    `block_size` is a power of two from 4 KiB to 1 MiB, `level` zstd's. Blocks that `made` knows are not packed again.
     """
-    writer = _Writer(nodes, block_size, level)
+    writer = _Writer(nodes, block_size, level, made or Made())
     writer.write_data()
     children: dict[str, list[str]] = {}
     for path in sorted(nodes):

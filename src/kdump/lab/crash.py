@@ -19,8 +19,9 @@ from typing import Any
 
 from kdump.capture.plan import PLAN_PATH, CapturePlan
 from kdump.errors import KdumpError
-from kdump.image.build import ImageSummary, build, module_paths
+from kdump.image.build import ImageSummary, build, module_paths, python_modules
 from kdump.image.kernel import KernelTree
+from kdump.image.made import Made
 from kdump.lab import disk
 from kdump.lab.causes import WAITING, Cause
 from kdump.lab.guest import BEFORE, ORDERS, Orders
@@ -31,6 +32,8 @@ from kdump.units import duration_text, size_text
 MODULES = ("virtio_pci", "virtio_blk", "ext4")  # what the lab's disk needs
 DUMPS = "var/crash"
 GIB = 1 << 30
+_ENTRY = "kdump.capture.__main__"
+_MADE = Made()  # many machines are much alike
 
 # Console lines that mark the way. The capture kernel stamps its own with seconds since its boot.
 _PANIC = r"Kernel panic - not syncing"
@@ -170,11 +173,12 @@ def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary
     )
     return build(
         scenario.tree,
-        entry="kdump.capture.__main__",
+        entry=_ENTRY,
         modules=modules,
-        imports=plan.imports(),
+        python=python_modules(_ENTRY, plan.imports(), _MADE),
         files={PLAN_PATH: plan.to_json().encode(), **scenario.files},
         output=output,
+        made=_MADE,
     )
 
 
@@ -199,6 +203,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         modules=modules,
         files={str(ORDERS): orders.to_json(), **scenario.guest_files},
         output=output,
+        made=_MADE,
     )
     return output
 

@@ -1,0 +1,80 @@
+"""What was made before is not made again, whatever happens to the file; images come out the same with and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdump.image import closure, squashfs
+from kdump.image.made import Made
+from kdump.image.tree import Tree
+
+
+class Maker:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> bytes:
+        self.calls += 1
+        return b"made"
+
+
+def test_a_result_is_made_once_for_a_recipe_and_a_source(tmp_path: Path) -> None:
+    path, make = tmp_path / "cache", Maker()
+    first = Made(path)
+    assert [first.get("fold", source, make) for source in (b"a", b"b", b"a")] == [b"made"] * 3
+    assert first.get("press", b"a", make) == b"made"
+    assert make.calls == 3
+    first.keep()
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = Made(path)
+    assert again.get("fold", b"a", make) == b"made"
+    assert make.calls == 3
+    again.keep()  # what was not used is forgotten
+    Made(path).get("fold", b"b", make)
+    assert make.calls == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "directory"])
+def test_a_damaged_file_is_no_file(tmp_path: Path, damage: str) -> None:
+    path, make = tmp_path / "cache", Maker()
+    made = Made(path)
+    made.get("fold", b"a", make)
+    made.keep()
+    whole = path.read_bytes()
+    if damage == "directory":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes({"cut": whole[:-1], "changed": whole[:-1] + b"!", "empty": b""}[damage])
+    again = Made(path)
+    assert again.get("fold", b"a", make) == b"made"
+    assert make.calls == 2
+    again.keep()
+    assert [each.name for each in tmp_path.iterdir()] == ["cache"]  # no draft is left
+    if damage != "directory":
+        assert path.read_bytes() == whole
+
+
+def test_byte_code_and_blocks_are_the_same_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Tree()
+    tree.file("large", bytes(range(256)) * 1000)
+    tree.file("holes", bytes(300_000))
+    tree.file("small", b"x")
+
+    def image(made: Made) -> tuple[closure.Closure, bytes]:
+        return closure.find("colorsys", made=made), squashfs.pack(tree, made=made)
+
+    plain = closure.find("colorsys"), squashfs.pack(tree)
+    made = Made(tmp_path / "cache")
+    assert image(made) == plain
+    made.keep()
+
+    def refuse(*_: object) -> bytes:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(closure, "_compile", refuse)
+    assert image(Made(tmp_path / "cache")) == plain
