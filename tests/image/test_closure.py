@@ -70,13 +70,21 @@ def test_bytes_do_not_depend_on_what_python_has_cached(tmp_path: Path, monkeypat
     assert closure.find("copied.decoder") == first
 
 
-def test_modules_may_be_left_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    def code() -> bytes:
-        return {module.name: module.code for module in closure.find("colorsys").modules}["colorsys"]
+def test_other_sources_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def code(name: str, entry: str) -> bytes:
+        return {module.name: module.code for module in closure.find(entry).modules}[name]
 
-    whole = code()
-    monkeypatch.setattr(closure, "_HOLLOW", ("colorsys",))
-    assert 0 < len(code()) < 200 < len(whole)
+    whole = code("colorsys", "colorsys")
+    monkeypatch.setattr(closure, "_STAND_INS", {"colorsys": b""})
+    assert 0 < len(code("colorsys", "colorsys")) < 200 < len(whole)
+    # Where it does not do, there is the original.
+    monkeypatch.setattr(closure, "_STAND_INS", {"heapq": b""})
+    assert len(code("heapq", "queue")) > 1000
+
+
+def test_numpy_does_with_its_stand_ins() -> None:
+    sizes = {module.name: len(module.code) for module in closure.find("colorsys", "numpy.typing").modules}
+    assert all(0 < sizes[name] < 1000 for name in ("numpy._typing", "numpy._core._add_newdocs"))
 
 
 def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
@@ -101,7 +109,7 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
     probe = Path(closure.__file__).with_name("probe.py")
     import marshal
 
-    request = marshal.dumps(([str(tmp_path), *sys.path], [], []))
+    request = marshal.dumps(([str(tmp_path), *sys.path], [], [], {}))
     command = [sys.executable, "-S", str(probe), "kdump.sub.entry"]
     answer = subprocess.run(command, input=request, capture_output=True, check=True).stdout
     modules, missing = marshal.loads(answer)

@@ -1,8 +1,8 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules always wanted, modules to do without). Out: ([(name, file, is a package, has
-source)] in the order of import, [lazy imports that failed]). It imports nothing for its own use that is not in every
-interpreter already.
+Both are marshalled. In: (sys.path, modules always wanted, modules to do without, {module: source in its place}). Out:
+([(name, file, is a package, has source)] in the order of import, [lazy imports that failed]). It imports nothing for
+its own use that is not in every interpreter already.
 """
 
 import _imp
@@ -12,6 +12,8 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
@@ -21,8 +23,9 @@ _OWN = "kdump"  # of our own modules the imports inside functions are followed t
 
 def main(entry: str) -> None:
     """Import, follow lazy imports, report."""
-    sys.path[:], always, without = marshal.load(sys.stdin.buffer)  # noqa: S302
+    sys.path[:], always, without, stand_ins = marshal.load(sys.stdin.buffer)  # noqa: S302
     sys.modules.update(dict.fromkeys(without))  # None makes an import fail
+    sys.meta_path.insert(0, _StandIns(stand_ins))
     __import__(entry)
     if hasattr(sys.modules[entry], "__path__"):
         __import__(f"{entry}.__main__")
@@ -44,6 +47,27 @@ def main(entry: str) -> None:
         package = spec.submodule_search_locations is not None
         found.append((spec.name, origin, package, not origin.endswith(tuple(_imp.extension_suffixes()))))
     sys.stdout.buffer.write(marshal.dumps((found, missing)))
+
+
+class _StandIns:
+    """Finds modules where they are, and runs another source in their place."""
+
+    def __init__(self, sources: dict[str, bytes]) -> None:
+        self.sources = sources
+
+    def find_spec(self, name: str, path: "Sequence[str] | None", _target: object = None, /) -> "ModuleSpec | None":
+        if name not in self.sources:
+            return None
+        spec: ModuleSpec | None = sys.modules["_frozen_importlib_external"].PathFinder.find_spec(name, path)
+        if spec:
+            spec.loader = self  # type: ignore[assignment]
+        return spec
+
+    def create_module(self, _spec: "ModuleSpec") -> None:
+        """As usual."""
+
+    def exec_module(self, module: "ModuleType") -> None:
+        exec(self.sources[module.__name__], module.__dict__)  # noqa: S102 - our parent's
 
 
 def _follow_lazy_imports() -> list[str]:

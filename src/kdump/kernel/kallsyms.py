@@ -26,6 +26,7 @@ _MAX_SYMBOLS = 1 << 23
 _MAX_NAMES = 1 << 27
 _MARKER_STEP = 256  # one marker (offset into the names) for so many symbols
 _MAX_TOKEN = 512
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio, which spreads numbers well
 
 
 class Reader(Protocol):
@@ -58,6 +59,7 @@ class Names:
         if wide:
             self._begins[self._codes[places[:-1]] >= 0x80] += 1
         self._heads = self._first_bytes()
+        self._hashes = _hashes(self._heads)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -68,10 +70,10 @@ class Names:
 
     def find(self, name: bytes) -> Iterator[int]:
         """Indexes of the symbols of that name."""
-        # Comparing first bytes in one array operation, and then names, is far cheaper than decoding them all.
-        head = np.uint64(int.from_bytes(name[:8], "little"))
-        for index in np.flatnonzero(self._heads == head).tolist():
-            if self[index][1:] == name:
+        # Comparing what their first bytes hash to in one array operation, and then names, is far cheaper than decoding.
+        head = np.array([int.from_bytes(name[:8], "little")], np.uint64)
+        for index in np.flatnonzero(self._hashes == _hashes(head)).tolist():
+            if self._heads[index] == head and self[index][1:] == name:
                 yield index
 
     def _first_bytes(self) -> npt.NDArray[np.uint64]:
@@ -92,6 +94,11 @@ class Names:
             filled[short] += sizes[codes]
         heads[self._begins >= self._ends] = 0
         return heads
+
+
+def _hashes(heads: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
+    """Two bytes for eight."""
+    return (heads * _ODD >> np.uint64(48)).astype(np.uint16)
 
 
 class Kallsyms:
