@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +79,44 @@ def test_byte_code_and_blocks_are_the_same_from_the_cache(tmp_path: Path, monkey
 
     monkeypatch.setattr(closure, "_compile", refuse)
     assert image(Made(tmp_path / "cache")) == plain
+
+
+def test_imports_are_followed_again_when_something_they_depend_on_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text("try:\n    import pack.more\nexcept ImportError:\n    import colorsys\n")
+    probes: list[str] = []
+    probe = closure._probe
+
+    def counted(entry: str, *question: Any) -> bytes:
+        probes.append(entry)
+        return probe(entry, *question)
+
+    monkeypatch.setattr(closure, "_probe", counted)
+
+    def names() -> set[str]:
+        made = Made(tmp_path.parent / f"{tmp_path.name}.cache")
+        found = {module.name for module in closure.find("pack", made=made).modules}
+        made.keep()
+        return found & {"colorsys", "pack.more", "sched", "heapq"}
+
+    assert names() == {"colorsys"}
+    assert names() == {"colorsys"}
+    assert len(probes) == 1
+    (package / "more.py").write_text("import colorsys, sched")  # a module that was looked for and missed
+    assert names() == {"colorsys", "pack.more", "sched", "heapq"}
+    assert len(probes) == 2
+    (package / "more.py").write_text("import heapq")  # another content
+    assert names() == {"pack.more", "heapq"}
+    (tmp_path / "heapq.py").write_text("import colorsys")  # another module of that name, found sooner
+    assert names() == {"pack.more", "heapq", "colorsys"}
+    (package / "more.py").unlink()
+    assert names() == {"colorsys"}
+    assert len(probes) == 5
+    (tmp_path / "unrelated.py").touch()  # the imports are the same, and from now on hold again
+    assert names() == names() == {"colorsys"}
+    assert len(probes) == 6

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kdump
+from kdump.digest import sha256
 from kdump.errors import KdumpError
 from kdump.image.made import Made
 
@@ -78,27 +79,59 @@ def find(entry: str, *more: str, made: Made | None = None) -> Closure:
 
     KdumpError if the module cannot be imported.
     """
+    made = made or Made()
     path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
-    without = [name for name in _WITHOUT if name.lstrip("_") not in more]
-    try:
-        stand_ins = _STAND_INS
-        found, missing = _fresh("probe.py", (path, [*_ALWAYS, *more], without, stand_ins), entry)
-    except KdumpError:  # perhaps this NumPy cannot do with them
-        stand_ins = {}
-        found, missing = _fresh("probe.py", (path, [*_ALWAYS, *more], without, stand_ins), entry)
+    question = (entry, [*_ALWAYS, *more], path, [name for name in _WITHOUT if name.lstrip("_") not in more], _STAND_INS)
+    answer = made.get(f"imports {sys.version}", marshal.dumps(question), lambda: _probe(*question), _holds)
+    found, missing, stand_ins, *_ = marshal.loads(answer)  # noqa: S302 - our own child wrote it
     sources = [
         (_shown(name, package), stand_ins[name] if name in stand_ins else Path(origin).read_bytes())
         for name, origin, package, source in found
         if source
     ]
     # All are one recipe: the code of one depends on what else is compiled, see compile.py.
-    compiled = (made or Made()).get(f"byte code {sys.version}", marshal.dumps(sources), lambda: _compile(sources))
+    compiled = made.get(f"byte code {sys.version}", marshal.dumps(sources), lambda: _compile(sources))
     codes = iter(marshal.loads(compiled))  # noqa: S302 - our own child wrote it
     modules = (
         PythonModule(name, Path(origin), package, next(codes) if source else b"")
         for name, origin, package, source in found
     )
     return Closure(tuple(modules), tuple(missing))
+
+
+def _probe(entry: str, always: list[str], path: list[str], without: list[str], stand_ins: dict[str, bytes]) -> bytes:
+    """What probe.py answers, the stand-ins that did, and the ground on which it holds; marshalled."""
+    try:
+        found, missing = _fresh("probe.py", (path, always, without, stand_ins), entry)
+    except KdumpError:  # perhaps this NumPy cannot do with them
+        stand_ins = {}
+        found, missing = _fresh("probe.py", (path, always, without, stand_ins), entry)
+    return marshal.dumps((found, missing, stand_ins, path, _ground(found, path)))
+
+
+def _holds(answer: bytes) -> bool:
+    """Whether an answer of `_probe` would be the same today."""
+    found, _missing, _stand_ins, path, ground = marshal.loads(answer)  # noqa: S302 - our own child wrote it
+    return bool(_ground(found, path) == ground)
+
+
+def _ground(found: list[tuple[str, str, bool, bool]], path: list[str]) -> str:
+    """A digest of all that decides which modules are imported: their contents, the directories searched for them."""
+    digest = sha256()
+    for place in sorted({*path, *(os.path.dirname(origin) for _, origin, *_ in found)}):  # noqa: PTH120
+        try:
+            names = sorted(set(os.listdir(place)) - {"__pycache__"})  # noqa: PTH208
+        except OSError:
+            names = []
+        digest.update(repr((place, names)).encode())
+    for _, origin, *_ in found:
+        try:
+            content = Path(origin).read_bytes()
+        except OSError:  # it was there when it was imported
+            return ""
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _shown(name: str, package: bool) -> str:

@@ -24,22 +24,31 @@ class Made:
         self._known = _read(path) if path else {}
         self._used: dict[str, bytes] = {}
 
-    def get(self, recipe: str, source: bytes, make: Callable[[], bytes]) -> bytes:
+    def get(
+        self,
+        recipe: str,
+        source: bytes,
+        make: Callable[[], bytes],
+        valid: Callable[[bytes], bool] = lambda _result: True,
+    ) -> bytes:
         """What `make()` gives; `recipe` names what it does to `source`, with everything else that the result is due to.
 
-        To be called from any thread.
+        If it is due to what is only found out by making it, `valid` says whether a result of before still holds. To be
+        called from any thread.
         """
         digest = sha256()
         digest.update(f"{recipe}\n".encode())
         digest.update(source)
         key = digest.hexdigest()
-        result = self._known.get(key) or self._used.get(key) or make()
+        result = self._used.get(key) or self._known.get(key)
+        if not result or not valid(result):
+            result = make()
         self._used[key] = result
         return result
 
     def keep(self) -> None:
         """Write the file, mode 0600, with what was used since this was made. An error costs time at the next build."""
-        if self._path is None or self._used.keys() == self._known.keys():
+        if self._path is None or self._used == self._known:
             return
         content = marshal.dumps(self._used)
         digest = sha256()
