@@ -111,6 +111,7 @@ ADD: tuple[Addition, ...] = (
     Addition("hest_disable", "memory: firmware error buffers, up to 60 MiB"),
     Addition("pcie_ports=compat", "port services take interrupts that one CPU does not have"),
     Addition("loglevel=6", "time: a serial console takes two seconds for what is only informative; warnings stay"),
+    Addition("init_on_alloc=0", "time: every page would be cleared when it is taken"),
     Addition("mitigations=off", "time: nothing runs here but the capture"),
     Addition("cryptomgr.notests", "time: the running kernel has tested these algorithms"),
     Addition("rcupdate.rcu_expedited=1", "time: mounts and modules wait for grace periods, and nothing else runs"),

@@ -21,7 +21,8 @@ _FOR_READING = 0x01  # SSH_FXF_READ
 _FOR_WRITING = 0x02 | 0x08 | 0x10  # SSH_FXF_WRITE | CREAT | TRUNC
 _MODE = 0x04  # SSH_FILEXFER_ATTR_PERMISSIONS
 _BLOCK = 32 << 10  # bytes a write: every server takes that much
-_IN_FLIGHT = 64
+_LARGE_BLOCK = 224 << 10  # as much as OpenSSH's server takes, or less
+_IN_FLIGHT = 2 << 20  # bytes
 _SMALL = 256 << 10  # bytes
 
 
@@ -45,6 +46,7 @@ class Sftp:
         self._lost = lost
         self._number = 0
         self._flying: dict[int, str] = {}  # writes that were not answered: request number → path
+        self._block = _BLOCK
         self._put(bytes([_INIT]) + struct.pack(">I", 3))
         answer = self._get()
         if answer[:1] != bytes([_VERSION]):
@@ -55,6 +57,10 @@ class Sftp:
             name, rest = _take(rest)
             _, rest = _take(rest)
             self.extensions.add(name.decode("ascii", "replace"))
+        if "limits@openssh.com" in self.extensions:
+            answer = self._ask(_EXTENDED, _string("limits@openssh.com"), "the server does not tell its limits")
+            _packet, _read, write = struct.unpack_from(">QQQ", answer, 5)
+            self._block = max(_BLOCK, min(write, _LARGE_BLOCK))
 
     def make_directory(self, path: str, mode: int = 0o700) -> None:
         """Make it; fine if it exists."""
@@ -70,9 +76,9 @@ class Sftp:
 
     def write(self, handle: bytes, path: str, data: memoryview, offset: int) -> None:
         """Send a write of any size; its failure may show in a later call."""
-        for at in range(0, len(data), _BLOCK):
-            piece = data[at : at + _BLOCK]
-            while len(self._flying) >= _IN_FLIGHT:
+        for at in range(0, len(data), self._block):
+            piece = data[at : at + self._block]
+            while len(self._flying) * self._block >= _IN_FLIGHT:
                 self._settle_one()
             self._number += 1
             self._flying[self._number] = path
@@ -178,12 +184,16 @@ class Sftp:
         raise SftpError(problem, code, message)
 
     def _put(self, head: bytes, data: memoryview | bytes = b"") -> None:
-        pieces = [struct.pack(">I", len(head) + len(data)) + head, data]
+        head = struct.pack(">I", len(head) + len(data)) + head
         try:
-            for piece in pieces:
-                rest = memoryview(piece)
-                while rest:
-                    rest = rest[os.write(self._send, rest) :]
+            # In one call: the client makes a packet of what it finds in the pipe, be it a few bytes.
+            pieces = [memoryview(head), memoryview(data)]
+            while pieces:
+                sent = os.writev(self._send, pieces)
+                while pieces and sent >= len(pieces[0]):
+                    sent -= len(pieces.pop(0))
+                if pieces:
+                    pieces[0] = pieces[0][sent:]
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.ECONNRESET):
                 raise self._lost() from None

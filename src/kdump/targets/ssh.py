@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from kdump.targets.sftp import Sftp, SftpError
 
 CLIENTS = ("/usr/bin/ssh", "/bin/ssh", "/usr/local/bin/ssh")
 _CONNECT_SECONDS = 15
+_PIPE = 1 << 20  # bytes on the way to the client: each switch between the two processes is for many writes
 _FULL = 1 << 20  # bytes free below which a failed write is taken for a full disk
 _PROBE = ".kdump-check"
 
@@ -82,6 +84,7 @@ class Connection:
     def __init__(self, spec: Spec, address: str) -> None:
         self._errors = os.memfd_create("ssh-errors")
         theirs_in, send = os.pipe()
+        fcntl.fcntl(send, fcntl.F_SETPIPE_SZ, _PIPE)
         receive, theirs_out = os.pipe()
         actions = [
             (os.POSIX_SPAWN_DUP2, theirs_in, 0),
