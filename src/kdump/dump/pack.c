@@ -98,6 +98,9 @@ long kdump_pack(compressor compress, void *work, const unsigned char *pages, siz
 		const unsigned char *source = pages + (size_t)rows[i] * page;
 		size_t length = room;
 
+		if (i + 1 < count)
+			for (size_t line = 0; line < page; line += 64)
+				__builtin_prefetch(pages + (size_t)rows[i + 1] * page + line);
 		if (skip && is_noise(source, page))
 			length = page;
 		else if (compress(source, page, at, &length, work))

@@ -24,7 +24,7 @@ class PageReader:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._into = memory.readinto if isinstance(memory, ReadsInto) else None
+        self._quick = memory if isinstance(memory, ReadsInto) else None
         self._buffer = np.empty((0, memory.page_size), np.uint8)
 
     def __call__(self, pfns: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
@@ -32,15 +32,15 @@ class PageReader:
 
         The second value is None, or which rows could not be read (those are garbage).
         """
-        count = len(pfns)
+        count, size = len(pfns), self._memory.page_size
+        contiguous = pfns[-1] - pfns[0] == count - 1
+        if contiguous and self._quick and (lent := self._quick.lend(int(pfns[0]) * size, count * size)):
+            return np.frombuffer(lent, np.uint8).reshape(count, size), None
         if len(self._buffer) < count:
-            self._buffer = np.empty((count, self._memory.page_size), np.uint8)
+            self._buffer = np.empty((count, size), np.uint8)
         pages = self._buffer[:count]
         bad = None
-        if pfns[-1] - pfns[0] == count - 1:
-            starts = [0]
-        else:
-            starts = [0, *(np.flatnonzero(pfns[1:] - pfns[:-1] != 1) + 1).tolist()]
+        starts = [0] if contiguous else [0, *(np.flatnonzero(pfns[1:] - pfns[:-1] != 1) + 1).tolist()]
         for start, end in zip(starts, [*starts[1:], count], strict=True):
             try:
                 self._read(int(pfns[start]), pages[start:end])
@@ -56,8 +56,8 @@ class PageReader:
 
     def _read(self, pfn: int, pages: NDArray[np.uint8]) -> None:
         memory, size = self._memory, self._memory.page_size
-        if self._into:
-            self._into(pfn * size, pages.data.cast("B"))
+        if self._quick:
+            self._quick.readinto(pfn * size, pages.data.cast("B"))
         else:
             pages[:] = np.frombuffer(memory.view(pfn * size, pages.size), np.uint8).reshape(pages.shape)
 

@@ -105,6 +105,14 @@ class ElfMemory:
                 buffer[:count] = self._source.view(segment.offset + within, count)
             address, buffer = address + count, buffer[count:]
 
+    def lend(self, address: int, size: int) -> memoryview | None:
+        """See `ReadsInto.lend`."""
+        segment = self._segment(address)
+        within = address - segment.physical
+        if within + size > segment.held or not isinstance(self._source, FileSource):
+            return None
+        return self._source.lend(segment.offset + within, size)
+
     def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
         """See `Memory.present`."""
         import numpy as np

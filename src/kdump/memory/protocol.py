@@ -60,6 +60,9 @@ class ReadsInto(Protocol):
     def readinto(self, address: int, buffer: memoryview) -> None:
         """Fill the (writable, byte) buffer with memory from `address` on. Raises as `Memory.view` does."""
 
+    def lend(self, address: int, size: int) -> memoryview | None:
+        """The bytes where they are, found readable, if that is cheaper than `readinto`; None otherwise."""
+
 
 class Note(NamedTuple):
     """One ELF note: owner `name` ("CORE", "VMCOREINFO", …), `type` number, and descriptor bytes."""
