@@ -1,7 +1,7 @@
 """Hatchling's hook: what is made from the source becomes part of the wheel.
 
 Manual pages and completions, from the same texts as --help; where there is a C compiler, the loops of
-src/kdump/dump/pack.c.
+src/kdump/loops.c.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LOOPS = "src/kdump/dump/pack.c"
+LOOPS = "src/kdump/loops.c"
 
 
 class Made(BuildHookInterface[Any]):
@@ -26,12 +26,12 @@ class Made(BuildHookInterface[Any]):
         """Write them and name them to the wheel; one that is editable has the loops beside its source, and no more."""
         self._place = tempfile.TemporaryDirectory(prefix="kdump-made-")
         source = Path(self.root) / LOOPS
-        library = (source.parent if version == "editable" else Path(self._place.name)) / "pack.so"
+        library = (source.parent if version == "editable" else Path(self._place.name)) / "libkdump.so"
         built = self._compile(source, library)
         if version == "editable":
             return
         if built:
-            build_data["force_include"][str(library)] = "kdump/dump/pack.so"
+            build_data["force_include"][str(library)] = "kdump/libkdump.so"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         sys.path.insert(0, str(Path(self.root) / "src"))
@@ -46,7 +46,7 @@ class Made(BuildHookInterface[Any]):
     def _compile(self, source: Path, library: Path) -> bool:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if not compiler:
-            self.app.display_warning("no C compiler: kdump will be slower where it compresses pages")
+            self.app.display_warning("no C compiler: kdump will be slower")
             return False
         subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
         return True

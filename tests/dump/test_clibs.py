@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from kdump import loops
 from kdump.dump import clibs
 from kdump.dump.clibs import LibraryCompressor
 from kdump.dump.codecs import CODECS
@@ -28,7 +29,7 @@ def pages() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 
 
 def test_the_loops_were_built() -> None:
-    assert clibs.loops() is not None  # there is a C compiler wherever the tests run
+    assert loops.library() is not None  # there is a C compiler wherever the tests run
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -43,7 +44,7 @@ def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.M
         return bytes(data), sizes.tolist()
 
     data, sizes = packed()
-    monkeypatch.setattr(clibs, "loops", lambda: None)
+    monkeypatch.setattr(loops, "library", lambda: None)
     assert packed() == (data, sizes)
     assert sizes[1] == PAGE and max(sizes[0], sizes[2]) < PAGE // 4
     unpack, at = Decompressor(PAGE), 0
@@ -72,7 +73,7 @@ def test_zstd_of_the_system_and_of_the_package(level: int, monkeypatch: pytest.M
     compressor = clibs.zstd(level)
     assert compressor is not None
     by_library = sizes()
-    monkeypatch.setattr(clibs, "loops", lambda: None)
+    monkeypatch.setattr(loops, "library", lambda: None)
     assert clibs.zstd(level) is None
     assert np.allclose(sizes(), by_library, rtol=0.2)  # two versions of zstd
 
@@ -83,7 +84,7 @@ def test_zeros_are_found_alike(monkeypatch: pytest.MonkeyPatch) -> None:
         given[10 * row, place] = 1
     quick = zero_pages(given)
     assert np.flatnonzero(~quick).tolist() == [0, 10, 20, 30, 40, 50]
-    monkeypatch.setattr(clibs, "loops", lambda: None)
+    monkeypatch.setattr(loops, "library", lambda: None)
     assert (zero_pages(given) == quick).all()
 
 
@@ -94,7 +95,7 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)
     refuse: Callable[..., int] = prototype(lambda *_: -1)
     if not in_c:
-        monkeypatch.setattr(clibs, "loops", lambda: None)
+        monkeypatch.setattr(loops, "library", lambda: None)
     with pytest.raises(KdumpError, match="could not be compressed"):
         LibraryCompressor(refuse, lambda size: size)(pages(), np.array([0]))
 
@@ -103,10 +104,10 @@ def test_noise_is_stored_as_the_codec_would_have_left_it(monkeypatch: pytest.Mon
     given = np.concatenate([pages(), pages(), noise(300)])
     rows = np.flatnonzero(np.arange(len(given)) % 5 != 4)
     with_loops = CODECS["zlib"].make(None)(given, rows)
-    found = clibs.find_noise(given, rows)
+    found = loops.find_noise(given, rows)
     assert found.sum() > 200 and not found[0]
-    monkeypatch.setattr(clibs, "loops", lambda: None)
-    assert not clibs.find_noise(given, rows).any()
+    monkeypatch.setattr(loops, "library", lambda: None)
+    assert not loops.find_noise(given, rows).any()
     without = CODECS["zlib"].make(None)(given, rows)
     assert with_loops.data == without.data
     assert (with_loops.sizes == without.sizes).all()
@@ -116,7 +117,7 @@ def test_noise_is_stored_as_the_codec_would_have_left_it(monkeypatch: pytest.Mon
 def test_zstd_stores_noise_as_it_would_have_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     given, rows = np.concatenate([noise(100), pages()]), np.arange(104)
     by_library = CODECS["zstd"].make(None)(given, rows)
-    monkeypatch.setattr(clibs, "loops", lambda: None)
+    monkeypatch.setattr(loops, "library", lambda: None)
     by_package = CODECS["zstd"].make(None)(given, rows)
     assert (by_library.sizes == by_package.sizes).all()
     assert (by_library.sizes[:100] == PAGE).all() and (by_library.sizes[101] < PAGE)
@@ -163,7 +164,7 @@ def test_what_can_be_made_smaller_is_no_noise() -> None:
     given[2] &= 0x7F
     given[3, ::2] = 0
     given[4] = 0
-    assert clibs.find_noise(given, np.arange(6)).tolist() == [False] * 5 + [True]
+    assert loops.find_noise(given, np.arange(6)).tolist() == [False] * 5 + [True]
 
 
 def noise(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -57,6 +57,11 @@ def test_the_first_stage_is_tiny() -> None:
     assert not names & {"re", "collections", "typing", "pathlib", "numpy", "kdump.errors"}
 
 
+def test_libraries_that_a_module_declares_come_along() -> None:
+    found = [module for module in closure.find("kdump.kernel.kallsyms").modules if module.path.name == "libkdump.so"]
+    assert [(module.place, module.code) for module in found] == [("kdump/libkdump.so", b"")]
+
+
 def test_two_runs_give_the_same_bytes() -> None:
     assert closure.find("kdump.capture.plan") == closure.find("kdump.capture.plan")
 

@@ -1,28 +1,25 @@
 """zstd, LZO and snappy, called in the system's C libraries: they release the GIL, and their speed is makedumpfile's.
 
-Where a library is not installed, Python packages take over (zstandard; of the extra `codecs`). Never in the capture
-image.
+Where a library is not installed, Python packages take over (zstandard; of the extra `codecs`), as in the capture image.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump import loops
 from kdump.errors import KdumpError
 
-__capture_omits__ = ("ctypes", "lzallright", "cramjam")
+__capture_omits__ = ("lzallright", "cramjam")
 
 LZO_WORK = 16384 * 8  # bytes: LZO1X_1_MEM_COMPRESS of a 64-bit liblzo2
 LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1", "zstd": "libzstd.so.1"}
-LOOPS = Path(__file__).with_name("pack.so")  # made from pack.c when the package is built, if there is a C compiler
 
 
 class LibraryCompressor:
@@ -34,7 +31,7 @@ class LibraryCompressor:
     ) -> None:  # fmt: skip
         """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is what it may use.
 
-        `worst(size)` is what so many bytes may grow to. With `skip_noise` and pack.so pages of noise are not tried.
+        `worst(size)` is what so many bytes may grow to. With `skip_noise` and libkdump.so pages of noise are not tried.
         """
         function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         self._function = function
@@ -54,7 +51,7 @@ class LibraryCompressor:
         buffer = self._buffer(size * len(rows) + room)
         rows = np.ascontiguousarray(rows, np.int64)
         sizes = np.empty(len(rows), np.uint32)
-        library = loops()
+        library = loops.library()
         if library is None:
             used = self._each(pages, rows, room, buffer, sizes)
         else:
@@ -83,7 +80,7 @@ class LibraryCompressor:
     def _each(
         self, pages: NDArray[np.uint8], rows: NDArray[np.int64], room: int, buffer: NDArray[np.uint8],
         sizes: NDArray[np.uint32],
-    ) -> int:  # fmt: skip  # as kdump_pack in pack.c
+    ) -> int:  # fmt: skip  # as kdump_pack in loops.c
         size, used = pages.shape[1], 0
         source, target, work = pages.ctypes.data, buffer.ctypes.data, self._work
         length = ctypes.c_size_t()
@@ -100,44 +97,8 @@ class LibraryCompressor:
         return used
 
 
-@functools.cache
-def loops() -> ctypes.CDLL | None:
-    """The functions of pack.so; None where it was not built."""
-    try:
-        library = ctypes.CDLL(str(LOOPS))
-    except OSError:
-        return None
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    library.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, ctypes.c_int, pointer, pointer]
-    library.kdump_pack.restype = ctypes.c_long
-    library.kdump_zeros.argtypes = [pointer, size, size, pointer]
-    library.kdump_zeros.restype = None
-    library.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]
-    library.kdump_noise.restype = None
-    return library
-
-
-def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    """Which rows of `pages` hold nothing but zeros; None where pack.so was not built."""
-    library = loops()
-    if library is None:
-        return None
-    zero = np.empty(len(pages), np.bool_)
-    library.kdump_zeros(pages.ctypes.data, pages.shape[1], len(pages), zero.ctypes.data)
-    return zero
-
-
-def find_noise(pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which of pages[rows] no codec will make smaller; see pack.c. All are false where pack.so was not built."""
-    rows = np.ascontiguousarray(rows, np.int64)
-    noise = np.zeros(len(rows), np.bool_)
-    if library := loops():
-        library.kdump_noise(pages.ctypes.data, pages.shape[1], rows.ctypes.data, len(rows), noise.ctypes.data)
-    return noise
-
-
 class _Zstd:
-    """Compression contexts of libzstd: what kdump_zstd in pack.c takes."""
+    """Compression contexts of libzstd: what kdump_zstd in loops.c takes."""
 
     class _Work(ctypes.Structure):
         _fields_ = (("compress", ctypes.c_void_p), ("context", ctypes.c_void_p), ("level", ctypes.c_int))
@@ -154,8 +115,8 @@ class _Zstd:
 
 
 def zstd(level: int) -> LibraryCompressor | None:
-    """zstd from libzstd, each page a frame that states its content size; None without the library or pack.so."""
-    library, loop = _load("zstd"), loops()
+    """zstd from libzstd, each page a frame that states its content size; None without the library or libkdump.so."""
+    library, loop = _load("zstd"), loops.library()
     if not library or not loop:
         return None
     worst = lambda size: size + (size >> 8) + 64  # noqa: E731 -- no less than zstd.h's ZSTD_COMPRESSBOUND of 128 KiB

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.errors import KdumpError, UsageError
+from kdump.loops import find_noise
 
 if TYPE_CHECKING:
     from kdump.dump.clibs import LibraryCompressor
@@ -120,20 +121,10 @@ def _no_noise(_pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.b
 
 def _zstd(level: int | None) -> Compressor:
     chosen = 1 if level is None else level
-    try:
-        from kdump.dump import clibs
-    except ImportError:  # of ctypes, in the capture image
-        return _Zstd(chosen)
+    from kdump.dump import clibs
+
     library = clibs.zstd(chosen)
     return _Library(library) if library else _Zstd(chosen)
-
-
-def _noise_finder() -> Finder:
-    try:
-        from kdump.dump import clibs
-    except ImportError:  # as above
-        return _no_noise
-    return clibs.find_noise
 
 
 _EMPTY = Packed(b"", np.zeros(0, np.uint32))
@@ -145,7 +136,7 @@ def _zlib(level: int | None) -> Compressor:
 
     # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
     compress, number, flag = igzip_lib.compress, 1 if level is None else level, igzip_lib.COMP_ZLIB
-    return _Each(lambda page: compress(page, number, flag), _noise_finder())
+    return _Each(lambda page: compress(page, number, flag), find_noise)
 
 
 class _Library:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump import loops
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Memory, ReadsInto
-
-try:
-    from kdump.dump.clibs import zero_pages as _in_c
-except ImportError:  # of ctypes, in the capture image
-
-    def _in_c(pages: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-        return None
 
 
 class PageReader:
@@ -64,7 +58,7 @@ class PageReader:
 
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
-    if (quick := _in_c(pages)) is not None:
+    if (quick := loops.zero_pages(pages)) is not None:
         return quick
     found: NDArray[np.bool_] = np.bitwise_or.reduce(pages.view(np.uint64), axis=1) == 0
     return found

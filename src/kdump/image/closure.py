@@ -2,7 +2,8 @@
 
 Imports inside the functions of our own modules are followed too. A module of ours may declare more, where a name is
 made at run time, as `__capture_imports__ = ("package.module", …)`, and top-level packages that it imports inside
-functions but never in the capture kernel as `__capture_omits__ = ("package", …)`.
+functions but never in the capture kernel as `__capture_omits__ = ("package", …)`. Shared libraries beside it that it
+uses if they are there are `__capture_files__ = ("name.so", …)`.
 """
 
 from __future__ import annotations

@@ -46,6 +46,14 @@ def main(entry: str) -> None:
             origin = str(module.__file__)
         package = spec.submodule_search_locations is not None
         found.append((spec.name, origin, package, not origin.endswith(tuple(_imp.extension_suffixes()))))
+        for name in getattr(module, "__capture_files__", ()):
+            beside = f"{origin.rpartition('/')[0]}/{name}"
+            try:
+                open(beside, "rb").close()
+            except OSError:  # the module does without it here, and so will there
+                continue
+            parent = spec.name if package else spec.name.rpartition(".")[0]
+            found.append((f"{parent}.{name.partition('.')[0]}", beside, False, False))
     sys.stdout.buffer.write(marshal.dumps((found, missing)))
 
 

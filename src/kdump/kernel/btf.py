@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kdump import loops
 from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.kernel.chain import follow
 from kdump.kernel.kallsyms import Kallsyms, Reader
@@ -416,7 +417,8 @@ def _starts(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         found[: len(info)] = fixed[kinds] + each[kinds] * (info & 0xFFFFFF)
         return found
 
-    places = follow(lengths, size)
+    quick = loops.types(words, fixed, each)
+    places = follow(lengths, size) if quick is None else quick
     end = int(places[-1])
     if end > size:
         raise FormatError("the last record runs over the end", field="BTF")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kdump import loops
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel.chain import follow
 from kdump.kernel.vmcoreinfo import VmCoreInfo
@@ -58,7 +59,8 @@ class Names:
         self._begins = places[:-1] + 1
         if wide:
             self._begins[self._codes[places[:-1]] >= 0x80] += 1
-        self._heads = self._first_bytes()
+        heads = loops.heads(self._codes, self._begins, self._ends, pieces)
+        self._heads = self._first_bytes() if heads is None else heads
         self._hashes = _hashes(self._heads)
 
     def __len__(self) -> int:
@@ -221,7 +223,8 @@ def _walk(raw: bytes, count: int) -> tuple[bool, npt.NDArray[np.int64]]:
         return found
 
     for lengths in (wide, narrow):
-        places = follow(lengths, len(raw), count)
+        quick = loops.names(codes[:-1], count, wide=lengths is wide)
+        places = follow(lengths, len(raw), count) if quick is None else quick
         if len(places) == count + 1 and places[-1] <= len(raw) and _markers_agree(raw, places):
             return lengths is wide, places
     raise KdumpError("the kernel's symbol table does not decode", why="names and markers disagree")

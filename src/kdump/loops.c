@@ -1,6 +1,6 @@
 /*
- * Loops over the pages of a batch: one call for a batch, without Python's lock. The wheel's build makes pack.so of it
- * where there is a C compiler. Without it kdump/dump/clibs.py packs page by page, and no page is known to be noise.
+ * Loops over pages and over the kernel's tables: one call for many, without Python's lock. The wheel's build makes
+ * libkdump.so of it where there is a C compiler; kdump/loops.py calls it, and all who call that can do without.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -135,4 +135,73 @@ void kdump_noise(const unsigned char *pages, size_t page, const long *rows, size
 {
 	for (size_t i = 0; i < count; i++)
 		noise[i] = (unsigned char)is_noise(pages + (size_t)rows[i] * page, page);
+}
+
+/*
+ * Where each of `count` records of kallsyms_names begins, and where the last one ends: a length, of two bytes where `wide`
+ * and the first is 128 or more, and so many bytes. Stops at the end of `raw`. Returns how many places were written.
+ */
+size_t kdump_names(const unsigned char *raw, size_t size, size_t count, int wide, int64_t *places)
+{
+	size_t at = 0, i = 0;
+
+	for (; i < count && at < size; i++) {
+		size_t length = raw[at];
+
+		places[i] = (int64_t)at;
+		if (wide && length & 0x80)
+			length += ((at + 1 < size ? (size_t)raw[at + 1] : 0) << 7) - 0x80 + 1;
+		at += length + 1;
+	}
+	places[i] = (int64_t)at;
+	return i + 1;
+}
+
+/*
+ * The first eight bytes of each name behind the letter of its type, as a number, zeros behind a shorter one. Names are
+ * tokens raw[begins[i]] to raw[ends[i] - 1]; `pieces` has for each token as many of its bytes as matter, in 16, and
+ * `sizes` how many these are.
+ */
+void kdump_heads(const unsigned char *raw, const int64_t *begins, const int64_t *ends, size_t count,
+		 const unsigned char *pieces, const unsigned char *sizes, uint64_t *heads)
+{
+	for (size_t i = 0; i < count; i++) {
+		uint64_t head = 0;
+		unsigned filled = 0; /* the letter is one */
+
+		for (int64_t at = begins[i]; at < ends[i] && filled < 9; at++) {
+			const unsigned char *piece = pieces + raw[at] * 16;
+
+			for (unsigned byte = 0; byte < sizes[raw[at]] && filled < 9; byte++, filled++)
+				if (filled)
+					head |= (uint64_t)piece[byte] << 8 * (filled - 1);
+		}
+		heads[i] = head;
+	}
+}
+
+/*
+ * Where each BTF type begins, in words, and where the last one ends. Its length follows from kind and number of elements
+ * in its second word: fixed[kind] + each[kind] * number; 0 stands for a kind that cannot be. A record that cannot be, or
+ * has less than three words, ends it, and is the last place then. Returns how many places were written.
+ */
+size_t kdump_types(const uint32_t *words, size_t size, const int64_t *fixed, const int64_t *each, int64_t *places)
+{
+	size_t at = 0, count = 0;
+
+	while (at < size) {
+		uint32_t info;
+		size_t length;
+
+		places[count++] = (int64_t)at;
+		if (at + 2 >= size)
+			return count;
+		info = words[at + 1];
+		length = (size_t)(fixed[info >> 24 & 0x7f] + each[info >> 24 & 0x7f] * (info & 0xffffff));
+		if (!length)
+			return count;
+		at += length;
+	}
+	places[count++] = (int64_t)at;
+	return count;
 }
