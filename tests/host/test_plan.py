@@ -145,16 +145,18 @@ def test_an_image_is_stale_when_what_goes_in_changes_and_only_then(
     monkeypatch.setattr("kdump.image.closure.find", functools.cache(closure.find))  # a second each time
     first = prepared(tmp_path)
     record = built.Record("i", "6.1", str(tmp_path / "vmlinuz"), 1, 0.0, built.fingerprint(first))
-    assert built.stale(record, first) == []
+    assert built.stale(record, built.fingerprint(first)) == []
     (tmp_path / "vmlinuz").touch()
-    assert built.stale(record, first) == []  # a time stamp is nothing
-    assert built.stale(None, first) == ["no image is built"]
-    assert built.stale(record, prepared(tmp_path, level=1)) == [
+    assert built.stale(record, built.fingerprint(first)) == []  # a time stamp is nothing
+    assert built.stale(None, {}) == ["no image is built"]
+    assert built.stale(record, built.fingerprint(prepared(tmp_path, level=1))) == [
         "the configuration or the machine it was resolved on changed"
     ]
-    assert built.stale(record, prepared(tmp_path, extra=b"y")) == ["files that the configuration adds changed"]
+    assert built.stale(record, built.fingerprint(prepared(tmp_path, extra=b"y"))) == [
+        "files that the configuration adds changed"
+    ]
     (tmp_path / "vmlinuz").write_bytes(b"other")
-    assert built.stale(record, first) == ["the kernel changed"]
+    assert built.stale(record, built.fingerprint(first)) == ["the kernel changed"]
 
 
 def test_records_are_private_and_broken_ones_do_not_count(tmp_path: Path) -> None:

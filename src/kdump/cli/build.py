@@ -50,9 +50,10 @@ def run(args: argparse.Namespace) -> int:
         result["loaded"] = True
     try:
         prepared = plan.prepare(wanted, tree, built.made_before(state))
-        reasons = built.stale(record, prepared)
+        parts = built.fingerprint(prepared)
+        reasons = built.stale(record, parts)
         if record is None or reasons or not args.if_stale:
-            record, summary = built.build_image(prepared, state)
+            record, summary = built.build_image(prepared, parts, state)
             told.append(f"built {record.image} ({size_text(record.size)}) in {duration_text(summary.seconds)}")
             told += [f"  because {reason}" for reason in reasons] if args.if_stale else []
             result |= {"built": True, "reasons": reasons, "modules": list(summary.modules)}

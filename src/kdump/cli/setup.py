@@ -89,8 +89,9 @@ def finish(wanted: Config, *, reboot: bool) -> int:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepared = plan.prepare(wanted, made=built.made_before())
     record = built.recorded(prepared.kernel.release)
-    if record is None or built.stale(record, prepared):
-        record, summary = built.build_image(prepared)
+    parts = built.fingerprint(prepared)
+    if record is None or built.stale(record, parts):
+        record, summary = built.build_image(prepared, parts)
         print(f"built {record.image} in {summary.seconds:.1f} s")
     if reboot:
         print("\nreboot once: the memory is reserved at boot; then see `kdump status`")

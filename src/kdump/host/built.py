@@ -17,12 +17,11 @@ from typing import Final
 
 from kdump.capture.plan import PLAN_PATH
 from kdump.config import Config
-from kdump.digest import sha256
 from kdump.errors import KdumpError
 from kdump.host.plan import ENTRY, Prepared
 from kdump.image import elf
 from kdump.image.build import ImageSummary, build
-from kdump.image.made import Made
+from kdump.image.made import Made, content_digest
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
 from kdump.kexec.record import RECORD as RECORD_OF_LOAD
@@ -47,7 +46,7 @@ PARTS: Final = {
 class Record:
     """What is known of a built image: where it is, its kernel, its size in bytes, when it was built (Unix time).
 
-    `parts` maps each of PARTS to the SHA-256 of what went in.
+    `parts` maps each of PARTS to the digest of what went in.
     """
 
     image: str
@@ -113,23 +112,21 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
     }
 
 
-def stale(record: Record | None, prepared: Prepared) -> list[str]:
-    """Why the recorded image is not what would be built now; empty if it is."""
+def stale(record: Record | None, now: Mapping[str, str]) -> list[str]:
+    """Why the recorded image is not what would be built `now` (a fingerprint); empty if it is."""
     if record is None:
         return ["no image is built"]
-    now = fingerprint(prepared)
     return [f"{meaning} changed" for part, meaning in PARTS.items() if record.parts.get(part) != now[part]]
 
 
-def build_image(prepared: Prepared, state: Path = STATE) -> tuple[Record, ImageSummary]:
-    """Build the image and its record. Raises KdumpError."""
+def build_image(prepared: Prepared, parts: Mapping[str, str], state: Path = STATE) -> tuple[Record, ImageSummary]:
+    """Build the image and its record; `parts` is its fingerprint. Raises KdumpError."""
     release = prepared.kernel.release
     place = directory(release, state)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KdumpError(f"{place} cannot be made", why=error.strerror or str(error), remedy="run as root") from None
-    parts = fingerprint(prepared)
     files = dict(prepared.files)
     summary = build(
         prepared.kernel,
@@ -177,13 +174,7 @@ def boot_cpu(root: Path = Path("/")) -> int | None:
 
 
 def _digest(parts: Iterable[bytes | Path]) -> str:
-    """SHA-256 of contents one after another; each is preceded by its length, so that none can run into the next."""
-    digest = sha256()
-    for part in parts:
-        content = part if isinstance(part, bytes) else _content(part)
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
-    return digest.hexdigest()
+    return content_digest(part if isinstance(part, bytes) else _content(part) for part in parts)
 
 
 def _content(path: Path) -> bytes:

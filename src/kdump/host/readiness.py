@@ -125,7 +125,7 @@ class Examination:
             yield Check("image", NO, "cannot be judged before the targets are in order")
             return
         record = built.recorded(self.prepared.kernel.release, self.root / "var/lib/kdump")
-        reasons = built.stale(record, self.prepared)
+        reasons = built.stale(record, built.fingerprint(self.prepared) if record else {})
         if record is None or reasons:
             remedy = "`kdump build --load`" if self.state.reserved else "`kdump setup` builds it"
             yield Check("image", NO, "stale: " + ", ".join(reasons) if record else reasons[0], remedy)

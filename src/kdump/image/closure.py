@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import kdump
-from kdump.digest import sha256
 from kdump.errors import KdumpError
-from kdump.image.made import Made
+from kdump.image.made import Made, content_digest
 
 # Codecs are looked up by name, so no import shows them; these are what start-up and text files ask for.
 _ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "encodings.ascii")
@@ -118,21 +117,19 @@ def _holds(answer: bytes) -> bool:
 
 def _ground(found: list[tuple[str, str, bool, bool]], path: list[str]) -> str:
     """A digest of all that decides which modules are imported: their contents, the directories searched for them."""
-    digest = sha256()
+    parts: list[bytes] = []
     for place in sorted({*path, *(os.path.dirname(origin) for _, origin, *_ in found)}):  # noqa: PTH120
         try:
             names = sorted(set(os.listdir(place)) - {"__pycache__"})  # noqa: PTH208
         except OSError:
             names = []
-        digest.update(repr((place, names)).encode())
+        parts.append(repr((place, names)).encode())
     for _, origin, *_ in found:
         try:
-            content = Path(origin).read_bytes()
+            parts.append(Path(origin).read_bytes())
         except OSError:  # it was there when it was imported
             return ""
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
-    return digest.hexdigest()
+    return content_digest(parts)
 
 
 def _shown(name: str, package: bool) -> str:
