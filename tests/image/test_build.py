@@ -104,7 +104,7 @@ def test_a_first_stage_that_fails_says_so_and_restarts(
 ) -> None:
     from kdump.image import squashfs
 
-    monkeypatch.setattr(squashfs, "pack", lambda _: bytes(8192))  # an image that cannot be mounted
+    monkeypatch.setattr(squashfs, "pack", lambda _tree, made: bytes(8192))  # an image that cannot be mounted
     summary = build(kernel("6.1"), entry=entry, output=tmp_path / "image")
     spec = Spec(kernel=kernel("6.1").vmlinuz, initrd=summary.path, memory=256 << 20)
     with Machine(spec) as machine:
