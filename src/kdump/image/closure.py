@@ -82,8 +82,9 @@ def find(entry: str, *more: str, made: Made | None = None) -> Closure:
     made = made or Made()
     path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
     question = (entry, [*_ALWAYS, *more], path, [name for name in _WITHOUT if name.lstrip("_") not in more], _STAND_INS)
-    answer = made.get(f"imports {sys.version}", marshal.dumps(question), lambda: _probe(*question), _holds)
-    found, missing, stand_ins, *_ = marshal.loads(answer)  # noqa: S302 - our own child wrote it
+    recipe = f"imports {sys.version}"
+    answer = made.get(recipe, marshal.dumps(question), lambda: _probe(*question), lambda answer: _holds(answer, path))
+    found, missing, stand_ins, _ = marshal.loads(answer)  # noqa: S302 - our own child wrote it
     sources = [
         (_shown(name, package), stand_ins[name] if name in stand_ins else Path(origin).read_bytes())
         for name, origin, package, source in found
@@ -106,12 +107,12 @@ def _probe(entry: str, always: list[str], path: list[str], without: list[str], s
     except KdumpError:  # perhaps this NumPy cannot do with them
         stand_ins = {}
         found, missing = _fresh("probe.py", (path, always, without, stand_ins), entry)
-    return marshal.dumps((found, missing, stand_ins, path, _ground(found, path)))
+    return marshal.dumps((found, missing, stand_ins, _ground(found, path)))
 
 
-def _holds(answer: bytes) -> bool:
+def _holds(answer: bytes, path: list[str]) -> bool:
     """Whether an answer of `_probe` would be the same today."""
-    found, _missing, _stand_ins, path, ground = marshal.loads(answer)  # noqa: S302 - our own child wrote it
+    found, _missing, _stand_ins, ground = marshal.loads(answer)  # noqa: S302 - our own child wrote it
     return bool(_ground(found, path) == ground)
 
 

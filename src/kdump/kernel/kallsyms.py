@@ -60,8 +60,7 @@ class Names:
         if wide:
             self._begins[self._codes[places[:-1]] >= 0x80] += 1
         heads = loops.heads(self._codes, self._begins, self._ends, pieces)
-        self._heads = self._first_bytes() if heads is None else heads
-        self._hashes = _hashes(self._heads)
+        self._hashes = _hashes(self._first_bytes() if heads is None else heads)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -73,9 +72,9 @@ class Names:
     def find(self, name: bytes) -> Iterator[int]:
         """Indexes of the symbols of that name."""
         # Comparing what their first bytes hash to in one array operation, and then names, is far cheaper than decoding.
-        head = np.array([int.from_bytes(name[:8], "little")], np.uint64)
-        for index in np.flatnonzero(self._hashes == _hashes(head)).tolist():
-            if self._heads[index] == head and self[index][1:] == name:
+        wanted = _hashes(np.array([int.from_bytes(name[:8], "little")], np.uint64))
+        for index in np.flatnonzero(self._hashes == wanted).tolist():
+            if self[index][1:] == name:
                 yield index
 
     def _first_bytes(self) -> npt.NDArray[np.uint64]:
