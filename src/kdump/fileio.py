@@ -20,6 +20,20 @@ def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: in
     return size
 
 
+def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put `data` into a file, mode 0600, all or nothing. Raises OSError."""
+    directory, name = os.path.split(path)
+    draft = os.path.join(directory, f".{name}.{os.getpid()}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+        os.replace(draft, path)  # noqa: PTH105 -- as above
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)  # noqa: PTH108 -- as above
+        raise
+
+
 def sync_directory(path: str) -> None:
     """Make a directory's entries durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -7,7 +7,6 @@ out again. Time stamps play no part.
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Final
 from kdump.capture.plan import PLAN_PATH
 from kdump.config import Config
 from kdump.errors import KdumpError
+from kdump.fileio import replace_file
 from kdump.host.plan import ENTRY, Prepared
 from kdump.image import elf
 from kdump.image.build import ImageSummary, build
@@ -72,10 +72,7 @@ class Record:
     def write(self, path: Path) -> None:
         """Put the record into a file, mode 0600, all or nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(json.dumps(asdict(self), indent=1) + "\n")
-        draft.replace(path)
+        replace_file(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
 def directory(release: str, state: Path = STATE) -> Path:

@@ -8,7 +8,6 @@ then lies in memory uncompressed.
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 import time
@@ -22,6 +21,7 @@ import zstandard
 from kdump import digest
 from kdump.capture import system
 from kdump.errors import KdumpError
+from kdump.fileio import replace_file
 from kdump.image import blas, closure, cpio, elf, squashfs, stage0
 from kdump.image.closure import Closure, PythonModule
 from kdump.image.kernel import KernelTree, read_compressed
@@ -254,13 +254,9 @@ def _compress(data: bytes, made: Made) -> bytes:
 
 
 def _write(output: Path, data: bytes) -> None:
-    staging = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         if output.exists() and output.stat().st_mode & 0o777 == 0o600 and output.read_bytes() == data:
             return
-        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-        staging.replace(output)
+        replace_file(output, data)
     except OSError as error:
-        staging.unlink(missing_ok=True)
         raise KdumpError(f"the image {output} cannot be written", why=error.strerror or str(error)) from error

@@ -6,11 +6,13 @@ file is a cache: without it, or with a damaged one, everything is made anew, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import marshal
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from kdump.fileio import replace_file
 
 _DIGEST = 64  # hexadecimal digits, in front of what they are the digest of
 
@@ -60,13 +62,8 @@ class Made:
         if self._path is None or self._used == self._known:
             return
         content = marshal.dumps(self._used)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(content_digest([content]).encode() + content)
-            draft.replace(self._path)
-        except OSError:
-            draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            replace_file(self._path, content_digest([content]).encode() + content)
 
 
 def _read(path: Path) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdump.errors import KdumpError
+from kdump.fileio import replace_file
 from kdump.kexec.elfcore import read_notes
 from kdump.kexec.memory_map import read_memory_map
 
@@ -67,10 +68,7 @@ def read_record(path: Path = RECORD) -> Loaded | None:
 
 def write_record(loaded: Loaded, path: Path = RECORD) -> None:
     """Replace the record, mode 0600."""
-    draft = path.with_suffix(f".{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(json.dumps(loaded._asdict(), indent=1) + "\n")
-    draft.replace(path)
+    replace_file(path, (json.dumps(loaded._asdict(), indent=1) + "\n").encode())
 
 
 @contextmanager
