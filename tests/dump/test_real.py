@@ -15,7 +15,7 @@ from tests.conftest import CrashMaker
 
 from kdump.capture.plan import CapturePlan
 from kdump.cli.main import main
-from kdump.dump.choose import choose
+from kdump.dump.choose import choose, open_memory_map
 from kdump.dump.classes import PageClass
 from kdump.dump.facts import find_facts
 from kdump.dump.zones import SLACK_OF_A_CPU, free_pages
@@ -45,16 +45,61 @@ def held(dump: Dump) -> NDArray[np.bool_]:
     return dump.memory.present(0, max(each.end for each in dump.memory.ranges) // dump.memory.page_size)
 
 
+def on_cpu_lists(vmcore: Path, vmlinux: Path) -> set[int]:
+    """The pfns of free pages on the CPUs' lists, as drgn finds them with debug information.
+
+    Sources: include/linux/mmzone.h (per_cpu_pages), mm/page_alloc.c (order_to_pindex).
+    """
+    import drgn
+    from drgn.helpers.linux.cpumask import for_each_possible_cpu
+    from drgn.helpers.linux.list import list_for_each_entry
+    from drgn.helpers.linux.mm import page_to_pfn
+    from drgn.helpers.linux.mmzone import for_each_online_pgdat
+    from drgn.helpers.linux.percpu import per_cpu_ptr
+
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    program.load_debug_info([vmlinux])
+    found: set[int] = set()
+    for zone in (zone for node in for_each_online_pgdat(program) for zone in node.node_zones if zone.present_pages):
+        for cpu in for_each_possible_cpu(program):
+            pages = per_cpu_ptr(zone.per_cpu_pageset, cpu)
+            on_lists = 0
+            for index, head in enumerate(pages.lists):
+                order = index // 3 if index < 12 else 9
+                for page in list_for_each_entry("struct page", head.address_of_(), "lru"):
+                    pfn = page_to_pfn(page).value_()
+                    found |= set(range(pfn, pfn + (1 << order)))
+                    on_lists += 1 << order
+            assert on_lists == pages.count.value_()
+    return found
+
+
 @pytest.mark.parametrize("level", [0, 2, 4, 8, 16, 24, 31])
 def test_the_same_pages_as_makedumpfile_on_a_kernel_it_supports(
-    level: int, whole: Callable[[str], Path], tmp_path: Path
+    level: int, whole: Callable[[str], Path], tmp_path: Path, debug_vmlinux: Callable[[str], Path]
 ) -> None:
+    """But for free pages on the CPUs' lists, which makedumpfile keeps."""
     theirs = tmp_path / "theirs"
     foreign.run("makedumpfile", "--message-level", "0", "-l", "-d", str(level), whole("6.1"), theirs)
     with open_dump(theirs) as one, open_dump(whole("6.1")) as source:
         ours = choose(source, level).kept
         bits = np.unpackbits(np.concatenate(list(ours.bitmap())), bitorder="little")[: ours.limit].view(np.bool_)
-        assert np.flatnonzero(held(one) != bits).tolist() == []
+        kept_by_them = held(one)
+        assert np.flatnonzero(bits & ~kept_by_them).tolist() == []
+        expected = on_cpu_lists(whole("6.1"), debug_vmlinux("6.1")) if level & 16 else set()
+        assert set(np.flatnonzero(kept_by_them & ~bits).tolist()) == expected
+        assert bool(expected) == bool(level & 16)
+
+
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_free_pages_on_the_cpus_lists(
+    series: str, whole: Callable[[str], Path], debug_vmlinux: Callable[[str], Path]
+) -> None:
+    with open_dump(whole(series)) as dump:
+        found = open_memory_map(dump).listed
+    assert set(found.tolist()) == on_cpu_lists(whole(series), debug_vmlinux(series))
+    assert len(found) > 16
 
 
 @pytest.mark.parametrize("series", ["6.1", "6.12"])
@@ -67,7 +112,8 @@ def test_classes_agree_with_the_kernels_own_counters(series: str, whole: Callabl
         counters = free_pages(kernel.vmcoreinfo, kernel.virtual)
         assert counters is not None
         free, zones = counters
-        assert abs(int(found.by_class[PageClass.FREE]) - free) <= SLACK_OF_A_CPU * zones
+        listed = len(open_memory_map(dump).listed)  # these the zones do not count
+        assert abs(int(found.by_class[PageClass.FREE]) - listed - free) <= SLACK_OF_A_CPU * zones
         on_lists = sum(lru_counters(kernel))
         classed = sum(int(found.by_class[kind]) for kind in (PageClass.CACHE, PageClass.CACHE_PRIVATE, PageClass.USER))
         # Pages on their way to a list are in the CPU's batches of 15 (31 since 6.11), several kinds of them.

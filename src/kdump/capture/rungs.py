@@ -36,14 +36,19 @@ def dmesg(dump: Dump, stream: Stream) -> list[str]:
 
 
 def report(dump: Dump) -> bytes:
-    """The short report as text and as JSON, with BETWEEN between them. Takes some 15 MB: to be run in a child."""
+    """The short report as text and as JSON, and where the CPUs' lists of free pages are, with BETWEEN between them.
+
+    Takes some 15 MB: to be run in a child, which has open what tells these lists, the kernel's types and symbols.
+    """
+    from kdump.dump.pcp import find_lists, to_json
     from kdump.report import json, text
     from kdump.report.build import build
     from kdump.report.context import Context
 
-    made = build(Context(Kernel(dump)), dump.path, short=True)
-    pages = ("".join(f"{line}\n" for line in render(made)) for render in (text.render, json.render))
-    return BETWEEN.join(page.encode("utf-8", "replace") for page in pages)
+    kernel = Kernel(dump)
+    made = build(Context(kernel), dump.path, short=True)
+    pages = ["".join(f"{line}\n" for line in render(made)) for render in (text.render, json.render)]
+    return BETWEEN.join(page.encode("utf-8", "replace") for page in (*pages, to_json(find_lists(kernel))))
 
 
 class Around(NamedTuple):
@@ -53,6 +58,7 @@ class Around(NamedTuple):
     stop: Callable[[], str]
     room: Callable[[], int | None]
     say: Callable[[str], None]
+    lists: bytes = b""  # the last thing that `report` gives
 
 
 def vmcore(
@@ -69,7 +75,10 @@ def vmcore(
     be, a dump without any page that can be spared is tried before it is given up.
     """
     # Imported here: NumPy takes seconds under emulation, and the log is to be safe before that.
+    from kdump.dump.pcp import from_json
     from kdump.dump.pipeline import Options, save
+
+    lists = from_json(around.lists) if around.lists else None
 
     options = Options(
         levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
@@ -81,5 +90,6 @@ def vmcore(
         stop=around.stop,
         room=around.room,
         warn=around.say,
+        find=lambda _kernel: lists,
     )
     return save(dump, begin, options)

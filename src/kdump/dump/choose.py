@@ -10,6 +10,7 @@ from kdump.dump.facts import find_facts
 from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
+from kdump.dump.pcp import ListFacts, find_lists, free_pages_on_lists
 from kdump.dump.select import MemoryMap, Selection, Watch, select
 from kdump.dump.workers import thread_count
 from kdump.dump.zones import contradiction, free_pages
@@ -20,11 +21,19 @@ from kdump.memory.protocol import Dump
 Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
 
 
-def open_memory_map(dump: Dump) -> MemoryMap:
-    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
+FindLists = Callable[[Kernel], ListFacts | None]
+
+
+def open_memory_map(dump: Dump, find: FindLists = find_lists) -> MemoryMap:
+    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood.
+
+    `find` says where the CPUs' lists of free pages are; these pages are kept if it does not know.
+    """
     kernel = Kernel(dump)
-    info = kernel.vmcoreinfo
-    return MemoryMap(find_facts(info, lambda: kernel.types), find_runs(info, kernel.virtual), kernel.virtual)
+    info, virtual = kernel.vmcoreinfo, kernel.virtual
+    found = MemoryMap(find_facts(info, lambda: kernel.types), find_runs(info, virtual), virtual)
+    lists = find(kernel)
+    return replace(found, listed=free_pages_on_lists(lists, info, virtual, found.runs)) if lists else found
 
 
 def choose(
@@ -35,6 +44,7 @@ def choose(
     watch: Watch | None = None,
     stop: Callable[[], str] = lambda: "",
     threads: int | None = None,
+    find: FindLists = find_lists,
 ) -> Selection:
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why.
 
@@ -46,7 +56,7 @@ def choose(
     # Poisoned and offline pages must not be read from live memory at any level; a compressed dump has them behind it.
     if wanted or not dump.format.endswith("kdump"):
         try:
-            memory_map = open_memory_map(dump)
+            memory_map = open_memory_map(dump, find if level & FREE else lambda _kernel: None)
         except KdumpError as error:
             why = f"{error.what}{f': {error.why}' if error.why else ''}" if wanted else ""
     size = dump.memory.page_size
@@ -62,11 +72,12 @@ def choose(
 
     selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads)
     if memory_map and level & FREE:
-        counted = int(selection.by_class[PageClass.FREE])
+        counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
         doubt = contradiction(counted, free_pages(Kernel(dump).vmcoreinfo, memory_map.virtual), _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
-            selection = select(dump.memory, replace(memory_map, facts=facts), level, tick, watch=watch, threads=threads)
+            memory_map = replace(memory_map, facts=facts, listed=memory_map.listed[:0])
+            selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads)
     if why:
         selection.not_applied["all but zero pages"] = why
     return selection

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.dump.choose import Progress, choose
+from kdump.dump.choose import FindLists, Progress, choose
 from kdump.dump.codecs import Codec, Packed, codec
 from kdump.dump.kdump_writer import Stream
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader, zero_pages
+from kdump.dump.pcp import find_lists
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.room import too_large
 from kdump.dump.select import Selection
@@ -49,6 +50,7 @@ class Options:
     stop: Callable[[], str] = field(default=lambda: "")
     room: Callable[[], int | None] = field(default=lambda: None)
     warn: Callable[[str], None] = field(default=lambda _sentence: None)
+    find: FindLists = find_lists
 
 
 @dataclass
@@ -129,7 +131,9 @@ def _save_level(
     dump: Dump, streams: Sequence[Stream], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
-    selection = choose(dump, level, options.progress, stop=options.stop, threads=options.threads)
+    selection = choose(
+        dump, level, options.progress, stop=options.stop, threads=options.threads, find=options.find
+    )  # fmt: skip
     zeros = 0
     if options.container == "elf" and level & ZERO:
         zeros = _drop_zeros(dump, selection, options)

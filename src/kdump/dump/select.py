@@ -54,11 +54,15 @@ class Selection:
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """What is needed to classify: facts, where the struct pages are, and the address space to read them through."""
+    """What is needed to classify: facts, where the struct pages are, and the address space to read them through.
+
+    `listed` are the pfns, in order, of free pages that no struct page tells (see `pcp`).
+    """
 
     facts: PageFacts
     runs: Sequence[MapRun]
     virtual: VirtualMemory
+    listed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class _Chosen(NamedTuple):
@@ -185,6 +189,7 @@ class _Batches:
         self.facts = memory_map.facts
         self.runs = memory_map.runs
         self.virtual = memory_map.virtual
+        self.listed = memory_map.listed
         self.pages = max(batch // self.facts.size, 64)
         self.classifier = Classifier(self.facts, off_lru=off_lru)
         self.unreadable = 0
@@ -210,6 +215,8 @@ class _Batches:
                         found = self.classifier.classify(raw, pfn, where)
                         classes[pfn - first : pfn - first + len(found)] = found
                 at = upto
+        listed = self.listed[slice(*np.searchsorted(self.listed, (first, end)))] - first
+        classes[listed[classes[listed] == PageClass.KERNEL]] = PageClass.FREE
 
     def _read(self, run: MapRun, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
         """(pfn, struct pages) of [start, stop); where they cannot be read at once, what can be read page by page."""

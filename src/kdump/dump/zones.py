@@ -5,6 +5,8 @@ Source: include/linux/mmzone.h (struct pglist_data, struct zone, vm_stat), kerne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from kdump.errors import FormatError, NotPresentError
@@ -20,20 +22,23 @@ SLACK_OF_A_CPU = 125
 def free_pages(info: VmCoreInfo, virtual: VirtualMemory) -> tuple[int, int] | None:
     """(pages on the buddy allocator's lists as all zones count them, populated zones); None if it cannot be read."""
     try:
-        offsets, zone_size = info.offsets, info.sizes["zone"]
-        node_zones, nr_zones = offsets["pglist_data.node_zones"], offsets["pglist_data.nr_zones"]
-        counter = offsets["zone.vm_stat"] + 8 * info.numbers["NR_FREE_PAGES"]
-        spanned = offsets["zone.spanned_pages"]
-        total = zones = 0
-        for node in _nodes(info, virtual):
-            for number in range(min(virtual.u32(node + nr_zones), ZONES_LIMIT)):
-                zone = node + node_zones + number * zone_size
-                if virtual.u64(zone + spanned):
-                    total += virtual.u64(zone + counter)
-                    zones += 1
+        counter = info.offsets["zone.vm_stat"] + 8 * info.numbers["NR_FREE_PAGES"]
+        counts = [virtual.u64(zone + counter) for zone in populated_zones(info, virtual)]
     except (KeyError, NotPresentError, FormatError):
         return None
-    return (total, zones) if zones else None
+    return (sum(counts), len(counts)) if counts else None
+
+
+def populated_zones(info: VmCoreInfo, virtual: VirtualMemory) -> Iterator[int]:
+    """Addresses of struct zone of the zones that have pages. Raises KeyError for what VMCOREINFO lacks."""
+    offsets, size = info.offsets, info.sizes["zone"]
+    node_zones, nr_zones = offsets["pglist_data.node_zones"], offsets["pglist_data.nr_zones"]
+    spanned = offsets["zone.spanned_pages"]
+    for node in _nodes(info, virtual):
+        for number in range(min(virtual.u32(node + nr_zones), ZONES_LIMIT)):
+            zone = node + node_zones + number * size
+            if virtual.u64(zone + spanned):
+                yield zone
 
 
 def _nodes(info: VmCoreInfo, virtual: VirtualMemory) -> list[int]:
