@@ -32,11 +32,40 @@ _WITHOUT = ("_hashlib", "_ssl")
 
 _COMPILERS = 4  # processes; the same everywhere, for what else a process compiles shows in the bytes
 
-# What takes a third of NumPy's import and is of no use there: documentation, and types for annotations, in whose place
-# is a class that can be subscripted as they can.
+# What takes half of the time of imports and is of no use there: NumPy's documentation, its types for annotations (in
+# their place is a class that can be subscripted as they can) and its hooks for arrays of others; what documentation is
+# tidied up with; and the standard library's way to make dataclasses.
 _STAND_INS = {
+    "dataclasses": Path(__file__).with_name("lean_dataclasses.py").read_bytes(),
+    "inspect": b"""\
+getattr_static = getattr
+
+def cleandoc(text):
+    return text
+""",
     "numpy._core._add_newdocs": b"",
     "numpy._core._add_newdocs_scalars": b"",
+    "numpy._core.overrides": b"""\
+ARRAY_FUNCTIONS = set()
+array_function_like_doc = ""
+
+def array_function_dispatch(*_given, **_options):
+    return lambda implementation: implementation
+
+def array_function_from_dispatcher(implementation, *_given, **_options):
+    return lambda _dispatcher: implementation
+
+def set_module(_name):
+    return lambda named: named
+
+def finalize_array_function_like(function):
+    return function
+
+set_array_function_like_doc = finalize_array_function_like
+
+def get_array_function_like_doc(*_given):
+    return ""
+""",
     "numpy._typing": b"""\
 def __getattr__(name):
     if name.startswith("__"):
