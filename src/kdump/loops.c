@@ -1,6 +1,6 @@
 /*
  * Loops over pages and over the kernel's tables: one call for many, without Python's lock. The wheel's build makes
- * libkdump.so of it where there is a C compiler; kdump/loops.py calls it, and all who call that can do without.
+ * libkdump.so of it where there is a C compiler; kdump/library.py opens it, and all who call that can do without.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +23,49 @@ int kdump_zstd(const void *source, size_t size, void *target, size_t *length, vo
 
 	*length = zstd->compress(zstd->context, target, *length, source, size, zstd->level);
 	return *length > (size_t)-120;
+}
+
+/* The beginning of ISA-L's struct isal_zstream, as it has been since 2.21. */
+struct isal_stream {
+	const unsigned char *next_in;
+	uint32_t avail_in, total_in;
+	unsigned char *next_out;
+	uint32_t avail_out, total_out;
+	const void *tables;
+	uint32_t level, level_size;
+	unsigned char *level_buffer;
+	uint16_t end, flush, wrapping, window;
+};
+
+/* What kdump_isal takes as `work`: isal_deflate_stateless_init, isal_deflate_stateless, and memory for both. */
+struct isal {
+	void (*init)(struct isal_stream *stream);
+	int (*deflate)(struct isal_stream *stream);
+	struct isal_stream *stream;
+	unsigned char *level_buffer;
+	uint32_t level_size, level;
+};
+
+/* ISA-L's deflate, in zlib's wrapping, as a `compressor`; `length` is the room on entry. */
+int kdump_isal(const void *source, size_t size, void *target, size_t *length, void *work)
+{
+	enum { WRAPPED_AS_ZLIB = 3 };
+	const struct isal *isal = work;
+	struct isal_stream *stream = isal->stream;
+	int failed;
+
+	isal->init(stream);
+	stream->level = isal->level;
+	stream->level_buffer = isal->level_buffer;
+	stream->level_size = isal->level_size;
+	stream->wrapping = WRAPPED_AS_ZLIB;
+	stream->next_in = source;
+	stream->avail_in = (uint32_t)size;
+	stream->next_out = target;
+	stream->avail_out = (uint32_t)*length;
+	failed = isal->deflate(stream);
+	*length = stream->total_out;
+	return failed;
 }
 
 static uint32_t word_at(const unsigned char *place)
@@ -204,4 +247,19 @@ size_t kdump_types(const uint32_t *words, size_t size, const int64_t *fixed, con
 	}
 	places[count++] = (int64_t)at;
 	return count;
+}
+
+/* What purgatory.S compares (see there), of `count` words. */
+uint64_t kdump_checksum(const unsigned char *data, size_t count)
+{
+	uint64_t sum = 0, step = 0, word;
+
+	for (size_t i = 0; i < count; i++, data += 8) {
+		memcpy(&word, data, 8);
+		word += step += 0x9e3779b97f4a7c15u;
+		word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9u;
+		word = (word ^ word >> 27) * 0x94d049bb133111ebu;
+		sum += word ^ word >> 31;
+	}
+	return sum;
 }

@@ -1,41 +1,18 @@
-"""Loops in C (loops.c), where the package was built with a C compiler: every caller can do without, slower.
+"""Loops over pages of a dump, and over the tables of a kernel in it, in C where libkdump.so was built.
 
-Over pages of a dump, and over the tables of a kernel in it.
+Every caller can do without, slower.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-__capture_files__ = ("libkdump.so",)
+from kdump.library import library
 
-LIBRARY = Path(__file__).with_name("libkdump.so")
+__all__ = ["find_noise", "heads", "library", "names", "types", "zero_pages"]
+
 _PIECE = 16  # bytes for each token in what kdump_heads takes
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The functions of libkdump.so; None where it was not built."""
-    try:
-        found = ctypes.CDLL(str(LIBRARY))
-    except OSError:
-        return None
-    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    found.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, number, pointer, pointer]
-    found.kdump_pack.restype = ctypes.c_long
-    found.kdump_zeros.argtypes = [pointer, size, size, pointer]
-    found.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]
-    found.kdump_heads.argtypes = [pointer, pointer, pointer, size, pointer, pointer, pointer]
-    found.kdump_zeros.restype = found.kdump_noise.restype = found.kdump_heads.restype = None
-    found.kdump_names.argtypes = [pointer, size, size, number, pointer]
-    found.kdump_types.argtypes = [pointer, size, pointer, pointer, pointer]
-    found.kdump_names.restype = found.kdump_types.restype = size
-    return found
 
 
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

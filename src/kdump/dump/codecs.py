@@ -134,9 +134,13 @@ def _zlib(level: int | None) -> Compressor:
     """ISA-L's deflate, in zlib's wrapping."""
     from isal import igzip_lib
 
+    from kdump.dump import clibs
+
     # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
-    compress, number, flag = igzip_lib.compress, 1 if level is None else level, igzip_lib.COMP_ZLIB
-    return _Each(lambda page: compress(page, number, flag), find_noise)
+    chosen = 1 if level is None else level
+    library = clibs.zlib(chosen)
+    compress, flag = igzip_lib.compress, igzip_lib.COMP_ZLIB
+    return _Library(library) if library else _Each(lambda page: compress(page, chosen, flag), find_noise)
 
 
 class _Library:

@@ -1,0 +1,33 @@
+"""libkdump.so: loops in C (loops.c), where the package was built with a C compiler. Who calls it can do without."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+__capture_files__ = ("libkdump.so",)
+
+LIBRARY = Path(__file__).with_name("libkdump.so")
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The functions of libkdump.so; None where it was not built."""
+    try:
+        found = ctypes.CDLL(str(LIBRARY))
+    except OSError:
+        return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    found.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, number, pointer, pointer]
+    found.kdump_pack.restype = ctypes.c_long
+    found.kdump_zeros.argtypes = [pointer, size, size, pointer]
+    found.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]
+    found.kdump_heads.argtypes = [pointer, pointer, pointer, size, pointer, pointer, pointer]
+    found.kdump_zeros.restype = found.kdump_noise.restype = found.kdump_heads.restype = None
+    found.kdump_names.argtypes = [pointer, size, size, number, pointer]
+    found.kdump_types.argtypes = [pointer, size, pointer, pointer, pointer]
+    found.kdump_names.restype = found.kdump_types.restype = size
+    found.kdump_checksum.argtypes = [pointer, size]
+    found.kdump_checksum.restype = ctypes.c_uint64
+    return found
