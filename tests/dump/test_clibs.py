@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -100,18 +101,32 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
         LibraryCompressor(refuse, lambda size: size)(pages(), np.array([0]))
 
 
-def test_noise_is_stored_as_the_codec_would_have_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", range(4))
+@pytest.mark.parametrize("in_one_call", [True, False])
+def test_zlib_with_isal(level: int, in_one_call: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the loop in C and by the package: what zlib reads, and noise stored as it is."""
     given = np.concatenate([pages(), pages(), noise(300)])
     rows = np.flatnonzero(np.arange(len(given)) % 5 != 4)
-    with_loops = CODECS["zlib"].make(None)(given, rows)
     found = loops.find_noise(given, rows)
     assert found.sum() > 200 and not found[0]
-    monkeypatch.setattr(loops, "library", lambda: None)
-    assert not loops.find_noise(given, rows).any()
-    without = CODECS["zlib"].make(None)(given, rows)
-    assert with_loops.data == without.data
-    assert (with_loops.sizes == without.sizes).all()
-    assert set(with_loops.sizes[found]) == {given.shape[1]} and len(set(with_loops.sizes)) > 1
+    if not in_one_call:
+        monkeypatch.setattr(loops, "library", lambda: None)
+    assert (clibs.zlib(level) is not None) == in_one_call
+    data, sizes = CODECS["zlib"].make(level)(given, rows)
+    assert set(sizes[found]) == {PAGE}
+    assert sizes[~found].max() < PAGE + 1 and np.median(sizes[~found]) < PAGE // 4
+    ends = np.cumsum(sizes).tolist()
+    for row, size, end in zip(rows, sizes.tolist(), ends, strict=True):
+        piece = bytes(data[end - size : end])
+        assert (piece if size == PAGE else zlib.decompress(piece)) == given[row].tobytes()
+    assert ends[-1] == len(data)
+
+
+def test_large_pages_take_zlib_too() -> None:
+    given = np.random.default_rng(3).integers(0, 3, (2, 1 << 16)).astype(np.uint8)
+    data, sizes = CODECS["zlib"].make(None)(given, np.array([1, 0]))
+    assert zlib.decompress(bytes(data[: sizes[0]])) == given[1].tobytes()
+    assert zlib.decompress(bytes(data[sizes[0] :])) == given[0].tobytes()
 
 
 def test_zstd_stores_noise_as_it_would_have_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
