@@ -13,11 +13,14 @@ LIBRARY = Path(__file__).with_name("libkdump.so")
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The functions of libkdump.so; None where it was not built."""
+    """The functions of libkdump.so; None where it was not built, or of another source than this."""
     try:
-        found = ctypes.CDLL(str(LIBRARY))
-    except OSError:
+        return _declared(ctypes.CDLL(str(LIBRARY)))
+    except (OSError, AttributeError):
         return None
+
+
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     found.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, number, pointer, pointer]
     found.kdump_pack.restype = ctypes.c_long

@@ -8,17 +8,15 @@ Anything but KdumpError that comes out is a defect, and so is an allocation beyo
 
 from __future__ import annotations
 
-import gzip
 import sys
 import tempfile
 from pathlib import Path
 
 import atheris
-import zstandard
 
 with atheris.instrument_imports(include=["kdump"]):
     from kdump.errors import KdumpError
-    from kdump.kexec.formats import bzimage, compressed, parse_kernel, uki, vmlinux
+    from kdump.kexec.formats import Kernel, bzimage, compressed, parse_kernel, uki, unpacked, vmlinux
     from kdump.kexec.memory_map import parse_iomem
 
 from tests.kexec import kernels
@@ -27,12 +25,18 @@ assert all((bzimage, uki, vmlinux))  # instrumented here, imported where they ar
 
 
 def once(data: bytes) -> None:
-    """One input: as a kernel, and as text of /proc/iomem."""
+    """One input: as a kernel, also unpacked, and as text of /proc/iomem."""
     parse_iomem(data.decode("latin-1"))
     try:
         kernel = parse_kernel(memoryview(bytearray(data)))
+        judge(kernel, data)
+        judge(unpacked(kernel), data)
     except KdumpError:
         return
+
+
+def judge(kernel: Kernel, data: bytes) -> None:
+    """Raise AssertionError if more came out than may."""
     if sum(len(part.data) for part in kernel.parts) > compressed.RATIO_MAX * len(data):
         raise AssertionError("more memory than the input may ask for")
 
@@ -41,8 +45,9 @@ def main() -> None:
     """Fuzz from seeds of every format until the time given is over."""
     with tempfile.TemporaryDirectory() as corpus:
         uki_seed = kernels.pe({".linux": kernels.bzimage(), ".initrd": b"i", ".cmdline": b"c"})
-        packed = [gzip.compress(kernels.VMLINUX), zstandard.compress(kernels.VMLINUX)]
-        for number, seed in enumerate([kernels.bzimage(), kernels.VMLINUX, uki_seed, *packed]):
+        packed = [pack(kernels.VMLINUX) for pack in kernels.PACKERS.values()]
+        inside = [kernels.packed_bzimage(kernels.packed(kernels.VMLINUX, name)) for name in kernels.PACKERS]
+        for number, seed in enumerate([kernels.bzimage(), kernels.VMLINUX, uki_seed, *packed, *inside]):
             (Path(corpus) / str(number)).write_bytes(seed)
         atheris.Setup([*sys.argv, "-rss_limit_mb=1024", corpus], once)
         atheris.Fuzz()

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import functools
+import gzip
+import lzma
 import struct
+from collections.abc import Callable
+
+import zstandard
+from lz4 import block
 
 from kdump.kexec.formats import bzimage as bz
-from kdump.kexec.formats import uki, vmlinux
+from kdump.kexec.formats import compressed, uki, vmlinux
 
 
 def bzimage(*, payload: bytes = b"\x90" * 0x800, release: str = "6.1.0-test", **fields: int) -> bytes:
@@ -45,6 +53,45 @@ def elf(loads: list[tuple[int, bytes, int]], *, entry: int = 0x1000000, machine:
 
 
 VMLINUX = elf([(0x1000000, b"Linux version 6.1.0-test (x) " + b"\x90" * 99, 0x3000), (0x1200000, b"data", 0x1000)])
+
+
+def lz4(data: bytes) -> bytes:
+    """The legacy format: its magic number, and blocks behind their sizes."""
+    packed = b"\x02\x21\x4c\x18"
+    for at in range(0, len(data), compressed.LZ4_BLOCK):
+        piece = block.compress(data[at : at + compressed.LZ4_BLOCK], store_size=False)
+        packed += struct.pack("<I", len(piece)) + piece
+    return packed
+
+
+def zstd(data: bytes) -> bytes:
+    """As the zstd command packs what comes through a pipe, and so Linux: with a checksum and without the size."""
+    return zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(data)
+
+
+# What packs, by what `compressed` calls it.
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": functools.partial(gzip.compress, mtime=0),
+    "zstd": zstd,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
+    "lz4": lz4,
+}
+
+
+def packed(data: bytes, name: str, *, size: int | None = None) -> bytes:
+    """The payload of a bzImage: packed, and behind that the size of what is in it (gzip ends with that by itself)."""
+    told = struct.pack("<I", len(data) if size is None else size)
+    body = PACKERS[name](data)
+    return body[:-4] + told if name == "gzip" else body + told
+
+
+def packed_bzimage(payload: bytes, **fields: int) -> bytes:
+    """A bzImage with that payload, between code before and behind it."""
+    before = b"\x90" * 0x300
+    place = {"payload_offset": len(before), "payload_length": len(payload)}
+    return bzimage(payload=before + payload + bytes(64), release="6.1.0-test", **place | fields)
 
 
 def pe(sections: dict[str, bytes], *, machine: int = uki.MACHINE_AMD64) -> bytes:

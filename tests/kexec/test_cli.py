@@ -22,7 +22,7 @@ from kdump.kexec.wishes import Wishes
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """What the commands would do, written down instead (a mock: the real calls need a machine; the lab makes them)."""
     synthetic.machine(tmp_path / "machine")
-    (tmp_path / "k").write_bytes(kernels.bzimage())
+    (tmp_path / "k").write_bytes(kernels.packed_bzimage(kernels.packed(kernels.VMLINUX, "lz4")))
     (tmp_path / "i").write_bytes(b"image")
     done: list[Any] = []
 
@@ -144,12 +144,22 @@ def test_explain(
 
     root = tmp_path / "machine"
     state, sources = read_state(root), read_sources(Path("k"), Path("i"))
-    chosen, why = choose_method(sources.kernel, state, method)
+    chosen, why = choose_method(sources.kernel, state, method, root=root)
+    assert chosen == ("segments" if method == "auto" else method)
     line = capture_command_line("console=ttyS0 quiet crashkernel=256M")
-    told = explain(sources, line, method=chosen, why=why, state=state, root=root)
+    told = explain(sources, line, wanted=method, state=state, root=root)
+    assert (told.method, told.why) == (chosen, why)
     text = to_text(told)
     assert all(len(row) <= 80 for row in text.splitlines())
     assert "removed  quiet" in text and "not loaded yet" in text
     model = json.loads(json.dumps(to_json(told)))
     assert model["cmdline"] == line.text and model["method"] == chosen
     assert sum(each["size"] for each in model["segments"]) + model["free"] == state.reserved
+    named = {each["name"] for each in model["segments"] if each["name"].startswith("kernel")}
+    assert named == ({"kernel"} if chosen == "file" else {"kernel, part 1", "kernel, part 2"})
+
+
+def test_debug_tells_what_is_loaded(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert kexec("-l", "-d", "k") == 0
+    assert capsys.readouterr().err.startswith("bzImage 6.1.0-test, 0x100000 bytes at a multiple of 0x200000\n")
+    assert [call[0] for call in calls] == ["load_for_reboot"]

@@ -100,7 +100,7 @@ def test_explain_shows_what_lies_in_the_reservation(running: Machine) -> None:
     told = json.loads(kdump(running, "load", KERNEL, IMAGE, "--method=segments", "--explain", "--json").out)
     assert told["reservation"] == [{"start": place.start, "end": place.end}]
     assert sum(segment["size"] for segment in told["segments"]) + told["free"] == place.size
-    assert {"kernel", "image", "boot parameters", "purgatory", "core headers"} <= {
+    assert {"kernel, part 1", "kernel, part 2", "image", "boot parameters", "purgatory", "core headers"} <= {
         segment["name"] for segment in told["segments"]
     }
     assert all(len(line) <= 80 for line in kdump(running, "load", KERNEL, IMAGE, "--explain").out.splitlines())
@@ -109,7 +109,9 @@ def test_explain_shows_what_lies_in_the_reservation(running: Machine) -> None:
 def test_unchanged_is_not_loaded_again(running: Machine) -> None:
     assert kdump(running, "load", KERNEL, IMAGE, "--method=segments").status == 0
     assert "nothing changed" in kdump(running, "load", KERNEL, IMAGE, "--method=segments", "--if-changed").out
-    assert "loaded /vmlinuz" in kdump(running, "load", KERNEL, IMAGE, "--if-changed").out  # by the other method
+    assert "nothing changed" in kdump(running, "load", KERNEL, IMAGE, "--if-changed").out  # what auto chooses
+    answer = kdump(running, "load", KERNEL, IMAGE, "--method=file", "--if-changed")
+    assert "loaded /vmlinuz" in answer.out and "by the file method" in answer.out
 
 
 def test_what_is_refused_leaves_the_former_in_place(running: Machine) -> None:

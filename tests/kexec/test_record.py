@@ -41,6 +41,13 @@ def test_nothing_changed(root: Path) -> None:
     assert again(root).changed == ()
 
 
+def test_what_was_chosen_is_not_a_change(root: Path) -> None:
+    assert again(root, method="auto").method == "segments"
+    assert again(root, method="auto").changed == again(root, method="segments").changed == ()
+    assert again(root, method="file").changed == ("the method",)
+    assert again(root, method="auto").changed == ("the method",)
+
+
 def test_each_change_is_named(root: Path) -> None:
     again(root)
     assert again(root, "y").changed == ("the command line",)

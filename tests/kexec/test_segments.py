@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,8 @@ from tests.kexec import kernels, synthetic
 
 from kdump.errors import KdumpError
 from kdump.kexec import boot_params, elfcore, purgatory
-from kdump.kexec.formats import parse_kernel
+from kdump.kexec.checksum import checksum
+from kdump.kexec.formats import parse_kernel, unpacked
 from kdump.kexec.memory_map import (
     E820_ACPI,
     E820_RAM,
@@ -30,12 +31,12 @@ from kdump.memory.protocol import Range
 
 HIGH = Range(0x170000000, 0x180000000)
 LINE = "console=ttyS1 panic=7 x=1"
-IMAGE = b"image" * 1000
+IMAGE = b"image" * 1001  # ends within a word
 
 
-def panic(root: Path, data: bytes | None = None, **options: int | None) -> Plan:
+def panic(root: Path, data: bytes | None = None, **options: Any) -> Plan:
     kernel = parse_kernel(memoryview(bytearray(data or kernels.bzimage())))
-    return plan_panic(kernel, memoryview(IMAGE), LINE, root=root, **options)  # type: ignore[arg-type]
+    return plan_panic(kernel, memoryview(IMAGE), LINE, root=root, **options)
 
 
 @pytest.fixture
@@ -74,6 +75,20 @@ def test_boot_parameters_say_where_everything_is(root: Path) -> None:
     assert (at | at_high << 32, size) == (image.address, len(IMAGE))
     assert struct.unpack_from("<Q", block, boot_params.ACPI_RSDP)[0] == synthetic.RSDP
     assert block[0x202:0x206] == b"HdrS"
+
+
+def test_an_unpacked_kernel_is_started_where_it_is_put(root: Path) -> None:
+    packed = kernels.packed_bzimage(kernels.packed(kernels.VMLINUX, "lz4"))
+    kernel = unpacked(parse_kernel(memoryview(bytearray(packed))))
+    plan = plan_panic(kernel, memoryview(IMAGE), LINE, root=root)
+    parts = [placed for placed in plan.segments if placed.name.startswith("kernel")]
+    assert [(placed.name, placed.size) for placed in parts] == [("kernel, part 1", 0x3000), ("kernel, part 2", 0x1000)]
+    one, two = parts
+    assert two.address - one.address == 0x200000 and one.address % 0x200000 == 0
+    entry = purgatory.HEAD.unpack_from(by_name(plan, "purgatory"), purgatory.HEAD_AT)[0]
+    assert entry == one.address
+    block = by_name(plan, "boot parameters")  # with the setup header of the bzImage
+    assert block[0x1F1:0x210] == packed[0x1F1:0x210]
 
 
 def test_the_capture_kernel_sees_only_its_own_memory(root: Path) -> None:
@@ -116,12 +131,21 @@ def test_purgatory_checks_every_segment_but_itself(root: Path) -> None:
     ]
     checked = {placed.address: placed for placed in plan.segments if placed.checked}
     assert {region[0] for region in regions} == set(checked)
-    for address, size, digest in regions:
+    for address, size, number in regions:
         data = bytes(checked[address].data)
-        assert digest == hashlib.sha256(data.ljust(size, b"\0")).digest() and size - len(data) < 64
+        # Of the words that purgatory reads: the data, and the zeros that the kernel puts behind it.
+        assert number == checksum(data.ljust(size, b"\0")) and 0 <= size - len(data) < 8 and size % 8 == 0
+    assert any(len(placed.data) % 8 for placed in checked.values()), "no segment tries the zeros"
+    own = next(placed for placed in plan.segments if placed.name == "purgatory")
+    assert not own.checked and (own.size, len(own.data) <= 4096) == (purgatory.SIZE, True)
 
 
-def test_headers_that_the_kernel_rewrites_have_room_and_no_digest(root: Path) -> None:
+def test_nothing_is_checked_if_that_is_wished(root: Path) -> None:
+    plan = panic(root, wishes=Wishes(check=False))
+    assert purgatory.HEAD.unpack_from(by_name(plan, "purgatory"), purgatory.HEAD_AT)[8] == 0
+
+
+def test_headers_that_the_kernel_rewrites_have_room_and_no_checksum(root: Path) -> None:
     plan = panic(root, elfcorehdr_size=917616)
     core = next(placed for placed in plan.segments if placed.name == "core headers")
     assert core.size >= 917616 and not core.checked

@@ -8,11 +8,12 @@ Exit status: 0 done, 1 failed, 2 wrong usage; with -S 1 if a kernel of the type 
 loaded and 0 if not, as kexec(8) has it. kexec(8) differs: a failed load exits 255 there, wrong usage 1.
 
 Other deviations: options are not abbreviated; the default is -a (of Debian 12's kexec: -c), which takes the segment
-method for kernels that the other does not know and where the running kernel is built without it. -u and -p may come in
-either order. The kernel's format is found by its content, and -t only checks it; multiboot, 16 and 32-bit entry
-points, jumping back, Xen's live update, device trees and 32-bit core headers are not supported and refused. --mem-min
-and --mem-max choose the segment method. --hotplug is always on where the kernel can. With the segment method every
-segment's digest is checked unless -i is given; a damaged one resets the machine after the seconds in panic=.
+method for a panic, the file method for a reboot, and the other one where the kernel or the machine demands it. -u and
+-p may come in either order. The kernel's format is found by its content, and -t only checks it; multiboot, 16 and
+32-bit entry points, jumping back, Xen's live update, device trees and 32-bit core headers are not supported and
+refused. --mem-min and --mem-max choose the segment method. --hotplug is always on where the kernel can. With the
+segment method every segment is checked unless -i is given; a damaged one resets the machine after the seconds in
+panic=.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from kdump.errors import UsageError
 from kdump.kexec import load as loading
-from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, choose_method, read_sources
+from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, read_sources
 from kdump.kexec.state import read_state
 from kdump.kexec.wishes import Wishes
 
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mem-min", type=_address, metavar="ADDRESS", help="lowest address to load to")
     add("--mem-max", type=_address, metavar="ADDRESS", help="highest address to load to")
     add("-t", "--type", choices=TYPES, help="what the kernel must be")
-    add("-i", "--no-checks", action="store_true", help="do not check the segments' digests before the start")
+    add("-i", "--no-checks", action="store_true", help="do not check the segments before the start")
     add("-x", "--no-ifdown", action="store_true", help="leave network interfaces up")
     add("-y", "--no-sync", action="store_true", help="do not sync file systems")
     add("-d", "--debug", action="store_true", help="print the segments")
@@ -157,11 +158,10 @@ def _debug(sources: Sources, cmdline: str, method: str, panic: bool) -> None:
     from kdump.kexec import explain
     from kdump.kexec.cmdline import CommandLine
 
-    kernel, state = sources.kernel, read_state()
-    chosen, why = choose_method(kernel, state, method)
+    kernel = sources.kernel
     print(f"{kernel.kind} {kernel.release}, {kernel.span:#x} bytes at a multiple of {kernel.align:#x}", file=sys.stderr)
     if panic:
-        told = explain.explain(sources, CommandLine(cmdline, ()), method=chosen, why=why, state=state)
+        told = explain.explain(sources, CommandLine(cmdline, ()), wanted=method, state=read_state())
         print(explain.to_text(told), file=sys.stderr)
 
 

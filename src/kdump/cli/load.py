@@ -16,7 +16,7 @@ from pathlib import Path
 from kdump.errors import KdumpError
 from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line, split
 from kdump.kexec.load import check_ready, load
-from kdump.kexec.sources import METHODS, check_sources, choose_method, read_sources
+from kdump.kexec.sources import METHODS, check_sources, read_sources
 from kdump.units import duration_text, size_text
 
 
@@ -92,7 +92,6 @@ def _explain(kernel: Path, image: Path | None, line: CommandLine, args: argparse
     state = check_ready()
     sources = read_sources(kernel, image)
     check_sources(sources, line.text)
-    method, why = choose_method(sources.kernel, state, args.method)
-    explanation = explain.explain(sources, line, method=method, why=why, state=state)
+    explanation = explain.explain(sources, line, wanted=args.method, state=state)
     print(json.dumps(explain.to_json(explanation), indent=1) if args.json else explain.to_text(explanation))
     return 0

@@ -158,7 +158,7 @@ def outdated(record: Record, config: Config, root: Path = Path("/")) -> list[str
     """In what loading the recorded image would differ from what is loaded, in words; empty if in nothing."""
     state = read_state(root)
     sources = read_sources(Path(record.vmlinuz), Path(record.image))
-    method, _why = choose_method(sources.kernel, state)
+    method, _why = choose_method(sources.kernel, state, root=root)
     line = command_line(config, root).text
     loaded = root / RECORD_OF_LOAD.relative_to("/")
     return kexec.changes_against_record(sources, line, method, state, root=root, record=loaded)

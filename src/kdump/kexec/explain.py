@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdump.errors import FormatError, KdumpError
 from kdump.kexec.cmdline import CommandLine
-from kdump.kexec.load import changes_against_record, plan_for
+from kdump.kexec.load import changes_against_record, may_choose, plan_for, without_segments
 from kdump.kexec.memory_map import Entry, subtract
 from kdump.kexec.segments import Placed
-from kdump.kexec.sources import FILE, Sources
+from kdump.kexec.sources import FILE, Sources, choose_method
 from kdump.kexec.state import KexecState
 from kdump.memory.protocol import Range
 from kdump.units import size_text
@@ -46,9 +47,24 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    sources: Sources, line: CommandLine, *, method: str, why: str, state: KexecState, root: Path = Path("/")
+    sources: Sources, line: CommandLine, *, wanted: str, state: KexecState, root: Path = Path("/")
 ) -> Explanation:
-    """Work out what loading would do, without doing it. Raises KdumpError as loading would."""
+    """Work out what loading by the method `wanted` would do, without doing it. Raises KdumpError as loading would."""
+    method, why = choose_method(sources.kernel, state, wanted, root=root)
+    try:
+        return _explain(sources, line, (method, why), state, root)
+    except FormatError:
+        raise
+    except KdumpError as error:
+        if method == FILE or not may_choose(wanted, sources, state):
+            raise
+        return _explain(sources, line, (FILE, without_segments(error)), state, root)
+
+
+def _explain(
+    sources: Sources, line: CommandLine, chosen: tuple[str, str], state: KexecState, root: Path
+) -> Explanation:
+    method, why = chosen
     kernel = sources.kernel
     if method == FILE:
         image = len(sources.initrd or b"")

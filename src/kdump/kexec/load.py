@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdump.errors import KdumpError
+from kdump.errors import FormatError, KdumpError
 from kdump.kexec import syscalls
 from kdump.kexec.record import RECORD, Loaded, changes, locked, read_record, seen, write_record
 from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, check_kernel, check_sources, choose_method, read_sources
@@ -64,14 +64,14 @@ def load(
     """Load `kernel` and `initrd` (None: the one inside a unified kernel image, if any) as the panic kernel.
 
     `cmdline` is complete (see `cmdline.capture_command_line`). `method` is "auto", "file" (kexec_file_load) or
-    "segments" (kexec_load, which can fulfil `wishes`). `root` is where proc and sys are read. Raises KdumpError
-    (KexecRefused when the running kernel said no); what was loaded before is loaded then.
+    "segments" (kexec_load, which can fulfil `wishes`); see `choose_method`. `root` is where proc and sys are read.
+    Raises KdumpError (KexecRefused when the running kernel said no); what was loaded before is loaded then.
     """
     started = time.monotonic()
     state = check_ready(root)
     sources = read_sources(kernel, initrd)
     check_sources(sources, cmdline, root)
-    chosen, why = choose_method(sources.kernel, state, method)
+    chosen, why = choose_method(sources.kernel, state, method, root=root)
     with locked(record):
         before = read_record(record)
         now = as_loaded(sources, cmdline, chosen, root)
@@ -81,7 +81,7 @@ def load(
                 chosen, why = _try(
                     lambda method: put_in_place(sources, cmdline, method, state, wishes=wishes, root=root),
                     (chosen, why),
-                    fall_back=method == AUTO and not state.locked_down,
+                    fall_back=may_choose(method, sources, state),
                 )
             except KdumpError as error:
                 _restore(error, before, state, root, record)
@@ -106,7 +106,7 @@ def as_loaded(sources: Sources, cmdline: str, method: str, root: Path = Path("/"
     """What the record would say of this load."""
     kernel, initrd = sources.kernel_path, sources.initrd_path
     paths = str(kernel.resolve()), str(initrd.resolve()) if initrd else ""
-    return Loaded(*paths, cmdline, method, seen(kernel, initrd, root))
+    return Loaded(*paths, cmdline, method, method, seen(kernel, initrd, root))
 
 
 def changes_against_record(
@@ -149,23 +149,44 @@ def load_for_reboot(
         plan = plan_reboot(sources.kernel, sources.initrd, cmdline, wishes=wishes, root=root)
         return syscalls.kexec_load(plan.entry, plan.for_syscall(), 0, lockdown=state.lockdown)
 
-    chosen = choose_method(sources.kernel, state, method)
-    return _try(place, chosen, fall_back=method == AUTO and not state.locked_down)[0]
+    chosen = choose_method(sources.kernel, state, method, panic=False, root=root)
+    return _try(place, chosen, fall_back=may_choose(method, sources, state))[0]
+
+
+def may_choose(wanted: str, sources: Sources, state: KexecState) -> bool:
+    """Whether both methods are open."""
+    return wanted == AUTO and not state.locked_down and sources.kernel.file is not None
 
 
 def _try(place: Callable[[str], None], chosen: tuple[str, str], *, fall_back: bool) -> tuple[str, str]:
-    """`place(method)` by the method `chosen`, or by segments if the running kernel is built without the other.
+    """`place(method)` by the method `chosen`, or by the other one: segments where the running kernel is built without
+    the file method, files where no segments can be made or it does not take them.
 
     Returns the method that did it and why. `chosen` comes from `choose_method`.
     """
+    method, why = chosen
     try:
-        place(chosen[0])
-    except KexecRefused as error:
-        if not fall_back or chosen[0] != FILE or error.errno != errno.ENOSYS:
+        place(method)
+    except FormatError:  # the kernel is damaged, whoever loads it
+        raise
+    except KdumpError as error:
+        if not fall_back:
             raise
-        place(SEGMENTS)
-        return SEGMENTS, "the running kernel is built without kexec_file_load(2)"
-    return chosen
+        if method == SEGMENTS:
+            method, why = FILE, without_segments(error)
+        elif isinstance(error, KexecRefused) and error.errno == errno.ENOSYS:
+            method, why = SEGMENTS, "the running kernel is built without kexec_file_load(2)"
+        else:
+            raise
+        place(method)
+    return method, why
+
+
+def without_segments(error: KdumpError) -> str:
+    """Why the file method is taken after all."""
+    if isinstance(error, KexecRefused) and error.errno == errno.ENOSYS:
+        return "the running kernel is built without kexec_load(2)"
+    return f"the segment method does not work here: {error}"
 
 
 def remove(*, panic: bool) -> None:
@@ -208,11 +229,15 @@ def _no_reservation(root: Path) -> tuple[str, str]:
 def plan_for(
     sources: Sources, cmdline: str, state: KexecState, *, wishes: Wishes | None = None, root: Path = Path("/")
 ) -> Plan:
-    """The segments of a panic kernel on this machine. Raises KdumpError."""
+    """The segments of a panic kernel on this machine, unpacked if it can be.
+
+    Raises KdumpError; FormatError for a kernel that is damaged inside, which no other method would make better.
+    """
+    from kdump.kexec.formats import unpacked
     from kdump.kexec.segments import plan_panic
 
     return plan_panic(
-        sources.kernel,
+        unpacked(sources.kernel, sources.kernel_path),
         sources.initrd,
         cmdline,
         elfcorehdr_size=state.elfcorehdr_size,

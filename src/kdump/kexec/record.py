@@ -24,6 +24,7 @@ RECORD = Path("/run/kdump/loaded.json")
 class Loaded(NamedTuple):
     """A load: paths ("" for no image), command line, `method` ("file" or "segments"), and what it was made from.
 
+    `chosen` is the method that was to do it, where this machine or its kernel demanded the other one.
     `seen` maps "kernel", "image", "machine" and "boot" to texts that change with them.
     """
 
@@ -31,6 +32,7 @@ class Loaded(NamedTuple):
     initrd: str
     cmdline: str
     method: str
+    chosen: str
     seen: Mapping[str, str]
 
 
@@ -54,7 +56,7 @@ def changes(record: Loaded | None, now: Loaded, *, keeps_up: bool = False) -> li
     names = {"kernel": "the kernel", "image": "the image"}
     names |= {} if keeps_up else {"machine": "the memory map or the CPUs"}
     found = [text for name, text in names.items() if record.seen.get(name) != now.seen[name]]
-    found += ["the method"] * (record.method != now.method) + ["the command line"] * (record.cmdline != now.cmdline)
+    found += ["the method"] * (record.chosen != now.chosen) + ["the command line"] * (record.cmdline != now.cmdline)
     return found
 
 

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdump.digest import sha256
 from kdump.errors import KdumpError
 from kdump.kexec import boot_params, elfcore, purgatory
+from kdump.kexec.checksum import WORD, checksum
 from kdump.kexec.cmdline import option_name, split
 from kdump.kexec.formats.kernel import Kernel
 from kdump.kexec.memory_map import Entry, MemoryMap, capture_e820, read_memory_map
 from kdump.kexec.placement import Space, pages
-from kdump.kexec.purgatory.code import CODE
 from kdump.kexec.syscalls import Segment
 from kdump.kexec.wishes import Wishes
 from kdump.memory.protocol import Range
@@ -31,7 +30,7 @@ RESET_AFTER = 10  # seconds, unless the command line's panic= says otherwise
 class Placed(NamedTuple):
     """A segment in its place: `name`, physical `address`, `size` in memory (whole pages) and `data`.
 
-    `checked` tells whether purgatory compares its digest (not the one the kernel rewrites, nor purgatory itself).
+    `checked` tells whether purgatory checks it (not the one the kernel rewrites, nor purgatory itself).
     """
 
     name: str
@@ -155,7 +154,7 @@ def _plan(
     params_at = space.take("boot parameters", size)
     block = boot_params.build(params_at, kernel, cmdline, initrd=image, e820=e820, platform=platform)
     segments.append(Placed("boot parameters", params_at, pages(size), block))
-    purgatory_at = space.take("purgatory", len(CODE))
+    purgatory_at = space.take("purgatory", purgatory.SIZE)
     code = purgatory.make(
         parameters._replace(
             kernel_entry=base + kernel.entry,
@@ -165,7 +164,7 @@ def _plan(
             regions=[_region(placed) for placed in segments if placed.checked and wishes.check],
         )
     )
-    segments.append(Placed("purgatory", purgatory_at, pages(len(code)), code, checked=False))
+    segments.append(Placed("purgatory", purgatory_at, purgatory.SIZE, code, checked=False))
     ordered = tuple(sorted(segments, key=lambda placed: placed.address))
     return Plan(purgatory_at, ordered, tuple(space.total), tuple(e820), cmdline, ())
 
@@ -177,12 +176,8 @@ def low_memory(memory_map: MemoryMap) -> Range:
 
 
 def _region(placed: Placed) -> purgatory.Region:
-    """The digest covers the data and the zeros behind it up to whole blocks: the kernel clears a page's rest."""
-    padding = -len(placed.data) % purgatory.BLOCK
-    digest = sha256()
-    digest.update(placed.data)
-    digest.update(bytes(padding))
-    return purgatory.Region(placed.address, len(placed.data) + padding, bytes.fromhex(digest.hexdigest()))
+    """The data, and zeros up to a whole word: the kernel clears the rest of a page."""
+    return purgatory.Region(placed.address, -(-len(placed.data) // WORD) * WORD, checksum(placed.data))
 
 
 def _reset_after(cmdline: str) -> int:

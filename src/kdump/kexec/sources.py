@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from kdump.kexec.formats import Kernel, read_kernel
 from kdump.kexec.state import KexecState, read_state
 from kdump.units import size_text
 
+KCORE_HEAD = 1 << 16  # bytes of /proc/kcore that its headers and notes lie within
+SME_MASK = re.compile(rb"^NUMBER\(sme_mask\)=(-?\d+)$", re.MULTILINE)
 AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
 
 
@@ -60,7 +63,9 @@ def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
         )
 
 
-def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tuple[str, str]:
+def choose_method(
+    kernel: Kernel, state: KexecState, wanted: str = AUTO, *, panic: bool = True, root: Path = Path("/")
+) -> tuple[str, str]:
     """ "file" or "segments", and the reason in words. Raises KdumpError if the wanted one cannot work."""
     if wanted == SEGMENTS and state.locked_down:
         raise KdumpError(
@@ -77,7 +82,13 @@ def choose_method(kernel: Kernel, state: KexecState, wanted: str = AUTO) -> tupl
             )
         return wanted, "asked for"
     if kernel.file is not None:
-        return FILE, "the kernel reads, checks and places the files itself, and it works under lockdown"
+        if state.locked_down:
+            return FILE, f"the kernel is locked down ({state.lockdown}) and takes only signed kernel files"
+        if not panic:
+            return FILE, "the kernel reads, checks and places the files itself, and the new one places itself at random"
+        if _encrypted_memory(root):
+            return FILE, "memory is encrypted here, and a bzImage finds its way into that by itself"
+        return SEGMENTS, "the kernel is put in place unpacked and starts at once; the first 640 KiB are in the dump"
     if state.locked_down:
         raise KdumpError(
             f"a {kernel.kind} cannot be loaded here",
@@ -99,9 +110,33 @@ def _map(path: Path) -> memoryview:
 
 def _five_level_paging(root: Path) -> bool:
     """Whether the running kernel uses 5-level page tables: it clears the CPU flag if not."""
+    return "la57" in _cpu_flags(root)
+
+
+def _encrypted_memory(root: Path) -> bool:
+    """Whether this is a confidential virtual machine (TDX, SEV), or a host that encrypts its memory (SME).
+
+    AMD's kernels say so in VMCOREINFO (arch/x86/kernel/vmcore_info_64.c), which /proc/kcore has among its notes; their
+    CPU flags are cleared in virtual machines and set on hosts that could.
+    """
+    if "tdx_guest" in _cpu_flags(root):
+        return True
+    try:
+        with open(root / "proc/kcore", "rb", buffering=0) as file:
+            found = SME_MASK.search(file.read(KCORE_HEAD))
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) != 0
+    try:
+        return "mem_encrypt=on" in (root / "proc/cmdline").read_text().split()
+    except OSError:
+        return False
+
+
+def _cpu_flags(root: Path) -> set[str]:
     try:
         text = (root / "proc/cpuinfo").read_text()
     except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return "la57" in flags.split()
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())

@@ -14,7 +14,7 @@ from kdump.arch.syscalls import syscall_numbers
 from kdump.errors import KdumpError
 
 KEXEC_ON_CRASH = 0x1
-KEXEC_UPDATE_ELFCOREHDR = 0x4  # the digest leaves the core headers out, so the kernel may rewrite them (6.6 to 6.9)
+KEXEC_UPDATE_ELFCOREHDR = 0x4  # the check leaves the core headers out, so the kernel may rewrite them (6.6 to 6.9)
 KEXEC_CRASH_HOTPLUG_SUPPORT = 0x8  # the same promise, any segment (6.10 and later)
 KEXEC_FILE_UNLOAD = 0x1
 KEXEC_FILE_ON_CRASH = 0x2
@@ -157,7 +157,7 @@ def kexec_load(entry: int, segments: list[Segment], flags: int, *, lockdown: str
     table = (_KexecSegment * max(1, len(segments)))()
     keep = []  # the buffers must live until the call returns
     for slot, segment in zip(table, segments, strict=False):
-        buffer, size = _address(segment.data)
+        buffer, size = buffer_of(segment.data)
         keep.append(buffer)
         slot.buf, slot.bufsz, slot.mem, slot.memsz = ctypes.addressof(buffer), size, segment.address, segment.size
     number = _syscall(
@@ -172,7 +172,8 @@ def kexec_load(entry: int, segments: list[Segment], flags: int, *, lockdown: str
         raise refused(f"the kernel was not {verb}", number, SEGMENT_OUTCOMES, lockdown)
 
 
-def _address(data: bytes | bytearray | memoryview) -> tuple[ctypes.Array[ctypes.c_char], int]:
+def buffer_of(data: bytes | bytearray | memoryview) -> tuple[ctypes.Array[ctypes.c_char], int]:
+    """`data` as C sees it, copied if it is read-only, and its size in bytes."""
     size = len(data)
     if memoryview(data).readonly:
         return (ctypes.c_char * size).from_buffer_copy(data), size

@@ -9,8 +9,8 @@ from kdump.memory.protocol import Range
 
 
 class Wishes(NamedTuple):
-    """What a caller may ask of the segment method: bounds for addresses (None: the method's own), digests or none, and
-    the I/O port where purgatory complains (None: the command line's last serial console)."""
+    """What a caller may ask of the segment method: bounds for addresses (None: the method's own), checksums or none,
+    and the I/O port where purgatory complains (None: the command line's last serial console)."""
 
     low: int | None = None
     high: int | None = None

@@ -1,6 +1,6 @@
 """Kernel files: what is in them and what loading needs to know. Every format becomes the same `Kernel`.
 
-Recognised by content: a bzImage, an ELF vmlinux, a unified kernel image (PE), the first two also inside gzip or zstd.
+Recognised by content: a bzImage, an ELF vmlinux, a unified kernel image (PE), the first two also in compressed files.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from kdump.errors import FormatError, KdumpError
 from kdump.kexec.formats.kernel import Kernel, Part
 
-__all__ = ["Kernel", "Part", "parse_kernel", "read_kernel"]
+__all__ = ["Kernel", "Part", "parse_kernel", "read_kernel", "unpacked"]
 
-SUPPORTED = "bzImage, ELF vmlinux and unified kernel images can be loaded, vmlinux also packed with gzip or zstd"
+SUPPORTED = "bzImage, ELF vmlinux and unified kernel images can be loaded, vmlinux also compressed"
 
 
 def read_kernel(path: Path) -> Kernel:
@@ -47,3 +47,36 @@ def parse_kernel(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
         kernel = parse_kernel(memoryview(compressed.unpack(data, name, path)), path)
         return kernel._replace(kind=f"{kernel.kind} in {name}")
     raise FormatError("not a kernel in a known format", path=path, offset=0, field="magic", remedy=SUPPORTED)
+
+
+def unpacked(kernel: Kernel, path: str | os.PathLike[str] = "") -> Kernel:
+    """The vmlinux inside a bzImage: it starts at once, where the bzImage has to unpack it first.
+
+    It runs where it is put (the code that unpacks would move it about if it was not told nokaslr). Other kernels, and
+    one whose compression is not known here, are returned as they are. Raises FormatError if it is damaged.
+    """
+    from kdump.kexec.formats import bzimage, compressed, vmlinux
+
+    if kernel.file is None:
+        return kernel
+    payload = bzimage.payload(kernel.file, path)
+    name = compressed.container(payload) or "an unknown format"
+    try:
+        content = compressed.unpack(payload, name, path)
+    except compressed.NotUnpackable:
+        return kernel
+    (size,) = bzimage.UNPACKED_SIZE.unpack_from(payload, len(payload) - bzimage.UNPACKED_SIZE.size)
+    if len(content) != size:
+        raise FormatError(f"the {name} data is damaged", path=path, why=f"{len(content)} bytes are in it, not {size}")
+    inside = vmlinux.parse(memoryview(content), path)
+    return inside._replace(
+        kind=f"{kernel.kind}, unpacked",
+        release=kernel.release,
+        setup_header=kernel.setup_header,
+        cmdline_limit=kernel.cmdline_limit,
+        five_level=kernel.five_level,
+        file=kernel.file,
+        initrd=kernel.initrd,
+        cmdline=kernel.cmdline,
+        os_release=kernel.os_release,
+    )

@@ -22,6 +22,7 @@ ENTRY_64 = 0x200
 
 LOADED_HIGH = 1 << 0  # loadflags
 KERNEL_64, ABOVE_4G, FIVE_LEVEL = 1 << 0, 1 << 1, 1 << 5  # xloadflags
+UNPACKED_SIZE = struct.Struct("<I")  # behind the packed vmlinux, arch/x86/boot/compressed/mkpiggy.c
 REMEDY = "give /boot/vmlinuz-* of an x86_64 kernel"
 
 
@@ -41,6 +42,8 @@ FIELDS = {
     "relocatable_kernel": Field(0x234, "<B"),
     "xloadflags": Field(0x236, "<H"),
     "cmdline_size": Field(0x238, "<I"),
+    "payload_offset": Field(0x248, "<I"),
+    "payload_length": Field(0x24C, "<I"),
     "pref_address": Field(0x258, "<Q"),
     "init_size": Field(0x260, "<I"),
 }
@@ -59,7 +62,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
 
     if len(data) < HEADER_MIN:
         raise FormatError("the bzImage is truncated", path=path, offset=len(data), remedy=REMEDY)
-    h = {name: struct.unpack_from(field.code, data, field.offset)[0] for name, field in FIELDS.items()}
+    h = _fields(data)
     if h["version"] < OLDEST:
         found = f"{h['version'] >> 8}.{h['version'] & 255:02}"
         raise fail(f"boot protocol {found} is too old", "version", "the 64-bit entry point came with 2.12")
@@ -67,7 +70,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
         raise fail("a zImage cannot be loaded", "loadflags")
     if not h["xloadflags"] & KERNEL_64:
         raise fail("not a 64-bit kernel", "xloadflags")
-    start = ((h["setup_sects"] or 4) + 1) * SECTOR
+    start = _setup_size(h)
     if len(data) <= start:
         raise fail(
             "the bzImage is truncated", "setup_sects", f"it ends at {len(data):#x}, its kernel begins at {start:#x}"
@@ -98,6 +101,29 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
         five_level=bool(h["xloadflags"] & FIVE_LEVEL),
         file=data,
     )
+
+
+def payload(data: memoryview, path: str | os.PathLike[str] = "") -> memoryview:
+    """The packed vmlinux in a bzImage that `parse` takes, with its UNPACKED_SIZE as the last bytes.
+
+    What follows it belongs to the code that unpacks it. It is empty if the header does not tell.
+    Raises FormatError if it lies outside the file.
+    """
+    h = _fields(data)
+    start = _setup_size(h) + h["payload_offset"]
+    end = start + h["payload_length"]
+    if end > len(data):
+        place = FIELDS["payload_offset"].offset
+        raise FormatError("its payload lies outside the file", path=path, offset=place, field="payload_offset")
+    return data[start:end]
+
+
+def _fields(data: memoryview) -> dict[str, int]:
+    return {name: struct.unpack_from(field.code, data, field.offset)[0] for name, field in FIELDS.items()}
+
+
+def _setup_size(h: dict[str, int]) -> int:
+    return ((h["setup_sects"] or 4) + 1) * SECTOR
 
 
 def _release(data: memoryview, pointer: int) -> str:

@@ -12,25 +12,25 @@ from typing import NamedTuple
 from kdump.kexec.purgatory.code import CODE
 from kdump.kexec.syscalls import SEGMENTS_MAX
 
-MAGIC = b"KDUMPPG1"
+MAGIC = b"KDUMPPG2"
 MAGIC_AT = 8
 # kernel_entry, boot_params, backup_from, backup_to, backup_size, serial_port, use_vga, reset_after, region_count
 HEAD = struct.Struct("<QQQQQIIQQ")
 HEAD_AT = 16
-REGION = struct.Struct("<QQ32s")  # address, size, SHA-256
+REGION = struct.Struct("<QQQ")  # address, size, checksum
 REGIONS_AT = HEAD_AT + HEAD.size
-CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the digest check, callable as a C function
-BLOCK = 64  # a region is a whole number of SHA-256 blocks
+CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the check, callable as a C function
+SIZE = 8192  # in memory: the code, and behind it a page that it writes
 
 SERIAL_PORTS = {"ttyS0": 0x3F8, "ttyS1": 0x2F8, "ttyS2": 0x3E8, "ttyS3": 0x2E8}  # arch/x86/include/asm/serial.h
 
 
 class Region(NamedTuple):
-    """A checked piece of memory: physical address, size (a multiple of BLOCK) and SHA-256 digest (32 bytes)."""
+    """A checked piece of memory: physical address, size (a multiple of 8) and checksum (see `checksum.py`)."""
 
     address: int
     size: int
-    digest: bytes
+    checksum: int
 
 
 class Parameters(NamedTuple):
