@@ -1,4 +1,4 @@
-"""Machines started by UEFI firmware, without Secure Boot: the capture kernel, put in place unpacked, finds EFI as it was."""
+"""Machines started by UEFI firmware, without Secure Boot: the capture kernel, unpacked, finds EFI as it was."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
 
 _LINKS = struct.Struct("<QQ")  # struct list_head: next, prev
-_COUNT = struct.Struct("<I")
 _COSTLY_ORDER = 3  # PAGE_ALLOC_COSTLY_ORDER: lists of higher orders are for huge pages only
 _HUGE_ORDER = 9  # HPAGE_PMD_ORDER of 4 KiB pages
 _LISTS_LIMIT, _CPUS_LIMIT = 256, 1 << 14
@@ -100,57 +98,63 @@ def free_pages_on_lists(
             for index, (following, _) in enumerate(_LINKS.iter_unpack(heads)):
                 order = index // facts.types
                 lists.follow(at + index * _LINKS.size, following, order if order <= _COSTLY_ORDER else _HUGE_ORDER)
-    return np.array(sorted(set(lists.found)), np.int64)
+    return np.array(sorted({pfn for found in lists.found for pfn in found.tolist()}), np.int64)
 
 
 class _Lists:
     """Follows lists of struct pages and collects their pfns."""
 
     def __init__(self, info: VmCoreInfo, virtual: VirtualMemory, runs: Sequence[MapRun]) -> None:
-        self.found: list[int] = []
+        self.found: list[NDArray[np.int64]] = []
         self._size, self._links = info.sizes["page"], info.offsets["page.lru"]
-        self._refcount = info.offsets["page._refcount"]
+        between = info.offsets["page._refcount"] - self._links - _LINKS.size
+        if between < 0:
+            raise KeyError("page._refcount")
+        self._member = struct.Struct(f"<QQ{between}xI")  # next, prev, number of users
         self._virtual = virtual
-        self._runs = sorted(runs, key=lambda run: run.virtual)
-        self._starts = [run.virtual for run in self._runs]
-        self._left = sum(run.pages for run in runs)  # a live kernel changes its lists while they are read
-        self._pages: dict[int, memoryview] = {}
+        ordered = sorted(runs, key=lambda run: run.virtual)
+        self._starts = np.array([run.virtual for run in ordered], np.uint64)
+        self._pages = np.array([run.pages for run in ordered], np.uint64)
+        self._first = np.array([run.first_pfn for run in ordered], np.int64)
+        self._limit = sum(run.pages for run in runs)  # a live kernel changes its lists while they are read
+        self._cached: dict[int, memoryview] = {}
 
     def follow(self, head: int, node: int, order: int) -> None:
         """From the list's head to its first node that makes no sense; each stands for 2^order pages."""
-        before, mask = head, (1 << order) - 1
-        while node != head and self._left > 0:
-            address = node - self._links
-            try:
-                page, at = self._struct_page(address)
-            except (NotPresentError, FormatError):
-                return
-            following, previous = _LINKS.unpack_from(page, at + self._links)
-            (users,) = _COUNT.unpack_from(page, at + self._refcount)
-            pfn = self._pfn(address)
-            if previous != before or users or pfn < 0 or pfn & mask:
-                return
-            self.found.extend(range(pfn, pfn + mask + 1))
-            self._left -= mask + 1
-            before, node = node, following
+        before, nodes = head, list[int]()
+        unpack, cached, reach = self._member.unpack_from, self._cached, _PAGE - self._member.size
+        try:
+            while node != head and len(nodes) < self._limit:
+                at = node % _PAGE
+                page = cached.get(node - at)
+                if page is None:
+                    page = self._read(node - at)
+                following, previous, users = unpack(
+                    page if at <= reach else self._virtual.view(node - at, 2 * _PAGE), at
+                )
+                if previous != before or users:
+                    break
+                nodes.append(node)
+                before, node = node, following
+        except (NotPresentError, FormatError):
+            pass  # what was found before is on the list
+        if nodes:
+            pfns = self._pfns(np.array(nodes, np.uint64) - np.uint64(self._links), 1 << order)
+            self.found.append((pfns[:, np.newaxis] + np.arange(1 << order)).ravel())
 
-    def _pfn(self, address: int) -> int:
-        """Of the struct page at `address`; -1 if there is none."""
-        index = bisect_right(self._starts, address) - 1
-        if index < 0:
-            return -1
-        run = self._runs[index]
-        number, rest = divmod(address - run.virtual, self._size)
-        return -1 if rest or number >= run.pages else run.first_pfn + number
+    def _pfns(self, addresses: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
+        """Of these struct pages, up to the first that is none, or no block of so many `pages`."""
+        run = np.searchsorted(self._starts, addresses, side="right") - 1
+        inside = run >= 0
+        run = np.maximum(run, 0)
+        offset = addresses - self._starts[run]
+        number = offset // np.uint64(self._size)
+        pfns = self._first[run] + number.astype(np.int64)
+        good = inside & (offset % np.uint64(self._size) == 0) & (number < self._pages[run]) & (pfns % pages == 0)
+        return pfns if good.all() else pfns[: int(np.argmin(good))]
 
-    def _struct_page(self, address: int) -> tuple[memoryview, int]:
-        """Memory, and where in it the struct page at `address` begins."""
-        at = address % _PAGE
-        if at + self._size > _PAGE:
-            return self._virtual.view(address, self._size), 0
-        page = self._pages.get(address - at)
-        if page is None:
-            if len(self._pages) >= _CACHED:
-                self._pages.clear()
-            page = self._pages[address - at] = self._virtual.view(address - at, _PAGE)
-        return page, at
+    def _read(self, address: int) -> memoryview:
+        if len(self._cached) >= _CACHED:
+            self._cached.clear()
+        page = self._cached[address] = self._virtual.view(address, _PAGE)
+        return page
