@@ -85,8 +85,10 @@ def test_distributions() -> None:
     assert expected.distributions(128 * GIB)["RHEL 10"] == 512 * MIB
 
 
-def test_free_space_of_a_directory_that_is_yet_to_be(tmp_path: Path) -> None:
-    assert expected.free_space(tmp_path / "a/b/c") == expected.free_space(tmp_path) > 0
+def test_free_space_of_a_directory_that_is_yet_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {tmp_path: 5 * GIB, tmp_path.parent: 7 * GIB}
+    monkeypatch.setattr("shutil.disk_usage", lambda place: type("Usage", (), {"free": free[place]}))
+    assert expected.free_space(tmp_path / "a/b/c") == 5 * GIB == expected.free_space(tmp_path)
 
 
 def test_ram_of_the_capture_kernel(tmp_path: Path) -> None:

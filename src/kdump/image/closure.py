@@ -35,8 +35,8 @@ _COMPILERS = 4  # processes; the same everywhere, for what else a process compil
 # What takes half of the time of imports and is of no use there: NumPy's documentation, its types for annotations (in
 # their place is a class that can be subscripted as they can) and its hooks for arrays of others; what documentation is
 # tidied up with; and the standard library's way to make dataclasses.
+_LEAN_DATACLASSES = Path(__file__).with_name("lean_dataclasses.py")
 _STAND_INS = {
-    "dataclasses": Path(__file__).with_name("lean_dataclasses.py").read_bytes(),
     "inspect": b"""\
 getattr_static = getattr
 
@@ -110,7 +110,8 @@ def find(entry: str, *more: str, made: Made | None = None) -> Closure:
     """
     made = made or Made()
     path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
-    question = (entry, [*_ALWAYS, *more], path, [name for name in _WITHOUT if name.lstrip("_") not in more], _STAND_INS)
+    without = [name for name in _WITHOUT if name.lstrip("_") not in more]
+    question = (entry, [*_ALWAYS, *more], path, without, {**_STAND_INS, "dataclasses": _LEAN_DATACLASSES.read_bytes()})
     recipe = f"imports {sys.version}"
     answer = made.get(recipe, marshal.dumps(question), lambda: _probe(*question), lambda answer: _holds(answer, path))
     found, missing, stand_ins, _ = marshal.loads(answer)  # noqa: S302 - our own child wrote it
