@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdump.errors import FormatError, KdumpError
 from kdump.kexec.cmdline import CommandLine
-from kdump.kexec.load import changes_against_record, may_choose, plan_for, without_segments
+from kdump.kexec.load import by_either, changes_against_record, may_choose, plan_for
 from kdump.kexec.memory_map import Entry, subtract
 from kdump.kexec.segments import Placed
 from kdump.kexec.sources import FILE, Sources, choose_method
@@ -50,30 +49,20 @@ def explain(
     sources: Sources, line: CommandLine, *, wanted: str, state: KexecState, root: Path = Path("/")
 ) -> Explanation:
     """Work out what loading by the method `wanted` would do, without doing it. Raises KdumpError as loading would."""
-    method, why = choose_method(sources.kernel, state, wanted, root=root)
-    try:
-        return _explain(sources, line, (method, why), state, root)
-    except FormatError:
-        raise
-    except KdumpError as error:
-        if method == FILE or not may_choose(wanted, sources, state):
-            raise
-        return _explain(sources, line, (FILE, without_segments(error)), state, root)
-
-
-def _explain(
-    sources: Sources, line: CommandLine, chosen: tuple[str, str], state: KexecState, root: Path
-) -> Explanation:
-    method, why = chosen
     kernel = sources.kernel
-    if method == FILE:
+    chosen = choose_method(kernel, state, wanted, root=root)
+    plan, (method, why) = by_either(
+        lambda by: None if by == FILE else plan_for(sources, line.text, state, root=root),
+        chosen,
+        fall_back=may_choose(wanted, sources, state),
+    )
+    if plan is None:
         image = len(sources.initrd or b"")
         rows = [Row(None, kernel.span, "kernel"), *([Row(None, image, "image")] if image else [])]
         e820: tuple[Entry, ...] = ()
         reservation = state.reservation
         free = state.room - sum(row.size for row in rows)
     else:
-        plan = plan_for(sources, line.text, state, root=root)
         rows, e820, reservation = _picture(plan.segments, plan.space), plan.e820, plan.space
         free = sum(row.size for row in rows if not row.name)
     return Explanation(
@@ -88,7 +77,7 @@ def _explain(
         free=free,
         e820=e820,
         hotplug=_hotplug_text(state),
-        changed=tuple(changes_against_record(sources, line.text, method, state, root=root)),
+        changed=tuple(changes_against_record(sources, line.text, chosen[0], state, root=root)),
     )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kdump.errors import FormatError, KdumpError
 from kdump.kexec import syscalls
@@ -29,6 +29,9 @@ NO_RESERVATION = (
     "add crashkernel=256M to the kernel command line (`kdump setup` does it) and reboot; "
     "cat /sys/kernel/kexec_crash_size shows the result"
 )
+
+
+Result = TypeVar("Result")
 
 
 class LoadResult(NamedTuple):
@@ -78,7 +81,7 @@ def load(
         differences = changes_against_record(sources, cmdline, chosen, state, root=root, record=record)
         if differences or not if_changed:
             try:
-                chosen, why = _try(
+                _, (by, why) = by_either(
                     lambda method: put_in_place(sources, cmdline, method, state, wishes=wishes, root=root),
                     (chosen, why),
                     fall_back=may_choose(method, sources, state),
@@ -86,13 +89,13 @@ def load(
             except KdumpError as error:
                 _restore(error, before, state, root, record)
                 raise
-            now = now._replace(method=chosen)
+            now = now._replace(method=by)
             write_record(now, record)
     return LoadResult(
         now.kernel,
         now.initrd,
         cmdline,
-        chosen,
+        now.method,
         why,
         kernel.stat().st_size,
         len(sources.initrd or b""),
@@ -150,7 +153,7 @@ def load_for_reboot(
         return syscalls.kexec_load(plan.entry, plan.for_syscall(), 0, lockdown=state.lockdown)
 
     chosen = choose_method(sources.kernel, state, method, panic=False, root=root)
-    return _try(place, chosen, fall_back=may_choose(method, sources, state))[0]
+    return by_either(place, chosen, fall_back=may_choose(method, sources, state))[1][0]
 
 
 def may_choose(wanted: str, sources: Sources, state: KexecState) -> bool:
@@ -158,35 +161,29 @@ def may_choose(wanted: str, sources: Sources, state: KexecState) -> bool:
     return wanted == AUTO and not state.locked_down and sources.kernel.file is not None
 
 
-def _try(place: Callable[[str], None], chosen: tuple[str, str], *, fall_back: bool) -> tuple[str, str]:
+def by_either(
+    place: Callable[[str], Result], chosen: tuple[str, str], *, fall_back: bool
+) -> tuple[Result, tuple[str, str]]:
     """`place(method)` by the method `chosen`, or by the other one: segments where the running kernel is built without
     the file method, files where no segments can be made or it does not take them.
 
-    Returns the method that did it and why. `chosen` comes from `choose_method`.
+    Returns what it gave, and the method that did it and why. `chosen` comes from `choose_method`.
     """
-    method, why = chosen
     try:
-        place(method)
+        return place(chosen[0]), chosen
     except FormatError:  # the kernel is damaged, whoever loads it
         raise
     except KdumpError as error:
-        if not fall_back:
+        lacks = isinstance(error, KexecRefused) and error.errno == errno.ENOSYS
+        if not fall_back or (chosen[0] == FILE and not lacks):
             raise
-        if method == SEGMENTS:
-            method, why = FILE, without_segments(error)
-        elif isinstance(error, KexecRefused) and error.errno == errno.ENOSYS:
-            method, why = SEGMENTS, "the running kernel is built without kexec_file_load(2)"
+        if chosen[0] == FILE:
+            other = SEGMENTS, "the running kernel is built without kexec_file_load(2)"
+        elif lacks:
+            other = FILE, "the running kernel is built without kexec_load(2)"
         else:
-            raise
-        place(method)
-    return method, why
-
-
-def without_segments(error: KdumpError) -> str:
-    """Why the file method is taken after all."""
-    if isinstance(error, KexecRefused) and error.errno == errno.ENOSYS:
-        return "the running kernel is built without kexec_load(2)"
-    return f"the segment method does not work here: {error}"
+            other = FILE, f"the segment method does not work here: {error}"
+        return place(other[0]), other
 
 
 def remove(*, panic: bool) -> None:

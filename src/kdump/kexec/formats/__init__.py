@@ -69,14 +69,11 @@ def unpacked(kernel: Kernel, path: str | os.PathLike[str] = "") -> Kernel:
     if len(content) != size:
         raise FormatError(f"the {name} data is damaged", path=path, why=f"{len(content)} bytes are in it, not {size}")
     inside = vmlinux.parse(memoryview(content), path)
-    return inside._replace(
+    return kernel._replace(
         kind=f"{kernel.kind}, unpacked",
-        release=kernel.release,
-        setup_header=kernel.setup_header,
-        cmdline_limit=kernel.cmdline_limit,
-        five_level=kernel.five_level,
-        file=kernel.file,
-        initrd=kernel.initrd,
-        cmdline=kernel.cmdline,
-        os_release=kernel.os_release,
+        parts=inside.parts,
+        span=inside.span,
+        align=inside.align,
+        lowest=inside.lowest,
+        entry=inside.entry,
     )
