@@ -16,6 +16,7 @@ from kdump.dump.choose import choose
 from kdump.dump.classes import PageClass
 from kdump.dump.pcp import ListFacts, from_json, to_json
 from kdump.memory import open_dump
+from kdump.memory.protocol import Dump
 
 FIRST = 1024  # pages below hold page tables and the memory map
 LRU, REFCOUNT = 8, 52  # in the machine's struct page
@@ -63,17 +64,21 @@ class ListMachine(PageMachine):
         for pfn in pfns:
             self.write(self.map_at + pfn * STRUCT + REFCOUNT, bytes(4))
 
-    def free(self, directory: Path, level: int = 31) -> list[int]:
-        """The pfns that a level drops as free."""
+    def dump(self, directory: Path) -> Dump:
+        """The machine as an opened ELF core."""
         path = directory / "vmcore"
         path.write_bytes(self.elf())
+        return open_dump(path)
+
+    def free(self, directory: Path) -> list[int]:
+        """The pfns that level 31 drops as free."""
         found: list[int] = []
 
         def watch(first: int, classes: np.ndarray[tuple[int], np.dtype[np.uint8]], _held: object) -> None:
             found.extend((np.flatnonzero(classes == PageClass.FREE) + first).tolist())
 
-        with open_dump(path) as dump:
-            selection = choose(dump, level, watch=watch, find=lambda _kernel: self.facts)
+        with self.dump(directory) as dump:
+            selection = choose(dump, 31, watch=watch, find=lambda _kernel: self.facts)
             kept = np.concatenate(list(selection.kept.pfns()))
             assert not np.isin(found, kept).any()
             assert selection.by_class[PageClass.FREE] == len(found)
@@ -136,9 +141,7 @@ def test_a_list_is_followed_to_where_it_breaks(damage: object, kept_from: int, t
 def test_levels_that_keep_free_pages_keep_these(tmp_path: Path) -> None:
     machine = ListMachine()
     machine.link(0, 0, [FIRST])
-    path = tmp_path / "vmcore"
-    path.write_bytes(machine.elf())
-    with open_dump(path) as dump:
+    with machine.dump(tmp_path) as dump:
         kept = np.concatenate(list(choose(dump, 15, find=lambda _kernel: machine.facts).kept.pfns()))
         assert FIRST in kept
         kept = np.concatenate(list(choose(dump, 16, find=lambda _kernel: machine.facts).kept.pfns()))
@@ -163,9 +166,7 @@ def test_unreadable_lists_of_one_cpu_do_not_hide_those_of_another(tmp_path: Path
 def test_a_kernel_without_types_has_no_lists(tmp_path: Path) -> None:
     machine = ListMachine()
     machine.link(0, 0, [FIRST])
-    path = tmp_path / "vmcore"
-    path.write_bytes(machine.elf())
-    with open_dump(path) as dump:
+    with machine.dump(tmp_path) as dump:
         assert choose(dump, 31).by_class[PageClass.FREE] == 0
 
 

@@ -98,7 +98,8 @@ def free_pages_on_lists(
             for index, (following, _) in enumerate(_LINKS.iter_unpack(heads)):
                 order = index // facts.types
                 lists.follow(at + index * _LINKS.size, following, order if order <= _COSTLY_ORDER else _HUGE_ORDER)
-    return np.array(sorted({pfn for found in lists.found for pfn in found.tolist()}), np.int64)
+    found = np.sort(np.concatenate([np.zeros(0, np.int64), *lists.found]))
+    return found[np.diff(found, prepend=-1) > 0]  # np.unique would import numpy.ma
 
 
 class _Lists:
