@@ -22,7 +22,7 @@ def library() -> ctypes.CDLL | None:
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    found.kdump_pack.argtypes = [pointer, pointer, pointer, size, pointer, size, size, number, pointer, pointer]
+    found.kdump_pack.argtypes = [pointer, pointer, pointer, size, size, size, number, number, pointer, pointer]
     found.kdump_pack.restype = ctypes.c_long
     found.kdump_zeros.argtypes = [pointer, size, size, pointer]
     found.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]

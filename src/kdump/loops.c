@@ -126,25 +126,42 @@ static int is_noise(const unsigned char *page, size_t size)
 	return 1;
 }
 
-/*
- * Compresses pages[rows[0 .. count - 1]] of `page` bytes, each by itself and one behind the other, by a function of a C
- * library. `room` is what a page may take at worst: `target` must have count * page + room bytes. A page that does not
- * shrink is copied as it is; with `skip`, one that is noise too, untried. Each page's size goes to `sizes`.
- * Returns the sum of the sizes, or -1 if the library refused a page.
- */
-long kdump_pack(compressor compress, void *work, const unsigned char *pages, size_t page, const long *rows,
-		size_t count, size_t room, int skip, unsigned char *target, unsigned *sizes)
+/* Whether a page (of a multiple of 64 bytes) holds nothing but zeros: its first words settle it, if it does not. */
+static int is_zero(const unsigned char *page, size_t size)
 {
+	uint64_t words[8], any = 0;
+
+	for (size_t at = 0; at < size && !any; at += sizeof(words)) {
+		memcpy(words, page + at, sizeof(words));
+		for (int word = 0; word < 8; word++)
+			any |= words[word];
+	}
+	return !any;
+}
+
+/*
+ * Compresses `count` pages of `page` bytes, each by itself and one behind the other, by a function of a C library. `room`
+ * is what a page may take at worst: `target` must have count * page + room bytes. A page that does not shrink is copied
+ * as it is; with `skip_noise`, one that is noise too, untried; with `drop_zeros` one of zeros is left out and its size 0.
+ * Each page's size goes to `sizes`. Returns their sum, or -1 if the library refused a page.
+ */
+long kdump_pack(compressor compress, void *work, const unsigned char *pages, size_t page, size_t count, size_t room,
+		int skip_noise, int drop_zeros, unsigned char *target, unsigned *sizes)
+{
+	const unsigned char *source = pages;
 	unsigned char *at = target;
 
-	for (size_t i = 0; i < count; i++) {
-		const unsigned char *source = pages + (size_t)rows[i] * page;
+	for (size_t i = 0; i < count; i++, source += page) {
 		size_t length = room;
 
 		if (i + 1 < count)
 			for (size_t line = 0; line < page; line += 64)
-				__builtin_prefetch(pages + (size_t)rows[i + 1] * page + line);
-		if (skip && is_noise(source, page))
+				__builtin_prefetch(source + page + line);
+		if (drop_zeros && is_zero(source, page)) {
+			sizes[i] = 0;
+			continue;
+		}
+		if (skip_noise && is_noise(source, page))
 			length = page;
 		else if (compress(source, page, at, &length, work))
 			return -1;
@@ -158,19 +175,11 @@ long kdump_pack(compressor compress, void *work, const unsigned char *pages, siz
 	return at - target;
 }
 
-/* Sets zero[i] to whether the i-th of `count` pages of `page` bytes (a multiple of 64) holds nothing but zeros. */
+/* Sets zero[i] to whether the i-th of `count` pages of `page` bytes is_zero. */
 void kdump_zeros(const unsigned char *pages, size_t page, size_t count, unsigned char *zero)
 {
-	for (size_t i = 0; i < count; i++, pages += page) {
-		uint64_t words[8], any = 0;
-
-		for (size_t at = 0; at < page && !any; at += sizeof(words)) {
-			memcpy(words, pages + at, sizeof(words));
-			for (int word = 0; word < 8; word++)
-				any |= words[word];
-		}
-		zero[i] = !any;
-	}
+	for (size_t i = 0; i < count; i++)
+		zero[i] = (unsigned char)is_zero(pages + i * page, page);
 }
 
 /* Sets noise[i] to whether pages[rows[i]] is (see above), for `count` rows of `page` bytes: 256 to 128 KiB. */

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from kdump import loops
 from kdump.dump import clibs
+from kdump.dump.buffers import Buffers
 from kdump.dump.clibs import LibraryCompressor
 from kdump.dump.codecs import CODECS
 from kdump.dump.pages import zero_pages
@@ -36,39 +37,34 @@ def test_the_loops_were_built() -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, flag = MAKERS[name]
-    given, rows = pages(), np.array([3, 2, 1])
+    given = pages()
 
-    def packed() -> tuple[bytes, list[int]]:
+    def packed(drop_zeros: bool) -> tuple[bytes, list[int]]:
         compress = make()
         assert compress is not None
-        data, sizes = compress(given, rows)
+        data, sizes = compress(given, drop_zeros=drop_zeros)
         return bytes(data), sizes.tolist()
 
-    data, sizes = packed()
+    whole, dropped = packed(False), packed(True)
     monkeypatch.setattr(loops, "library", lambda: None)
-    assert packed() == (data, sizes)
-    assert sizes[1] == PAGE and max(sizes[0], sizes[2]) < PAGE // 4
-    unpack, at = Decompressor(PAGE), 0
-    for row, size in zip(rows, sizes, strict=True):
-        piece = data[at : at + size]
-        at += size
-        assert (piece if size == PAGE else bytes(unpack(memoryview(piece), flag, "", 0))) == given[row].tobytes()
-    assert at == len(data)
+    assert packed(False) == whole and packed(True) == dropped
+    for drop_zeros, (data, sizes) in ((False, whole), (True, dropped)):
+        assert sizes[2] == PAGE and max(sizes[0], sizes[3]) < PAGE // 4
+        assert (sizes[1] == 0) == drop_zeros and sizes[1] < PAGE // 4
+        assert (
+            unpacked(data, sizes, lambda piece: Decompressor(PAGE)(memoryview(piece), flag, "", 0)) == given.tobytes()
+        )
 
 
 @pytest.mark.parametrize("level", [1, -5])
 def test_zstd_of_the_system_and_of_the_package(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, rows = pages(), np.array([3, 2, 1])
-    unpack = Decompressor(PAGE)
+    given = pages()
 
     def sizes() -> list[int]:
-        data, sizes = CODECS["zstd"].make(level)(given, rows)
-        assert (sizes < PAGE).tolist() == [True, False, True]
-        ends = np.cumsum(sizes).tolist()
-        for row, size, end in zip(rows, sizes.tolist(), ends, strict=True):
-            piece = memoryview(data)[end - size : end]
-            assert bytes(piece if size == PAGE else unpack(piece, 0x20, "", 0)) == given[row].tobytes()
-        assert ends[-1] == len(data)
+        data, sizes = CODECS["zstd"].make(level)(given, drop_zeros=True)
+        assert (sizes < PAGE).tolist() == [True, True, False, True] and sizes[1] == 0
+        unpack = Decompressor(PAGE)
+        assert unpacked(data, sizes, lambda piece: unpack(memoryview(piece), 0x20, "", 0)) == given.tobytes()
         return list(sizes)
 
     compressor = clibs.zstd(level)
@@ -98,7 +94,7 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
     if not in_c:
         monkeypatch.setattr(loops, "library", lambda: None)
     with pytest.raises(KdumpError, match="could not be compressed"):
-        LibraryCompressor(refuse, lambda size: size)(pages(), np.array([0]))
+        LibraryCompressor(refuse, lambda size: size)(pages(), drop_zeros=False)
 
 
 @pytest.mark.parametrize("level", range(4))
@@ -106,60 +102,58 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
 def test_zlib_with_isal(level: int, in_one_call: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the loop in C and by the package: what zlib reads, and noise stored as it is."""
     given = np.concatenate([pages(), pages(), noise(300)])
-    rows = np.flatnonzero(np.arange(len(given)) % 5 != 4)
-    found = loops.find_noise(given, rows)
+    found = loops.find_noise(given, np.arange(len(given)))
     assert found.sum() > 200 and not found[0]
     if not in_one_call:
         monkeypatch.setattr(loops, "library", lambda: None)
     assert (clibs.zlib(level) is not None) == in_one_call
-    data, sizes = CODECS["zlib"].make(level)(given, rows)
+    data, sizes = CODECS["zlib"].make(level)(given, drop_zeros=False)
     assert set(sizes[found]) == {PAGE}
     assert sizes[~found].max() < PAGE + 1 and np.median(sizes[~found]) < PAGE // 4
-    ends = np.cumsum(sizes).tolist()
-    for row, size, end in zip(rows, sizes.tolist(), ends, strict=True):
-        piece = bytes(data[end - size : end])
-        assert (piece if size == PAGE else zlib.decompress(piece)) == given[row].tobytes()
-    assert ends[-1] == len(data)
+    assert unpacked(data, sizes, zlib.decompress) == given.tobytes()
 
 
 def test_large_pages_take_zlib_too() -> None:
     given = np.random.default_rng(3).integers(0, 3, (2, 1 << 16)).astype(np.uint8)
-    data, sizes = CODECS["zlib"].make(None)(given, np.array([1, 0]))
-    assert zlib.decompress(bytes(data[: sizes[0]])) == given[1].tobytes()
-    assert zlib.decompress(bytes(data[sizes[0] :])) == given[0].tobytes()
+    data, sizes = CODECS["zlib"].make(None)(given, drop_zeros=True)
+    assert zlib.decompress(bytes(data[: sizes[0]])) == given[0].tobytes()
+    assert zlib.decompress(bytes(data[sizes[0] :])) == given[1].tobytes()
 
 
 def test_zstd_stores_noise_as_it_would_have_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, rows = np.concatenate([noise(100), pages()]), np.arange(104)
-    by_library = CODECS["zstd"].make(None)(given, rows)
+    given = np.concatenate([noise(100), pages()])
+    by_library = CODECS["zstd"].make(None)(given, drop_zeros=False)
     monkeypatch.setattr(loops, "library", lambda: None)
-    by_package = CODECS["zstd"].make(None)(given, rows)
+    by_package = CODECS["zstd"].make(None)(given, drop_zeros=False)
     assert (by_library.sizes == by_package.sizes).all()
     assert (by_library.sizes[:100] == PAGE).all() and (by_library.sizes[101] < PAGE)
 
 
 def test_what_was_packed_stays_while_it_is_held() -> None:
-    given, rows = noise(64), np.arange(64)
+    given = noise(64)
     compress = CODECS["snappy"].make(None)
-    held = [compress(given[start:], rows[: 64 - start]) for start in range(8)]
+    held = [compress(given[start:], drop_zeros=False) for start in range(8)]
     for start, packed in enumerate(held):
         assert bytes(packed.data) == given[start:].tobytes()
 
 
 def test_memory_that_nothing_holds_is_used_again() -> None:
-    library = clibs.snappy()
-    assert library is not None
-    given, rows = noise(8), np.arange(8)
-    data, _sizes = library(given, rows)
-    piece, first = data[PAGE : 2 * PAGE], library.buffers
+    buffers = Buffers()
+    compress = CODECS["snappy"].make(None, buffers)
+    given = noise(8)
+    data = compress(given, drop_zeros=False).data
+    piece = data[PAGE : 2 * PAGE]
     del data
-    data, _sizes = library(given[::-1].copy(), rows)
+    data = compress(given[::-1].copy(), drop_zeros=False).data
     assert bytes(piece) == given[1].tobytes()  # a part of what was packed keeps it all
-    assert library.buffers == first + 1
+    assert len(buffers) == 2
     del piece, data
-    for _ in range(3):
-        library(given, rows)
-    assert library.buffers == first + 1
+    other = CODECS["snappy"].make(None, buffers)  # as another thread's
+    for each in (compress, other, compress):
+        each(given, drop_zeros=False)
+    assert len(buffers) == 2
+    compress(noise(9), drop_zeros=False)  # too small and unused ones go
+    assert len(buffers) == 1
 
 
 def test_pieces_that_come_twice_at_any_distance_are_no_noise() -> None:
@@ -168,7 +162,7 @@ def test_pieces_that_come_twice_at_any_distance_are_no_noise() -> None:
     for page in given:
         for at, before, size in ((2682, 1940, 38), (3103, 2350, 77), (3203, 2446, 28), (3520, 2010, 62)):
             page[at : at + size] = page[before : before + size]
-    sizes = CODECS["zstd"].make(None)(given, np.arange(50)).sizes
+    sizes = CODECS["zstd"].make(None)(given, drop_zeros=False).sizes
     assert (sizes < PAGE).all()
 
 
@@ -180,6 +174,19 @@ def test_what_can_be_made_smaller_is_no_noise() -> None:
     given[3, ::2] = 0
     given[4] = 0
     assert loops.find_noise(given, np.arange(6)).tolist() == [False] * 5 + [True]
+
+
+def unpacked(
+    data: bytes | memoryview, sizes: Sequence[int] | np.ndarray, unpack: Callable[[bytes], bytes | memoryview]
+) -> bytes:  # fmt: skip
+    """The pages again, by an independent reader."""
+    found, at = [], 0
+    for size in map(int, sizes):
+        piece = bytes(data[at : at + size])
+        at += size
+        found.append(bytes(PAGE) if not size else piece if size == PAGE else bytes(unpack(piece)))
+    assert at == len(data)
+    return b"".join(found)
 
 
 def noise(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -308,12 +308,12 @@ def test_a_stream_that_breaks_is_finished_as_far_as_it_goes(vmcore: Path, machin
 SLOW = """
 import sys, time
 from kdump.dump import pipeline
-whole = pipeline.zero_pages
-def slowly(pages):
-    print(flush=True)
-    time.sleep(0.2)
-    return whole(pages)
-pipeline.zero_pages = slowly
+class Slow(pipeline.PageReader):
+    def __call__(self, pfns):
+        print(flush=True)
+        time.sleep(0.2)
+        return super().__call__(pfns)
+pipeline.PageReader = Slow
 from kdump.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump import loops
+from kdump.dump.buffers import Buffers
+from kdump.dump.pages import packed_rows
 from kdump.errors import KdumpError
 
 __capture_omits__ = ("lzallright", "cramjam")
@@ -29,72 +31,60 @@ class LibraryCompressor:
 
     def __init__(
         self, function: Any, worst: Callable[[int], int], work: NDArray[np.uint8] | _Zstd | _Isal | None = None, *,
-        skip_noise: bool = False,
+        skip_noise: bool = False, buffers: Buffers | None = None,
     ) -> None:  # fmt: skip
         """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is what it may use.
 
         `worst(size)` is what so many bytes may grow to. With `skip_noise` and libkdump.so pages of noise are not tried.
+        What is packed goes to `buffers`, which compressors of other threads may share.
         """
         function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         self._function = function
+        self._address = ctypes.cast(function, ctypes.c_void_p)
         self._worst = worst
         self._skip_noise = skip_noise
-        self._buffers: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
+        self._buffers = Buffers() if buffers is None else buffers
         self._held = work
         self._work = None if work is None else work.ctypes.data if isinstance(work, np.ndarray) else work.address
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> tuple[memoryview, NDArray[np.uint32]]:
-        """pages[rows] packed back to back, and the size of each; one that does not shrink is as it was.
+    def __call__(self, pages: NDArray[np.uint8], *, drop_zeros: bool) -> tuple[memoryview, NDArray[np.uint32]]:
+        """Pages packed back to back, and the size of each; one that does not shrink is as it was, one left out has 0.
 
         The first is read-only: its memory is used again once nothing refers to it.
         """
-        size = pages.shape[1]
+        count, size = pages.shape
         room = self._worst(size)
-        buffer = self._buffer(size * len(rows) + room)
-        rows = np.ascontiguousarray(rows, np.int64)
-        sizes = np.empty(len(rows), np.uint32)
+        buffer = self._buffers.take(size * count + room)
+        sizes = np.empty(count, np.uint32)
         library = loops.library()
         if library is None:
-            used = self._each(pages, rows, room, buffer, sizes)
+            used = self._each(pages, room, buffer, sizes, drop_zeros=drop_zeros)
         else:
             used = library.kdump_pack(
-                ctypes.cast(self._function, ctypes.c_void_p), self._work, pages.ctypes.data, size,
-                rows.ctypes.data, len(rows), room, self._skip_noise, buffer.ctypes.data, sizes.ctypes.data,
+                self._address, self._work, pages.ctypes.data, size, count, room, self._skip_noise, drop_zeros,
+                buffer.ctypes.data, sizes.ctypes.data,
             )  # fmt: skip
         if used < 0:
             raise KdumpError("a page could not be compressed", why="the library refused it")
         return buffer.data[:used].toreadonly(), sizes
 
-    @property
-    def buffers(self) -> int:
-        """How many batches' memory is held for use and reuse."""
-        return len(self._buffers)
-
-    def _buffer(self, size: int) -> NDArray[np.uint8]:
-        """One that nothing uses. New memory costs the kernel's zeroing of it: a tenth of all CPU time."""
-        buffers = [each for each in self._buffers if len(each[0]) >= size or each[1]() is not None]
-        number = next((i for i, (each, user) in enumerate(buffers) if len(each) >= size and user() is None), None)
-        buffer = np.empty(size, np.uint8) if number is None else buffers.pop(number)[0]
-        user = buffer[:]  # views of what is packed keep this object, and nothing else does
-        self._buffers = [*buffers, (buffer, weakref.ref(user))]
-        return user
-
     def _each(
-        self, pages: NDArray[np.uint8], rows: NDArray[np.int64], room: int, buffer: NDArray[np.uint8],
-        sizes: NDArray[np.uint32],
+        self, pages: NDArray[np.uint8], room: int, buffer: NDArray[np.uint8], sizes: NDArray[np.uint32], *,
+        drop_zeros: bool,
     ) -> int:  # fmt: skip  # as kdump_pack in loops.c
         size, used = pages.shape[1], 0
         source, target, work = pages.ctypes.data, buffer.ctypes.data, self._work
         length = ctypes.c_size_t()
         place = ctypes.addressof(length)
-        for index, row in enumerate(rows.tolist()):
+        sizes[:] = 0
+        for row in packed_rows(pages, drop_zeros=drop_zeros).tolist():
             length.value = room
             if self._function(source + row * size, size, target + used, place, work):
                 return -1
             if length.value >= size:
                 buffer[used : used + size] = pages[row]
                 length.value = size
-            sizes[index] = length.value
+            sizes[row] = length.value
             used += length.value
         return used
 
@@ -136,7 +126,7 @@ class _Isal:
         self.address = ctypes.addressof(self._work)
 
 
-def zlib(level: int) -> LibraryCompressor | None:
+def zlib(level: int, buffers: Buffers | None = None) -> LibraryCompressor | None:
     """ISA-L's deflate in zlib's wrapping; None without libkdump.so, or if the package hides the library in it."""
     from isal import igzip_lib
 
@@ -145,30 +135,31 @@ def zlib(level: int) -> LibraryCompressor | None:
     if not loop or not hasattr(library, "isal_deflate_stateless"):
         return None
     worst = lambda size: size + 64  # noqa: E731 -- a stored block, and zlib's wrapping: 5 + 6 bytes
-    return LibraryCompressor(loop.kdump_isal, worst, _Isal(library, level), skip_noise=True)
+    return LibraryCompressor(loop.kdump_isal, worst, _Isal(library, level), skip_noise=True, buffers=buffers)
 
 
-def zstd(level: int) -> LibraryCompressor | None:
+def zstd(level: int, buffers: Buffers | None = None) -> LibraryCompressor | None:
     """zstd from libzstd, each page a frame that states its content size; None without the library or libkdump.so."""
     library, loop = _load("zstd"), loops.library()
     if not library or not loop:
         return None
     worst = lambda size: size + (size >> 8) + 64  # noqa: E731 -- no less than zstd.h's ZSTD_COMPRESSBOUND of 128 KiB
-    return LibraryCompressor(loop.kdump_zstd, worst, _Zstd(library, level), skip_noise=True)
+    return LibraryCompressor(loop.kdump_zstd, worst, _Zstd(library, level), skip_noise=True, buffers=buffers)
 
 
-def lzo() -> LibraryCompressor | None:
+def lzo(buffers: Buffers | None = None) -> LibraryCompressor | None:
     """LZO1X-1 from liblzo2; None if it is not installed."""
     library = _load("lzo")
     worst = lambda size: size + size // 16 + 67  # noqa: E731 -- the worst case that lzoconf.h states
-    return LibraryCompressor(library.lzo1x_1_compress, worst, np.empty(LZO_WORK, np.uint8)) if library else None
+    work = np.empty(LZO_WORK, np.uint8)
+    return LibraryCompressor(library.lzo1x_1_compress, worst, work, buffers=buffers) if library else None
 
 
-def snappy() -> LibraryCompressor | None:
+def snappy(buffers: Buffers | None = None) -> LibraryCompressor | None:
     """Snappy's C interface; None if the library is not installed."""
     library = _load("snappy")
     worst = lambda size: 32 + size + size // 6  # noqa: E731 -- snappy_max_compressed_length()
-    return LibraryCompressor(library.snappy_compress, worst) if library else None
+    return LibraryCompressor(library.snappy_compress, worst, buffers=buffers) if library else None
 
 
 def lzo_package() -> Callable[[NDArray[np.uint8]], bytes]:

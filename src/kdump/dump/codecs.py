@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump.dump.buffers import Buffers
+from kdump.dump.pages import packed_rows
 from kdump.errors import KdumpError, UsageError
 from kdump.loops import find_noise
 
@@ -21,26 +23,33 @@ ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20  # bits in a descriptor's flags
 
 
 class Packed(NamedTuple):
-    """A batch of compressed pages: their bytes back to back, and each page's size; one as large as a page is raw."""
+    """A batch of compressed pages: their bytes back to back, and each page's size.
+
+    One as large as a page is raw, one of size 0 was left out: it is all zeros.
+    """
 
     data: bytes | memoryview  # read-only
     sizes: NDArray[np.uint32]
 
 
 class Compressor(Protocol):
-    """Compresses rows of `pages`; one for each thread."""
+    """Compresses pages; one for each thread."""
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
-        """Pack pages[rows]; `pages` has shape (n, page size) and is contiguous."""
+    def __call__(self, pages: NDArray[np.uint8], *, drop_zeros: bool) -> Packed:
+        """Pack `pages`, of shape (n, page size) and contiguous, all or without those of zeros."""
 
 
 class Codec(NamedTuple):
-    """A codec by name. `make(level)` gives a compressor; level None is the codec's default here."""
+    """A codec by name: see `make`."""
 
     name: str
     flag: int
-    make: Callable[[int | None], Compressor]
+    maker: Callable[[int | None, Buffers | None], Compressor]
     levels: range | None = None
+
+    def make(self, level: int | None, buffers: Buffers | None = None) -> Compressor:
+        """A compressor, for one thread; level None is the codec's default here. Threads may share `buffers`."""
+        return self.maker(level, buffers)
 
 
 def codec(name: str, level: int | None = None) -> Codec:
@@ -55,7 +64,7 @@ def codec(name: str, level: int | None = None) -> Codec:
     return found
 
 
-def _pack(pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Iterable[Any], sizes: NDArray[np.uint32]) -> Packed:
+def _join(pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Iterable[Any], sizes: NDArray[np.uint32]) -> Packed:
     """Join pages; those that did not shrink are stored raw."""
     size = pages.shape[1]
     raw = np.flatnonzero(sizes >= size)
@@ -67,15 +76,30 @@ def _pack(pages: NDArray[np.uint8], rows: NDArray[np.intp], packed: Iterable[Any
     return Packed(b"".join(packed), sizes)
 
 
-class _Raw:
+class _Rows:
+    """What packs rows of pages that were looked for beforehand."""
+
+    def __call__(self, pages: NDArray[np.uint8], *, drop_zeros: bool) -> Packed:
+        rows = packed_rows(pages, drop_zeros=drop_zeros)
+        data, packed = self._pack(pages, rows)
+        sizes = np.zeros(len(pages), np.uint32)
+        sizes[rows] = packed
+        return Packed(data, sizes)
+
+    def _pack(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+        """pages[rows]"""
+        raise NotImplementedError
+
+
+class _Raw(_Rows):
     """No compression."""
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+    def _pack(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
         sizes = np.full(len(rows), pages.shape[1], np.uint32)
         return Packed(pages[rows].tobytes(), sizes)
 
 
-class _Zstd:
+class _Zstd(_Rows):
     """A whole batch in one call into C; each page a frame that states its content size."""
 
     def __init__(self, level: int) -> None:
@@ -84,7 +108,7 @@ class _Zstd:
         self._segments = zstandard.BufferWithSegments
         self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=False)
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+    def _pack(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
         size = pages.shape[1]
         if not len(rows):
             return _EMPTY
@@ -94,43 +118,43 @@ class _Zstd:
         where[:, 1] = size
         frames: Any = self._compressor.multi_compress_to_buffer(self._segments(pages.data.cast("B"), where.tobytes()))
         sizes = np.fromiter(map(len, frames), np.uint32, len(rows))
-        return _pack(pages, rows, frames, sizes)
+        return _join(pages, rows, frames, sizes)
 
 
 Finder = Callable[[NDArray[np.uint8], NDArray[np.intp]], NDArray[np.bool_]]
 
 
-class _Each:
+class _Each(_Rows):
     """A codec whose library takes one page at a time; pages that `find_noise` finds are stored raw, untried."""
 
     def __init__(self, compress: Callable[[NDArray[np.uint8]], bytes], find_noise: Finder) -> None:
         self._compress = compress
         self._find_noise = find_noise
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
+    def _pack(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
         compress, noise = self._compress, self._find_noise(pages, rows)
         packed = [b"" if raw else compress(pages[row]) for row, raw in zip(rows.tolist(), noise.tolist(), strict=True)]
         sizes = np.fromiter(map(len, packed), np.uint32, len(rows))
         sizes[noise] = pages.shape[1]
-        return _pack(pages, rows, packed, sizes)
+        return _join(pages, rows, packed, sizes)
 
 
 def _no_noise(_pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     return np.zeros(len(rows), np.bool_)
 
 
-def _zstd(level: int | None) -> Compressor:
+def _zstd(level: int | None, buffers: Buffers | None) -> Compressor:
     chosen = 1 if level is None else level
     from kdump.dump import clibs
 
-    library = clibs.zstd(chosen)
+    library = clibs.zstd(chosen, buffers)
     return _Library(library) if library else _Zstd(chosen)
 
 
 _EMPTY = Packed(b"", np.zeros(0, np.uint32))
 
 
-def _zlib(level: int | None) -> Compressor:
+def _zlib(level: int | None, buffers: Buffers | None) -> Compressor:
     """ISA-L's deflate, in zlib's wrapping."""
     from isal import igzip_lib
 
@@ -138,7 +162,7 @@ def _zlib(level: int | None) -> Compressor:
 
     # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
     chosen = 1 if level is None else level
-    library = clibs.zlib(chosen)
+    library = clibs.zlib(chosen, buffers)
     compress, flag = igzip_lib.compress, igzip_lib.COMP_ZLIB
     return _Library(library) if library else _Each(lambda page: compress(page, chosen, flag), find_noise)
 
@@ -149,21 +173,21 @@ class _Library:
     def __init__(self, compress: LibraryCompressor) -> None:
         self._compress = compress
 
-    def __call__(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
-        return Packed(*self._compress(pages, rows))
+    def __call__(self, pages: NDArray[np.uint8], *, drop_zeros: bool) -> Packed:
+        return Packed(*self._compress(pages, drop_zeros=drop_zeros))
 
 
-def _lzo(_level: int | None) -> Compressor:
+def _lzo(_level: int | None, buffers: Buffers | None) -> Compressor:
     from kdump.dump import clibs
 
-    library = clibs.lzo()
+    library = clibs.lzo(buffers)
     return _Library(library) if library else _Each(_package("lzo", clibs.lzo_package), _no_noise)
 
 
-def _snappy(_level: int | None) -> Compressor:
+def _snappy(_level: int | None, buffers: Buffers | None) -> Compressor:
     from kdump.dump import clibs
 
-    library = clibs.snappy()
+    library = clibs.snappy(buffers)
     return _Library(library) if library else _Each(_package("snappy", clibs.snappy_package), _no_noise)
 
 
@@ -180,7 +204,7 @@ def _package(name: str, make: Callable[[], Callable[[NDArray[np.uint8]], bytes]]
 CODECS = {
     each.name: each
     for each in (
-        Codec("none", 0, lambda _level: _Raw()),
+        Codec("none", 0, lambda _level, _buffers: _Raw()),
         Codec("zstd", ZSTD, _zstd, range(-50, 23)),
         Codec("zlib", ZLIB, _zlib, range(4)),
         Codec("lzo", LZO, _lzo),

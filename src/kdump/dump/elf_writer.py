@@ -86,9 +86,8 @@ class ElfWriter:
         stream.skip(0)
         self.size = stream.write((head + headers.tobytes() + notes).ljust(data_at, b"\0"))
 
-    def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
-        """Pages by pfn. Those that are skipped could not be read: their place is filled with zeros."""
-        assert zero is None  # zero pages are dropped beforehand or written
+    def append(self, pfns: NDArray[np.int64], packed: Packed) -> None:
+        """Pages by pfn, none left out. Those that are skipped could not be read: their place is filled with zeros."""
         page, done = self._page, 0
         expected = self._take(int(pfns[-1])) if len(pfns) else pfns
         if len(expected) != len(pfns):

@@ -11,7 +11,7 @@ from kdump.dump.choose import Progress, choose
 from kdump.dump.classes import NAMES, PageClass, dropped
 from kdump.dump.codecs import codec
 from kdump.dump.levels import ZERO
-from kdump.dump.pages import PageReader, zero_pages
+from kdump.dump.pages import PageReader
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 
@@ -73,13 +73,13 @@ def estimate(dump: Dump, name: str = "zstd", level: int | None = None, progress:
             pages = pages[~unreadable]
         if not len(pages):
             raise KdumpError(f"{dump.path}: no page of the class {NAMES[PageClass(kind)]} can be read")
-        zero = zero_pages(pages)
-        sizes = compress(pages, np.flatnonzero(~zero)).sizes
+        sizes = compress(pages, drop_zeros=True).sizes
+        packed = sizes[sizes != 0]
         costs[kind] = ClassCost(
             NAMES[PageClass(kind)],
             int(selection.by_class[kind]),
-            float(zero.mean()),
-            float(sizes.mean()) if len(sizes) else 0.0,
+            1 - len(packed) / len(sizes),
+            float(packed.mean()) if len(packed) else 0.0,
         )
     fixed = selection.present.limit // 4 + 8192  # both bitmaps, headers
     totals = {}

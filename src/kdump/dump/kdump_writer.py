@@ -114,12 +114,9 @@ class KdumpWriter:
         """Bytes of the file so far."""
         return self.end
 
-    def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
-        """Pages in the order of their pfns; `zero` (shape (n,)): which of them are all zeros and not in `packed`."""
+    def append(self, pfns: NDArray[np.int64], packed: Packed) -> None:
+        """Pages in the order of their pfns."""
         sizes = packed.sizes.astype(self._layout.size_type)
-        if zero is not None:
-            packed_sizes, sizes = sizes, np.zeros(len(pfns), sizes.dtype)
-            sizes[~zero] = packed_sizes
         if packed.data:
             self.end += self.stream.write(packed.data)
         self.written += len(pfns)

@@ -56,6 +56,11 @@ class PageReader:
             pages[:] = np.frombuffer(memory.view(pfn * size, pages.size), np.uint8).reshape(pages.shape)
 
 
+def packed_rows(pages: NDArray[np.uint8], *, drop_zeros: bool) -> NDArray[np.intp]:
+    """The rows of `pages` that are packed: all, or those that hold more than zeros."""
+    return np.flatnonzero(~zero_pages(pages)) if drop_zeros else np.arange(len(pages))
+
+
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
     if (quick := loops.zero_pages(pages)) is not None:

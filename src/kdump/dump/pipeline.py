@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump.dump.buffers import Buffers
 from kdump.dump.choose import FindLists, Progress, choose
 from kdump.dump.codecs import Codec, Packed, codec
 from kdump.dump.kdump_writer import Stream
@@ -26,7 +27,7 @@ from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 
-PAGES_A_BATCH = 256
+PAGES_A_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,6 @@ class _Batch:
     """What a worker makes of a batch of pfns."""
 
     packed: Packed
-    zero: NDArray[np.bool_] | None
     unreadable: NDArray[np.bool_] | None
 
 
@@ -180,21 +180,18 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
     """The second pass: read, find zeros, compress (on all CPUs), write."""
     memory = dump.memory
     size = memory.page_size
-    find_zeros = bool(selection.level & ZERO) and options.container != "elf"
+    buffers = Buffers()
+    drop_zeros = bool(selection.level & ZERO) and options.container != "elf"
 
     def make_work() -> Callable[[NDArray[np.int64]], _Batch]:
-        compress = chosen.make(options.compression_level)
+        compress = chosen.make(options.compression_level, buffers)
         read = PageReader(memory)
 
         def work(pfns: NDArray[np.int64]) -> _Batch:
             pages, unreadable = read(pfns)
             if unreadable is not None:
                 pages = pages[~unreadable]
-            zero = zero_pages(pages) if find_zeros else None
-            if zero is not None and not zero.any():
-                zero = None
-            rows = np.arange(len(pages)) if zero is None else np.flatnonzero(~zero)
-            return _Batch(compress(pages, rows), zero, unreadable)
+            return _Batch(compress(pages, drop_zeros=drop_zeros), unreadable)
 
         return work
 
@@ -207,9 +204,9 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
             writer.rest()
         written = pfns if batch.unreadable is None else pfns[~batch.unreadable]
         if len(written):
-            writer.append(written, batch.packed, batch.zero)
-        if batch.zero is not None:
-            summary.pages_zero += int(np.count_nonzero(batch.zero))
+            writer.append(written, batch.packed)
+        if drop_zeros:
+            summary.pages_zero += len(written) - int(np.count_nonzero(batch.packed.sizes))
         if batch.unreadable is not None:
             selection.kept.remove(pfns[batch.unreadable])
             if first and done < before_rest:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kdump.dump.codecs import Codec
 from kdump.dump.levels import ZERO
-from kdump.dump.pages import PageReader, zero_pages
+from kdump.dump.pages import PageReader
 from kdump.dump.select import Selection
 from kdump.memory.kdump_format import DESCRIPTOR
 from kdump.memory.protocol import Memory
@@ -27,8 +27,7 @@ def too_large(memory: Memory, selection: Selection, room: int | None, codec: Cod
     pages, unreadable = PageReader(memory)(_spread(selection))
     if unreadable is not None:
         pages = pages[~unreadable]
-    rows = np.flatnonzero(~zero_pages(pages)) if selection.level & ZERO else np.arange(len(pages))
-    packed = int(codec.make(level)(pages, rows).sizes.sum()) if len(rows) else 0
+    packed = int(codec.make(level)(pages, drop_zeros=bool(selection.level & ZERO)).sizes.sum())
     needed = fixed + packed * selection.kept.count // max(1, len(pages))
     return f"about {size_text(needed)} needed, {size_text(room)} free" if needed > room else ""
 

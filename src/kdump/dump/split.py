@@ -51,19 +51,16 @@ class SplitWriter:
         """Bytes of all parts."""
         return sum(writer.size for writer in self.writers)
 
-    def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
+    def append(self, pfns: NDArray[np.int64], packed: Packed) -> None:
         """See `KdumpWriter.append`; a batch may lie in several parts."""
         parts = self._part_of(pfns)
-        filled = np.ones(len(pfns), np.bool_) if zero is None else ~zero
-        at = row = 0
+        at = 0
         for number in np.unique(parts).tolist():
             mine = parts == number
-            rows = int(np.count_nonzero(filled[mine]))
-            sizes = packed.sizes[row : row + rows]
+            sizes = packed.sizes[mine]
             size = int(sizes.sum(dtype=np.int64))
-            piece = Packed(packed.data[at : at + size], sizes)
-            self.writers[number].append(pfns[mine], piece, None if zero is None else zero[mine])
-            at, row = at + size, row + rows
+            self.writers[number].append(pfns[mine], Packed(packed.data[at : at + size], sizes))
+            at += size
 
     def rest(self) -> None:
         """See `KdumpWriter.rest`."""

@@ -34,7 +34,7 @@ class Writer(Protocol):
     def size(self) -> int:
         """Bytes so far."""
 
-    def append(self, pfns: NDArray[np.int64], packed: Packed, zero: NDArray[np.bool_] | None) -> None:
+    def append(self, pfns: NDArray[np.int64], packed: Packed) -> None:
         """Pages by pfn; see `KdumpWriter.append`."""
 
     def rest(self) -> None:
