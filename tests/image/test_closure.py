@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import compileall
+import io
 import json
+import marshal
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from kdump.errors import KdumpError
-from kdump.image import closure
+from kdump.image import bytecode, closure
 
 
 @pytest.fixture
@@ -52,7 +54,10 @@ def test_the_closure_runs_by_itself(package: Path, tmp_path: Path) -> None:
 
 
 def test_the_first_stage_is_tiny() -> None:
-    names = {module.name for module in closure.find("kdump.image.stage0").modules}
+    alone = closure.find("kdump.image.stage0")
+    assert closure.find("kdump.kernel.kallsyms", first="kdump.image.stage0").first == alone.modules
+    assert alone.first == alone.modules[: len(alone.first)]
+    names = {module.name for module in alone.modules}
     assert "kdump.capture.system" in names
     assert not names & {"re", "collections", "typing", "pathlib", "numpy", "kdump.errors"}
 
@@ -64,6 +69,29 @@ def test_libraries_that_a_module_declares_come_along() -> None:
 
 def test_two_runs_give_the_same_bytes() -> None:
     assert closure.find("kdump.capture.plan") == closure.find("kdump.capture.plan")
+
+
+def test_byte_code_does_not_depend_on_what_else_was_compiled() -> None:
+    sources = {
+        module.__name__: Path(str(module.__file__)).read_bytes() for module in (json, shutil, textwrap, subprocess)
+    }
+
+    def compiled(*names: str) -> dict[str, bytes]:
+        interpreter = bytecode.Interpreter("compile.py")
+        found = {name: interpreter.ask((name, sources[name])) for name in names}
+        interpreter.close()
+        return found
+
+    together = compiled(*sources)
+    assert compiled(*reversed(sources)) == together
+    assert {name: compiled(name)[name] for name in sources} == together
+
+
+def test_what_does_not_compile_is_told() -> None:
+    interpreter = bytecode.Interpreter("compile.py")
+    with pytest.raises(KdumpError, match=r"compile.py failed.*SyntaxError"):
+        interpreter.ask(("broken.py", b"1 +"))
+    interpreter.close()
 
 
 def test_bytes_do_not_depend_on_what_python_has_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +108,10 @@ def test_other_sources_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         return {module.name: module.code for module in closure.find(entry).modules}[name]
 
     whole = code("colorsys", "colorsys")
-    monkeypatch.setattr(closure, "_STAND_INS", {"colorsys": b""})
+    monkeypatch.setattr(closure, "STAND_INS", {"colorsys": b""})
     assert 0 < len(code("colorsys", "colorsys")) < 200 < len(whole)
     # Where it does not do, there is the original.
-    monkeypatch.setattr(closure, "_STAND_INS", {"heapq": b""})
+    monkeypatch.setattr(closure, "STAND_INS", {"heapq": b""})
     assert len(code("heapq", "queue")) > 1000
 
 
@@ -109,18 +137,27 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
                 def inner():
                     from sched import scheduler
                     import wave, ftplib
-        """)
+        def long(value):
+            return [{names}]
+            import quopri
+        class D:
+            import netrc  # at the module's import, and not inside a function
+        """).replace("{names}", ", ".join(f"value.name{number}" for number in range(300)))
     )
     probe = Path(closure.__file__).with_name("probe.py")
-    import marshal
-
-    request = marshal.dumps(([str(tmp_path), *sys.path], [], [], {}))
+    request = marshal.dumps(([str(tmp_path), *sys.path], ["sched"], [], [], {}))
     command = [sys.executable, "-S", str(probe), "kdump.sub.entry"]
     answer = subprocess.run(command, input=request, capture_output=True, check=True).stdout
-    modules, missing = marshal.loads(answer)
-    names = {name for name, *_ in modules}
+    stream = io.BytesIO(answer)
+    answers = []
+    while stream.tell() < len(answer):
+        answers.append(marshal.load(stream))
+    *modules, missing = answers
+    before = modules.index(None)
+    assert "sched" in {name for name, *_ in modules[:before]}
+    names = {name for name, *_ in filter(None, modules)}
     assert {"kdump.sub.lazy", "sched", "colorsys"} <= names
-    assert not names & {"wave", "ftplib"}
+    assert not names & {"wave", "ftplib", "opcode"}
     assert missing == ["chunk_that_is_not_installed"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdump.image import closure, squashfs
+from kdump.image import bytecode, closure, squashfs
 from kdump.image.made import Made
 from kdump.image.tree import Tree
 
@@ -77,7 +77,7 @@ def test_byte_code_and_blocks_are_the_same_from_the_cache(tmp_path: Path, monkey
     def refuse(*_: object) -> bytes:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(closure, "_compile", refuse)
+    monkeypatch.setattr(bytecode, "Interpreter", refuse)
     assert image(Made(tmp_path / "cache")) == plain
 
 
@@ -92,9 +92,9 @@ def test_imports_are_followed_again_when_something_they_depend_on_changes(
     probes: list[str] = []
     probe = closure._probe
 
-    def counted(entry: str, *question: Any) -> bytes:
-        probes.append(entry)
-        return probe(entry, *question)
+    def counted(question: Any, compilers: bytecode.Compilers) -> Any:
+        probes.append(question[0])
+        return probe(question, compilers)
 
     monkeypatch.setattr(closure, "_probe", counted)
 

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         result["loaded"] = True
     try:
         prepared = plan.prepare(wanted, tree, built.made_before(state))
-        parts = built.fingerprint(prepared)
-        reasons = built.stale(record, parts)
+        parts = built.fingerprint(prepared) if record and args.if_stale else None
+        reasons = built.stale(record, parts) if parts else []
         if record is None or reasons or not args.if_stale:
             record, summary = built.build_image(prepared, parts, state)
             told.append(f"built {record.image} ({size_text(record.size)}) in {duration_text(summary.seconds)}")

@@ -34,7 +34,7 @@ class PfnSet:
 
     def remove(self, pfns: NDArray[np.int64]) -> None:
         """Take members out again: pages that turned out to be unreadable. Rare, so each chunk is packed anew."""
-        for chunk in np.unique(pfns // CHUNK).tolist():
+        for chunk in dict.fromkeys((pfns // CHUNK).tolist()):  # np.unique would import numpy.ma
             members = np.unpackbits(self.bits(chunk), bitorder="little").view(np.bool_)
             before = int(np.count_nonzero(members))
             members[pfns[pfns // CHUNK == chunk] - chunk * CHUNK] = False

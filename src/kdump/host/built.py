@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -19,9 +20,8 @@ from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
 from kdump.host.plan import ENTRY, Prepared
-from kdump.image import elf
-from kdump.image.build import ImageSummary, build
-from kdump.image.made import Made, content_digest
+from kdump.image.build import ImageSummary, build, shared_libraries
+from kdump.image.made import Made, content_digest, file_digest
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
 from kdump.kexec.record import RECORD as RECORD_OF_LOAD
@@ -98,15 +98,16 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
     modules = prepared.kernel.module_index.load_order(prepared.modules)
     python = prepared.python.modules
     binaries = [Path("/proc/self/exe").resolve(), *(module.path for module in python if not module.code)]
-    libraries = elf.resolve([elf.parse(path) for path in binaries])
-    return {
-        "plan": _digest([plan]),
-        "kernel": _digest([prepared.kernel.vmlinuz]),
-        "modules": _digest([*(module.path for module in modules), *prepared.kernel.firmware(modules).values()]),
-        "python": _digest([*(module.code for module in python), *binaries]),
-        "libraries": _digest(libraries.values()),
-        "files": _digest(part for name in sorted(files) for part in (name.encode(), files[name])),
+    parts: dict[str, list[bytes | Path]] = {
+        "plan": [plan],
+        "kernel": [prepared.kernel.vmlinuz],
+        "modules": [*(module.path for module in modules), *prepared.kernel.firmware(modules).values()],
+        "python": [*(module.code for module in python), *binaries],
+        "libraries": [*shared_libraries(binaries).values()],
+        "files": [part for name in sorted(files) for part in (name.encode(), files[name])],
     }
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(parts, pool.map(_digest, parts.values()), strict=True))
 
 
 def stale(record: Record | None, now: Mapping[str, str]) -> list[str]:
@@ -116,25 +117,31 @@ def stale(record: Record | None, now: Mapping[str, str]) -> list[str]:
     return [f"{meaning} changed" for part, meaning in PARTS.items() if record.parts.get(part) != now[part]]
 
 
-def build_image(prepared: Prepared, parts: Mapping[str, str], state: Path = STATE) -> tuple[Record, ImageSummary]:
-    """Build the image and its record; `parts` is its fingerprint. Raises KdumpError."""
+def build_image(
+    prepared: Prepared, parts: Mapping[str, str] | None = None, state: Path = STATE
+) -> tuple[Record, ImageSummary]:
+    """Build the image and its record; `parts` is its fingerprint if that was taken already. Raises KdumpError."""
     release = prepared.kernel.release
     place = directory(release, state)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KdumpError(f"{place} cannot be made", why=error.strerror or str(error), remedy="run as root") from None
-    files = dict(prepared.files)
-    summary = build(
-        prepared.kernel,
-        entry=ENTRY,
-        output=place / IMAGE,
-        modules=prepared.modules,
-        python=prepared.python,
-        files=files,
-        made=prepared.made,
+    python = prepared.python  # both need it
+    with ThreadPoolExecutor(1) as pool:
+        digests = pool.submit(lambda: parts or fingerprint(prepared))
+        summary = build(
+            prepared.kernel,
+            entry=ENTRY,
+            output=place / IMAGE,
+            modules=prepared.modules,
+            python=python,
+            files=dict(prepared.files),
+            made=prepared.made,
+        )
+    record = Record(
+        str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), digests.result()
     )
-    record = Record(str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), parts)
     record.write(place / RECORD)
     return record, summary
 
@@ -171,11 +178,11 @@ def boot_cpu(root: Path = Path("/")) -> int | None:
 
 
 def _digest(parts: Iterable[bytes | Path]) -> str:
-    return content_digest(part if isinstance(part, bytes) else _content(part) for part in parts)
+    return content_digest(part if isinstance(part, bytes) else _of_file(part) for part in parts)
 
 
-def _content(path: Path) -> bytes:
+def _of_file(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return file_digest(path).encode()
     except OSError as error:
         raise KdumpError(f"{path} cannot be read", why=error.strerror or str(error)) from None

@@ -6,8 +6,10 @@ directories, then the default ones. Nothing is executed. Source: the System V gA
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
+import mmap
 import struct
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ class Elf:
     runpath: tuple[str, ...]
 
 
-def is_elf(data: bytes) -> bool:
+def is_elf(data: bytes | mmap.mmap) -> bool:
     """Does it start like an ELF file?"""
     return data[:4] == b"\x7fELF"
 
@@ -57,10 +59,22 @@ def _version(path: Path) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=512)
 def _parse_file(path: Path, _version: tuple[int, ...]) -> Elf:
-    return _parse(path, path.read_bytes())
+    with _mapped(path) as data:
+        return _parse(path, data)
 
 
-def _parse(path: Path, data: bytes) -> Elf:
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
+    """A file's content, of which only a part is looked at."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _parse(path: Path, data: bytes | mmap.mmap) -> Elf:
     if not is_elf(data) or data[4:6] != b"\x02\x01":
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=0)
     header = HEADER.unpack_from(data)
@@ -80,7 +94,7 @@ def _parse(path: Path, data: bytes) -> Elf:
 
     def strings(tag: int) -> list[str]:
         starts = (table + value for value in dynamic.get(tag, []))
-        return [data[start : data.index(b"\0", start)].decode() for start in starts]
+        return [data[start : data.find(b"\0", start)].decode() for start in starts]
 
     def directories(tag: int) -> tuple[str, ...]:
         return tuple(part for value in strings(tag) for part in value.split(":") if part)
@@ -104,7 +118,7 @@ def _file_offset(programs: Iterable[tuple[int, ...]], address: int) -> int:
     return 0
 
 
-def section(data: bytes, name: str) -> bytes | None:
+def section(data: bytes | mmap.mmap, name: str) -> bytes | None:
     """The content of the section of that name; None if there is none."""
     if not is_elf(data):
         return None
@@ -116,7 +130,7 @@ def section(data: bytes, name: str) -> bytes | None:
     start = sections[names][4]
     wanted = name.encode() + b"\0"
     for item in sections:
-        if data.startswith(wanted, start + item[0]):
+        if data[start + item[0] : start + item[0] + len(wanted)] == wanted:
             return data[item[4] : item[4] + item[5]]
     return None
 
@@ -158,13 +172,14 @@ def symbols(path: Path) -> Symbols:
 
 @functools.lru_cache(maxsize=64)
 def _symbols(path: Path, _version: tuple[int, ...]) -> Symbols:
-    data = path.read_bytes()
-    content, strings = section(data, ".dynsym") or b"", section(data, ".dynstr") or b""
+    with _mapped(path) as data:
+        content, strings = section(data, ".dynsym") or b"", section(data, ".dynstr") or b""
+        versioned = section(data, ".gnu.version_d") is not None
     found: tuple[set[str], set[str]] = (set(), set())
     for name, _, _, index, _, _ in SYMBOL.iter_unpack(content):
         if name:
             found[index == 0].add(strings[name : strings.index(b"\0", name)].decode())
-    return Symbols(frozenset(found[0]), frozenset(found[1]), section(data, ".gnu.version_d") is not None)
+    return Symbols(frozenset(found[0]), frozenset(found[1]), versioned)
 
 
 def strip(data: bytes) -> bytes:

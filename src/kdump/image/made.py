@@ -7,6 +7,7 @@ file is a cache: without it, or with a damaged one, everything is made anew, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import marshal
 from collections.abc import Callable, Iterable
@@ -28,6 +29,17 @@ def content_digest(parts: Iterable[bytes | memoryview]) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """`content_digest` of a file; read once while it stays the same file of the same size and time."""
+    state = path.stat()
+    return _file_digest(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1024)
+def _file_digest(path: Path, _version: tuple[int, ...]) -> str:
+    return content_digest([path.read_bytes()])
 
 
 class Made:

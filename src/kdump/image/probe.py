@@ -1,39 +1,52 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules always wanted, modules to do without, {module: source in its place}). Out:
-([(name, file, is a package, has source)] in the order of import, [lazy imports that failed]). It imports nothing for
-its own use that is not in every interpreter already.
+Both are marshalled. In: (sys.path, modules wanted before it, modules wanted besides, modules to do without, {module:
+source in its place}). Out: (name, file, is a package, has source) of each in the order of import, None behind those
+that what is wanted before needs, and last [lazy imports that failed]. Nothing that it imports for its own use is there.
 """
 
 import _imp
 import marshal
 import sys
 
+_before = set(sys.modules)
+from opcode import opmap  # noqa: E402
+
+for _name in set(sys.modules) - _before:  # nothing that was asked for
+    del sys.modules[_name]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ast
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
-_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
-_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where a statement may have statements in it
+_IMPORT_NAME, _EXTENDED_ARG = opmap["IMPORT_NAME"], opmap["EXTENDED_ARG"]
+_IN_FUNCTION = 0x02  # inspect.CO_NEWLOCALS: not so of a class's body
 _OWN = "kdump"  # of our own modules the imports inside functions are followed too
 
 
 def main(entry: str) -> None:
     """Import, follow lazy imports, report."""
-    sys.path[:], always, without, stand_ins = marshal.load(sys.stdin.buffer)  # noqa: S302
+    sys.path[:], first, more, without, stand_ins = marshal.load(sys.stdin.buffer)  # noqa: S302
     sys.modules.update(dict.fromkeys(without))  # None makes an import fail
     sys.meta_path.insert(0, _StandIns(stand_ins))
+    seen: set[str] = set()
+    for name in first:
+        __import__(name)
+    _report(seen)
+    _write(None)
     __import__(entry)
     if hasattr(sys.modules[entry], "__path__"):
         __import__(f"{entry}.__main__")
-    for name in always:
+    for name in more:
         __import__(name)
-    missing = _follow_lazy_imports()
-    found = []
-    seen = set()
+    _report(seen)
+    _write(_follow_lazy_imports(seen))
+
+
+def _report(seen: set[str]) -> None:
+    """Write what was imported since the last time."""
     for module in list(sys.modules.values()):
         spec = getattr(module, "__spec__", None)
         if spec is None or spec.name in seen or spec.origin in (None, "built-in"):
@@ -45,7 +58,7 @@ def main(entry: str) -> None:
                 continue
             origin = str(module.__file__)
         package = spec.submodule_search_locations is not None
-        found.append((spec.name, origin, package, not origin.endswith(tuple(_imp.extension_suffixes()))))
+        _write((spec.name, origin, package, not origin.endswith(tuple(_imp.extension_suffixes()))))
         for name in getattr(module, "__capture_files__", ()):
             beside = f"{origin.rpartition('/')[0]}/{name}"
             try:
@@ -53,8 +66,12 @@ def main(entry: str) -> None:
             except OSError:  # the module does without it here, and so will there
                 continue
             parent = spec.name if package else spec.name.rpartition(".")[0]
-            found.append((f"{parent}.{name.partition('.')[0]}", beside, False, False))
-    sys.stdout.buffer.write(marshal.dumps((found, missing)))
+            _write((f"{parent}.{name.partition('.')[0]}", beside, False, False))
+    sys.stdout.buffer.flush()
+
+
+def _write(answer: "tuple[str, str, bool, bool] | list[str] | None") -> None:
+    sys.stdout.buffer.write(marshal.dumps(answer))
 
 
 class _StandIns:
@@ -78,8 +95,11 @@ class _StandIns:
         exec(self.sources[module.__name__], module.__dict__)  # noqa: S102 - our parent's
 
 
-def _follow_lazy_imports() -> list[str]:
-    """Import what our modules import inside functions, or declare in `__capture_imports__`, until nothing is new."""
+def _follow_lazy_imports(seen: set[str]) -> list[str]:
+    """Import what our modules import inside functions, or declare in `__capture_imports__`, until nothing is new.
+
+    Returns those that failed.
+    """
     done: set[str] = set()
     missing: list[str] = []
     while True:
@@ -96,31 +116,49 @@ def _follow_lazy_imports() -> list[str]:
                 parent, _, attribute = name.rpartition(".")
                 if not name.startswith("_") and not hasattr(sys.modules.get(parent), attribute):
                     missing.append(name)
+            _report(seen)
 
 
 def _lazy_imports(module: "ModuleType") -> list[str]:
-    found: list[str] = []
-    origin = getattr(module.__spec__, "origin", None)
-    if origin:
-        with open(origin, "rb") as file:
-            source = file.read()
-        if any(line[:1] in b" \t" and b"import " in line for line in source.splitlines()):
-            _imports_in_functions(compile(source, origin, "exec", _ONLY_AST, dont_inherit=True), False, found)
-    omitted = getattr(module, "__capture_omits__", ())
-    return [*getattr(module, "__capture_imports__", ()), *(name for name in found if name.split(".")[0] not in omitted)]
+    if module.__name__ not in _found:
+        found: list[str] = []
+        _imports_in_functions(module.__loader__.get_code(module.__name__), False, found)  # type: ignore[union-attr]
+        omitted = getattr(module, "__capture_omits__", ())
+        kept = (name for name in found if name.split(".")[0] not in omitted)
+        _found[module.__name__] = [*getattr(module, "__capture_imports__", ()), *kept]
+    return _found[module.__name__]
 
 
-def _imports_in_functions(node: "ast.AST", inside: bool, found: list[str]) -> None:
-    kind = type(node).__name__
-    if inside and kind == "Import":
-        found += [alias.name for alias in node.names]  # type: ignore[attr-defined]
-    elif inside and kind == "ImportFrom":
-        parent = node.module  # type: ignore[attr-defined]
-        found += [parent, *(f"{parent}.{alias.name}" for alias in node.names)]  # type: ignore[attr-defined]
-    inside = inside or kind in ("FunctionDef", "AsyncFunctionDef")
-    for field in _BLOCKS:
-        for child in getattr(node, field, ()):
-            _imports_in_functions(child, inside, found)
+_found: dict[str, list[str]] = {}
+
+
+def _imports_in_functions(code: "CodeType", inside: bool, found: list[str]) -> None:
+    """By their instructions, two bytes each: the byte code is at hand, and parsing sources takes long.
+
+    `from a import b` is a LOAD_CONST of ("b",) and an IMPORT_NAME of "a"; with `import a` the constant is None.
+    """
+    raw = code.co_code
+    at = raw.find(_IMPORT_NAME) if inside else -1
+    while at >= 0:
+        if at % 2 == 0:
+            name, before = _argument(raw, at)
+            names, _ = _argument(raw, before)
+            parent = code.co_names[name]
+            found += [parent, *(f"{parent}.{each}" for each in code.co_consts[names] or ())]
+        at = raw.find(_IMPORT_NAME, at + 1)
+    for part in code.co_consts:
+        if hasattr(part, "co_code"):
+            _imports_in_functions(part, inside or bool(part.co_flags & _IN_FUNCTION), found)
+
+
+def _argument(raw: bytes, at: int) -> tuple[int, int]:
+    """An instruction's argument, with what EXTENDED_ARGs before it add; where the instruction before these is."""
+    value, shift = raw[at + 1], 8
+    while at >= 2 and raw[at - 2] == _EXTENDED_ARG:
+        at -= 2
+        value |= raw[at + 1] << shift
+        shift += 8
+    return value, at - 2
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""Sources that stand in for modules in the capture image: what these do takes time at start and is of no use there.
+
+They are tried where the image is built; if an import fails with them, as it may with another NumPy, none is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Names that others import, and that nobody calls: polynomials, files of arrays, matrices.
+_NOBODY_CALLS = b"""\
+__all__ = []
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def left_out(*_given, **_options):
+        raise NotImplementedError(f"{__name__}.{name} is not in the capture image")
+
+    return left_out
+"""
+
+STAND_INS = {
+    # The standard library's way to make dataclasses reads annotations and writes sources.
+    "dataclasses": Path(__file__).with_name("lean_dataclasses.py").read_bytes(),
+    "datetime": b"from _datetime import *\n",  # what Python 3.12 has there
+    "ast": _NOBODY_CALLS,
+    "pickle": _NOBODY_CALLS,
+    # What documentation is tidied up with.
+    "inspect": b"""\
+getattr_static = getattr
+
+def cleandoc(text):
+    return text
+""",
+    "locale": b"""\
+def getencoding():
+    return "utf-8"
+
+def getpreferredencoding(_do_setlocale=True):
+    return "utf-8"
+""",
+    # NumPy's documentation, its hooks for arrays of others, its types for annotations (in their place is a class that
+    # can be subscripted as they can).
+    "numpy._core._add_newdocs": b"",
+    "numpy._core._add_newdocs_scalars": b"",
+    "numpy._core.overrides": b"""\
+ARRAY_FUNCTIONS = set()
+array_function_like_doc = ""
+
+def array_function_dispatch(*_given, **_options):
+    return lambda implementation: implementation
+
+def array_function_from_dispatcher(implementation, *_given, **_options):
+    return lambda _dispatcher: implementation
+
+def set_module(_name):
+    return lambda named: named
+
+def finalize_array_function_like(function):
+    return function
+
+set_array_function_like_doc = finalize_array_function_like
+
+def get_array_function_like_doc(*_given):
+    return ""
+""",
+    "numpy._typing": b"""\
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return list
+""",
+    "numpy._core.einsumfunc": _NOBODY_CALLS + b'__all__ = ["einsum", "einsum_path"]\n',
+    "numpy.lib._npyio_impl": b"from numpy._core._multiarray_umath import packbits, unpackbits\n" + _NOBODY_CALLS,
+    **dict.fromkeys(
+        (
+            "numpy.lib._arraypad_impl",
+            "numpy.lib._format_impl",
+            "numpy.lib._histograms_impl",
+            "numpy.lib._nanfunctions_impl",
+            "numpy.lib._polynomial_impl",
+            "numpy.lib._twodim_base_impl",
+            "numpy.lib._utils_impl",
+            "numpy.linalg",
+            "numpy.matrixlib",
+        ),
+        _NOBODY_CALLS,
+    ),
+}
