@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Names that others import, and that nobody calls: polynomials, files of arrays, matrices.
+# Names that others import, and that nobody calls: polynomials, files of arrays, matrices. Classes, as it is asked of some
+# objects whether they are one.
 _NOBODY_CALLS = b"""\
 __all__ = []
 
@@ -18,7 +19,8 @@ def __getattr__(name):
     def left_out(*_given, **_options):
         raise NotImplementedError(f"{__name__}.{name} is not in the capture image")
 
-    return left_out
+    globals()[name] = type(name, (), {"__new__": left_out})
+    return globals()[name]
 """
 
 STAND_INS = {
@@ -85,6 +87,7 @@ def __getattr__(name):
             "numpy.lib._utils_impl",
             "numpy.linalg",
             "numpy.matrixlib",
+            "numpy.matrixlib.defmatrix",
         ),
         _NOBODY_CALLS,
     ),
