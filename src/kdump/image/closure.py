@@ -19,7 +19,7 @@ import kdump
 from kdump.errors import KdumpError
 from kdump.image.bytecode import Compilers, Interpreter
 from kdump.image.made import Made, content_digest, file_digest
-from kdump.image.stand_ins import STAND_INS
+from kdump.image.stand_ins import stand_ins
 
 # Codecs are looked up by name, so no import shows them; these are what start-up and text files ask for.
 _ALWAYS = ("encodings", "encodings.aliases", "encodings.utf_8", "encodings.latin_1", "encodings.ascii")
@@ -71,7 +71,7 @@ def find(entry: str, *more: str, first: str = "", made: Made | None = None) -> C
     made = made or Made()
     path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
     without = [name for name in _WITHOUT if name.lstrip("_") not in more]
-    question = (entry, path, [*_ALWAYS, *filter(None, [first])], list(more), without, STAND_INS)
+    question = (entry, path, [*_ALWAYS, *filter(None, [first])], list(more), without, stand_ins())
     with Compilers(made) as compilers:
         answer = made.get(
             f"imports {sys.version}",
@@ -79,8 +79,8 @@ def find(entry: str, *more: str, first: str = "", made: Made | None = None) -> C
             lambda: marshal.dumps(_probe(question, compilers)),
             lambda answer: _holds(answer, path),
         )
-        found, before, missing, stand_ins, _ = marshal.loads(answer)  # noqa: S302 - as _probe made it
-        codes = [_begin(compilers, each, stand_ins) for each in found]
+        found, before, missing, used, _ = marshal.loads(answer)  # noqa: S302 - as _probe made it
+        codes = [_begin(compilers, each, used) for each in found]
         modules = tuple(
             PythonModule(name, Path(origin), package, code.result() if code else b"")
             for (name, origin, package, _), code in zip(found, codes, strict=True)
@@ -95,15 +95,15 @@ _Answer = tuple[list[_Found], int, list[str]]  # modules, how many of them `firs
 
 def _probe(question: _Question, compilers: Compilers) -> tuple[list[_Found], int, list[str], dict[str, bytes], str]:
     """What probe.py answers, the stand-ins that did, and the ground on which it holds."""
-    entry, path, first, more, without, stand_ins = question
+    entry, path, first, more, without, used = question
     try:
         found, before, missing = _ask(question, compilers)
     except KdumpError:
         found, before, missing = [], 0, [entry]
     if missing:  # perhaps this NumPy cannot do with them
-        stand_ins = {}
-        found, before, missing = _ask((entry, path, first, more, without, stand_ins), compilers)
-    return found, before, missing, stand_ins, _ground(found, path)
+        used = {}
+        found, before, missing = _ask((entry, path, first, more, without, used), compilers)
+    return found, before, missing, used, _ground(found, path)
 
 
 def _ask(question: _Question, compilers: Compilers) -> _Answer:
@@ -128,18 +128,18 @@ def _ask(question: _Question, compilers: Compilers) -> _Answer:
     return found, before, answer
 
 
-def _begin(compilers: Compilers, found: _Found, stand_ins: dict[str, bytes]) -> Future[bytes] | None:
+def _begin(compilers: Compilers, found: _Found, used: dict[str, bytes]) -> Future[bytes] | None:
     """The module's byte code, in time; None if it is an extension."""
     name, origin, package, has_source = found
     if not has_source:
         return None
     shown = name.replace(".", "/") + ("/__init__.py" if package else ".py")  # in tracebacks
-    return compilers.begin(shown, stand_ins[name] if name in stand_ins else Path(origin))
+    return compilers.begin(shown, used[name] if name in used else Path(origin))
 
 
 def _holds(answer: bytes, path: list[str]) -> bool:
     """Whether an answer of `_probe` would be the same today."""
-    found, _before, _missing, _stand_ins, ground = marshal.loads(answer)  # noqa: S302 - our own child wrote it
+    found, _before, _missing, _used, ground = marshal.loads(answer)  # noqa: S302 - our own child wrote it
     return bool(_ground(found, path) == ground)
 
 

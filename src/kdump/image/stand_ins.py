@@ -23,9 +23,7 @@ def __getattr__(name):
     return globals()[name]
 """
 
-STAND_INS = {
-    # The standard library's way to make dataclasses reads annotations and writes sources.
-    "dataclasses": Path(__file__).with_name("lean_dataclasses.py").read_bytes(),
+_SOURCES = {
     "datetime": b"from _datetime import *\n",  # what Python 3.12 has there
     "ast": _NOBODY_CALLS,
     "pickle": _NOBODY_CALLS,
@@ -92,3 +90,9 @@ def __getattr__(name):
         _NOBODY_CALLS,
     ),
 }
+
+
+def stand_ins() -> dict[str, bytes]:
+    """The source of each by the module's name."""
+    # The standard library's way to make dataclasses reads annotations and writes sources.
+    return {**_SOURCES, "dataclasses": Path(__file__).with_name("lean_dataclasses.py").read_bytes()}
