@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Names that others import, and that nobody calls: polynomials, files of arrays, matrices. Classes, as it is asked of some
-# objects whether they are one.
+# Names that others import, and that nobody calls: polynomials, files of arrays, matrices. Classes, as some objects are
+# asked whether they are one.
 _NOBODY_CALLS = b"""\
 __all__ = []
 
