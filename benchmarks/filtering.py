@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,20 +55,26 @@ def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, 
             options = [row.codec, "-d", str(row.level)]
             kdump = [sys.executable, "-m", "kdump"]
             ours.unlink(missing_ok=True)
-            save_runs.append(run([*kdump, "save", *options, vmcore, ours]))
+            save_runs.append(_run([*kdump, "save", *options, vmcore, ours]))
             ours.unlink()
             quiet = ["--message-level", "0"]
-            ours_runs.append(run([*kdump, "makedumpfile", *quiet, *options, vmcore, ours]))
+            ours_runs.append(_run([*kdump, "makedumpfile", *quiet, *options, vmcore, ours]))
             for threads, runs in their_runs.items():
                 theirs.unlink(missing_ok=True)
                 extra = ["--num-threads", str(threads)] if threads else []
-                runs.append(run([makedumpfile, *quiet, *options, *extra, vmcore, theirs]))
+                runs.append(_run([makedumpfile, *quiet, *options, *extra, vmcore, theirs]))
         series = {threads: Series(tuple(runs)) for threads, runs in their_runs.items()}
         best = min(series, key=lambda threads: series[threads].seconds)
         sizes = ours.stat().st_size, theirs.stat().st_size
         yield Result(row, Series(tuple(ours_runs)), Series(tuple(save_runs)), series[best], best, *sizes)
     for path in (ours, theirs, ours.with_name(f"{ours.name}.manifest.json")):
         path.unlink(missing_ok=True)
+
+
+def _run(command: Sequence[str | Path]) -> Run:
+    """Run with nothing left to be written from before: that would be done at its cost."""
+    os.sync()
+    return run(command)
 
 
 def usable(makedumpfile: Path, rows: Sequence[Row]) -> list[Row]:
