@@ -34,13 +34,6 @@ getattr_static = getattr
 def cleandoc(text):
     return text
 """,
-    "locale": b"""\
-def getencoding():
-    return "utf-8"
-
-def getpreferredencoding(_do_setlocale=True):
-    return "utf-8"
-""",
     # NumPy's documentation, its hooks for arrays of others, its types for annotations (in their place is a class that
     # can be subscripted as they can).
     "numpy._core._add_newdocs": b"",
