@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         prepared = plan.prepare(wanted, tree, built.made_before(state))
         parts = built.fingerprint(prepared) if record and args.if_stale else None
-        reasons = built.stale(record, parts) if parts else []
-        if record is None or reasons or not args.if_stale:
-            record, summary = built.build_image(prepared, parts, state)
+        if record is None or parts is None or built.stale(record, parts):
+            before, (record, summary) = record, built.build_image(prepared, parts, state)
+            reasons = built.stale(before, record.parts)
             told.append(f"built {record.image} ({size_text(record.size)}) in {duration_text(summary.seconds)}")
             told += [f"  because {reason}" for reason in reasons] if args.if_stale else []
             result |= {"built": True, "reasons": reasons, "modules": list(summary.modules)}

@@ -89,8 +89,8 @@ def finish(wanted: Config, *, reboot: bool) -> int:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepared = plan.prepare(wanted, made=built.made_before())
     record = built.recorded(prepared.kernel.release)
-    parts = built.fingerprint(prepared)
-    if record is None or built.stale(record, parts):
+    parts = built.fingerprint(prepared) if record else None
+    if record is None or parts is None or built.stale(record, parts):
         record, summary = built.build_image(prepared, parts)
         print(f"built {record.image} in {summary.seconds:.1f} s")
     if reboot:
