@@ -20,6 +20,12 @@ def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: in
     return size
 
 
+def file_version(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """What changes with a file's content while this process runs: device, inode, size and time. Raises OSError."""
+    state = os.stat(path)  # noqa: PTH116 -- no pathlib here
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
 def replace_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Put `data` into a file, mode 0600, all or nothing. Raises OSError."""
     directory, name = os.path.split(path)

@@ -35,7 +35,6 @@ _STAGE0 = "kdump.image.stage0"
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
-_LEVEL = 4  # 9 takes ten times as long (emulated) and saves 6 % of what is gone after the first seconds
 _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
 
 
@@ -121,9 +120,10 @@ def build(
         else:
             root.init(entry, [], [])
             image, first = _compress(cpio.archive(root.tree), made), b""
-        pool.submit(made.keep)
+        kept = pool.submit(made.keep)
         data = image + first
         _write(output, data)
+        kept.result()
     return ImageSummary(
         path=output,
         release=tree.release,
@@ -252,9 +252,9 @@ def _first_stage(tree: KernelTree, python: Closure) -> _Root:
 
 
 def _compress(data: bytes, made: Made) -> bytes:
-    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, window_log=_WINDOW_LOG)
+    parameters = zstandard.ZstdCompressionParameters.from_level(squashfs.LEVEL, window_log=_WINDOW_LOG)
     compress = zstandard.ZstdCompressor(compression_params=parameters).compress
-    return made.get(f"zstd {zstandard.ZSTD_VERSION} {_LEVEL} {_WINDOW_LOG}", data, lambda: compress(data))
+    return made.get(f"zstd {zstandard.ZSTD_VERSION} {squashfs.LEVEL} {_WINDOW_LOG}", data, lambda: compress(data))
 
 
 def _write(output: Path, data: bytes) -> None:

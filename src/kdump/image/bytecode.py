@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import subprocess
@@ -21,14 +22,16 @@ _PROCESSES = 4  # at most: there is not more to do than that
 class Interpreter:
     """A fresh interpreter that runs a script beside this module; questions and answers are marshalled."""
 
-    def __init__(self, script: str, *arguments: str) -> None:
+    def __init__(self, script: str, entry: str = "") -> None:
+        """`entry` is the script's argument, and what errors are about."""
         # A fixed hash seed and a fresh process make the byte code the same every time.
         environment = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
         if "LD_LIBRARY_PATH" in os.environ:
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         self._script = script
+        self._about = entry or "the capture kernel's Python"
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with the process
-        command = [sys.executable, "-s", "-S", "-P", str(Path(__file__).with_name(script)), *arguments]
+        command = [sys.executable, "-s", "-S", "-P", str(Path(__file__).with_name(script)), entry]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, env=environment
         )
@@ -36,11 +39,9 @@ class Interpreter:
     def ask(self, question: Any) -> Any:
         """Its answer. Raises `KdumpError` with its last words if it has none."""
         assert self._process.stdin
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it says why
             self._process.stdin.write(marshal.dumps(question))
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it says why
         return self.hear()
 
     def hear(self) -> Any:
@@ -52,12 +53,14 @@ class Interpreter:
             self._process.wait()
             self._complaints.seek(0)
             lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-            raise KdumpError(f"{self._script} failed", why=" ".join(lines[-1:])) from None
+            why = f"{self._script} failed: " + " ".join(lines[-1:])
+            raise KdumpError(f"{self._about} cannot be put in an image", why=why) from None
 
     def close(self) -> None:
         """Until it has ended."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of what it did not read
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
         self._complaints.close()

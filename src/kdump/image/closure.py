@@ -121,8 +121,6 @@ def _ask(question: _Question, compilers: Compilers) -> _Answer:
             else:
                 before = len(found)
             answer = probe.hear()
-    except KdumpError as error:
-        raise KdumpError(f"{entry} cannot be put in an image", why=f"{error.what}: {error.why}") from None
     finally:
         probe.close()
     return found, before, answer

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdump.errors import FormatError, KdumpError
+from kdump.fileio import file_version
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM = struct.Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz, memsz, align
@@ -49,12 +50,7 @@ def is_elf(data: bytes | mmap.mmap) -> bool:
 
 def parse(path: Path, data: bytes | None = None) -> Elf:
     """Read headers and the dynamic section. FormatError if it is not a 64-bit little-endian ELF file."""
-    return _parse_file(path, _version(path)) if data is None else _parse(path, data)
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    state = path.stat()
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+    return _parse_file(path, file_version(path)) if data is None else _parse(path, data)
 
 
 @functools.lru_cache(maxsize=512)
@@ -167,7 +163,7 @@ class Symbols:
 
 def symbols(path: Path) -> Symbols:
     """The dynamic symbols of an ELF file that still has its section headers."""
-    return _symbols(path, _version(path))
+    return _symbols(path, file_version(path))
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ import marshal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kdump.fileio import replace_file
+from kdump.fileio import file_version, replace_file
 
 _DIGEST = 64  # hexadecimal digits, in front of what they are the digest of
 
@@ -33,8 +33,7 @@ def content_digest(parts: Iterable[bytes | memoryview]) -> str:
 
 def file_digest(path: Path) -> str:
     """`content_digest` of a file; read once while it stays the same file of the same size and time."""
-    state = path.stat()
-    return _file_digest(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    return _file_digest(path, file_version(path))
 
 
 @functools.lru_cache(maxsize=1024)
