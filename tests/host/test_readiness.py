@@ -17,8 +17,8 @@ from kdump.errors import KdumpError
 from kdump.host import built, readiness, rehearsed
 from kdump.host.plan import Prepared
 from kdump.host.readiness import NO, NOTE, YES, Examination, Readiness
+from kdump.image.closure import Search
 from kdump.image.kernel import KernelTree
-from kdump.image.made import Made
 from kdump.targets.protocol import Spec
 
 MIB = 1 << 20
@@ -43,7 +43,7 @@ class Machine:
         plan = CapturePlan(targets=(Spec(self.config.targets[0], {"fstype": "ext4", "uuid": "1234"}),))
         tree = KernelTree(os.uname().release, root / "boot/vmlinuz", None)
         self.prepared = Prepared(tree, plan, ("virtio_blk",), {PLAN_PATH: plan.to_json().encode()}, ())
-        monkeypatch.setattr(readiness, "prepare", lambda _config, made: self.prepared)
+        monkeypatch.setattr(readiness, "prepare", lambda _config, search: self.prepared)
         monkeypatch.setattr(built, "fingerprint", lambda prepared: {"plan": prepared.plan.hostname, "kernel": "k"})
         self.differences: list[str] = []  # between the image and what is loaded
         monkeypatch.setattr(built, "outdated", lambda _record, _config, _root: self.differences)
@@ -128,7 +128,7 @@ def test_a_stale_image_and_an_older_one_in_memory(machine: Machine) -> None:
 
 
 def test_a_target_that_would_fail_is_a_no(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_config: Config, made: Made) -> Prepared:
+    def fail(_config: Config, search: Search) -> Prepared:
         raise KdumpError("the server is gone", why="no route", remedy="find it")
 
     monkeypatch.setattr(readiness, "prepare", fail)

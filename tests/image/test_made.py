@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,29 @@ def test_byte_code_and_blocks_are_the_same_from_the_cache(tmp_path: Path, monkey
     assert image(Made(tmp_path / "cache")) == plain
 
 
+def test_a_search_may_begin_before_all_is_known(tmp_path: Path) -> None:
+    whole = closure.find("colorsys", "sched", first="kdump.image.stage0", made=Made(tmp_path / "cache"))
+    with closure.Search("colorsys", first="kdump.image.stage0") as search:
+        assert search._begun
+        assert search.find("sched") == whole
+    made = Made(tmp_path / "other")
+    with closure.Search("colorsys", first="kdump.image.stage0", made=made) as search:
+        assert search.find("sched") == whole
+    made.keep()
+    with closure.Search("colorsys", first="kdump.image.stage0", made=Made(tmp_path / "other")) as search:
+        assert not search._begun  # the answer may be known
+        assert search.find("sched") == whole
+        assert not search._begun
+
+
+def test_a_search_that_is_given_up_leaves_no_process() -> None:
+    with contextlib.suppress(InterruptedError), closure.Search("colorsys") as search:
+        raise InterruptedError
+    assert search._begun
+    assert search._begun._interpreter._process.returncode is not None
+    assert all(process._process.returncode is not None for process in search._compilers._processes)
+
+
 def test_imports_are_followed_again_when_something_they_depend_on_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,13 +114,13 @@ def test_imports_are_followed_again_when_something_they_depend_on_changes(
     (package / "__init__.py").write_text("")
     (package / "__main__.py").write_text("try:\n    import pack.more\nexcept ImportError:\n    import colorsys\n")
     probes: list[str] = []
-    probe = closure._probe
+    probe = closure._Probe
 
-    def counted(question: Any, compilers: bytecode.Compilers) -> Any:
-        probes.append(question[0])
-        return probe(question, compilers)
+    def counted(entry: str, *others: Any) -> Any:
+        probes.append(entry)
+        return probe(entry, *others)
 
-    monkeypatch.setattr(closure, "_probe", counted)
+    monkeypatch.setattr(closure, "_Probe", counted)
 
     def names() -> set[str]:
         made = Made(tmp_path.parent / f"{tmp_path.name}.cache")

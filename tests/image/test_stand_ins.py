@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.dump.machine import Block, PageMachine, fill
 
-from kdump.image.build import python_modules
+from kdump.image.python import python_modules
 
 SAVES = """
 import sys

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from tests.kexec.guest import ANSWER
 
-from kdump.image.build import build, python_modules
+from kdump.image.build import build
 from kdump.image.kernel import KernelTree
+from kdump.image.python import python_modules
 from kdump.kexec import elfcore
 from kdump.lab.machine import Machine
 from kdump.memory.protocol import Range

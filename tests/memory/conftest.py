@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from kdump.capture import rungs
-from kdump.image.build import build, module_paths, python_modules
+from kdump.image.build import build, module_paths
 from kdump.image.kernel import KernelTree
+from kdump.image.python import python_modules
 from kdump.lab.machine import Machine, Spec
 
 MEMORY = 512 << 20  # bytes

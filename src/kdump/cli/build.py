@@ -14,10 +14,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdump import config
 from kdump.errors import KdumpError
 from kdump.units import duration_text, size_text
+
+if TYPE_CHECKING:
+    from kdump.image.closure import Search
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and load; returns the exit status."""
+    from kdump.host.search import STATE, python_search
+
+    state = args.state or STATE
+    with python_search(state) as search:
+        return _run(args, state, search)
+
+
+def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
     from kdump.host import built, plan
     from kdump.image.kernel import tree_of
     from kdump.kexec.state import read_state
 
     wanted = config.load(args.config)
     tree = tree_of(args.kernel) if args.kernel else plan.capture_kernel(wanted)
-    state = args.state or built.STATE
     record = built.recorded(tree.release, state)
     status = 0
     told: list[str] = []
@@ -49,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         told.append(f"loaded {record.image} with kernel {record.release}")
         result["loaded"] = True
     try:
-        prepared = plan.prepare(wanted, tree, built.made_before(state))
+        prepared = plan.prepare(wanted, tree, search)
         parts = built.fingerprint(prepared) if record and args.if_stale else None
         if record is None or parts is None or built.stale(record, parts):
             before, (record, summary) = record, built.build_image(prepared, parts, state)

@@ -67,7 +67,7 @@ def _silent(_text: str) -> None:
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
     from kdump import config
     from kdump.host import aftermath, stored
-    from kdump.host.built import STATE
+    from kdump.host.search import STATE
 
     wanted = config.load()
     for found in aftermath.deal_with_new(wanted, STATE):

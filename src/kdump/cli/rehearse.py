@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from kdump.host import expected, plan, rehearsed
-    from kdump.host.built import STATE
+    from kdump.host.search import STATE
     from kdump.image.kernel import tree_of
     from kdump.kexec.state import read_state
     from kdump.lab import demo, rehearsal

@@ -82,17 +82,19 @@ def chosen(args: argparse.Namespace) -> Config:
 def finish(wanted: Config, *, reboot: bool) -> int:
     """Put the new configuration to use: policy, directories, image, load."""
     from kdump.host import built, plan, policy, readiness, stored
+    from kdump.host.search import python_search
 
     for changed in policy.apply(wanted.panic):
         print(f"set {changed}")
     for place in stored.directories(wanted):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    prepared = plan.prepare(wanted, made=built.made_before())
-    record = built.recorded(prepared.kernel.release)
-    parts = built.fingerprint(prepared) if record else None
-    if record is None or parts is None or built.stale(record, parts):
-        record, summary = built.build_image(prepared, parts)
-        print(f"built {record.image} in {summary.seconds:.1f} s")
+    with python_search() as search:
+        prepared = plan.prepare(wanted, search=search)
+        record = built.recorded(prepared.kernel.release)
+        parts = built.fingerprint(prepared) if record else None
+        if record is None or parts is None or built.stale(record, parts):
+            record, summary = built.build_image(prepared, parts)
+            print(f"built {record.image} in {summary.seconds:.1f} s")
     if reboot:
         print("\nreboot once: the memory is reserved at boot; then see `kdump status`")
         return NOT_READY
@@ -106,7 +108,8 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
     """Take everything back."""
     import shutil
 
-    from kdump.host import built, setup
+    from kdump.host import setup
+    from kdump.host.search import STATE
 
     if not (journal.files or journal.commands):
         print("nothing to undo: setup changed nothing here")
@@ -118,8 +121,8 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
         print("nothing was changed")
         return 1
     left = setup.undo(journal)
-    if built.STATE.exists():
-        shutil.rmtree(built.STATE)
+    if STATE.exists():
+        shutil.rmtree(STATE)
     for problem in left:
         print(f"left: {problem}")
     print("undone; memory that is reserved stays so until the next boot")

@@ -19,19 +19,18 @@ from kdump.capture.plan import PLAN_PATH
 from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
-from kdump.host.plan import ENTRY, Prepared
+from kdump.host.plan import Prepared
+from kdump.host.search import ENTRY, STATE
 from kdump.image.build import ImageSummary, build, shared_libraries
-from kdump.image.made import Made, content_digest, file_digest
+from kdump.image.made import content_digest, file_digest
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
 from kdump.kexec.record import RECORD as RECORD_OF_LOAD
 from kdump.kexec.sources import choose_method, read_sources
 from kdump.kexec.state import read_state
 
-STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
 IMAGE: Final = "capture.img"
 RECORD: Final = "image.json"
-MADE: Final = "build.cache"
 PARTS: Final = {
     "plan": "the configuration or the machine it was resolved on",
     "kernel": "the kernel",
@@ -86,11 +85,6 @@ def recorded(release: str, state: Path = STATE) -> Record | None:
     return record if record and Path(record.image).exists() else None
 
 
-def made_before(state: Path = STATE) -> Made:
-    """What parts of the last image were made of."""
-    return Made(state / MADE)
-
-
 def fingerprint(prepared: Prepared) -> dict[str, str]:
     """Digest of each part of an image made from `prepared`. Reads everything that goes into it."""
     files = dict(prepared.files)
@@ -137,7 +131,7 @@ def build_image(
             modules=prepared.modules,
             python=python,
             files=dict(prepared.files),
-            made=prepared.made,
+            made=prepared.search.made,
         )
     record = Record(
         str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), digests.result()

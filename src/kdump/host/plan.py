@@ -22,10 +22,10 @@ from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import storage
 from kdump.host.network import resolve
-from kdump.image.build import module_paths, python_modules
-from kdump.image.closure import Closure
+from kdump.host.search import python_search
+from kdump.image.build import module_paths
+from kdump.image.closure import Closure, Search
 from kdump.image.kernel import KernelTree, tree_of
-from kdump.image.made import Made
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
@@ -38,7 +38,6 @@ FILESYSTEM_MODULES: Final = {
     "nfs4": "nfsv4",
 }  # others are called like the file system
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
-ENTRY: Final = "kdump.capture"  # what the image runs
 PLAIN_VOLUMES: Final = frozenset({"linear", "striped"})  # segments whose whole state is their table
 
 Drivers = tuple[Iterable[str], Iterable[str]]  # modules in use, modaliases of the same devices
@@ -49,7 +48,7 @@ class Prepared:
     """What to build the image from.
 
     `modules` are names for `kdump.image.build.build`, `files` paths in the image with their contents (the plan is one);
-    `layers` are the block devices under the local targets; `made` is what earlier builds have made.
+    `layers` are the block devices under the local targets; `search` finds the Python modules.
     """
 
     kernel: KernelTree
@@ -57,16 +56,18 @@ class Prepared:
     modules: tuple[str, ...]
     files: Mapping[str, bytes | Path]
     layers: tuple[storage.Layer, ...]
-    made: Made = field(default_factory=Made)
+    search: Search = field(default_factory=lambda: python_search(None))
 
     @functools.cached_property
     def python(self) -> Closure:
         """Python's part of the image."""
-        return python_modules(ENTRY, self.plan.imports(), self.made)
+        return self.search.find(*self.plan.imports())
 
 
-def prepare(config: Config, kernel: KernelTree | None = None, made: Made | None = None) -> Prepared:
+def prepare(config: Config, kernel: KernelTree | None = None, search: Search | None = None) -> Prepared:
     """Resolve `config` on this machine, for `kernel` (default: the configured or the running one).
+
+    `search` is for Python's part of the image; it may have begun.
 
     Raises KdumpError for a target that could not take a dump, a device that the capture kernel could not reach, a
     module or file that does not exist.
@@ -97,7 +98,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, made: Made | None 
         storage=volumes(layers),
     )
     files[PLAN_PATH] = plan.to_json().encode()
-    return Prepared(tree, plan, tuple(modules), files, layers, made or Made())
+    return Prepared(tree, plan, tuple(modules), files, layers, search or python_search(None))
 
 
 def capture_kernel(config: Config) -> KernelTree:

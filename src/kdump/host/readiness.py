@@ -14,6 +14,7 @@ from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
 from kdump.host.plan import Prepared, prepare
+from kdump.host.search import python_search
 from kdump.kexec.state import KexecState, read_state
 from kdump.units import duration_text, size_text
 
@@ -114,7 +115,7 @@ class Examination:
 
     def targets(self) -> Iterator[Check]:
         """Would each target take a dump? Settles `prepared`."""
-        self.prepared = prepare(self.config, made=built.made_before(self.root / "var/lib/kdump"))
+        self.prepared = prepare(self.config, search=python_search(self.root / "var/lib/kdump"))
         for spec in self.prepared.plan.targets:
             facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
             yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))

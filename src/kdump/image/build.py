@@ -22,16 +22,16 @@ from kdump import digest
 from kdump.capture import system
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
-from kdump.image import blas, closure, cpio, elf, squashfs, stage0
+from kdump.image import blas, cpio, elf, squashfs, stage0
 from kdump.image.closure import Closure, PythonModule
 from kdump.image.kernel import KernelTree, read_compressed
 from kdump.image.made import Made
+from kdump.image.python import STAGE0, python_modules
 from kdump.image.tree import Tree
 
 PYTHON = "/usr/bin/python3"
 FIRMWARE = "usr/lib/firmware"  # the kernel looks in /lib/firmware
 _STAGE0_MODULES = ("loop", "squashfs")
-_STAGE0 = "kdump.image.stage0"
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
@@ -60,11 +60,6 @@ class ImageSummary:
 def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
     """Where an image built with these modules has them, in the order in which they are to be loaded."""
     return [f"{system.MODULES}/{module.name}.ko" for module in tree.module_index.load_order(names)]
-
-
-def python_modules(entry: str, imports: Iterable[str] = (), made: Made | None = None) -> Closure:
-    """Python's part of an image for `entry`. `imports` are modules that it imports by name, as the plan says."""
-    return closure.find(entry, "runpy", *imports, first=_STAGE0, made=made)
 
 
 def shared_libraries(executables: Iterable[Path]) -> dict[str, bytes | Path]:
@@ -233,7 +228,7 @@ class _Root:
     def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
         """What the kernel starts: the first stage, which becomes `entry` in the end."""
         self.tree.character_device("dev/console", 5, 1)
-        script = f"#!{PYTHON} -ISB\nfrom {_STAGE0} import main\nmain({modules!r}, {lent!r}, {entry!r})\n"
+        script = f"#!{PYTHON} -ISB\nfrom {STAGE0} import main\nmain({modules!r}, {lent!r}, {entry!r})\n"
         self.add("python", "init", script.encode(), 0o755)
 
 

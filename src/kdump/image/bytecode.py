@@ -36,16 +36,20 @@ class Interpreter:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, env=environment
         )
 
-    def ask(self, question: Any) -> Any:
-        """Its answer. Raises `KdumpError` with its last words if it has none."""
+    def tell(self, question: Any) -> None:
+        """What it is to work on."""
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it says why
+        with contextlib.suppress(BrokenPipeError):  # `hear` says why
             self._process.stdin.write(marshal.dumps(question))
             self._process.stdin.flush()
+
+    def ask(self, question: Any) -> Any:
+        """Its answer."""
+        self.tell(question)
         return self.hear()
 
     def hear(self) -> Any:
-        """One more answer."""
+        """Its next answer. Raises `KdumpError` with its last words if there is none."""
         assert self._process.stdout
         try:
             return marshal.load(self._process.stdout)  # noqa: S302 -- our own child writes it
@@ -55,6 +59,10 @@ class Interpreter:
             lines = self._complaints.read().decode(errors="replace").strip().splitlines()
             why = f"{self._script} failed: " + " ".join(lines[-1:])
             raise KdumpError(f"{self._about} cannot be put in an image", why=why) from None
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
 
     def close(self) -> None:
         """Until it has ended."""
@@ -67,7 +75,7 @@ class Interpreter:
 
 
 class Compilers:
-    """Compiles in the background. To be used in a `with` statement."""
+    """Compiles in the background."""
 
     def __init__(self, made: Made) -> None:
         """What `made` knows is not compiled again."""
@@ -77,10 +85,8 @@ class Compilers:
         self._processes: list[Interpreter] = []
         self._begun: dict[tuple[str, bytes | Path], Future[bytes]] = {}
 
-    def __enter__(self) -> Compilers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """What is not begun is given up."""
         self._pool.shutdown(cancel_futures=True)
         for process in self._processes:
             process.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,64 +66,119 @@ def find(entry: str, *more: str, first: str = "", made: Made | None = None) -> C
     What the module `first` needs comes before all others. Built-in and frozen modules are left out. What `made` knows
     is not compiled again.
 
-    KdumpError if the module cannot be imported.
+    Raises KdumpError if a module cannot be imported.
     """
-    made = made or Made()
-    path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
-    without = [name for name in _WITHOUT if name.lstrip("_") not in more]
-    question = (entry, path, [*_ALWAYS, *filter(None, [first])], list(more), without, stand_ins())
-    with Compilers(made) as compilers:
-        answer = made.get(
-            f"imports {sys.version}",
-            marshal.dumps(question),
-            lambda: marshal.dumps(_probe(question, compilers)),
-            lambda answer: _holds(answer, path),
-        )
-        found, before, missing, used, _ = marshal.loads(answer)  # noqa: S302 - as _probe made it
-        codes = [_begin(compilers, each, used) for each in found]
-        modules = tuple(
-            PythonModule(name, Path(origin), package, code.result() if code else b"")
-            for (name, origin, package, _), code in zip(found, codes, strict=True)
-        )
+    return Search(entry, first=first, made=made).find(*more)
+
+
+class Search:
+    """What `find` does, begun before all that is wanted besides `entry` is known.
+
+    In a `with` statement it runs from the beginning, unless `made` has something, which may be the answer.
+    """
+
+    def __init__(self, entry: str, *more: str, first: str = "", made: Made | None = None) -> None:
+        self.made = made or Made()
+        self._entry = entry
+        self._more = more
+        self._path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
+        self._first = [*_ALWAYS, *filter(None, [first])]
+        self._compilers = Compilers(self.made)
+        self._begun: _Probe | None = None
+
+    def __enter__(self) -> Search:
+        if self.made.empty:
+            self._begun = self._probe(stand_ins())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what was begun."""
+        if self._begun:
+            self._begun.close()
+        self._compilers.close()
+
+    def find(self, *more: str) -> Closure:
+        """The closure, with that of the modules `more`; to be called once. Raises KdumpError."""
+        wanted = [*self._more, *more]
+        question = (self._entry, self._path, self._first, wanted, stand_ins())
+        try:
+            answer = self.made.get(
+                f"imports {sys.version}",
+                marshal.dumps(question),
+                lambda: marshal.dumps(self._answer(wanted)),
+                lambda answer: _holds(answer, self._path),
+            )
+            found, before, missing, used, _ = marshal.loads(answer)  # noqa: S302 - as _answer made it
+            codes = [_begin(self._compilers, each, used) for each in found]
+            modules = tuple(
+                PythonModule(name, Path(origin), package, code.result() if code else b"")
+                for (name, origin, package, _), code in zip(found, codes, strict=True)
+            )
+        finally:
+            self.close()
         return Closure(modules, modules[:before], tuple(missing))
+
+    def _answer(self, more: list[str]) -> tuple[list[_Found], int, list[str], dict[str, bytes], str]:
+        """What probe.py answers, the stand-ins that did, and the ground on which it holds."""
+        used = stand_ins()
+        try:
+            found, before, missing = (self._begun or self._probe(used)).answer(more)
+        except KdumpError:
+            found, before, missing = [], 0, [self._entry]
+        if missing:  # perhaps this NumPy cannot do with them
+            used = {}
+            found, before, missing = self._probe(used).answer(more)
+        return found, before, missing, used, _ground(found, self._path)
+
+    def _probe(self, used: dict[str, bytes]) -> _Probe:
+        return _Probe(self._entry, self._path, self._first, used, self._compilers)
 
 
 _Found = tuple[str, str, bool, bool]  # what probe.py says of a module
-_Question = tuple[str, list[str], list[str], list[str], list[str], dict[str, bytes]]  # the entry, and what it reads
-_Answer = tuple[list[_Found], int, list[str]]  # modules, how many of them `first` needs, missing ones
 
 
-def _probe(question: _Question, compilers: Compilers) -> tuple[list[_Found], int, list[str], dict[str, bytes], str]:
-    """What probe.py answers, the stand-ins that did, and the ground on which it holds."""
-    entry, path, first, more, without, used = question
-    try:
-        found, before, missing = _ask(question, compilers)
-    except KdumpError:
-        found, before, missing = [], 0, [entry]
-    if missing:  # perhaps this NumPy cannot do with them
-        used = {}
-        found, before, missing = _ask((entry, path, first, more, without, used), compilers)
-    return found, before, missing, used, _ground(found, path)
+class _Probe:
+    """probe.py at work. What it finds is compiled while it looks for more."""
 
+    def __init__(
+        self, entry: str, path: list[str], first: list[str], used: dict[str, bytes], compilers: Compilers
+    ) -> None:
+        self._used = used
+        self._compilers = compilers
+        self._found: list[_Found] = []
+        self._before = 0  # how many of them `first` needs
+        self._interpreter = Interpreter("probe.py", entry)
+        self._interpreter.tell((path, first, list(_WITHOUT), used))
+        self._hearing = ThreadPoolExecutor(1)
+        self._missing = self._hearing.submit(self._hear)
 
-def _ask(question: _Question, compilers: Compilers) -> _Answer:
-    """What probe.py answers; modules are compiled while it looks for more."""
-    entry, *asked = question
-    probe = Interpreter("probe.py", entry)
-    found: list[_Found] = []
-    before = 0
-    try:
-        answer = probe.ask(tuple(asked))
-        while not isinstance(answer, list):
+    def _hear(self) -> list[str]:
+        while not isinstance(answer := self._interpreter.hear(), list):
             if answer:
-                found.append(answer)
-                _begin(compilers, answer, question[-1])
+                self._found.append(answer)
+                _begin(self._compilers, answer, self._used)
             else:
-                before = len(found)
-            answer = probe.hear()
-    finally:
-        probe.close()
-    return found, before, answer
+                self._before = len(self._found)
+        return answer
+
+    def answer(self, more: list[str]) -> tuple[list[_Found], int, list[str]]:
+        """All modules, how many of them `first` needs, those that are missing. Raises `KdumpError`."""
+        after_all = [name for name in _WITHOUT if name.lstrip("_") in more]
+        self._interpreter.tell((more, after_all))
+        try:
+            missing = self._missing.result()
+        finally:
+            self.close()
+        return self._found, self._before, missing
+
+    def close(self) -> None:
+        """Give up what it does."""
+        self._interpreter.kill()
+        self._hearing.shutdown()
+        self._interpreter.close()
 
 
 def _begin(compilers: Compilers, found: _Found, used: dict[str, bytes]) -> Future[bytes] | None:

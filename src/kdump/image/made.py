@@ -10,12 +10,14 @@ import contextlib
 import functools
 import hashlib
 import marshal
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kdump.fileio import file_version, replace_file
 
-_DIGEST = 64  # hexadecimal digits, in front of what they are the digest of
+_CHECKSUM = struct.Struct("<I")  # CRC-32, in front of what it is of: a damaged file is noticed
 
 
 def content_digest(parts: Iterable[bytes | memoryview]) -> str:
@@ -24,7 +26,7 @@ def content_digest(parts: Iterable[bytes | memoryview]) -> str:
     It is BLAKE2b, for it never leaves the machine: where a processor has no SHA instructions, SHA-256 takes two to
     seven times as long.
     """
-    digest = hashlib.blake2b(digest_size=_DIGEST // 2)
+    digest = hashlib.blake2b(digest_size=32)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
@@ -48,6 +50,11 @@ class Made:
         self._path = path
         self._known = _read(path) if path else {}
         self._used: dict[str, bytes] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was known when this was made."""
+        return not self._known
 
     def get(
         self,
@@ -74,7 +81,7 @@ class Made:
             return
         content = marshal.dumps(self._used)
         with contextlib.suppress(OSError):
-            replace_file(self._path, content_digest([content]).encode() + content)
+            replace_file(self._path, _CHECKSUM.pack(zlib.crc32(content)) + content)
 
 
 def _read(path: Path) -> dict[str, bytes]:
@@ -82,8 +89,8 @@ def _read(path: Path) -> dict[str, bytes]:
         data = path.read_bytes()
     except OSError:
         return {}
-    content = memoryview(data)[_DIGEST:]
-    if data[:_DIGEST] != content_digest([content]).encode():
+    content = memoryview(data)[_CHECKSUM.size :]
+    if data[: _CHECKSUM.size] != _CHECKSUM.pack(zlib.crc32(content)):
         return {}
     known: dict[str, bytes] = marshal.loads(content)  # noqa: S302 -- as we wrote it
     return known

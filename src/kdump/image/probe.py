@@ -1,12 +1,15 @@
 """Runs in a fresh interpreter: imports the module it is told, and writes what was imported for that to its output.
 
-Both are marshalled. In: (sys.path, modules wanted before it, modules wanted besides, modules to do without, {module:
-source in its place}). Out: (name, file, is a package, has source) of each in the order of import, None behind those
-that what is wanted before needs, and last [lazy imports that failed]. Nothing that it imports for its own use is there.
+Both are marshalled. In: (sys.path, modules wanted before it, modules to do without, {module: source in its place}), and
+later, for it may be known later, (modules wanted besides, modules not to do without after all). Out: (name, file, is a
+package, has source) of each in the order of import, None behind those that what is wanted before needs, and last [lazy
+imports that failed]. Nothing that it imports for its own use is there.
 """
 
 import _imp
+import gc
 import marshal
+import posix
 import sys
 
 _before = set(sys.modules)
@@ -28,7 +31,8 @@ _OWN = "kdump"  # of our own modules the imports inside functions are followed t
 
 def main(entry: str) -> None:
     """Import, follow lazy imports, report."""
-    sys.path[:], first, more, without, stand_ins = marshal.load(sys.stdin.buffer)  # noqa: S302
+    gc.disable()  # little of what imports make is garbage
+    sys.path[:], first, without, stand_ins = marshal.load(sys.stdin.buffer)  # noqa: S302
     sys.modules.update(dict.fromkeys(without))  # None makes an import fail
     sys.meta_path.insert(0, _StandIns(stand_ins))
     seen: set[str] = set()
@@ -39,10 +43,16 @@ def main(entry: str) -> None:
     __import__(entry)
     if hasattr(sys.modules[entry], "__path__"):
         __import__(f"{entry}.__main__")
+    _report(seen)
+    more, after_all = marshal.load(sys.stdin.buffer)  # noqa: S302
+    for name in after_all:
+        del sys.modules[name]
     for name in more:
         __import__(name)
     _report(seen)
     _write(_follow_lazy_imports(seen))
+    sys.stdout.buffer.flush()
+    posix._exit(0)  # taking the interpreter apart takes longer than starting it
 
 
 def _report(seen: set[str]) -> None:

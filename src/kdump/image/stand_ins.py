@@ -25,6 +25,13 @@ def __getattr__(name):
 
 _SOURCES = {
     "datetime": b"from _datetime import *\n",  # what Python 3.12 has there
+    "platform": b"""\
+def python_implementation():
+    return "CPython"
+
+def system():
+    return "Linux"
+""",
     "ast": _NOBODY_CALLS,
     "pickle": _NOBODY_CALLS,
     # What documentation is tidied up with.
@@ -59,16 +66,20 @@ set_array_function_like_doc = finalize_array_function_like
 def get_array_function_like_doc(*_given):
     return ""
 """,
-    "numpy._typing": b"""\
+    **dict.fromkeys(
+        ("numpy.typing", "numpy._typing"),
+        b"""\
 def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
     return list
 """,
+    ),
     "numpy._core.einsumfunc": _NOBODY_CALLS + b'__all__ = ["einsum", "einsum_path"]\n',
     "numpy.lib._npyio_impl": b"from numpy._core._multiarray_umath import packbits, unpackbits\n" + _NOBODY_CALLS,
     **dict.fromkeys(
         (
+            "numpy._core.records",
             "numpy.lib._arraypad_impl",
             "numpy.lib._format_impl",
             "numpy.lib._histograms_impl",
@@ -87,5 +98,5 @@ def __getattr__(name):
 
 def stand_ins() -> dict[str, bytes]:
     """The source of each by the module's name."""
-    # The standard library's way to make dataclasses reads annotations and writes sources.
-    return {**_SOURCES, "dataclasses": Path(__file__).with_name("lean_dataclasses.py").read_bytes()}
+    lean = {name: Path(__file__).with_name(f"lean_{name}.py").read_bytes() for name in ("dataclasses", "typing")}
+    return _SOURCES | lean
