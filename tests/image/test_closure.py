@@ -147,9 +147,12 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
         """).replace("{names}", ", ".join(f"value.name{number}" for number in range(300)))
     )
     probe = Path(closure.__file__).with_name("probe.py")
-    request = marshal.dumps(([str(tmp_path), *sys.path], ["sched"], ["netrc"], {})) + marshal.dumps(([], ["netrc"]))
+    request = marshal.dumps(([str(tmp_path), *sys.path], ["sched"], ["getpass", "pty"], {}))
+    request += marshal.dumps((["getpass"], ["getpass"]))
     command = [sys.executable, "-S", str(probe), "kdump.sub.entry"]
-    answer = subprocess.run(command, input=request, capture_output=True, check=True).stdout
+    done = subprocess.run(command, input=request, capture_output=True, check=False)
+    assert not done.returncode, done.stderr
+    answer = done.stdout
     stream = io.BytesIO(answer)
     answers = []
     while stream.tell() < len(answer):
@@ -158,7 +161,7 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
     before = modules.index(None)
     assert "sched" in {name for name, *_ in modules[:before]}
     names = {name for name, *_ in filter(None, modules)}
-    assert {"kdump.sub.lazy", "sched", "colorsys"} <= names
+    assert {"kdump.sub.lazy", "sched", "colorsys", "getpass"} <= names
     assert not names & {"wave", "ftplib", "opcode"}
     assert missing == ["chunk_that_is_not_installed"]
 
