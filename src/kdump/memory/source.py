@@ -13,13 +13,12 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from typing import Protocol, cast
+from typing import Protocol
 
 from kdump.errors import FormatError, KdumpError
 
 WINDOW = 64 << 20  # bytes; 128 KiB of page tables each
 WINDOWS = 8
-_MADV_POPULATE_READ = 22  # include/uapi/asm-generic/mman-common.h
 
 
 class Source(Protocol):
@@ -62,7 +61,6 @@ class FileSource:
             raise KdumpError(f"{self.path}: not a file", remedy="a dump is read at random, so it must be a file")
         self.size = os.lseek(self._fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
         self._mappable = True
-        self._populates = True
         self._pseudo = stat.S_ISREG(status.st_mode) and not status.st_blocks
         self._windows: OrderedDict[int, memoryview | None] = OrderedDict()  # None: this window cannot be mapped
         self._lock = threading.Lock()
@@ -97,24 +95,14 @@ class FileSource:
             self._fill(offset, buffer)
 
     def lend(self, offset: int, size: int) -> memoryview | None:
-        """Bytes [offset, offset+size) of a window whose pages are there; None where that cannot be had.
+        """Bytes [offset, offset+size) of a window, where its pages are mapped from the beginning: /proc/vmcore's.
 
-        The kernel is asked for all pages at once. It tells of one that it cannot read, where touching it would be a
-        SIGBUS. A window of /proc/vmcore has them all from the beginning.
+        None where that cannot be had. Of another file each page would have to be mapped first: `readinto` is cheaper.
         """
-        if not self._populates or offset < 0 or offset + size > self.size or offset % WINDOW + size > WINDOW:
+        if not self._pseudo or offset < 0 or offset + size > self.size or offset % WINDOW + size > WINDOW:
             return None
         window, start = self._window(offset // WINDOW), offset % WINDOW
-        if window is None:
-            return None
-        before = start % mmap.PAGESIZE
-        try:
-            if not self._pseudo:
-                cast(mmap.mmap, window.obj).madvise(_MADV_POPULATE_READ, start - before, before + size)
-        except OSError as error:
-            self._populates = error.errno not in (errno.EINVAL, errno.ENOSYS)  # Linux before 5.14
-            return None
-        return window[start : start + size]
+        return None if window is None else window[start : start + size]
 
     def close(self) -> None:
         """Close the file. Views handed out keep their mappings until they are dropped."""
