@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import Run, Series, run
 
+_MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h, Linux 5.14
 NAMES = {"-z": "zstd", "-c": "zlib", "-l": "lzo", "-p": "snappy"}
 
 
@@ -48,6 +51,7 @@ def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, 
     """Measure each row `repeat` times, the tools by turns."""
     ours, theirs = scratch / "kdump.out", scratch / "makedumpfile.out"
     warm(vmcore)
+    size = vmcore.stat().st_size
     for row in rows:
         ours_runs, save_runs = [], []
         their_runs: dict[int, list[Run]] = {0: [], 2: []}
@@ -55,14 +59,14 @@ def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, 
             options = [row.codec, "-d", str(row.level)]
             kdump = [sys.executable, "-m", "kdump"]
             ours.unlink(missing_ok=True)
-            save_runs.append(_run([*kdump, "save", *options, vmcore, ours]))
+            save_runs.append(_run([*kdump, "save", *options, vmcore, ours], size))
             ours.unlink()
             quiet = ["--message-level", "0"]
-            ours_runs.append(_run([*kdump, "makedumpfile", *quiet, *options, vmcore, ours]))
+            ours_runs.append(_run([*kdump, "makedumpfile", *quiet, *options, vmcore, ours], size))
             for threads, runs in their_runs.items():
                 theirs.unlink(missing_ok=True)
                 extra = ["--num-threads", str(threads)] if threads else []
-                runs.append(_run([makedumpfile, *quiet, *options, *extra, vmcore, theirs]))
+                runs.append(_run([makedumpfile, *quiet, *options, *extra, vmcore, theirs], size))
         series = {threads: Series(tuple(runs)) for threads, runs in their_runs.items()}
         best = min(series, key=lambda threads: series[threads].seconds)
         sizes = ours.stat().st_size, theirs.stat().st_size
@@ -71,9 +75,12 @@ def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, 
         path.unlink(missing_ok=True)
 
 
-def _run(command: Sequence[str | Path]) -> Run:
-    """Run with nothing left to be written from before: that would be done at its cost."""
+def _run(command: Sequence[str | Path], size: int) -> Run:
+    """Run a command that writes up to `size` bytes, with nothing left to be done from before, at its cost."""
     os.sync()
+    # A virtual machine's host may have taken back free memory, and is slow to give it again: have it there.
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE) as memory, contextlib.suppress(OSError):
+        memory.madvise(_MADV_POPULATE_WRITE)
     return run(command)
 
 
