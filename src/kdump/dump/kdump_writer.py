@@ -171,7 +171,12 @@ class KdumpWriter:
         found, self._described = self._layout.descriptors(sizes, self._described)
         if self._early:
             pfns_before, before = self._early.take(self._last)
-            found = np.insert(found, np.searchsorted(pfns, pfns_before), before)
+            places = np.searchsorted(pfns, pfns_before) + np.arange(len(before))
+            merged = np.empty(len(found) + len(before), DESCRIPTOR)
+            others = np.ones(len(merged), np.bool_)
+            others[places] = False
+            merged[places], merged[others] = before, found
+            found = merged
         self._place(found)
 
     def _place(self, descriptors: NDArray[np.void]) -> None:

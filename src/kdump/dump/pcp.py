@@ -99,7 +99,9 @@ def free_pages_on_lists(
                 order = index // facts.types
                 lists.follow(at + index * _LINKS.size, following, order if order <= _COSTLY_ORDER else _HUGE_ORDER)
     found = np.sort(np.concatenate([np.zeros(0, np.int64), *lists.found]))
-    return found[np.diff(found, prepend=-1) > 0]  # np.unique would import numpy.ma
+    new = np.ones(len(found), np.bool_)
+    new[1:] = found[1:] != found[:-1]
+    return found[new]  # np.unique would import numpy.ma
 
 
 class _Lists:

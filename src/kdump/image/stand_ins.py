@@ -25,6 +25,21 @@ def __getattr__(name):
 
 _SOURCES = {
     "datetime": b"from _datetime import *\n",  # what Python 3.12 has there
+    # There are no locales in the image; subprocess, gettext and strptime ask all the same.
+    "locale": b"""\
+from _locale import *
+
+def getlocale(_category=LC_CTYPE):
+    return None, None
+
+def getpreferredencoding(_do_setlocale=True):
+    return "utf-8"
+
+getencoding = getpreferredencoding
+
+def normalize(name):
+    return name
+""",
     "platform": b"""\
 def python_implementation():
     return "CPython"
@@ -82,10 +97,16 @@ def __getattr__(name):
             "numpy._core.records",
             "numpy.lib._arraypad_impl",
             "numpy.lib._format_impl",
+            "numpy.lib._function_base_impl",
             "numpy.lib._histograms_impl",
+            "numpy.lib._index_tricks_impl",
             "numpy.lib._nanfunctions_impl",
             "numpy.lib._polynomial_impl",
+            "numpy.lib._scimath_impl",
+            "numpy.lib._stride_tricks_impl",
             "numpy.lib._twodim_base_impl",
+            "numpy.lib._type_check_impl",
+            "numpy.lib._ufunclike_impl",
             "numpy.lib._utils_impl",
             "numpy.linalg",
             "numpy.matrixlib",

@@ -30,7 +30,7 @@ def follow(lengths: Lengths, size: int, limit: int | None = None) -> npt.NDArray
         end = min(place + _WINDOW, size)
         length = lengths(place, end)
         inside = end - place
-        one = np.minimum(np.arange(inside + 1) + np.append(length, 0), inside)
+        one = np.minimum(np.arange(inside + 1) + np.concatenate((length, np.zeros(1, length.dtype))), inside)
         many = one
         for _ in range(_DOUBLINGS):
             many = many[many]

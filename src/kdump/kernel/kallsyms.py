@@ -158,7 +158,7 @@ class Kallsyms:
     def __iter__(self) -> Iterator[Symbol]:
         """All symbols by address; slow (decodes each), for dumps of the whole table."""
         order = self._order if self._order is not None else range(len(self._by_index))
-        following = np.append(self._sorted[1:], self._sorted[-1:])
+        following = np.concatenate((self._sorted[1:], self._sorted[-1:]))
         for place, index in enumerate(order):
             yield self._symbol(int(index), int(following[place]) - int(self._sorted[place]))
 

@@ -67,10 +67,8 @@ class FlattenedSource:
         sorted_starts, sorted_sizes, sorted_places = (
             np.frombuffer(each, np.int64)[order] if each else order for each in (starts, sizes, places)
         )
-        again = (np.diff(sorted_starts) == 0) & (
-            np.diff(sorted_sizes) == 0
-        )  # a header written anew: the last one counts
-        kept = np.append(~again, True) if len(order) else order
+        kept = np.ones(len(order), np.bool_)  # but of a header that was written anew the last one counts
+        kept[:-1] = (sorted_starts[1:] != sorted_starts[:-1]) | (sorted_sizes[1:] != sorted_sizes[:-1])
         sorted_starts, sorted_sizes, sorted_places = sorted_starts[kept], sorted_sizes[kept], sorted_places[kept]
         stops = sorted_starts + sorted_sizes
         clashes = np.flatnonzero(stops[:-1] > sorted_starts[1:])

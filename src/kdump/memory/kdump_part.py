@@ -154,7 +154,8 @@ def runs(bitmap: Callable[[int, int], NDArray[np.uint8]], first: int, end: int) 
         bits = np.unpackbits(data, bitorder="little")
         bits[: max(first - (start << 3), 0)] = 0
         bits[end - (start << 3) :] = 0
-        changes = np.flatnonzero(np.diff(bits, prepend=np.uint8(pending >= 0))) + (start << 3)
+        before = np.concatenate((np.array([pending >= 0], bits.dtype), bits[:-1]))
+        changes = np.flatnonzero(bits != before) + (start << 3)
         for change in changes.tolist():
             if pending >= 0:
                 yield pending, change

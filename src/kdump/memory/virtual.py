@@ -169,7 +169,7 @@ class VirtualMemory:
             return
         leaf, present, physical = self._decode(table, shift)
         if leaf.all() and len(table) > 1:  # the common case of a full table: join runs without a Python step for each
-            breaks = np.flatnonzero(np.diff(physical) != np.uint64(1 << shift)) + 1
+            breaks = np.flatnonzero(physical[1:] - physical[:-1] != np.uint64(1 << shift)) + 1
             for run in np.split(np.arange(len(table)), breaks):
                 yield self._clip((first + int(run[0])) << shift, int(physical[run[0]]), len(run) << shift, start, end)
             return
