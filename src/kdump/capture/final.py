@@ -46,13 +46,12 @@ def press(key: str) -> None:
 
 def shell(console: Console) -> None:
     """An interactive shell on the console, if the image has one; Python's prompt otherwise."""
-    import subprocess
     import sys
 
     found = next((path for path in _SHELLS if os.access(path, os.X_OK)), None)
     command = [found] if found else [sys.executable, "-I", "-q", "-i"]
     console.say(f"{command[0]}: leave it to go on")
     try:
-        subprocess.run(command, check=False)
+        os.waitpid(os.posix_spawn(command[0], command, os.environ), 0)
     except OSError as error:
         console.say(f"{command[0]}: {error.strerror}")
