@@ -3,7 +3,7 @@
 `python -m benchmarks.debian_stack` (root: it makes a Debian 12 with debootstrap, once). Both are installed in one
 Debian with systemd, an ext4 root and Debian's defaults; it is booted afresh for each run and crashed by sysrq. "saved"
 is when each says so on the console: kdump-tools after makedumpfile's end and sync, kdump once the file is durable and
-has its name.
+has its name. Images are built with nothing left to be written from the one before.
 """
 
 from __future__ import annotations
