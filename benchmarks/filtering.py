@@ -79,7 +79,8 @@ def _run(command: Sequence[str | Path], size: int) -> Run:
     """Run a command that writes up to `size` bytes, with nothing left to be done from before, at its cost."""
     os.sync()
     # A virtual machine's host may have taken back free memory, and is slow to give it again: have it there.
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE) as memory, contextlib.suppress(OSError):
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # not what the page cache holds
+    with mmap.mmap(-1, min(size, free // 2), flags=mmap.MAP_PRIVATE) as memory, contextlib.suppress(OSError):
         memory.madvise(_MADV_POPULATE_WRITE)
     return run(command)
 
