@@ -23,7 +23,11 @@ from kdump.units import parse_size
 PACKAGES = ("kdump-tools", "makedumpfile", "kexec-tools", "initramfs-tools", "zstd", "procps")
 SCRIPT = """\
 wanted=$(sed 's/.*bench=\\([a-z]*\\).*/\\1/' /proc/cmdline)
-clock() { sync; a=$(date +%s%N); "${@:2}" > /root/said 2>&1 || cat /root/said; echo "@@@ took $1 $(($(date +%s%N) - a))"; }
+clock() {
+    sync; a=$(date +%s%N)
+    "${@:2}" > /root/said 2>&1 || cat /root/said
+    echo "@@@ took $1 $(($(date +%s%N) - a))"
+}
 case $wanted in
 images)
     kdump-config show
