@@ -15,7 +15,7 @@ from kdump.capture.plan import PLAN_PATH, CapturePlan, Hooks
 from kdump.cli.main import main
 from kdump.config import Config
 from kdump.errors import KdumpError
-from kdump.host import built, expected, plan, rehearsed
+from kdump.host import expected, plan, rehearsed, search
 from kdump.host.plan import Prepared, plan_of
 from kdump.lab import kernels, rehearsal
 from kdump.targets.protocol import Spec
@@ -85,7 +85,7 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
 ) -> None:
     """The command on this host, with a lab kernel for its own. Only where it would keep state is elsewhere."""
     state = tmp_path / "var/lib/kdump"
-    monkeypatch.setattr(built, "STATE", state)
+    monkeypatch.setattr(search, "STATE", state)
     # This host as one that was started by UEFI.
     ovmf = kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd"
     monkeypatch.setattr(rehearsal, "started_by_uefi", lambda: True)

@@ -194,7 +194,9 @@ def test_crash(context: Context, vmcore: Path, series: str, debug_vmlinux: Calla
         found = re.search(rf"^ *{label} +(\d+) ", text, re.MULTILINE)
         assert found and int(found[1]) * page == figures[name], name
     # Not its lines SLAB and COMMITTED: they leave out a part of the counters, which it prints rightly here.
-    counters = {name: int(value) * page for name, value in re.findall(r"^ *(NR_\w+): (\d+)$", text, re.MULTILINE)}
+    # What CPUs have counted and not yet added may leave one below zero, which the kernel shows as zero.
+    found_counters = re.findall(r"^ *(NR_\w+): (-?\d+)$", text, re.MULTILINE)
+    counters = {name: max(int(value), 0) * page for name, value in found_counters}
     for name, parts in {
         "Shmem": ("NR_SHMEM",), "AnonPages": ("NR_ANON_MAPPED",), "PageTables": ("NR_PAGETABLE",),
         "Mapped": ("NR_FILE_MAPPED",), "Dirty": ("NR_FILE_DIRTY",), "Writeback": ("NR_WRITEBACK",),
