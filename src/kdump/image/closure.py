@@ -83,12 +83,13 @@ class Search:
         self._more = more
         self._path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
         self._first = [*_ALWAYS, *filter(None, [first])]
+        self._stand_ins = stand_ins()
         self._compilers = Compilers(self.made)
         self._begun: _Probe | None = None
 
     def __enter__(self) -> Search:
         if self.made.empty:
-            self._begun = self._probe(stand_ins())
+            self._begun = self._probe(self._stand_ins)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,7 +104,7 @@ class Search:
     def find(self, *more: str) -> Closure:
         """The closure, with that of the modules `more`; to be called once. Raises KdumpError."""
         wanted = [*self._more, *more]
-        question = (self._entry, self._path, self._first, wanted, stand_ins())
+        question = (self._entry, self._path, self._first, wanted, self._stand_ins)
         try:
             answer = self.made.get(
                 f"imports {sys.version}",
@@ -123,7 +124,7 @@ class Search:
 
     def _answer(self, more: list[str]) -> tuple[list[_Found], int, list[str], dict[str, bytes], str]:
         """What probe.py answers, the stand-ins that did, and the ground on which it holds."""
-        used = stand_ins()
+        used = self._stand_ins
         try:
             found, before, missing = (self._begun or self._probe(used)).answer(more)
         except KdumpError:

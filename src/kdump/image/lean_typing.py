@@ -65,13 +65,10 @@ class _Structural(type):
         return all(hasattr(instance, name) for name in wanted) if wanted else super().__instancecheck__(instance)
 
 
-class Protocol(metaclass=_Structural):
-    """A base that can be subscripted."""
+class Protocol(Generic, metaclass=_Structural):
+    """A base whose instances may be told by their methods."""
 
     __slots__ = ()
-
-    def __class_getitem__(cls, _of: object) -> type:
-        return cls
 
 
 def runtime_checkable(cls: type) -> type:

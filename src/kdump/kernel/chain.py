@@ -30,7 +30,9 @@ def follow(lengths: Lengths, size: int, limit: int | None = None) -> npt.NDArray
         end = min(place + _WINDOW, size)
         length = lengths(place, end)
         inside = end - place
-        one = np.minimum(np.arange(inside + 1) + np.concatenate((length, np.zeros(1, length.dtype))), inside)
+        one = np.arange(inside + 1)
+        one[:-1] += length
+        np.minimum(one, inside, out=one)
         many = one
         for _ in range(_DOUBLINGS):
             many = many[many]
