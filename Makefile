@@ -17,10 +17,10 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	@$(PY) -m benchmarks $(BENCH)
 
-.venv/demo.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py src/kdump/loops.c
+.venv/demo.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/*.c)
 	@tools/bootstrap demo
 
-.venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py src/kdump/loops.c
+.venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/*.c)
 	@tools/bootstrap test
 
 clean:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import Run, Series, run
 
+_PROCESS = 1 << 27  # bytes: more than one of these processes takes
 _MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h, Linux 5.14
 NAMES = {"-z": "zstd", "-c": "zlib", "-l": "lzo", "-p": "snappy"}
 
@@ -51,13 +52,15 @@ def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, 
     """Measure each row `repeat` times, the tools by turns."""
     ours, theirs = scratch / "kdump.out", scratch / "makedumpfile.out"
     warm(vmcore)
-    size = vmcore.stat().st_size
+    kdump = [sys.executable, "-m", "kdump"]
     for row in rows:
         ours_runs, save_runs = [], []
         their_runs: dict[int, list[Run]] = {0: [], 2: []}
+        options = [row.codec, "-d", str(row.level)]
+        ours.unlink(missing_ok=True)
+        run([*kdump, "save", *options, vmcore, ours])  # not measured: how much will be written
+        size = ours.stat().st_size
         for _ in range(repeat):
-            options = [row.codec, "-d", str(row.level)]
-            kdump = [sys.executable, "-m", "kdump"]
             ours.unlink(missing_ok=True)
             save_runs.append(_run([*kdump, "save", *options, vmcore, ours], size))
             ours.unlink()
@@ -76,11 +79,12 @@ def compare(vmcore: Path, makedumpfile: Path, rows: Sequence[Row], repeat: int, 
 
 
 def _run(command: Sequence[str | Path], size: int) -> Run:
-    """Run a command that writes up to `size` bytes, with nothing left to be done from before, at its cost."""
+    """Run a command that writes about `size` bytes, with nothing left to be done from before, at its cost."""
     os.sync()
-    # A virtual machine's host may have taken back free memory, and is slow to give it again: have it there.
+    # A virtual machine's host may have taken back free memory, and is slow to give it again: have there what is needed.
+    # Not more, as what is free in the end is taken back while the command runs.
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # not what the page cache holds
-    with mmap.mmap(-1, min(size, free // 2), flags=mmap.MAP_PRIVATE) as memory, contextlib.suppress(OSError):
+    with mmap.mmap(-1, min(size + _PROCESS, free // 2), flags=mmap.MAP_PRIVATE) as memory, contextlib.suppress(OSError):
         memory.madvise(_MADV_POPULATE_WRITE)
     return run(command)
 

@@ -67,6 +67,8 @@ def test_values_are_read() -> None:
         ("[dump]\nlevel = '31'", 2, "from 0 to 31"),
         ("[dump]\ncodec = 'zst'", 2, "did you mean 'zstd'?"),
         ("[dump]\nreport = 1", 2, "true or false"),
+        ("[dump]\ncodec = 'zlib'\ncodec_level = 6", 3, "dump.codec_level = 6: expected 0 to 3 with codec 'zlib'"),
+        ("[dump]\ncodec_level = 1\ncodec = 'lzo'", 2, "expected 0 to 0 with codec 'lzo'"),
         ("dump = 3", 1, "write [dump]"),
         ("[network]\ninterface = 3", 2, "write [[network.interface]]"),
         ("targets = [\n 'file:///a',\n 'fil:///b',\n]\nname = 'x'", 1, "did you mean file?"),

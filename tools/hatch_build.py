@@ -1,7 +1,7 @@
 """Hatchling's hook: what is made from the source becomes part of the wheel.
 
 Manual pages and completions, from the same texts as --help; where there is a C compiler, the loops of
-src/kdump/loops.c.
+src/kdump/*.c.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LOOPS = "src/kdump/loops.c"
+SOURCES = "src/kdump"
 
 
 class Made(BuildHookInterface[Any]):
@@ -25,9 +25,9 @@ class Made(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Write them and name them to the wheel; one that is editable has the loops beside its source, and no more."""
         self._place = tempfile.TemporaryDirectory(prefix="kdump-made-")
-        source = Path(self.root) / LOOPS
-        library = (source.parent if version == "editable" else Path(self._place.name)) / "libkdump.so"
-        built = self._compile(source, library)
+        sources = Path(self.root) / SOURCES
+        library = (sources if version == "editable" else Path(self._place.name)) / "libkdump.so"
+        built = self._compile(sorted(sources.glob("*.c")), library)
         if version == "editable":
             return
         if built:
@@ -43,12 +43,12 @@ class Made(BuildHookInterface[Any]):
             path.write_text(text, encoding="utf-8")
             build_data["shared_data"][str(path)] = f"share/{name}"
 
-    def _compile(self, source: Path, library: Path) -> bool:
+    def _compile(self, sources: list[Path], library: Path) -> bool:
         compiler = shutil.which("cc") or shutil.which("gcc")
         if not compiler:
             self.app.display_warning("no C compiler: kdump will be slower")
             return False
-        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, *sources], check=True)
         return True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

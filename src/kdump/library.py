@@ -1,4 +1,4 @@
-"""libkdump.so: loops in C (loops.c), where the package was built with a C compiler. Who calls it can do without."""
+"""libkdump.so: loops in C (`*.c` here), where the package was built with a C compiler. Who calls it can do without."""
 
 from __future__ import annotations
 
@@ -33,4 +33,5 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.kdump_names.restype = found.kdump_types.restype = size
     found.kdump_checksum.argtypes = [pointer, size]
     found.kdump_checksum.restype = ctypes.c_uint64
+    found.kdump_deflate_work.restype = size
     return found

@@ -25,49 +25,6 @@ int kdump_zstd(const void *source, size_t size, void *target, size_t *length, vo
 	return *length > (size_t)-120;
 }
 
-/* The beginning of ISA-L's struct isal_zstream, as it has been since 2.21. */
-struct isal_stream {
-	const unsigned char *next_in;
-	uint32_t avail_in, total_in;
-	unsigned char *next_out;
-	uint32_t avail_out, total_out;
-	const void *tables;
-	uint32_t level, level_size;
-	unsigned char *level_buffer;
-	uint16_t end, flush, wrapping, window;
-};
-
-/* What kdump_isal takes as `work`: isal_deflate_stateless_init, isal_deflate_stateless, and memory for both. */
-struct isal {
-	void (*init)(struct isal_stream *stream);
-	int (*deflate)(struct isal_stream *stream);
-	struct isal_stream *stream;
-	unsigned char *level_buffer;
-	uint32_t level_size, level;
-};
-
-/* ISA-L's deflate, in zlib's wrapping, as a `compressor`; `length` is the room on entry. */
-int kdump_isal(const void *source, size_t size, void *target, size_t *length, void *work)
-{
-	enum { WRAPPED_AS_ZLIB = 3 };
-	const struct isal *isal = work;
-	struct isal_stream *stream = isal->stream;
-	int failed;
-
-	isal->init(stream);
-	stream->level = isal->level;
-	stream->level_buffer = isal->level_buffer;
-	stream->level_size = isal->level_size;
-	stream->wrapping = WRAPPED_AS_ZLIB;
-	stream->next_in = source;
-	stream->avail_in = (uint32_t)size;
-	stream->next_out = target;
-	stream->avail_out = (uint32_t)*length;
-	failed = isal->deflate(stream);
-	*length = stream->total_out;
-	return failed;
-}
-
 static uint32_t word_at(const unsigned char *place)
 {
 	uint32_t word;

@@ -1,6 +1,7 @@
 """TOML tables declared as frozen dataclasses: each key once, with its default, its reader and its meaning.
 
-Unknown keys and wrong values are problems with a line and a suggestion. Used by `kdump.config`; imports stay few,
+Unknown keys and wrong values are problems with a line and a suggestion; so is what a table's method `faults`, if it has
+one, says of keys that do not go together: what it expected, by key. Used by `kdump.config`; imports stay few,
 for the capture kernel reads its configuration with it too.
 """
 # ruff: noqa: TRY004 -- a reader raises ValueError for whatever it cannot read, types included
@@ -195,7 +196,12 @@ class _Reading:
                     self.complain(where, f"{dotted} = {value!r}: expected {error}")
             else:
                 self.complain(where, f"unknown key {dotted!r}; {self.hint(name, list(declared))}")
-        return kind(**values)
+        found = kind(**values)
+        faults: dict[str, str] = found.faults() if hasattr(found, "faults") else {}
+        for name, wanted in faults.items():
+            dotted = ".".join(part for part in (*path, name) if isinstance(part, str))
+            self.complain((*path, name), f"{dotted} = {values[name]!r}: expected {wanted}")
+        return found
 
     def value(self, declared: Mapping[str, Any], value: Any, where: Key, dotted: str) -> Any:
         if "table" in declared:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from kdump import loops
 from kdump.dump import clibs
@@ -97,20 +99,60 @@ def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: py
         LibraryCompressor(refuse, lambda size: size)(pages(), drop_zeros=False)
 
 
-@pytest.mark.parametrize("level", range(4))
-@pytest.mark.parametrize("in_one_call", [True, False])
-def test_zlib_with_isal(level: int, in_one_call: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the loop in C and by the package: what zlib reads, and noise stored as it is."""
+@pytest.mark.parametrize("level", [None, *range(4)])
+@pytest.mark.parametrize("in_c", [True, False])
+def test_zlib(level: int | None, in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By deflate.c, and by ISA-L's package where a level is asked for or there is no libkdump.so."""
     given = np.concatenate([pages(), pages(), noise(300)])
     found = loops.find_noise(given, np.arange(len(given)))
     assert found.sum() > 200 and not found[0]
-    if not in_one_call:
+    if not in_c:
         monkeypatch.setattr(loops, "library", lambda: None)
-    assert (clibs.zlib(level) is not None) == in_one_call
+    assert (clibs.zlib() is not None) == in_c
     data, sizes = CODECS["zlib"].make(level)(given, drop_zeros=False)
     assert set(sizes[found]) == {PAGE}
     assert sizes[~found].max() < PAGE + 1 and np.median(sizes[~found]) < PAGE // 4
     assert unpacked(data, sizes, zlib.decompress) == given.tobytes()
+
+
+def grown(seed: int, kind: int, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """A page: noise of few or many bytes, runs, repeats at any distance, bytes that need the longest codes."""
+    random = np.random.default_rng(seed)
+    few = random.integers(0, random.integers(1, 257), size).astype(np.uint8)
+    if kind == 0:
+        return few
+    if kind == 1:
+        return few * (random.random(size) < random.random() / 4).astype(np.uint8)
+    if kind == 2:  # Fibonacci's numbers as counts make the deepest tree
+        counts = [1, 1]
+        while sum(counts) < size:
+            counts.append(counts[-1] + counts[-2])
+        return random.permutation(np.repeat(random.permutation(256)[: len(counts)], counts)[:size]).astype(np.uint8)
+    page = bytearray(few[:16].tobytes())
+    while len(page) < size:
+        begin = int(random.integers(0, len(page)))
+        page += page[begin : begin + int(random.integers(1, 400))] + random.bytes(int(random.integers(0, 6)))
+    return np.frombuffer(bytes(page[:size]), np.uint8)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.integers(0, 1 << 32), st.integers(0, 3), st.sampled_from([256, PAGE, PAGE, 1 << 14, 1 << 16]))
+def test_any_page_is_what_zlib_reads(seed: int, kind: int, size: int) -> None:
+    page = grown(seed, kind, size)
+    compress = clibs.zlib()
+    assert compress is not None
+    rows = np.stack([page, np.zeros(size, np.uint8), page])
+    data, sizes = compress(rows, drop_zeros=True)
+    first, last = bytes(data[: sizes[0]]), bytes(data[sizes[0] :])
+    assert sizes[1] == 0 and first == last  # whatever was packed before
+    assert (first if len(first) == size else zlib.decompress(first)) == page.tobytes()
+
+
+def test_a_page_of_no_such_size_is_refused() -> None:
+    compress = clibs.zlib()
+    assert compress is not None
+    with pytest.raises(KdumpError, match="could not be compressed"):
+        compress(np.ones((1, 100), np.uint8), drop_zeros=False)
 
 
 def test_large_pages_take_zlib_too() -> None:

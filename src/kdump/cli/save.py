@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     codec = parser.add_mutually_exclusive_group()
     for flag, name, what in (
         ("-z", "zstd", "compress with zstd (default)"),
-        ("-c", "zlib", "compress with zlib (ISA-L)"),
+        ("-c", "zlib", "compress with zlib"),
         ("-l", "lzo", "compress with lzo"),
         ("-p", "snappy", "compress with snappy"),
         ("-n", "none", "do not compress"),

@@ -1,4 +1,4 @@
-"""zstd, LZO and snappy in the system's C libraries, ISA-L in its package's: a batch in one call, without the GIL.
+"""zstd, LZO and snappy in the system's C libraries, zlib in our own: a batch in one call, without the GIL.
 
 Where a library is not installed, Python packages take over (zstandard; of the extra `codecs`), as in the capture image.
 """
@@ -21,8 +21,6 @@ from kdump.errors import KdumpError
 __capture_omits__ = ("lzallright", "cramjam")
 
 LZO_WORK = 16384 * 8  # bytes: LZO1X_1_MEM_COMPRESS of a 64-bit liblzo2
-ISAL_STREAM = 1 << 18  # bytes: three times sizeof(struct isal_zstream)
-ISAL_LEVEL_BUFFERS = {0: 0, 1: 1 << 16, 2: 1 << 20, 3: 1 << 20}  # bytes: at level 1 the least is the fastest
 LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1", "zstd": "libzstd.so.1"}
 
 
@@ -30,7 +28,7 @@ class LibraryCompressor:
     """Compresses the pages of a batch, each into what follows the one before. One for each thread."""
 
     def __init__(
-        self, function: Any, worst: Callable[[int], int], work: NDArray[np.uint8] | _Zstd | _Isal | None = None, *,
+        self, function: Any, worst: Callable[[int], int], work: NDArray[np.uint8] | _Zstd | None = None, *,
         skip_noise: bool = False, buffers: Buffers | None = None,
     ) -> None:  # fmt: skip
         """`function(source, size, target, length, work)`: `length` points to a size_t, `work` is what it may use.
@@ -106,36 +104,13 @@ class _Zstd:
         self.address = ctypes.addressof(self._work)
 
 
-class _Isal:
-    """A stream of ISA-L: what kdump_isal in loops.c takes."""
-
-    class _Work(ctypes.Structure):
-        _fields_ = (
-            ("init", ctypes.c_void_p), ("deflate", ctypes.c_void_p), ("stream", ctypes.c_void_p),
-            ("level_buffer", ctypes.c_void_p), ("level_size", ctypes.c_uint32), ("level", ctypes.c_uint32),
-        )  # fmt: skip
-
-    def __init__(self, library: ctypes.CDLL, level: int) -> None:
-        self._stream = np.zeros(ISAL_STREAM, np.uint8)
-        self._level_buffer = np.zeros(ISAL_LEVEL_BUFFERS[level], np.uint8)
-        init, deflate = library.isal_deflate_stateless_init, library.isal_deflate_stateless
-        self._work = self._Work(
-            ctypes.cast(init, ctypes.c_void_p), ctypes.cast(deflate, ctypes.c_void_p), self._stream.ctypes.data,
-            self._level_buffer.ctypes.data, len(self._level_buffer), level,
-        )  # fmt: skip
-        self.address = ctypes.addressof(self._work)
-
-
-def zlib(level: int, buffers: Buffers | None = None) -> LibraryCompressor | None:
-    """ISA-L's deflate in zlib's wrapping; None without libkdump.so, or if the package hides the library in it."""
-    from isal import igzip_lib
-
-    loop = loops.library()
-    library = ctypes.CDLL(igzip_lib.__file__)
-    if not loop or not hasattr(library, "isal_deflate_stateless"):
+def zlib(buffers: Buffers | None = None) -> LibraryCompressor | None:
+    """Streams of zlib from deflate.c; None without libkdump.so."""
+    if not (loop := loops.library()):
         return None
-    worst = lambda size: size + 64  # noqa: E731 -- a stored block, and zlib's wrapping: 5 + 6 bytes
-    return LibraryCompressor(loop.kdump_isal, worst, _Isal(library, level), skip_noise=True, buffers=buffers)
+    worst = lambda size: size + 8  # noqa: E731 -- what would be no smaller is not written; bits are, eight bytes at once
+    work = np.empty(loop.kdump_deflate_work(), np.uint8)
+    return LibraryCompressor(loop.kdump_deflate, worst, work, skip_noise=True, buffers=buffers)
 
 
 def zstd(level: int, buffers: Buffers | None = None) -> LibraryCompressor | None:

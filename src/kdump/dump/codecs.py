@@ -155,16 +155,16 @@ _EMPTY = Packed(b"", np.zeros(0, np.uint32))
 
 
 def _zlib(level: int | None, buffers: Buffers | None) -> Compressor:
-    """ISA-L's deflate, in zlib's wrapping."""
-    from isal import igzip_lib
-
+    """Without a level deflate.c's streams, and else ISA-L's."""
     from kdump.dump import clibs
 
-    # Level 3 takes half as long again and is hardly ever smaller: docs/decisions/0030-dump-engine.md.
-    chosen = 1 if level is None else level
-    library = clibs.zlib(chosen, buffers)
+    if level is None and (library := clibs.zlib(buffers)):
+        return _Library(library)
+    from isal import igzip_lib
+
     compress, flag = igzip_lib.compress, igzip_lib.COMP_ZLIB
-    return _Library(library) if library else _Each(lambda page: compress(page, chosen, flag), find_noise)
+    chosen = 1 if level is None else level
+    return _Each(lambda page: compress(page, chosen, flag), find_noise)
 
 
 class _Library:
