@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 
-from kdump import __version__
+from kdump import __version__, lean_numpy
 from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
 from kdump.errors import KdumpError
@@ -60,6 +60,8 @@ def entry() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What imports make lives on: to look through it for garbage over and over is a twentieth of the start's time.
     gc.set_threshold(20_000)
+    if sys.argv[1:2] != ["shell"]:  # where others' code may want any part of NumPy
+        lean_numpy.install()
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdump import lean_numpy
+
 # Names that others import, and that nobody calls: polynomials, files of arrays, matrices. Classes, as some objects are
 # asked whether they are one.
 _NOBODY_CALLS = b"""\
@@ -58,8 +60,7 @@ def cleandoc(text):
 """,
     # NumPy's documentation, its hooks for arrays of others, its types for annotations (in their place is a class that
     # can be subscripted as they can).
-    "numpy._core._add_newdocs": b"",
-    "numpy._core._add_newdocs_scalars": b"",
+    **dict.fromkeys(lean_numpy.DOCUMENTATION, b""),
     "numpy._core.overrides": b"""\
 ARRAY_FUNCTIONS = set()
 array_function_like_doc = ""
@@ -82,7 +83,7 @@ def get_array_function_like_doc(*_given):
     return ""
 """,
     **dict.fromkeys(
-        ("numpy.typing", "numpy._typing"),
+        lean_numpy.ANNOTATIONS,
         b"""\
 def __getattr__(name):
     if name.startswith("__"):
@@ -90,30 +91,9 @@ def __getattr__(name):
     return list
 """,
     ),
+    **dict.fromkeys(lean_numpy.UNCALLED, _NOBODY_CALLS),
     "numpy._core.einsumfunc": _NOBODY_CALLS + b'__all__ = ["einsum", "einsum_path"]\n',
     "numpy.lib._npyio_impl": b"from numpy._core._multiarray_umath import packbits, unpackbits\n" + _NOBODY_CALLS,
-    **dict.fromkeys(
-        (
-            "numpy._core.records",
-            "numpy.lib._arraypad_impl",
-            "numpy.lib._format_impl",
-            "numpy.lib._function_base_impl",
-            "numpy.lib._histograms_impl",
-            "numpy.lib._index_tricks_impl",
-            "numpy.lib._nanfunctions_impl",
-            "numpy.lib._polynomial_impl",
-            "numpy.lib._scimath_impl",
-            "numpy.lib._stride_tricks_impl",
-            "numpy.lib._twodim_base_impl",
-            "numpy.lib._type_check_impl",
-            "numpy.lib._ufunclike_impl",
-            "numpy.lib._utils_impl",
-            "numpy.linalg",
-            "numpy.matrixlib",
-            "numpy.matrixlib.defmatrix",
-        ),
-        _NOBODY_CALLS,
-    ),
 }
 
 
