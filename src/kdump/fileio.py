@@ -8,6 +8,8 @@ import os
 INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
 _PIECE = 256 << 10  # bytes written at a time: more may cost more (docs/decisions/0030-dump-engine.md)
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
+_AHEAD = 16 << 20  # bytes that are allocated at a time, before a large file's pages are written
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 
 
 def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> int:
@@ -59,6 +61,7 @@ class PartFile:
         self._durable = durable
         self._end = 0
         self._pushed = 0
+        self._allocated = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if keep_blocks else os.O_TRUNC)
         self._fd = os.open(path + INCOMPLETE, flags, 0o600)
         os.fchmod(self._fd, 0o600)  # an older incomplete file may have had another mode
@@ -77,6 +80,8 @@ class PartFile:
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append, and push what was written out of the page cache: a second kernel has little memory, and the disk
         has less to do at the end."""
+        if self._end > max(_WINDOW, self._allocated - _WINDOW):
+            self._allocate()
         size = self.pwrite(data, self._end)
         if self._durable and self._end - self._pushed >= _WINDOW:
             # Starts write-back of dirty pages and drops the clean ones (mm/fadvise.c); the window before this one is
@@ -84,6 +89,17 @@ class PartFile:
             os.posix_fadvise(self._fd, max(0, self._pushed - _WINDOW), 2 * _WINDOW, os.POSIX_FADV_DONTNEED)
             self._pushed = self._end
         return size
+
+    def _allocate(self) -> None:
+        """Blocks for what comes next: pages then need not reserve theirs one by one.
+
+        Not where that cannot be had, be it for want of room: what is left is for the pages.
+        """
+        import ctypes  # slow to import, as small files go
+
+        call = ctypes.CDLL(None).fallocate  # posix_fallocate(3) would write where a file system cannot allocate
+        failed = call(self._fd, _KEEP_SIZE, ctypes.c_int64(self._end), ctypes.c_int64(_AHEAD))
+        self._allocated = 1 << 63 if failed else self._end + _AHEAD
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of it at an offset."""

@@ -162,6 +162,50 @@ def test_a_full_disk_still_takes_the_dumps_head_and_the_manifest(tmp_path: Path)
         assert (len(dump) - (1 << 20)) % 100_000 == 0
 
 
+@pytest.mark.skipif(not may_mount(), reason="needs root to mount a small file system")
+def test_blocks_allocated_ahead_leave_no_room_unused(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "small", "60m") as small:
+        session = DirectorySession(str(small), "c")
+        stream = session.create("vmcore")
+        for _ in range(200):
+            stream.write(b"x" * 100_000)
+        assert (small / "c/vmcore.incomplete").stat().st_blocks * 512 > 24_000_000
+        with pytest.raises(OSError, match="No space left"):
+            for _ in range(1000):
+                stream.write(b"x" * 100_000)
+        stream.abort()
+        dump = (small / "c/vmcore.incomplete").stat()
+        assert 60 * 2**20 - 1_000_000 < dump.st_size <= dump.st_blocks * 512 < dump.st_size + 100_000
+
+
+def test_blocks_allocated_ahead_are_given_back(tmp_path: Path) -> None:
+    stream = DirectorySession(str(tmp_path), "c").create("vmcore")
+    for _ in range(101):
+        stream.write(b"x" * 100_000)
+    stream.seal()
+    dump = (tmp_path / "c/vmcore").stat()
+    assert dump.st_size == 10_100_000 and dump.st_blocks * 512 < 10_200_000
+
+
+def test_a_file_system_that_cannot_allocate_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    class Library:
+        def __init__(self, _name: None) -> None:
+            pass
+
+        def fallocate(self, *given: object) -> int:
+            calls.append(given)
+            return -1
+
+    monkeypatch.setattr("ctypes.CDLL", Library)
+    stream = DirectorySession(str(tmp_path), "c").create("vmcore")
+    for _ in range(400):
+        stream.write(b"x" * 100_000)
+    stream.seal()
+    assert len(calls) == 1 and (tmp_path / "c/vmcore").stat().st_size == 40_000_000
+
+
 def test_a_file_begun_again_has_nothing_of_the_first(tmp_path: Path) -> None:
     session = DirectorySession(str(tmp_path), "c")
     first = session.create("vmcore")
