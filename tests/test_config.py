@@ -141,6 +141,13 @@ def test_the_template_carries_a_configuration() -> None:
     assert 'min_free = "1536M"' in text
 
 
+def test_the_efforts_are_those_of_the_codecs() -> None:
+    from kdump.dump import codecs
+
+    assert {name: each.levels[-1] for name, each in codecs.CODECS.items() if each.levels} == config.CODEC_LEVELS
+    assert set(codecs.CODECS) == set(config.CODECS)
+
+
 def test_the_configuration_imports_little() -> None:
     """It is read in the capture kernel, too."""
     code = "import sys, kdump.config; print(*sys.modules)"

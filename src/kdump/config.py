@@ -22,6 +22,7 @@ CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
 SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3")
 CODECS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
 CODEC_LEVELS: Final = {"zstd": 22, "zlib": 3}  # the highest; the others have none
+_EFFORTS: Final = ", ".join(f"{name} 1 to {most}" for name, most in CODEC_LEVELS.items())
 ACTIONS: Final = ("reboot", "poweroff", "halt", "shell")
 KEEP: Final = "keep"  # a panic policy that is left as the system has it
 
@@ -70,7 +71,9 @@ class Dump:
         31, integer(0, 31), "Pages to leave out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free."
     )
     codec: str = key("zstd", choice(*CODECS), "Compression: " + ", ".join(CODECS) + ".")
-    codec_level: int = key(0, integer(0, 22), "Effort of the codec (zstd 1 to 22, zlib 1 to 3); 0: kdump's choice.")
+    codec_level: int = key(
+        0, integer(0, max(CODEC_LEVELS.values())), f"Effort of the codec ({_EFFORTS}); 0: kdump's choice."
+    )
     report: bool = key(True, boolean, "Write a short report in the capture kernel, before the dump, if memory allows.")
 
     def faults(self) -> dict[str, str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["ANNOTATIONS", "DOCUMENTATION", "TRIED", "UNCALLED", "install"]
+__all__ = ["ANNOTATIONS", "DOCUMENTATION", "HANDED_ON", "STARRED", "TRIED", "UNCALLED", "install"]
 
 TRIED = ("2.0.", "2.1.", "2.2.", "2.3.", "2.4.")
 
@@ -41,8 +41,8 @@ UNCALLED = (
 DOCUMENTATION = ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")
 ANNOTATIONS = ("numpy.typing", "numpy._typing")
 
-_STARRED = {"numpy._core.einsumfunc": ["einsum", "einsum_path"]}  # what `import *` shall bring; of the others, nothing
-_ELSEWHERE = {"packbits", "unpackbits"}  # of what the parts hand on, this is called
+STARRED = {"numpy._core.einsumfunc": ["einsum", "einsum_path"]}  # what `import *` shall bring; of the others, nothing
+HANDED_ON = {"numpy.lib._npyio_impl": ["packbits", "unpackbits"]}  # numpy._core._multiarray_umath's, and called
 
 
 def install() -> None:
@@ -53,16 +53,12 @@ def install() -> None:
 class _Finder:
     """Finds stand-ins: an importer, as `sys.meta_path` has them."""
 
-    def __init__(self) -> None:
-        self._tried: bool | None = None
-
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        if not name.startswith("numpy.") or name not in _NAMES:
+        # NumPy tells its version before it imports any of these.
+        if name not in _NAMES or not getattr(sys.modules["numpy"], "__version__", "").startswith(TRIED):
             return None
-        if self._tried is None:
-            self._tried = _version().startswith(TRIED)
         is_package = name in ("numpy.linalg", "numpy.matrixlib")
-        return ModuleSpec(name, self, is_package=is_package) if self._tried else None  # type: ignore[arg-type]
+        return ModuleSpec(name, self, is_package=is_package)  # type: ignore[arg-type]
 
     def create_module(self, _spec: ModuleSpec) -> None:
         """An ordinary one."""
@@ -77,13 +73,14 @@ class _Finder:
                 raise AttributeError(wanted)
             if name in ANNOTATIONS:  # can be subscripted as they can
                 return list
-            found = import_module("numpy._core._multiarray_umath") if wanted in _ELSEWHERE else None
-            made = getattr(found, wanted) if found else _stand_in(name, wanted)
+            if wanted in HANDED_ON.get(name, ()):
+                return getattr(import_module("numpy._core._multiarray_umath"), wanted)
+            made = _stand_in(name, wanted)
             setattr(module, wanted, made)
             return made
 
         module.__getattr__ = stand_in  # type: ignore[method-assign]
-        module.__all__ = _STARRED.get(name, [])  # type: ignore[attr-defined]
+        module.__all__ = STARRED.get(name, [])  # type: ignore[attr-defined]
 
 
 _FINDER = _Finder()
@@ -107,15 +104,3 @@ def _stand_in(module: str, name: str) -> type:
         return real()[key]  # type: ignore[index]
 
     return type(name, (), {"__new__": call, "__class_getitem__": item})
-
-
-def _version() -> str:
-    """NumPy's, without importing it."""
-    spec = PathFinder.find_spec("numpy")
-    for place in (spec and spec.submodule_search_locations) or ():
-        try:
-            with open(f"{place}/version.py", encoding="utf-8") as source:
-                return source.read().partition('version = "')[2].partition('"')[0]
-        except OSError:
-            continue
-    return ""

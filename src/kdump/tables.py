@@ -188,7 +188,7 @@ class _Reading:
         values: dict[str, Any] = {}
         for name, value in data.items():
             where = (*path, name)
-            dotted = ".".join(part for part in where if isinstance(part, str))
+            dotted = _dotted(where)
             if name in declared:
                 try:
                     values[name] = self.value(declared[name], value, where, dotted)
@@ -199,8 +199,8 @@ class _Reading:
         found = kind(**values)
         faults: dict[str, str] = found.faults() if hasattr(found, "faults") else {}
         for name, wanted in faults.items():
-            dotted = ".".join(part for part in (*path, name) if isinstance(part, str))
-            self.complain((*path, name), f"{dotted} = {values[name]!r}: expected {wanted}")
+            where = (*path, name)
+            self.complain(where, f"{_dotted(where)} = {values[name]!r}: expected {wanted}")
         return found
 
     def value(self, declared: Mapping[str, Any], value: Any, where: Key, dotted: str) -> Any:
@@ -226,6 +226,10 @@ class _Reading:
             if inner and name in {key.name for key in fields(inner)}:
                 return f"it belongs under [{entry.name}]"
         return "known here: " + ", ".join(known)
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(part for part in key if isinstance(part, str))
 
 
 def _plain(value: Any) -> Any:

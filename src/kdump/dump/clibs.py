@@ -1,6 +1,7 @@
 """zstd, LZO and snappy in the system's C libraries, zlib in our own: a batch in one call, without the GIL.
 
-Where a library is not installed, Python packages take over (zstandard; of the extra `codecs`), as in the capture image.
+Where a library is not installed, Python packages take over (zstandard, isal; of the extra `codecs`), as in the capture
+image.
 """
 
 from __future__ import annotations

@@ -92,8 +92,11 @@ def __getattr__(name):
 """,
     ),
     **dict.fromkeys(lean_numpy.UNCALLED, _NOBODY_CALLS),
-    "numpy._core.einsumfunc": _NOBODY_CALLS + b'__all__ = ["einsum", "einsum_path"]\n',
-    "numpy.lib._npyio_impl": b"from numpy._core._multiarray_umath import packbits, unpackbits\n" + _NOBODY_CALLS,
+    **{name: _NOBODY_CALLS + f"__all__ = {names}\n".encode() for name, names in lean_numpy.STARRED.items()},
+    **{
+        name: f"from numpy._core._multiarray_umath import {', '.join(names)}\n".encode() + _NOBODY_CALLS
+        for name, names in lean_numpy.HANDED_ON.items()
+    },
 }
 
 
