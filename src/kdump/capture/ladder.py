@@ -64,7 +64,7 @@ class Ladder:
         self._sampler: Sampler | None = None
         self._summary: dict[str, Any] = {}
         self._signature = ""
-        self._lists = b""
+        self._hints = b""
 
     def climb(self) -> str:
         """Save what can be saved. COMPLETE, DEGRADED (a dump, but not as asked) or INCOMPLETE (no whole dump)."""
@@ -164,7 +164,7 @@ class Ladder:
 
         import_module(_PIPELINE)  # before the fork: both need NumPy, and it is half of what either imports
         answer = bytes_from_child(partial(rungs.report, self._need_dump()), available - _REPORT_SPARES)
-        *pages, self._lists = answer.split(rungs.BETWEEN)
+        *pages, self._hints = answer.split(rungs.BETWEEN)
         for name, text in zip((names.REPORT, names.REPORT_JSON), pages, strict=True):
             vault.save(name, partial(_write_all, text))
         self._signature = str(json.loads(pages[1])["verdict"]["signature"])
@@ -172,7 +172,7 @@ class Ladder:
     def _write_vmcore(self, vault: Vault, begin: Begin) -> None:
         from kdump.capture import rungs
 
-        around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say, self._lists)
+        around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say, self._hints)
         summary = rungs.vmcore(self._need_dump(), begin, self.plan, around, frugal=self.attempt > 1)
         self._summary = summary.to_dict()
         if summary.incomplete:

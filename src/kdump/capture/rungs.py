@@ -36,11 +36,11 @@ def dmesg(dump: Dump, stream: Stream) -> list[str]:
 
 
 def report(dump: Dump) -> bytes:
-    """The short report as text and as JSON, and where the CPUs' lists of free pages are, with BETWEEN between them.
+    """The short report as text and as JSON, and hints for the dump, with BETWEEN between them.
 
-    Takes some 15 MB: to be run in a child, which has open what tells these lists, the kernel's types and symbols.
+    Takes some 15 MB: to be run in a child, which has open what tells these hints, the kernel's types and symbols.
     """
-    from kdump.dump.pcp import find_lists, to_json
+    from kdump.dump.hints import find_hints, to_json
     from kdump.report import json, text
     from kdump.report.build import build
     from kdump.report.context import Context
@@ -48,7 +48,7 @@ def report(dump: Dump) -> bytes:
     kernel = Kernel(dump)
     made = build(Context(kernel), dump.path, short=True)
     pages = ["".join(f"{line}\n" for line in render(made)) for render in (text.render, json.render)]
-    return BETWEEN.join(page.encode("utf-8", "replace") for page in (*pages, to_json(find_lists(kernel))))
+    return BETWEEN.join(page.encode("utf-8", "replace") for page in (*pages, to_json(find_hints(kernel))))
 
 
 class Around(NamedTuple):
@@ -58,7 +58,7 @@ class Around(NamedTuple):
     stop: Callable[[], str]
     room: Callable[[], int | None]
     say: Callable[[str], None]
-    lists: bytes = b""  # the last thing that `report` gives
+    hints: bytes = b""  # the last thing that `report` gives
 
 
 def vmcore(
@@ -75,11 +75,10 @@ def vmcore(
     be, a dump without any page that can be spared is tried before it is given up.
     """
     # Imported here: NumPy takes seconds under emulation, and the log is to be safe before that.
-    from kdump.dump.pcp import from_json
+    from kdump.dump.hints import Hints, from_json
     from kdump.dump.pipeline import Options, save
 
-    lists = from_json(around.lists) if around.lists else None
-
+    hints = from_json(around.hints) if around.hints else Hints()
     options = Options(
         levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
         codec=plan.codec,
@@ -90,6 +89,6 @@ def vmcore(
         stop=around.stop,
         room=around.room,
         warn=around.say,
-        find=lambda _kernel: lists,
+        find=lambda _kernel: hints,
     )
     return save(dump, begin, options)

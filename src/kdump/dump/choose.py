@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from kdump.dump.bulk import map_pages
 from kdump.dump.classes import PageClass
 from kdump.dump.facts import find_facts
+from kdump.dump.hints import FindHints, find_hints, no_hints
 from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
-from kdump.dump.pcp import ListFacts, find_lists, free_pages_on_lists
+from kdump.dump.pcp import free_pages_on_lists
 from kdump.dump.select import MemoryMap, Selection, Watch, select
 from kdump.dump.workers import thread_count
 from kdump.dump.zones import contradiction, free_pages
@@ -21,19 +23,15 @@ from kdump.memory.protocol import Dump
 Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
 
 
-FindLists = Callable[[Kernel], ListFacts | None]
-
-
-def open_memory_map(dump: Dump, find: FindLists = find_lists) -> MemoryMap:
-    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood.
-
-    `find` says where the CPUs' lists of free pages are; these pages are kept if it does not know.
-    """
+def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
+    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
     kernel = Kernel(dump)
     info, virtual = kernel.vmcoreinfo, kernel.virtual
-    found = MemoryMap(find_facts(info, lambda: kernel.types), find_runs(info, virtual), virtual)
-    lists = find(kernel)
-    return replace(found, listed=free_pages_on_lists(lists, info, virtual, found.runs)) if lists else found
+    facts, runs = find_facts(info, lambda: kernel.types), find_runs(info, virtual)
+    found = MemoryMap(facts, runs, virtual, own=map_pages(runs, facts.size, virtual))
+    lists, slabs = find(kernel)
+    listed = free_pages_on_lists(lists, info, virtual, runs) if lists else found.listed
+    return replace(found, listed=listed, slabs=slabs)
 
 
 def choose(
@@ -44,7 +42,7 @@ def choose(
     watch: Watch | None = None,
     stop: Callable[[], str] = lambda: "",
     threads: int | None = None,
-    find: FindLists = find_lists,
+    find: FindHints = find_hints,
 ) -> Selection:
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why.
 
@@ -56,7 +54,7 @@ def choose(
     # Poisoned and offline pages must not be read from live memory at any level; a compressed dump has them behind it.
     if wanted or not dump.format.endswith("kdump"):
         try:
-            memory_map = open_memory_map(dump, find if level & FREE else lambda _kernel: None)
+            memory_map = open_memory_map(dump, find if level & FREE else no_hints)
         except KdumpError as error:
             why = f"{error.what}{f': {error.why}' if error.why else ''}" if wanted else ""
     size = dump.memory.page_size

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump import levels
+from kdump.dump.bulk import SlabFacts
 from kdump.dump.facts import PGTY_SHIFT, PageFacts
 from kdump.dump.memmap import field
 
@@ -32,6 +33,8 @@ class PageClass(IntEnum):
     OFFLINE = 7
     CACHE_OFF_LRU = 8
     UNMAPPED = 9  # no struct page tells: kept
+    RECLAIMABLE_SLAB = 10  # kept, as the next
+    MEMORY_MAP = 11
 
 
 # The level bits that drop a class. ALWAYS is dropped whatever the level: reading such a page may kill the machine.
@@ -48,7 +51,10 @@ DROPPED_BY = {
     PageClass.OFFLINE: ALWAYS,
     PageClass.CACHE_OFF_LRU: levels.OURS,
     PageClass.UNMAPPED: 0,
+    PageClass.RECLAIMABLE_SLAB: 0,
+    PageClass.MEMORY_MAP: 0,
 }
+BULK = (PageClass.RECLAIMABLE_SLAB, PageClass.MEMORY_MAP)  # see `bulk`
 FIRST_TYPE, LOW_BITS = 0xF0 << PGTY_SHIFT, (1 << PGTY_SHIFT) - 1  # PGTY_buddy is the lowest type
 NAMES = {kind: kind.name.lower().replace("_", " ") for kind in PageClass}
 
@@ -56,6 +62,15 @@ NAMES = {kind: kind.name.lower().replace("_", " ") for kind in PageClass}
 def dropped(level: int) -> NDArray[np.bool_]:
     """Shape (len(PageClass),): whether a level drops each class."""
     return np.array([bool(DROPPED_BY[kind] & (level | ALWAYS)) for kind in PageClass])
+
+
+def comes_first(level: int) -> NDArray[np.bool_]:
+    """Shape (len(PageClass),): whether a dump of some level begins with the pages of each class.
+
+    These are the ones that level 31 keeps too; where that is all that `level` keeps, those that open a dump.
+    """
+    kept = ~dropped(level | levels.MOST)
+    return kept if (kept != ~dropped(level)).any() else kept & [kind not in BULK for kind in PageClass]
 
 
 @dataclass
@@ -72,10 +87,11 @@ class Classifier:
     Not thread-safe. `doubts` counts what was kept because it made no sense.
     """
 
-    def __init__(self, facts: PageFacts, *, off_lru: bool = False) -> None:
-        """With `off_lru`, page cache that is on no LRU list is told apart too: a class of ours."""
+    def __init__(self, facts: PageFacts, *, off_lru: bool = False, slabs: SlabFacts | None = None) -> None:
+        """With `off_lru`, page cache that is on no LRU list is told apart too, with `slabs` reclaimable ones."""
         self.facts = facts
         self._off_lru = off_lru
+        self._slabs = slabs
         self.doubts = Doubts()
         self._next_pfn = -1
         self._free_until = 0  # pfn at which a free block that began in the batch before ends
@@ -92,6 +108,8 @@ class Classifier:
         self._typed(batch, classes)
         if self._off_lru:
             self._cache_off_lru(batch, classes)
+        if self._slabs and batch.slab is not None:
+            self._reclaimable_slabs(batch, classes, batch.slab, self._slabs)
         poisoned = batch.flag(facts.hwpoison) if facts.hwpoison is not None else None
         if poisoned is not None:
             # Of a hugetlb page only the head is marked, for whichever of its pages is bad; others are marked singly.
@@ -109,9 +127,8 @@ class Classifier:
         """
         facts = self.facts
         anonymous: NDArray[np.bool_] = (batch.field("u1", facts.mapping) & np.uint8(1)).view(np.bool_)
-        slab = batch.flag(facts.slab_bit) if facts.slab_bit is not None else batch.is_type(facts.slab_type)
-        if slab is not None:
-            anonymous &= ~slab  # page->mapping overlays other members in a slab's struct page
+        if batch.slab is not None:
+            anonymous &= ~batch.slab  # page->mapping overlays other members in a slab's struct page
         swapped = batch.mask(facts.swapcache | facts.swapbacked)
         cache = batch.flag(facts.lru)
         cache |= (batch.flags & swapped) == swapped
@@ -146,10 +163,20 @@ class Classifier:
         # The two low bits tell anonymous and movable kernel pages (include/linux/page-flags.h, PAGE_MAPPING_*).
         found = (mapping >= np.uint64(KERNEL_SPACE)) & ((mapping & np.uint64(3)) == 0)
         found &= (classes == PageClass.KERNEL) & (batch.tail == 0)
-        if self.facts.slab_bit is not None:
-            found &= ~batch.flag(self.facts.slab_bit)
+        if batch.slab is not None:
+            found &= ~batch.slab
         found &= batch.field("<i4", self.facts.mapcount) >= -1  # below are page types: tables, slabs, ...
         classes[found] = PageClass.CACHE_OFF_LRU
+
+    @staticmethod
+    def _reclaimable_slabs(
+        batch: _Batch, classes: NDArray[np.uint8], slab: NDArray[np.bool_], facts: SlabFacts
+    ) -> None:
+        """Slabs (their first pages) whose cache is one of the reclaimable ones."""
+        heads = np.flatnonzero(slab)
+        caches = batch.field("<u8", facts.pointer)[heads]
+        reclaimable = np.array((*facts.caches, 0), np.uint64)
+        classes[heads[reclaimable[np.searchsorted(reclaimable[:-1], caches)] == caches]] = PageClass.RECLAIMABLE_SLAB
 
     def _marked_in_tail(self, batch: _Batch) -> NDArray[np.bool_]:
         """Hugetlb heads before 6.9. (A head is never the last struct page of a batch: both are aligned.)"""
@@ -195,8 +222,8 @@ class Classifier:
         if buddy is None:
             return
         buddy &= batch.tail == 0
-        if facts.slab_bit is not None:
-            buddy &= ~batch.flag(facts.slab_bit)
+        if batch.slab is not None:
+            buddy &= ~batch.slab
         starts = np.flatnonzero(buddy)
         orders = batch.field("<u8", facts.private)[starts]
         unaccepted = batch.is_type(facts.unaccepted_type)
@@ -235,6 +262,7 @@ class _Batch:
         self._top = all(value is None or (value >= FIRST_TYPE and not value & LOW_BITS) for value in kinds)
         place = facts.mapcount + PGTY_SHIFT // 8 if self._top else facts.mapcount
         self._types = self.field("u1" if self._top else "<u4", place).copy()
+        self.slab = self.flag(facts.slab_bit) if facts.slab_bit is not None else self.is_type(facts.slab_type)
 
     def field(self, dtype: str, offset: int) -> NDArray[Any]:
         """A member of each struct page: shape (n,), strided."""

@@ -15,7 +15,7 @@ from kdump.dump.pages import PageReader
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump
 
-SAMPLE = 512  # pages of each class that are compressed
+SAMPLE = 4096  # pages of each class that are compressed
 DESCRIPTOR = 24  # bytes of a kept page besides its data
 
 

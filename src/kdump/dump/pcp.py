@@ -7,7 +7,6 @@ Source: include/linux/mmzone.h (struct zone, per_cpu_pages), mm/page_alloc.c (or
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -63,17 +62,6 @@ def find_lists(kernel: Kernel) -> ListFacts | None:
         return ListFacts(pointer.offset, lists.offset, number, types, bases)
     except (KeyError, KdumpError):
         return None
-
-
-def to_json(facts: ListFacts | None) -> str:
-    """For another process, which need not open types and symbols."""
-    return json.dumps(facts)
-
-
-def from_json(text: bytes) -> ListFacts | None:
-    """What `to_json` gave."""
-    found = json.loads(text)
-    return ListFacts._make([*found[:-1], tuple(found[-1])]) if found else None
 
 
 def free_pages_on_lists(

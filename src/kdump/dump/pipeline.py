@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.buffers import Buffers
-from kdump.dump.choose import FindLists, Progress, choose
+from kdump.dump.choose import Progress, choose
 from kdump.dump.codecs import Codec, Packed, codec
+from kdump.dump.hints import FindHints, find_hints
 from kdump.dump.kdump_writer import Stream
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader, zero_pages
-from kdump.dump.pcp import find_lists
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.room import too_large
 from kdump.dump.select import Selection
@@ -51,7 +51,7 @@ class Options:
     stop: Callable[[], str] = field(default=lambda: "")
     room: Callable[[], int | None] = field(default=lambda: None)
     warn: Callable[[str], None] = field(default=lambda _sentence: None)
-    find: FindLists = find_lists
+    find: FindHints = find_hints
 
 
 @dataclass

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump import levels
-from kdump.dump.classes import NAMES, Classifier, PageClass, dropped
+from kdump.dump.bulk import SlabFacts
+from kdump.dump.classes import NAMES, Classifier, PageClass, comes_first, dropped
 from kdump.dump.facts import PageFacts
 from kdump.dump.memmap import MapRun
 from kdump.dump.pfnset import CHUNK, PfnSet
@@ -31,8 +32,8 @@ Watch = Callable[[int, NDArray[np.uint8], NDArray[np.bool_]], None]  # first pfn
 class Selection:
     """Which pages exist and which are kept. `by_class` counts the pages of RAM by `PageClass`.
 
-    `first` are those of the kept pages that every level keeps; None if they all are. (Where the source holds no page
-    far and wide, as in a dump that was filtered before, they count as UNMAPPED.)
+    `first` are those of the kept pages that are to be written first (see `comes_first`); None is all. (Where the source
+    holds no page far and wide, as in a dump that was filtered before, they count as UNMAPPED.)
     """
 
     present: PfnSet
@@ -56,17 +57,20 @@ class Selection:
 class MemoryMap:
     """What is needed to classify: facts, where the struct pages are, and the address space to read them through.
 
-    `listed` are the pfns, in order, of free pages that no struct page tells (see `pcp`).
+    `listed` are the pfns, in order, of free pages that no struct page tells (see `pcp`); `own` are the pages that the
+    struct pages themselves lie in, `slabs` tells which slabs are reclaimable (see `bulk`).
     """
 
     facts: PageFacts
     runs: Sequence[MapRun]
     virtual: VirtualMemory
     listed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    own: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    slabs: SlabFacts | None = None
 
 
 class _Chosen(NamedTuple):
-    """What became of one chunk: which pages are kept, which of them by every level; how many there are of each class;
+    """What became of one chunk: which pages are kept, which of them come first; how many there are of each class;
     `classes` if they are told.
     """
 
@@ -95,8 +99,8 @@ def select(
     limit = max((each.end for each in memory.ranges), default=0) >> shift
     found = Selection(PfnSet(limit), PfnSet(limit), level, np.zeros(len(PageClass), np.int64))
     drop = dropped(level)
-    drop_most = dropped(level | levels.MOST)
-    if memory_map and (drop != drop_most).any():
+    begins = comes_first(level)
+    if memory_map:
         found.first = PfnSet(limit)
     readers: list[_Batches] = []
 
@@ -126,7 +130,7 @@ def select(
                     left -= count
                     if count and drop[kind]:
                         kept &= ~members
-                    if count and drop_most[kind]:
+                    if count and not begins[kind]:
                         first_kept &= ~members
             return _Chosen(held, kept, first_kept, by_class, classes)
 
@@ -190,8 +194,9 @@ class _Batches:
         self.runs = memory_map.runs
         self.virtual = memory_map.virtual
         self.listed = memory_map.listed
+        self.own = memory_map.own
         self.pages = max(batch // self.facts.size, 64)
-        self.classifier = Classifier(self.facts, off_lru=off_lru)
+        self.classifier = Classifier(self.facts, off_lru=off_lru, slabs=memory_map.slabs)
         self.unreadable = 0
 
     def cover(self, first: int, end: int) -> bool:
@@ -217,6 +222,9 @@ class _Batches:
                 at = upto
         listed = self.listed[slice(*np.searchsorted(self.listed, (first, end)))] - first
         classes[listed[classes[listed] == PageClass.KERNEL]] = PageClass.FREE
+        for start, stop in self.own[(self.own[:, 0] < end) & (self.own[:, 1] > first)] - first:
+            own = classes[max(start, 0) : stop]
+            own[own == PageClass.KERNEL] = PageClass.MEMORY_MAP
 
     def _read(self, run: MapRun, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
         """(pfn, struct pages) of [start, stop); where they cannot be read at once, what can be read page by page."""

@@ -1,0 +1,50 @@
+"""What the kernel's types and symbols tell about pages, beside what VMCOREINFO tells.
+
+Opening them costs time and memory, so whoever has them open hands on what they tell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdump.dump.bulk import SlabFacts, find_slabs
+from kdump.dump.pcp import ListFacts, find_lists
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
+
+
+class Hints(NamedTuple):
+    """None where they do not tell: pages on the CPUs' lists are kept then, and no slab is told from another."""
+
+    lists: ListFacts | None = None
+    slabs: SlabFacts | None = None
+
+
+FindHints = Callable[["Kernel"], Hints]
+
+
+def find_hints(kernel: Kernel) -> Hints:
+    """All that is known."""
+    return Hints(find_lists(kernel), find_slabs(kernel))
+
+
+def no_hints(_kernel: Kernel) -> Hints:
+    """Where nothing is to be looked for."""
+    return Hints()
+
+
+def to_json(hints: Hints) -> str:
+    """For another process, which need not open types and symbols."""
+    return json.dumps(hints)
+
+
+def from_json(text: bytes) -> Hints:
+    """What `to_json` gave."""
+    lists, slabs = json.loads(text)
+    return Hints(
+        ListFacts._make([*lists[:-1], tuple(lists[-1])]) if lists else None,
+        SlabFacts(slabs[0], tuple(slabs[1])) if slabs else None,
+    )
