@@ -6,9 +6,7 @@
  * time and makes smaller streams, as the few places that are remembered lie further apart. Nothing outlives a page, so the
  * same page becomes the same bytes. Figures are in docs/decisions/0030-dump-engine.md.
  */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "bytes.h"
 
 enum {
 	LITERALS = 286, END = 256, LENGTHS = 257,	/* symbols of literals, of the block's end, from there on of lengths */
@@ -96,32 +94,6 @@ __attribute__((constructor)) static void prepare(void)
 			reversed[i] |= (uint8_t)((i >> bit & 1) << (7 - bit));
 	for (unsigned zeros = 0; zeros <= END; zeros++)
 		gaps[zeros] = make_gap(zeros);
-}
-
-static inline uint32_t word_at(const unsigned char *place)
-{
-	uint32_t word;
-
-	memcpy(&word, place, 4);
-	return word;
-}
-
-/* How many bytes are the same at `a` and `b`, of those before `end` that `a` has. */
-static inline unsigned same(const unsigned char *a, const unsigned char *b, const unsigned char *end)
-{
-	const unsigned char *begin = a;
-
-	for (; a + 8 <= end; a += 8, b += 8) {
-		uint64_t here, there;
-
-		memcpy(&here, a, 8);
-		memcpy(&there, b, 8);
-		if (here != there)
-			return (unsigned)(a - begin) + ((unsigned)__builtin_ctzll(here ^ there) >> 3);
-	}
-	for (; a < end && *a == *b; a++)
-		b++;
-	return (unsigned)(a - begin);
 }
 
 static inline uint32_t *add_literal(struct content *content, uint32_t *token, unsigned literal)

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 INCOMPLETE = ".incomplete"  # suffix of a file until it is sealed
-_PIECE = 256 << 10  # bytes written at a time: more may cost more (docs/decisions/0030-dump-engine.md)
+PIECE = 256 << 10  # bytes written at a time: more may cost more (docs/decisions/0030-dump-engine.md)
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 _AHEAD = 16 << 20  # bytes that are allocated at a time, before a large file's pages are written
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
@@ -17,7 +17,7 @@ def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: in
     rest = memoryview(data).cast("B")
     size = len(rest)
     while rest:
-        done = os.pwrite(descriptor, rest[:_PIECE], offset)
+        done = os.pwrite(descriptor, rest[:PIECE], offset)
         rest, offset = rest[done:], offset + done
     return size
 
@@ -53,6 +53,8 @@ def sync_directory(path: str) -> None:
 
 class PartFile:
     """A file that is `NAME.incomplete` until it is sealed, mode 0600 from its first byte; a `kdump_writer.Stream`."""
+
+    _pwrite_all = staticmethod(pwrite_all)
 
     def __init__(self, path: str, *, keep_blocks: bool = False, durable: bool = True) -> None:
         """With `keep_blocks` an older incomplete file's blocks stay its own, as room on the disk. Without `durable` the
@@ -103,7 +105,7 @@ class PartFile:
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
         """Write all of it at an offset."""
-        size = pwrite_all(self._fd, data, offset)
+        size = self._pwrite_all(self._fd, data, offset)
         self._end = max(self._end, offset + size)
         return size
 

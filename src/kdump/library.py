@@ -22,8 +22,10 @@ def library() -> ctypes.CDLL | None:
 
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    found.kdump_pack.argtypes = [pointer, pointer, pointer, size, size, size, number, number, pointer, pointer]
-    found.kdump_pack.restype = ctypes.c_long
+    found.kdump_pack.argtypes = [pointer, pointer, size, pointer, pointer]
+    found.kdump_pack_file.argtypes = [pointer, number, pointer, size, size, pointer, pointer, pointer]
+    found.kdump_pack.restype = found.kdump_pack_file.restype = ctypes.c_long
+    found.kdump_write.argtypes = [number, pointer, size, ctypes.c_int64, size]
     found.kdump_zeros.argtypes = [pointer, size, size, pointer]
     found.kdump_noise.argtypes = [pointer, size, pointer, size, pointer]
     found.kdump_heads.argtypes = [pointer, pointer, pointer, size, pointer, pointer, pointer]
@@ -33,5 +35,5 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.kdump_names.restype = found.kdump_types.restype = size
     found.kdump_checksum.argtypes = [pointer, size]
     found.kdump_checksum.restype = ctypes.c_uint64
-    found.kdump_deflate_work.restype = size
+    found.kdump_deflate_work.restype = found.kdump_lz_work.restype = size
     return found

@@ -2,9 +2,11 @@
  * Loops over pages and over the kernel's tables: one call for many, without Python's lock. The wheel's build makes
  * libkdump.so of it where there is a C compiler; kdump/library.py opens it, and all who call that can do without.
  */
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include <errno.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "bytes.h"
 
 /* As lzo1x_1_compress has it; snappy_compress takes the same but for `work`. Both return 0 if all is well. */
 typedef int (*compressor)(const void *source, size_t size, void *target, size_t *length, void *work);
@@ -23,14 +25,6 @@ int kdump_zstd(const void *source, size_t size, void *target, size_t *length, vo
 
 	*length = zstd->compress(zstd->context, target, *length, source, size, zstd->level);
 	return *length > (size_t)-120;
-}
-
-static uint32_t word_at(const unsigned char *place)
-{
-	uint32_t word;
-
-	memcpy(&word, place, 4);
-	return word;
 }
 
 /*
@@ -96,40 +90,114 @@ static int is_zero(const unsigned char *page, size_t size)
 	return !any;
 }
 
+/* How pages are packed: see kdump_pack. */
+struct packing {
+	compressor compress;
+	void *work;
+	size_t page, room;
+	int skip_noise, drop_zeros;
+};
+
+/* Packs one page to `target`; its size, or -1. If it is the page's, the page is stored as it is, and `target` is nothing. */
+static long pack(const struct packing *how, const unsigned char *source, unsigned char *target)
+{
+	size_t length = how->room;
+
+	if (how->drop_zeros && is_zero(source, how->page))
+		return 0;
+	if (how->skip_noise && is_noise(source, how->page))
+		return (long)how->page;
+	if (how->compress(source, how->page, target, &length, how->work))
+		return -1;
+	return (long)(length < how->page ? length : how->page);
+}
+
 /*
  * Compresses `count` pages of `page` bytes, each by itself and one behind the other, by a function of a C library. `room`
  * is what a page may take at worst: `target` must have count * page + room bytes. A page that does not shrink is copied
  * as it is; with `skip_noise`, one that is noise too, untried; with `drop_zeros` one of zeros is left out and its size 0.
  * Each page's size goes to `sizes`. Returns their sum, or -1 if the library refused a page.
  */
-long kdump_pack(compressor compress, void *work, const unsigned char *pages, size_t page, size_t count, size_t room,
-		int skip_noise, int drop_zeros, unsigned char *target, unsigned *sizes)
+long kdump_pack(const struct packing *how, const unsigned char *pages, size_t count, unsigned char *target, unsigned *sizes)
 {
-	const unsigned char *source = pages;
 	unsigned char *at = target;
 
-	for (size_t i = 0; i < count; i++, source += page) {
-		size_t length = room;
+	for (size_t i = 0; i < count; i++, pages += how->page) {
+		long size;
 
 		if (i + 1 < count)
-			for (size_t line = 0; line < page; line += 64)
-				__builtin_prefetch(source + page + line);
-		if (drop_zeros && is_zero(source, page)) {
-			sizes[i] = 0;
-			continue;
-		}
-		if (skip_noise && is_noise(source, page))
-			length = page;
-		else if (compress(source, page, at, &length, work))
+			for (size_t line = 0; line < how->page; line += 64)
+				__builtin_prefetch(pages + how->page + line);
+		size = pack(how, pages, at);
+		if (size < 0)
 			return -1;
-		if (length >= page) {
-			memcpy(at, source, page);
-			length = page;
-		}
-		sizes[i] = (unsigned)length;
-		at += length;
+		if ((size_t)size == how->page)
+			memcpy(at, pages, how->page);
+		sizes[i] = (unsigned)size;
+		at += size;
 	}
 	return at - target;
+}
+
+static int read_all(int file, unsigned char *target, size_t size, int64_t offset)
+{
+	for (size_t got = 0; got < size;) {
+		ssize_t some = pread(file, target + got, size - got, offset + (int64_t)got);
+
+		if (some <= 0)
+			return -1;
+		got += (size_t)some;
+	}
+	return 0;
+}
+
+/*
+ * The same of pages that are in a file at `places`. Up to `batch` at a time are read to where they go if they do not shrink:
+ * most of those need not be copied, and all are packed while they are in the processor's cache. `scratch` has room for a
+ * packed page. Returns -2 if not all of them can be read.
+ */
+long kdump_pack_file(const struct packing *how, int file, const int64_t *places, size_t count, size_t batch,
+		     unsigned char *scratch, unsigned char *target, unsigned *sizes)
+{
+	unsigned char *at = target;
+
+	for (size_t i = 0, end; i < count; i = end) {
+		unsigned char *source = at;
+
+		for (end = i + 1; end < count && end < i + batch; end++)
+			if (places[end] != places[end - 1] + (int64_t)how->page)
+				break;
+		if (read_all(file, source, (end - i) * how->page, places[i]))
+			return -2;
+		for (size_t each = i; each < end; each++, source += how->page) {
+			long size = pack(how, source, scratch);
+
+			if (size < 0)
+				return -1;
+			if ((size_t)size < how->page)
+				memcpy(at, scratch, (size_t)size);
+			else if (at != source)
+				memmove(at, source, how->page);
+			sizes[each] = (unsigned)size;
+			at += size;
+		}
+	}
+	return at - target;
+}
+
+/* Writes all of `data` at `offset`, at most `piece` bytes in a call. Returns 0 or the error's number. */
+int kdump_write(int file, const unsigned char *data, size_t size, int64_t offset, size_t piece)
+{
+	for (size_t done = 0; done < size;) {
+		size_t rest = size - done;
+		ssize_t some = pwrite(file, data + done, rest < piece ? rest : piece, offset + (int64_t)done);
+
+		if (some >= 0)
+			done += (size_t)some;
+		else if (errno != EINTR)
+			return errno;
+	}
+	return 0;
 }
 
 /* Sets zero[i] to whether the i-th of `count` pages of `page` bytes is_zero. */

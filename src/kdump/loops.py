@@ -5,14 +5,34 @@ Every caller can do without, slower.
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump import fileio
 from kdump.library import library
 
-__all__ = ["find_noise", "heads", "library", "names", "types", "zero_pages"]
+__all__ = ["address", "find_noise", "heads", "library", "names", "pwrite_all", "types", "zero_pages"]
 
 _PIECE = 16  # bytes for each token in what kdump_heads takes
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where an array's first byte is."""
+    return int(array.__array_interface__["data"][0])
+
+
+def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> int:
+    """As `fileio.pwrite_all`, but Python's lock is not taken again for each piece, while other threads want it too."""
+    size = memoryview(data).nbytes
+    if size <= fileio.PIECE or not (loops := library()):
+        return fileio.pwrite_all(descriptor, data, offset)
+    error = loops.kdump_write(descriptor, address(np.frombuffer(data, np.uint8)), size, offset, fileio.PIECE)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return size
 
 
 def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_] | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -37,18 +40,19 @@ def test_the_loops_were_built() -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_both_loops_give_what_the_library_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_loops_give_what_the_systems_library_makes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, flag = MAKERS[name]
-    given = pages()
+    given, library = pages(), loops.library
+    monkeypatch.setattr(loops, "library", lambda: None)
+    compress = make()
+    assert compress is not None
 
     def packed(drop_zeros: bool) -> tuple[bytes, list[int]]:
-        compress = make()
-        assert compress is not None
         data, sizes = compress(given, drop_zeros=drop_zeros)
         return bytes(data), sizes.tolist()
 
     whole, dropped = packed(False), packed(True)
-    monkeypatch.setattr(loops, "library", lambda: None)
+    monkeypatch.setattr(loops, "library", library)
     assert packed(False) == whole and packed(True) == dropped
     for drop_zeros, (data, sizes) in ((False, whole), (True, dropped)):
         assert sizes[2] == PAGE and max(sizes[0], sizes[3]) < PAGE // 4
@@ -89,8 +93,6 @@ def test_zeros_are_found_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("in_c", [True, False])
 def test_a_page_that_the_library_refuses_is_an_error(in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ctypes
-
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)
     refuse: Callable[..., int] = prototype(lambda *_: -1)
     if not in_c:
@@ -147,6 +149,87 @@ def test_any_page_is_what_zlib_reads(seed: int, kind: int, size: int) -> None:
     first, last = bytes(data[: sizes[0]]), bytes(data[sizes[0] :])
     assert sizes[1] == 0 and first == last  # whatever was packed before
     assert (first if len(first) == size else zlib.decompress(first)) == page.tobytes()
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(
+    st.sampled_from(sorted(MAKERS)), st.integers(0, 1 << 32), st.integers(0, 3),
+    st.sampled_from([64, 256, PAGE, PAGE, 1 << 14, 1 << 16]),
+)  # fmt: skip
+def test_any_page_is_what_lzo_and_snappy_read(name: str, seed: int, kind: int, size: int) -> None:
+    """By their libraries' own decoders."""
+    page = grown(seed, kind, size).copy()
+    page[-1] |= 1  # one of zeros would be left out
+    make, _ = MAKERS[name]
+    compress = make()
+    assert compress is not None
+    rows = np.stack([page, np.zeros(size, np.uint8), page])
+    data, sizes = compress(rows, drop_zeros=True)
+    first, last = bytes(data[: sizes[0]]), bytes(data[sizes[0] :])
+    assert sizes[1] == 0 and first == last  # whatever was packed before
+    assert (first if len(first) == size else by_library(name, first, size)) == page.tobytes()
+
+
+def by_library(name: str, packed: bytes, size: int) -> bytes:
+    """A page, unpacked by the system's library."""
+    page, length = ctypes.create_string_buffer(size), ctypes.c_size_t(size)
+    library = ctypes.CDLL(clibs.LIBRARIES[name])
+    given = (packed, ctypes.c_size_t(len(packed)), page, ctypes.byref(length))
+    if name == "snappy":
+        assert library.snappy_uncompress(*given) == 0
+    else:
+        assert library.lzo1x_decompress_safe(*given, None) == 0
+    assert length.value == size
+    return page.raw
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_text_becomes_no_larger_than_by_the_systems_library(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, _ = MAKERS[name]
+    text = b"".join(path.read_bytes() for path in sorted(Path(clibs.__file__).parent.glob("*.py")))
+    given = np.frombuffer(text[: len(text) // PAGE * PAGE], np.uint8).reshape(-1, PAGE)
+    ours = make()
+    monkeypatch.setattr(loops, "library", lambda: None)
+    theirs = make()
+    assert ours and theirs
+    sizes = theirs(given, drop_zeros=False)[1]
+    monkeypatch.undo()
+    assert ours(given, drop_zeros=False)[1].sum() <= sizes.sum()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_pages_of_a_file_are_packed_as_those_in_memory(name: str, tmp_path: Path) -> None:
+    """In pieces of any length, in any order; a page that is stored as it is may follow one that is not."""
+    given = np.concatenate([pages(), noise(70), pages(), noise(3), pages()])
+    (tmp_path / "file").write_bytes(bytes(100) + given.tobytes())
+    order = np.array([*range(40), *range(60, 85), 3, 2, 1, 0, *range(41, 60)])
+    compress = CODECS[name].make(None)
+    with (tmp_path / "file").open("rb") as file:
+        for drop_zeros in (False, True):
+            packed = compress.of_file(file.fileno(), order * PAGE + 100, PAGE, drop_zeros=drop_zeros)
+            if name == "none":
+                assert packed is None
+                continue
+            expected = compress(given[order], drop_zeros=drop_zeros)
+            assert packed is not None
+            assert packed.sizes.tolist() == expected.sizes.tolist()
+            assert bytes(packed.data) == bytes(expected.data)
+        beyond = np.array([0, len(given) - 1, len(given)]) * PAGE + 100
+        assert compress.of_file(file.fileno(), beyond, PAGE, drop_zeros=True) is None
+    assert compress.of_file(-1, order * PAGE, PAGE, drop_zeros=True) is None
+
+
+@pytest.mark.parametrize("in_c", [True, False])
+def test_large_writes_are_whole_or_an_error(in_c: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_c:
+        monkeypatch.setattr(loops, "library", lambda: None)
+    data = memoryview(np.random.default_rng(5).bytes((1 << 20) + 5))
+    with (tmp_path / "file").open("wb") as file:
+        assert loops.pwrite_all(file.fileno(), data, 7) == len(data)
+    assert (tmp_path / "file").read_bytes() == bytes(7) + data
+    with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match="No space left") as caught:
+        loops.pwrite_all(full.fileno(), data, 0)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_page_of_no_such_size_is_refused() -> None:

@@ -79,8 +79,9 @@ def test_instances_are_told_by_their_methods() -> None:
 
     class Both(Reads):
         def lend(self) -> None: ...
+        def places(self) -> None: ...
 
-    members = {name: value for name, value in vars(protocol.ReadsInto).items() if name in {"readinto", "lend"}}
+    members = {name: value for name, value in vars(protocol.ReadsInto).items() if name in vars(Both) | vars(Reads)}
     structural: Any = type(lean.Protocol)
     kind = lean.runtime_checkable(structural("ReadsInto", (lean.Protocol,), members))
     for checked in (kind, protocol.ReadsInto):

@@ -117,6 +117,9 @@ def test_pages_that_a_file_lost_are_counted(path: Path) -> None:
         page_size = 4096
         readinto, lend = opened.readinto, opened.lend
 
+        def places(self, _pfns: object) -> None:
+            """Of no matter here."""
+
     memory: Memory = Whole()  # type: ignore[assignment]
     assert isinstance(memory, ReadsInto)
     pages, unreadable = PageReader(memory)(np.arange(8))

@@ -1,7 +1,6 @@
-"""zstd, LZO and snappy in the system's C libraries, zlib in our own: a batch in one call, without the GIL.
+"""Pages packed in C, a batch in one call, without the GIL: zlib, LZO and snappy by libkdump.so, zstd by libzstd.
 
-Where a library is not installed, Python packages take over (zstandard, isal; of the extra `codecs`), as in the capture
-image.
+Where neither it nor a library of the system is at hand Python packages take over (zstandard, isal; the extra `codecs`).
 """
 
 from __future__ import annotations
@@ -18,11 +17,26 @@ from kdump import loops
 from kdump.dump.buffers import Buffers
 from kdump.dump.pages import packed_rows
 from kdump.errors import KdumpError
+from kdump.loops import address
 
 __capture_omits__ = ("lzallright", "cramjam")
 
 LZO_WORK = 16384 * 8  # bytes: LZO1X_1_MEM_COMPRESS of a 64-bit liblzo2
+FILE_BATCH = 32  # pages of a file that are read and packed at a time: half of what the smallest second-level cache has
 LIBRARIES = {"lzo": "liblzo2.so.2", "snappy": "libsnappy.so.1", "zstd": "libzstd.so.1"}
+
+
+class _Packing(ctypes.Structure):
+    """struct packing of loops.c"""
+
+    _fields_ = (
+        ("compress", ctypes.c_void_p),
+        ("work", ctypes.c_void_p),
+        ("page", ctypes.c_size_t),
+        ("room", ctypes.c_size_t),
+        ("skip_noise", ctypes.c_int),
+        ("drop_zeros", ctypes.c_int),
+    )
 
 
 class LibraryCompressor:
@@ -43,6 +57,7 @@ class LibraryCompressor:
         self._worst = worst
         self._skip_noise = skip_noise
         self._buffers = Buffers() if buffers is None else buffers
+        self._scratch, self._scratch_place = np.empty(0, np.uint8), 0
         self._held = work
         self._work = None if work is None else work.ctypes.data if isinstance(work, np.ndarray) else work.address
 
@@ -52,20 +67,39 @@ class LibraryCompressor:
         The first is read-only: its memory is used again once nothing refers to it.
         """
         count, size = pages.shape
-        room = self._worst(size)
-        buffer = self._buffers.take(size * count + room)
+        how, buffer, place = self._prepare(count, size, drop_zeros=drop_zeros)
         sizes = np.empty(count, np.uint32)
-        library = loops.library()
-        if library is None:
-            used = self._each(pages, room, buffer, sizes, drop_zeros=drop_zeros)
+        if library := loops.library():
+            used = library.kdump_pack(ctypes.byref(how), address(pages), count, place, address(sizes))
         else:
-            used = library.kdump_pack(
-                self._address, self._work, pages.ctypes.data, size, count, room, self._skip_noise, drop_zeros,
-                buffer.ctypes.data, sizes.ctypes.data,
-            )  # fmt: skip
-        if used < 0:
-            raise KdumpError("a page could not be compressed", why="the library refused it")
-        return buffer.data[:used].toreadonly(), sizes
+            used = self._each(pages, how.room, buffer, sizes, drop_zeros=drop_zeros)
+        return _packed(buffer, used), sizes
+
+    def of_file(
+        self, file: int, places: NDArray[np.int64], size: int, *, drop_zeros: bool
+    ) -> tuple[memoryview, NDArray[np.uint32]] | None:
+        """The same of the pages of `size` bytes at these `places` in a file, a descriptor.
+
+        None if not all of them can be read, or without libkdump.so.
+        """
+        if not (library := loops.library()):
+            return None
+        count = len(places)
+        how, buffer, place = self._prepare(count, size, drop_zeros=drop_zeros)
+        sizes = np.empty(count, np.uint32)
+        if len(self._scratch) < how.room:
+            self._scratch = np.empty(how.room, np.uint8)
+            self._scratch_place = address(self._scratch)
+        used = library.kdump_pack_file(
+            ctypes.byref(how), file, address(places), count, FILE_BATCH, self._scratch_place, place, address(sizes)
+        )
+        return None if used == _UNREAD else (_packed(buffer, used), sizes)
+
+    def _prepare(self, count: int, size: int, *, drop_zeros: bool) -> tuple[_Packing, NDArray[np.uint8], int]:
+        """How to pack so many pages, and where they go to."""
+        room = self._worst(size)
+        how = _Packing(self._address, self._work, size, room, self._skip_noise, drop_zeros)
+        return how, *self._buffers.take(size * count + room)
 
     def _each(
         self, pages: NDArray[np.uint8], room: int, buffer: NDArray[np.uint8], sizes: NDArray[np.uint32], *,
@@ -86,6 +120,15 @@ class LibraryCompressor:
             sizes[row] = length.value
             used += length.value
         return used
+
+
+_UNREAD = -2  # what kdump_pack_file returns for a file that cannot be read
+
+
+def _packed(buffer: NDArray[np.uint8], used: int) -> memoryview:
+    if used < 0:
+        raise KdumpError("a page could not be compressed", why="the library refused it")
+    return buffer.data[:used].toreadonly()
 
 
 class _Zstd:
@@ -124,7 +167,9 @@ def zstd(level: int, buffers: Buffers | None = None) -> LibraryCompressor | None
 
 
 def lzo(buffers: Buffers | None = None) -> LibraryCompressor | None:
-    """LZO1X-1 from liblzo2; None if it is not installed."""
+    """LZO1X from lz.c, or from liblzo2; None if neither is there."""
+    if loop := loops.library():
+        return _lz(loop, loop.kdump_lzo, buffers)
     library = _load("lzo")
     worst = lambda size: size + size // 16 + 67  # noqa: E731 -- the worst case that lzoconf.h states
     work = np.empty(LZO_WORK, np.uint8)
@@ -132,10 +177,17 @@ def lzo(buffers: Buffers | None = None) -> LibraryCompressor | None:
 
 
 def snappy(buffers: Buffers | None = None) -> LibraryCompressor | None:
-    """Snappy's C interface; None if the library is not installed."""
+    """Snappy's format from lz.c, or from its library; None if neither is there."""
+    if loop := loops.library():
+        return _lz(loop, loop.kdump_snappy, buffers)
     library = _load("snappy")
     worst = lambda size: 32 + size + size // 6  # noqa: E731 -- snappy_max_compressed_length()
     return LibraryCompressor(library.snappy_compress, worst, buffers=buffers) if library else None
+
+
+def _lz(loop: ctypes.CDLL, function: Any, buffers: Buffers | None) -> LibraryCompressor:
+    worst = lambda size: size + size // 16 + 320  # noqa: E731 -- as lz.c has it
+    return LibraryCompressor(function, worst, np.empty(loop.kdump_lz_work(), np.uint8), buffers=buffers)
 
 
 def lzo_package() -> Callable[[NDArray[np.uint8]], bytes]:

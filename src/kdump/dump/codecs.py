@@ -38,6 +38,9 @@ class Compressor(Protocol):
     def __call__(self, pages: NDArray[np.uint8], *, drop_zeros: bool) -> Packed:
         """Pack `pages`, of shape (n, page size) and contiguous, all or without those of zeros."""
 
+    def of_file(self, file: int, places: NDArray[np.int64], size: int, *, drop_zeros: bool) -> Packed | None:
+        """The same of pages of `size` bytes at these places in a file, a descriptor; None if it cannot do that."""
+
 
 class Codec(NamedTuple):
     """A codec by name: see `make`."""
@@ -85,6 +88,9 @@ class _Rows:
         sizes = np.zeros(len(pages), np.uint32)
         sizes[rows] = packed
         return Packed(data, sizes)
+
+    def of_file(self, file: int, places: NDArray[np.int64], size: int, *, drop_zeros: bool) -> Packed | None:
+        """It cannot."""
 
     def _pack(self, pages: NDArray[np.uint8], rows: NDArray[np.intp]) -> Packed:
         """pages[rows]"""
@@ -168,13 +174,18 @@ def _zlib(level: int | None, buffers: Buffers | None) -> Compressor:
 
 
 class _Library:
-    """A codec in a C library of the system."""
+    """A codec in a C library."""
 
     def __init__(self, compress: LibraryCompressor) -> None:
         self._compress = compress
 
     def __call__(self, pages: NDArray[np.uint8], *, drop_zeros: bool) -> Packed:
         return Packed(*self._compress(pages, drop_zeros=drop_zeros))
+
+    def of_file(self, file: int, places: NDArray[np.int64], size: int, *, drop_zeros: bool) -> Packed | None:
+        """See `Compressor.of_file`."""
+        found = self._compress.of_file(file, places, size, drop_zeros=drop_zeros)
+        return found and Packed(*found)
 
 
 def _lzo(_level: int | None, buffers: Buffers | None) -> Compressor:

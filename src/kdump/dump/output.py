@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdump import loops
 from kdump.digest import Pieces
 from kdump.dump.workers import Aside
 from kdump.errors import KdumpError
@@ -16,6 +17,8 @@ from kdump.fileio import INCOMPLETE, PartFile
 
 class FileOutput(PartFile):
     """A new file; a `kdump_writer.Stream`."""
+
+    _pwrite_all = staticmethod(loops.pwrite_all)
 
     def __init__(
         self, path: str | os.PathLike[str], *, overwrite: bool = False, limit: int | None = None, bare: bool = False

@@ -9,6 +9,7 @@ import zstandard
 from numpy.typing import NDArray
 
 CHUNK = 1 << 19  # pfns of one chunk: 64 KiB of bitmap, 2 GiB of memory
+_PIECE = CHUNK // 64  # bytes of bitmap whose members are told at a time
 
 
 class PfnSet:
@@ -62,13 +63,16 @@ class PfnSet:
         return packed
 
     def pfns(self, without: PfnSet | None = None) -> Iterator[NDArray[np.int64]]:
-        """The members in order, in arrays; those of `without` are left out."""
-        for chunk, pfns in self.chunks():
-            if without is None:
-                yield pfns
-            else:
-                others = np.unpackbits(without.bits(chunk), bitorder="little").view(np.bool_)
-                yield pfns[~others[pfns - chunk * CHUNK]]
+        """The members in order, in arrays of half a megabyte at most; those of `without` are left out."""
+        for chunk in self.numbers():
+            bits = self.bits(chunk)
+            if without is not None:
+                bits &= ~without.bits(chunk)
+            for start in range(0, len(bits), _PIECE):
+                found = np.flatnonzero(np.unpackbits(bits[start : start + _PIECE], bitorder="little"))
+                if len(found):
+                    found += chunk * CHUNK + start * 8
+                    yield found
 
     def chunks(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(chunk number, its members in order) of every chunk that has any."""

@@ -25,9 +25,9 @@ from kdump.dump.select import Selection
 from kdump.dump.workers import in_order, thread_count
 from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
-from kdump.memory.protocol import Dump
+from kdump.memory.protocol import Dump, ReadsInto
 
-PAGES_A_BATCH = 512
+PAGES_A_BATCH = 768
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,17 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
     size = memory.page_size
     buffers = Buffers()
     drop_zeros = bool(selection.level & ZERO) and options.container != "elf"
+    quick = memory if isinstance(memory, ReadsInto) else None
 
     def make_work() -> Callable[[NDArray[np.int64]], _Batch]:
         compress = chosen.make(options.compression_level, buffers)
         read = PageReader(memory)
 
         def work(pfns: NDArray[np.int64]) -> _Batch:
+            if quick and (found := quick.places(pfns)):
+                file, places = found
+                if packed := compress.of_file(file, places, size, drop_zeros=drop_zeros):
+                    return _Batch(packed, None)
             pages, unreadable = read(pfns)
             if unreadable is not None:
                 pages = pages[~unreadable]

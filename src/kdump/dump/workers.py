@@ -16,7 +16,8 @@ Result = TypeVar("Result")
 class _Task(Generic[Job, Result]):
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.done = threading.Event()
+        self.pending = threading.Lock()  # held until there is a result: cheaper than an Event
+        self.pending.acquire()
         self.result: Result | None = None
         self.error: BaseException | None = None
 
@@ -31,7 +32,7 @@ def in_order(
 ) -> Iterator[tuple[Job, Result]]:
     """(job, work(job)) in the order of `jobs`; each thread has a `work` of its own, from `make_work()`.
 
-    At most threads + 2 jobs are between being taken and being yielded. An exception of `work` is raised here. With
+    At most threads + 4 jobs are between being taken and being yielded. An exception of `work` is raised here. With
     `threads` 0 the work is done by the caller.
     """
     if not threads:
@@ -48,7 +49,7 @@ def in_order(
                 task.result = work(task.job)
             except BaseException as error:  # noqa: BLE001 -- handed to the caller, who raises it
                 task.error = error
-            task.done.set()
+            task.pending.release()
 
     workers = [threading.Thread(target=run, name=f"compress-{i}", daemon=True) for i in range(threads)]
     for worker in workers:
@@ -59,7 +60,7 @@ def in_order(
             task: _Task[Job, Result] = _Task(job)
             queue.put(task)
             flying.append(task)
-            if len(flying) >= threads + 2:
+            if len(flying) >= threads + 4:
                 yield _wait(flying.popleft())
         while flying:
             yield _wait(flying.popleft())
@@ -116,7 +117,7 @@ class Aside:
 
 
 def _wait(task: _Task[Job, Result]) -> tuple[Job, Result]:
-    task.done.wait()
+    task.pending.acquire()
     if task.error is not None:
         raise task.error
     assert task.result is not None

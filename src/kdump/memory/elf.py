@@ -113,6 +113,16 @@ class ElfMemory:
             return None
         return self._source.lend(segment.offset + within, size)
 
+    def places(self, pfns: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]] | None:
+        """See `ReadsInto.places`."""
+        size = self.page_size
+        first, end = int(pfns[0]) * size, (int(pfns[-1]) + 1) * size
+        segment = self._segment(first)
+        file = self._source.descriptor if isinstance(self._source, FileSource) else None
+        if file is None or end - segment.physical > segment.held:
+            return None
+        return file, pfns * size + (segment.offset - segment.physical)
+
     def present(self, first_pfn: int, count: int) -> NDArray[np.bool_]:
         """See `Memory.present`."""
         import numpy as np

@@ -63,6 +63,12 @@ class ReadsInto(Protocol):
     def lend(self, address: int, size: int) -> memoryview | None:
         """The bytes where they are, found readable, if that is cheaper than `readinto`; None otherwise."""
 
+    def places(self, pfns: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]] | None:
+        """A file's descriptor, and where in it each of these pages (rising) begins, to be read with pread(2).
+
+        None where they are not all in one piece of a file, or are cheaper to read otherwise.
+        """
+
 
 class Note(NamedTuple):
     """One ELF note: owner `name` ("CORE", "VMCOREINFO", …), `type` number, and descriptor bytes."""

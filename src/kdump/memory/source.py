@@ -104,6 +104,11 @@ class FileSource:
         window, start = self._window(offset // WINDOW), offset % WINDOW
         return None if window is None else window[start : start + size]
 
+    @property
+    def descriptor(self) -> int | None:
+        """The file's descriptor, if it is best read with pread(2): see `readinto`."""
+        return None if self._pseudo else self._fd
+
     def close(self) -> None:
         """Close the file. Views handed out keep their mappings until they are dropped."""
         with self._lock:
