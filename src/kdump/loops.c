@@ -38,8 +38,7 @@ static int is_noise(const unsigned char *page, size_t size)
 	enum { LINE = 64, GLANCE = 256, DISTINCT = 140, CHI_SQUARE = 350 }; /* chance: 162 +- 6, 255 +- 23 */
 	enum { STORED = 8, SOUGHT = 5, BITS = 11 };
 	unsigned char seen[256] = { 0 };
-	uint16_t counts[4][256] = { 0 };
-	uint16_t places[1 << BITS] = { 0 };
+	uint16_t counts[4][256], places[1 << BITS];
 	uint64_t squares = 0, counted = size / 4;
 	unsigned distinct = 0;
 
@@ -47,8 +46,10 @@ static int is_noise(const unsigned char *page, size_t size)
 		seen[page[i]] = 1;
 	for (size_t i = 0; i < 256; i++)
 		distinct += seen[i];
-	if (distinct < DISTINCT)
+	if (distinct < DISTINCT)	/* most pages that are no noise end here */
 		return 0;
+	memset(counts, 0, sizeof(counts));
+	memset(places, 0, sizeof(places));
 	for (size_t i = 0; i < size; i += i % LINE == LINE - 8 ? 3 * LINE + 8 : 8) {
 		uint64_t word;
 
