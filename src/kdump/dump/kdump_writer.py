@@ -25,7 +25,7 @@ VERSION = 6
 UTS_FIELD = 65  # bytes of each of the six strings in struct new_utsname
 NOTE_HEAD = struct.Struct("<III")
 NT_PRSTATUS = 1
-FLUSH = 1 << 17  # descriptors kept back before they are written
+FLUSH = 1 << 14  # descriptors kept back before they are written
 
 
 class Stream(Protocol):
