@@ -23,7 +23,7 @@ def library() -> ctypes.CDLL | None:
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     found.kdump_pack.argtypes = [pointer, pointer, size, pointer, pointer]
-    found.kdump_pack_file.argtypes = [pointer, number, pointer, size, size, pointer, pointer, pointer]
+    found.kdump_pack_file.argtypes = [pointer, number, pointer, size, size, pointer, pointer]
     found.kdump_pack.restype = found.kdump_pack_file.restype = ctypes.c_long
     found.kdump_write.argtypes = [number, pointer, size, ctypes.c_int64, size]
     found.kdump_zeros.argtypes = [pointer, size, size, pointer]

@@ -154,13 +154,13 @@ static int read_all(int file, unsigned char *target, size_t size, int64_t offset
 
 /*
  * The same of pages that are in a file at `places`. Up to `batch` at a time are read to where they go if they do not shrink:
- * most of those need not be copied, and all are packed while they are in the processor's cache. `scratch` has room for a
- * packed page. Returns -2 if not all of them can be read.
+ * most of those need not be copied, and all are packed while they are in the processor's cache. A page is packed behind
+ * them, where `target` has room for it. Returns -2 if not all of them can be read.
  */
 long kdump_pack_file(const struct packing *how, int file, const int64_t *places, size_t count, size_t batch,
-		     unsigned char *scratch, unsigned char *target, unsigned *sizes)
+		     unsigned char *target, unsigned *sizes)
 {
-	unsigned char *at = target;
+	unsigned char *at = target, *packed = target + count * how->page;
 
 	for (size_t i = 0, end; i < count; i = end) {
 		unsigned char *source = at;
@@ -171,12 +171,12 @@ long kdump_pack_file(const struct packing *how, int file, const int64_t *places,
 		if (read_all(file, source, (end - i) * how->page, places[i]))
 			return -2;
 		for (size_t each = i; each < end; each++, source += how->page) {
-			long size = pack(how, source, scratch);
+			long size = pack(how, source, packed);
 
 			if (size < 0)
 				return -1;
 			if ((size_t)size < how->page)
-				memcpy(at, scratch, (size_t)size);
+				memcpy(at, packed, (size_t)size);
 			else if (at != source)
 				memmove(at, source, how->page);
 			sizes[each] = (unsigned)size;

@@ -8,8 +8,6 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.loops import address
-
 
 class Buffers:
     """A pool that grows to what is in use at a time; threads may share it.
@@ -19,22 +17,18 @@ class Buffers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._all: list[tuple[NDArray[np.uint8], int, weakref.ref[NDArray[np.uint8]]]] = []
+        self._all: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
 
     def __len__(self) -> int:
         """How many are held for use and reuse."""
         return len(self._all)
 
-    def take(self, size: int) -> tuple[NDArray[np.uint8], int]:
-        """So many bytes or more that nothing else refers to, and their address. Views keep them from another use."""
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """So many bytes, or more, that nothing else refers to. Views of them keep them from being used again."""
         with self._lock:
-            held = [each for each in self._all if len(each[0]) >= size or each[2]() is not None]
-            number = next((i for i, (each, _, user) in enumerate(held) if len(each) >= size and user() is None), None)
-            if number is None:
-                buffer = np.empty(size, np.uint8)
-                place = address(buffer)
-            else:
-                buffer, place, _ = held.pop(number)
+            held = [each for each in self._all if len(each[0]) >= size or each[1]() is not None]
+            number = next((i for i, (each, user) in enumerate(held) if len(each) >= size and user() is None), None)
+            buffer = np.empty(size, np.uint8) if number is None else held.pop(number)[0]
             user = buffer[:]  # views of what it is filled with keep this object, and nothing else does
-            self._all = [*held, (buffer, place, weakref.ref(user))]
-            return user, place
+            self._all = [*held, (buffer, weakref.ref(user))]
+            return user

@@ -57,7 +57,6 @@ class LibraryCompressor:
         self._worst = worst
         self._skip_noise = skip_noise
         self._buffers = Buffers() if buffers is None else buffers
-        self._scratch, self._scratch_place = np.empty(0, np.uint8), 0
         self._held = work
         self._work = None if work is None else work.ctypes.data if isinstance(work, np.ndarray) else work.address
 
@@ -67,10 +66,9 @@ class LibraryCompressor:
         The first is read-only: its memory is used again once nothing refers to it.
         """
         count, size = pages.shape
-        how, buffer, place = self._prepare(count, size, drop_zeros=drop_zeros)
-        sizes = np.empty(count, np.uint32)
+        how, buffer, sizes = self._prepare(count, size, drop_zeros=drop_zeros)
         if library := loops.library():
-            used = library.kdump_pack(ctypes.byref(how), address(pages), count, place, address(sizes))
+            used = library.kdump_pack(ctypes.byref(how), address(pages), count, address(buffer), address(sizes))
         else:
             used = self._each(pages, how.room, buffer, sizes, drop_zeros=drop_zeros)
         return _packed(buffer, used), sizes
@@ -85,21 +83,19 @@ class LibraryCompressor:
         if not (library := loops.library()):
             return None
         count = len(places)
-        how, buffer, place = self._prepare(count, size, drop_zeros=drop_zeros)
-        sizes = np.empty(count, np.uint32)
-        if len(self._scratch) < how.room:
-            self._scratch = np.empty(how.room, np.uint8)
-            self._scratch_place = address(self._scratch)
+        how, buffer, sizes = self._prepare(count, size, drop_zeros=drop_zeros)
         used = library.kdump_pack_file(
-            ctypes.byref(how), file, address(places), count, FILE_BATCH, self._scratch_place, place, address(sizes)
+            ctypes.byref(how), file, address(places), count, FILE_BATCH, address(buffer), address(sizes)
         )
         return None if used == _UNREAD else (_packed(buffer, used), sizes)
 
-    def _prepare(self, count: int, size: int, *, drop_zeros: bool) -> tuple[_Packing, NDArray[np.uint8], int]:
-        """How to pack so many pages, and where they go to."""
+    def _prepare(
+        self, count: int, size: int, *, drop_zeros: bool
+    ) -> tuple[_Packing, NDArray[np.uint8], NDArray[np.uint32]]:
+        """How to pack so many pages, where they go, and where their sizes go."""
         room = self._worst(size)
         how = _Packing(self._address, self._work, size, room, self._skip_noise, drop_zeros)
-        return how, *self._buffers.take(size * count + room)
+        return how, self._buffers.take(size * count + room), np.empty(count, np.uint32)
 
     def _each(
         self, pages: NDArray[np.uint8], room: int, buffer: NDArray[np.uint8], sizes: NDArray[np.uint32], *,

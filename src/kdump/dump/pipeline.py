@@ -46,7 +46,7 @@ class Options:
     codec: str = "zstd"
     compression_level: int | None = None
     threads: int | None = None
-    batch: int = PAGES_A_BATCH  # pages; memory in use is about 3 batches a thread
+    batch: int = PAGES_A_BATCH  # pages; up to threads + 5 batches of packed ones are in memory
     progress: Progress = field(default=lambda _stage, _done, _total: None)
     stop: Callable[[], str] = field(default=lambda: "")
     room: Callable[[], int | None] = field(default=lambda: None)
