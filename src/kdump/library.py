@@ -33,6 +33,14 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.kdump_names.argtypes = [pointer, size, size, number, pointer]
     found.kdump_types.argtypes = [pointer, size, pointer, pointer, pointer]
     found.kdump_names.restype = found.kdump_types.restype = size
+    found.kdump_marks.argtypes = [pointer, pointer, size, pointer, pointer]
+    found.kdump_marks.restype = ctypes.c_uint
+    found.kdump_tails.argtypes = [
+        pointer, pointer, size, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_ubyte, pointer, pointer,
+    ]  # fmt: skip
+    found.kdump_tails.restype = size
+    found.kdump_fates.argtypes = [pointer, pointer, size, pointer, pointer, pointer, pointer]
+    found.kdump_fates.restype = None
     found.kdump_checksum.argtypes = [pointer, size]
     found.kdump_checksum.restype = ctypes.c_uint64
     found.kdump_deflate_work.restype = found.kdump_lz_work.restype = size

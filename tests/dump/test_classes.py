@@ -225,3 +225,21 @@ def test_poisoned_pages_are_left_out_at_every_level(tmp_path: Path) -> None:
             assert found.dropped_by_class["hwpoison"] == 1
             assert found.dropped_by_class.get("free", 0) == (512 if level == 31 else 0)
             assert not found.not_applied
+
+
+LIES = (0, -1, 7, 62, 1000, 0xFFFFFFFF, -1 << 63, (1 << 64) - 1)
+TOLD = [(series, number) for series in LAYOUTS for number in range(len(PageMachine(series).extra))]
+
+
+@pytest.mark.parametrize(("series", "number"), TOLD)
+def test_every_page_is_accounted_for_whatever_vmcoreinfo_says(series: str, number: int, tmp_path: Path) -> None:
+    machine = PageMachine(series)
+    machine.use([Block(1024, 9, "free"), Block(2048, 9, "cache"), Block(3072, 5, "anon")])
+    told = machine.extra[number].partition("=")[0]
+    for lie in LIES:
+        machine.extra[number] = f"{told}={lie & (1 << 64) - 1:x}" if told.startswith("SYMBOL") else f"{told}={lie}"
+        (tmp_path / "vmcore").write_bytes(machine.elf())
+        with open_dump(tmp_path / "vmcore") as dump:
+            found = choose(dump, 63)
+        assert found.present.count == machine.pages
+        assert found.kept.count + sum(found.dropped_by_class.values()) == machine.pages

@@ -8,7 +8,7 @@ Sources: include/linux/mm_types.h (struct page), include/linux/page-flags.h (fla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from kdump.errors import KdumpError
 from kdump.kernel.vmcoreinfo import VmCoreInfo
 
 if TYPE_CHECKING:
-    from kdump.kernel.btf import Btf
+    from kdump.kernel.btf import Btf, Type
 
 FREE, CACHE, USER, OFFLINE = "free", "cache", "user", "offline"  # classes that may have to be given up
 
@@ -81,6 +81,7 @@ class _Finder:
 
     def find(self) -> PageFacts:
         numbers = self.info.numbers
+        size = self.size = self.page_size()
         missing: dict[str, str] = {}
 
         def give_up(name: str, *classes: str) -> None:
@@ -93,14 +94,20 @@ class _Finder:
         buddy = self.page_type("BUDDY")
         if buddy is None:
             give_up("how free pages are marked (PG_buddy)", FREE)
+        orders = self.info.lengths.get("zone.free_area", 11)
+        if not 0 < orders < 32:
+            give_up("how large blocks of free pages are", FREE)
+            buddy = None
         hugetlb = self.page_type("HUGETLB")
         hugetlb_flag = self.flag("PG_hugetlb") if hugetlb is None else None
         dtor_value = numbers.get("HUGETLB_PAGE_DTOR") if hugetlb is None and hugetlb_flag is None else None
         dtor = self.info.offsets.get("page.compound_dtor", 0)
+        if not 0 <= dtor < size:
+            dtor = 0
         if hugetlb is None and hugetlb_flag is None and (dtor_value is None or not dtor) and self.has_hugetlb():
             missing.setdefault("hugetlb", "neither VMCOREINFO nor BTF tells how hugetlb pages are marked")
         return PageFacts(
-            size=self.page_size(),
+            size=size,
             flags=self.offset("flags"),
             mapping=self.offset("mapping"),
             mapcount=self.offset("_mapcount"),
@@ -110,7 +117,7 @@ class _Finder:
             private_bit=self.required_flag("PG_private"),
             swapcache=self.required_flag("PG_swapcache"),
             swapbacked=self.required_flag("PG_swapbacked"),
-            head_bit=numbers.get("PG_head_mask") or self.required_flag("PG_head"),
+            head_bit=head if 0 < (head := numbers.get("PG_head_mask", 0)) < 1 << 64 else self.required_flag("PG_head"),
             hwpoison=self.flag("PG_hwpoison"),
             slab_bit=slab_bit if slab_type is None else None,
             slab_type=slab_type,
@@ -121,29 +128,32 @@ class _Finder:
             hugetlb_flag=hugetlb_flag,
             hugetlb_dtor=dtor_value if dtor else None,
             dtor=dtor,
-            free_orders=self.info.lengths.get("zone.free_area", 11),
+            free_orders=orders,
             missing=missing,
         )
 
     def page_size(self) -> int:
-        if size := self.info.sizes.get("page"):
-            return size
-        types = self.types()
-        if types and types.has_struct("page"):
-            return types.struct("page").size
+        for size in self.told(self.info.sizes.get("page"), lambda page: page.size):
+            if _SMALLEST <= size <= _LARGEST and size % 8 == 0:
+                return size
         raise self.unknown("the size of struct page")
 
     def offset(self, *names: str) -> int:
         """Offset of the first of these members that struct page has."""
-        for name in names:
-            if (found := self.info.offsets.get(f"page.{name}")) is not None:
-                return found
-        types = self.types()
-        if types and types.has_struct("page"):
-            member = types.struct("page").first(*names)
-            if member:
-                return member.offset
+        offsets = self.info.offsets
+        named = next((offsets[f"page.{name}"] for name in names if f"page.{name}" in offsets), None)
+        for offset in self.told(named, lambda page: member.offset if (member := page.first(*names)) else None):
+            if 0 <= offset <= self.size - _WIDEST:
+                return offset
         raise self.unknown(f"where struct page has its {names[0]}")
+
+    def told(self, info: int | None, ask: Callable[[Type], int | None]) -> Iterator[int]:
+        """What VMCOREINFO says, if it does, and then what BTF says about struct page."""
+        if info is not None:
+            yield info
+        types = self.types()
+        if types and types.has_struct("page") and (found := ask(types.struct("page"))) is not None:
+            yield found
 
     def flag(self, name: str) -> int | None:
         """Mask of a page flag; None if there is none of that name."""
@@ -204,4 +214,6 @@ class _Finder:
         )
 
 
+_SMALLEST, _LARGEST = 32, 1024  # bytes of a struct page that can be; VMCOREINFO may be damaged, or lie
+_WIDEST = 8  # bytes of a member
 _ALWAYS_TOLD = ("PG_lru", "PG_private", "PG_swapcache", "PG_swapbacked")

@@ -43,7 +43,7 @@ def find_runs(info: VmCoreInfo, virtual: VirtualMemory, page_shift: int = 12) ->
         struct_size = info.sizes["page"]
     except KeyError as error:
         raise KdumpError("the memory map cannot be found", why=f"VMCOREINFO has no {error.args[0]}") from None
-    if not 0 < roots <= ROOTS_LIMIT or not 0 < size <= 4096 or not 0 < shift < 40 or offset + 8 > size:
+    if not 0 < roots <= ROOTS_LIMIT or not 0 < size <= 4096 or not 0 < shift < 40 or not 0 <= offset <= size - 8:
         raise KdumpError("the memory map cannot be found", why="VMCOREINFO's figures about mem_section are impossible")
     pointers = np.frombuffer(virtual.view(table, roots * 8), "<u8")
     per_root = (1 << page_shift) // size

@@ -13,6 +13,7 @@ from kdump.dump import levels
 from kdump.dump.bulk import SlabFacts
 from kdump.dump.classes import NAMES, Classifier, PageClass, comes_first, dropped
 from kdump.dump.facts import PageFacts
+from kdump.dump.marks import find_fates
 from kdump.dump.memmap import MapRun
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.workers import in_order
@@ -20,7 +21,7 @@ from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Memory, Range
 from kdump.memory.virtual import VirtualMemory
 
-BATCH = 2 << 20  # bytes of struct pages looked at together: with fewer Python takes longer, more leave the cache
+BATCH = 4 << 20  # bytes of struct pages looked at together: with fewer Python takes longer
 
 NOTHING = 255  # in place of a class where there is no RAM
 
@@ -98,8 +99,7 @@ def select(
     shift = memory.page_size.bit_length() - 1
     limit = max((each.end for each in memory.ranges), default=0) >> shift
     found = Selection(PfnSet(limit), PfnSet(limit), level, np.zeros(len(PageClass), np.int64))
-    drop = dropped(level)
-    begins = comes_first(level)
+    keep, begin = ~dropped(level), comes_first(level)
     if memory_map:
         found.first = PfnSet(limit)
     readers: list[_Batches] = []
@@ -113,26 +113,16 @@ def select(
             chunk, present = job
             first = chunk * CHUNK
             held = present & memory.present(first, len(present))
-            by_class = np.zeros(len(PageClass), np.int64)
-            left = np.count_nonzero(present)
             # What the source does not hold need not be told apart: a damaged header may claim petabytes of it.
             if not batches or not batches.cover(first, first + len(present)) or not held.any():
-                by_class[PageClass.UNMAPPED] = left
+                by_class = np.zeros(len(PageClass), np.int64)
+                by_class[PageClass.UNMAPPED] = np.count_nonzero(present)
                 return _Chosen(held, held, held, by_class, None)
             classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
             batches.fill(classes, first, held)
             classes[~present] = NOTHING
-            kept, first_kept = held.copy(), held.copy()
-            for kind in PageClass:  # comparing bytes is far cheaper than a table look-up for each page
-                if left:
-                    members = classes == kind
-                    count = by_class[kind] = np.count_nonzero(members)
-                    left -= count
-                    if count and drop[kind]:
-                        kept &= ~members
-                    if count and not begins[kind]:
-                        first_kept &= ~members
-            return _Chosen(held, kept, first_kept, by_class, classes)
+            fates = find_fates(classes, held, keep, begin)
+            return _Chosen(held, fates.kept, fates.first, fates.counts, classes)
 
         return work
 
