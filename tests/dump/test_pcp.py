@@ -169,3 +169,14 @@ def test_a_kernel_without_types_has_no_lists(tmp_path: Path) -> None:
     machine.link(0, 0, [FIRST])
     with machine.dump(tmp_path) as dump:
         assert choose(dump, 31).by_class[PageClass.FREE] == 0
+
+
+@pytest.mark.parametrize("lie", ["lru)=-1", f"lru)={-1 << 63}", "lru)=1000", "_refcount)=61", f"_refcount)={1 << 62}"])
+def test_offsets_that_cannot_be_keep_these_pages(lie: str, tmp_path: Path) -> None:
+    machine = ListMachine()
+    machine.use([Block(FIRST + 4, 2, "free")])
+    machine.link(0, 0, [FIRST])
+    member = lie.partition("=")[0]
+    machine.extra = [line for line in machine.extra if f"page.{member}" not in line]
+    machine.extra.append(f"OFFSET(page.{lie}")
+    assert machine.free(tmp_path) == list(range(FIRST + 4, FIRST + 8))

@@ -11,6 +11,7 @@ from tests.memory.writers import PAGE, Load, elf, note
 from kdump.errors import KdumpError
 from kdump.kernel import vmcoreinfo
 from kdump.kernel.kernel import Kernel
+from kdump.kernel.summary import summarize
 from kdump.memory import open_dump
 
 TEXT = b"""\
@@ -98,3 +99,15 @@ def test_page_tables_that_cannot_be_found(tmp_path: Path, missing: str) -> None:
     path.write_bytes(elf([Load(0, bytes(machine.memory))], note("VMCOREINFO", 0, text)))
     with pytest.raises(KdumpError, match="page tables"):
         _ = Kernel(open_dump(path)).virtual
+
+
+@pytest.mark.parametrize("seconds", ["-1", "253402300800", str(1 << 63), "soon"])
+def test_a_time_that_no_date_has_is_none(seconds: str, tmp_path: Path) -> None:
+    assert vmcoreinfo.parse(f"CRASHTIME={seconds}\n".encode()).crash_time == 0
+    assert vmcoreinfo.parse(b"CRASHTIME=253402300799\n").crash_time == 253402300799
+    machine = Machine()
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    with open_dump(path) as dump:
+        damaged = dump._replace(header={"timestamp": int(seconds)} if seconds != "soon" else {})
+        assert summarize(damaged)["kernel"]["crash_time"] == 0  # type: ignore[index]

@@ -30,7 +30,7 @@ def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
     facts, runs = find_facts(info, lambda: kernel.types), find_runs(info, virtual)
     found = MemoryMap(facts, runs, virtual, own=map_pages(runs, facts.size, virtual))
     lists, slabs = find(kernel)
-    listed = free_pages_on_lists(lists, info, virtual, runs) if lists else found.listed
+    listed = free_pages_on_lists(lists, info, virtual, runs, facts.size) if lists else found.listed
     return replace(found, listed=listed, slabs=slabs)
 
 

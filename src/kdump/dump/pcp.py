@@ -65,14 +65,14 @@ def find_lists(kernel: Kernel) -> ListFacts | None:
 
 
 def free_pages_on_lists(
-    facts: ListFacts, info: VmCoreInfo, virtual: VirtualMemory, runs: Sequence[MapRun]
+    facts: ListFacts, info: VmCoreInfo, virtual: VirtualMemory, runs: Sequence[MapRun], size: int
 ) -> NDArray[np.int64]:
-    """The pfns of these pages, in order.
+    """The pfns of these pages, in order; a struct page has `size` bytes.
 
     A list is followed as long as it is one: links agree and nobody uses its pages. What cannot be read is no member.
     """
     try:
-        lists = _Lists(info, virtual, runs)
+        lists = _Lists(info, virtual, runs, size)
         zones = list(populated_zones(info, virtual))
     except (KeyError, NotPresentError, FormatError):
         return np.zeros(0, np.int64)
@@ -95,11 +95,11 @@ def free_pages_on_lists(
 class _Lists:
     """Follows lists of struct pages and collects their pfns."""
 
-    def __init__(self, info: VmCoreInfo, virtual: VirtualMemory, runs: Sequence[MapRun]) -> None:
+    def __init__(self, info: VmCoreInfo, virtual: VirtualMemory, runs: Sequence[MapRun], size: int) -> None:
         self.found: list[NDArray[np.int64]] = []
-        self._size, self._links = info.sizes["page"], info.offsets["page.lru"]
-        between = info.offsets["page._refcount"] - self._links - _LINKS.size
-        if between < 0:
+        self._size, self._links, users = size, info.offsets["page.lru"], info.offsets["page._refcount"]
+        between = users - self._links - _LINKS.size
+        if self._links < 0 or between < 0 or users > size - 4:
             raise KeyError("page._refcount")
         self._member = struct.Struct(f"<QQ{between}xI")  # next, prev, number of users
         self._virtual = virtual

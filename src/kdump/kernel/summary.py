@@ -21,7 +21,8 @@ def summarize(dump: Dump) -> dict[str, object]:
     files = [path.stat().st_size for path in map(Path, dump.paths) if path.is_file()]
     size = counts.stored if dump.format == "kcore" or not files else sum(files)
     status = dump.header.get("status")
-    crash_time = info.crash_time or dump.header.get("timestamp") or 0
+    timestamp = dump.header.get("timestamp")
+    crash_time = info.crash_time or (vmcoreinfo.possible_time(timestamp) if isinstance(timestamp, int) else 0)
     utsname = dump.header.get("utsname") or ("",) * 6
     assert isinstance(utsname, tuple)
     return {

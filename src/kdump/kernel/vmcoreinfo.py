@@ -78,13 +78,18 @@ class VmCoreInfo:
 
     @property
     def crash_time(self) -> int:
-        """Seconds since 1970 at the panic, 0 if the kernel did not get to note it."""
-        return _integer(self.strings.get("CRASHTIME", ""), 10) or 0
+        """Seconds since 1970 at the panic, 0 if the kernel did not get to note it (or no date has so many)."""
+        return possible_time(_integer(self.strings.get("CRASHTIME", ""), 10) or 0)
 
     @property
     def kaslr_offset(self) -> int:
         """By how many bytes KASLR moved the kernel's text."""
         return _integer(self.strings.get("KERNELOFFSET", ""), 16) or 0
+
+
+def possible_time(seconds: int) -> int:
+    """Seconds since 1970, and 0 if that is before it or after the year 9999, as a damaged dump may say."""
+    return seconds if 0 <= seconds < 253_402_300_800 else 0
 
 
 def parse(raw: bytes) -> VmCoreInfo:
