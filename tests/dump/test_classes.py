@@ -227,7 +227,7 @@ def test_poisoned_pages_are_left_out_at_every_level(tmp_path: Path) -> None:
             assert not found.not_applied
 
 
-LIES = (0, -1, 7, 62, 1000, 0xFFFFFFFF, -1 << 63, (1 << 64) - 1)
+LIES = (-1, 62, 1000, -1 << 63, (1 << 64) - 1)
 TOLD = [(series, number) for series in LAYOUTS for number in range(len(PageMachine(series).extra))]
 
 

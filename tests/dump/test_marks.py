@@ -50,7 +50,7 @@ def struct_pages(draw: st.DrawFn) -> tuple[PageFacts, bytes]:
 
 
 @given(made=struct_pages(), before=st.integers(-1, 2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_c_and_numpy_mark_the_same(made: tuple[PageFacts, bytes], before: int) -> None:
     facts, raw = made
     library = loops.library
@@ -72,7 +72,7 @@ def test_c_and_numpy_mark_the_same(made: tuple[PageFacts, bytes], before: int) -
 
 
 @given(made=struct_pages(), first=st.sampled_from([0, 512, 1024]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_classes_and_doubts_are_the_same(made: tuple[PageFacts, bytes], first: int) -> None:
     facts, raw = made
 
