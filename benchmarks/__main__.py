@@ -16,6 +16,7 @@ from benchmarks.measure import machine
 from kdump.units import parse_size, size_text
 
 CURVE = "64G,256G,1T"
+_RUNS = 5
 
 
 def main() -> int:
@@ -32,12 +33,11 @@ def main() -> int:
         "--vmlinux", type=Path, help="the debug vmlinux of the first vmcore, for crash (default: the lab's)"
     )
     parser.add_argument("--report-only", action="store_true", help="only what reports cost")
-    parser.add_argument("--synthetic", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--struct-bytes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--filter", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.synthetic:
-        cost = synthetic.filter_cost(args.synthetic, args.struct_bytes)
-        print(f"{cost.seconds} {cost.private}")
+    if args.filter:
+        cost = synthetic.filter_cost(args.filter)
+        print(cost.memory, cost.struct_bytes, cost.seconds, cost.private)
         return 0
     # As pip does when it installs, whatever PYTHONDONTWRITEBYTECODE says here.
     compileall.compile_dir(Path(kdump.__file__).parent, quiet=1)
@@ -53,7 +53,7 @@ def main() -> int:
             _against(Path(tool), vmcores, args.only, args.repeat, scratch)
         else:
             print(f"{args.makedumpfile} is not installed: nothing to compare with")
-        _curve(vmcores[0], args.curve, scratch)
+        _curve(vmcores, args.curve, scratch)
     return 0
 
 
@@ -83,23 +83,30 @@ def _reports(vmcore: Path, vmlinux: Path | None, repeat: int, scratch: Path) -> 
         print(line, flush=True)
 
 
-def _curve(vmcore: Path, sizes: str, scratch: Path) -> None:
-    """Filtering alone over synthetic machines; every other size has struct pages for an eighth of its memory."""
+def _curve(vmcores: list[Path], sizes: str, scratch: Path) -> None:
+    """Filtering alone of the vmcores, and over synthetic machines with struct pages for an eighth of their memory."""
     if not sizes:
         return
-    print(f"\n{'filter only':<12} {'struct pages':>13} {'seconds':>8} {'rate':>11} {'private':>9}")
+    print(f"\n{'filter only':<20} {'struct pages':>13} {'seconds':>8} {'rate':>11} {'private':>9}")
+    for vmcore in vmcores:
+        _filter(vmcore, "")
     for text in sizes.split(","):
-        memory = parse_size(text)
         path = scratch / "synthetic.vmcore"
-        count = synthetic.write(path, vmcore, memory, memory // 8)
-        command = [sys.executable, "-m", "benchmarks", "--synthetic", path, "--struct-bytes", str(count)]
-        # Twice: the first run brings the struct pages into the page cache.
-        for _ in range(2):
-            output = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout.split()
-        seconds, private = float(output[0]), int(output[1])
-        rate = f"{size_text(count / seconds)}/s"
-        print(f"{text:<12} {size_text(count):>13} {seconds:>8.2f} {rate:>11} {size_text(private):>9}")
+        synthetic.write(path, vmcores[0], parse_size(text), parse_size(text) // 8)
+        _filter(path, ", synthetic")
         path.unlink()
+
+
+def _filter(vmcore: Path, kind: str) -> None:
+    """One line: the median of five runs, after one that brings the struct pages into the page cache."""
+    command = [sys.executable, "-m", "benchmarks", "--filter", str(vmcore)]
+    runs = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(_RUNS + 1)
+    ]
+    memory, count, seconds, private = sorted(runs[1:], key=lambda run: float(run[2]))[_RUNS // 2]
+    rate = f"{size_text(int(count) / float(seconds))}/s"
+    name = size_text(int(memory)) + kind
+    print(f"{name:<20} {size_text(int(count)):>13} {float(seconds):>8.3f} {rate:>11} {size_text(int(private)):>9}")
 
 
 def _lab_vmlinux() -> Path:

@@ -32,7 +32,7 @@ LOW = 16 << 20  # what holds page tables and the section table
 
 @dataclass(frozen=True)
 class Cost:
-    """Filtering alone: seconds, bytes of struct pages looked at, private memory after it."""
+    """Filtering alone: bytes of RAM and of struct pages looked at, seconds, private memory after it."""
 
     memory: int
     struct_bytes: int
@@ -40,8 +40,8 @@ class Cost:
     private: int
 
 
-def write(path: Path, source: Path, memory: int, covered: int) -> int:
-    """A vmcore of `memory` bytes whose first `covered` bytes have struct pages; returns how many bytes of those.
+def write(path: Path, source: Path, memory: int, covered: int) -> None:
+    """A vmcore of `memory` bytes whose first `covered` bytes have struct pages.
 
     The file is sparse: `memory` bytes long by its size, `covered`/64 of them real.
     """
@@ -100,7 +100,6 @@ def write(path: Path, source: Path, memory: int, covered: int) -> int:
             piece = real[start : start + HUGE].ljust(HUGE, b"\0")
             moved = _tails_moved(piece, section, run.virtual, start)
             os.pwrite(file.fileno(), moved, data_at + first_map + section * HUGE)
-    return sections * HUGE
 
 
 def _tails_moved(piece: bytes, section: int, old_base: int, start: int) -> bytes:
@@ -126,10 +125,11 @@ def _vmcoreinfo(text: str, *, roots: int, count: int, root: int) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def filter_cost(path: Path, struct_bytes: int) -> Cost:
+def filter_cost(path: Path) -> Cost:
     """Classify the whole dump at level 31 in this process."""
     with open_dump(path) as dump:
         memory_map = open_memory_map(dump)
+        struct_bytes = sum(run.pages for run in memory_map.runs) * memory_map.facts.size
         began = time.perf_counter()
         selection = select(dump.memory, memory_map, 31, lambda _done, _total: None, threads=thread_count(None))
         seconds = time.perf_counter() - began
