@@ -12,7 +12,7 @@ from pathlib import Path
 
 import kdump
 from benchmarks import filtering, reporting, synthetic
-from benchmarks.measure import machine
+from benchmarks.measure import machine, run
 from kdump.units import parse_size, size_text
 
 CURVE = "64G,256G,1T"
@@ -100,10 +100,8 @@ def _curve(vmcores: list[Path], sizes: str, scratch: Path) -> None:
 def _filter(vmcore: Path, kind: str) -> None:
     """One line: the median of five runs, after one that brings the struct pages into the page cache."""
     command = [sys.executable, "-m", "benchmarks", "--filter", str(vmcore)]
-    runs = [
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(_RUNS + 1)
-    ]
-    memory, count, seconds, private = sorted(runs[1:], key=lambda run: float(run[2]))[_RUNS // 2]
+    runs = [run(command).output.split() for _ in range(_RUNS + 1)]
+    memory, count, seconds, private = sorted(runs[1:], key=lambda output: float(output[2]))[_RUNS // 2]
     rate = f"{size_text(int(count) / float(seconds))}/s"
     name = size_text(int(memory)) + kind
     print(f"{name:<20} {size_text(int(count)):>13} {float(seconds):>8.3f} {rate:>11} {size_text(int(private)):>9}")

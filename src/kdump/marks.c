@@ -60,16 +60,15 @@ size_t kdump_tails(const struct marking *how, const unsigned char *pages, size_t
 		if (head != last) {
 			place = (head - virtual) / how->page;
 			if (head == before) {
-				last = head;
 				class = class_before;
 			} else if (place < i && (marks[place] & (TAIL | HEAD)) == HEAD) {
-				last = head;
 				class = classes[place];
 			} else {
 				classes[i] = 0;
 				lost++;
 				continue;
 			}
+			last = head;
 		}
 		classes[i] = class;
 	}

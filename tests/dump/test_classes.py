@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.dump.machine import DIRECT, KINDS, LAYOUTS, MAX_ORDER, STRUCT, VMEMMAP, Block, PageMachine
+from tests.dump.machine import DIRECT, KINDS, LAYOUTS, MAX_ORDER, SECTION_BITS, STRUCT, VMEMMAP, Block, PageMachine
 
 from kdump.dump import levels
 from kdump.dump.choose import choose
 from kdump.dump.classes import NAMES, Classifier, PageClass, dropped
 from kdump.dump.facts import find_facts
+from kdump.dump.memmap import find_runs
 from kdump.kernel import vmcoreinfo
+from kdump.kernel.kernel import Kernel
 from kdump.memory import open_dump
 
 FIRST = 1024  # pages below hold page tables and the memory map
@@ -243,3 +246,13 @@ def test_every_page_is_accounted_for_whatever_vmcoreinfo_says(series: str, numbe
             found = choose(dump, 63)
         assert found.present.count == machine.pages
         assert found.kept.count + sum(found.dropped_by_class.values()) == machine.pages
+
+
+def test_where_struct_pages_are_follows_from_the_size_that_was_believed(tmp_path: Path) -> None:
+    machine = PageMachine("6.12")
+    (tmp_path / "vmcore").write_bytes(machine.elf())
+    with open_dump(tmp_path / "vmcore") as dump:
+        kernel = Kernel(dump)
+        expected = find_runs(kernel.vmcoreinfo, kernel.virtual, STRUCT)
+        lie = replace(kernel.vmcoreinfo, sizes={**kernel.vmcoreinfo.sizes, "page": -1})
+        assert find_runs(lie, kernel.virtual, STRUCT) == expected == [(0, 1 << SECTION_BITS - 12, VMEMMAP)]

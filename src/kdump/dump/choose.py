@@ -27,7 +27,8 @@ def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
     """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
     kernel = Kernel(dump)
     info, virtual = kernel.vmcoreinfo, kernel.virtual
-    facts, runs = find_facts(info, lambda: kernel.types), find_runs(info, virtual)
+    facts = find_facts(info, lambda: kernel.types)
+    runs = find_runs(info, virtual, facts.size)
     found = MemoryMap(facts, runs, virtual, own=map_pages(runs, facts.size, virtual))
     lists, slabs = find(kernel)
     listed = free_pages_on_lists(lists, info, virtual, runs, facts.size) if lists else found.listed

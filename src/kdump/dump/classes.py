@@ -1,4 +1,4 @@
-"""Which class each page belongs to, from its struct page: a few array expressions over a batch.
+"""Which class each page belongs to, from its struct page: by a table of its marks, and by what its neighbours say.
 
 The rules are the kernel's own definitions (include/linux/page-flags.h, mm_types.h, mm/page_alloc.c), in makedumpfile's
 order where several apply. A compound page (folio) is decided by its head for all its tails; a free block covers

@@ -152,15 +152,13 @@ def find_fates(
     """
     table = np.zeros(256, np.uint8)
     table[: len(keep)] = keep + begin * np.uint8(2)
-    counts = np.zeros(256, np.int64)
     if library := loops.library():
-        found = Fates(np.empty(len(classes), np.bool_), np.empty(len(classes), np.bool_), counts)
+        found = Fates(np.empty(len(classes), np.bool_), np.empty(len(classes), np.bool_), np.zeros(256, np.int64))
         library.kdump_fates(address(classes), address(held), len(classes), address(table), *map(address, found))
-        return found._replace(counts=counts[: len(keep)])
-    for number in range(len(keep)):
-        counts[number] = np.count_nonzero(classes == number)
+        return found._replace(counts=found.counts[: len(keep)])
+    counts = np.array([np.count_nonzero(classes == number) for number in range(len(keep))], np.int64)
     fates = np.frombuffer(classes.tobytes().translate(table.tobytes()), np.uint8) * held  # NumPy's look-up takes longer
-    return Fates((fates & np.uint8(1)).view(np.bool_), fates > 1, counts[: len(keep)])
+    return Fates((fates & np.uint8(1)).view(np.bool_), fates > 1, counts)
 
 
 def _of_flags(facts: PageFacts) -> NDArray[np.uint16]:

@@ -29,9 +29,10 @@ class MapRun(NamedTuple):
     virtual: int
 
 
-def find_runs(info: VmCoreInfo, virtual: VirtualMemory, page_shift: int = 12) -> list[MapRun]:
-    """The memory map, by pfn. Sections that are offline are left out: their struct pages are not initialised.
+def find_runs(info: VmCoreInfo, virtual: VirtualMemory, struct_size: int, page_shift: int = 12) -> list[MapRun]:
+    """The memory map, by pfn; a struct page has `struct_size` bytes.
 
+    Sections that are offline are left out: their struct pages are not initialised.
     Raises `KdumpError` if VMCOREINFO lacks what is needed or the section table cannot be read.
     """
     try:
@@ -40,7 +41,6 @@ def find_runs(info: VmCoreInfo, virtual: VirtualMemory, page_shift: int = 12) ->
         size = info.sizes["mem_section"]
         offset = info.offsets["mem_section.section_mem_map"]
         shift = info.numbers["SECTION_SIZE_BITS"] - page_shift
-        struct_size = info.sizes["page"]
     except KeyError as error:
         raise KdumpError("the memory map cannot be found", why=f"VMCOREINFO has no {error.args[0]}") from None
     if not 0 < roots <= ROOTS_LIMIT or not 0 < size <= 4096 or not 0 < shift < 40 or not 0 <= offset <= size - 8:

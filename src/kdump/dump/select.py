@@ -13,7 +13,7 @@ from kdump.dump import levels
 from kdump.dump.bulk import SlabFacts
 from kdump.dump.classes import NAMES, Classifier, PageClass, comes_first, dropped
 from kdump.dump.facts import PageFacts
-from kdump.dump.marks import find_fates
+from kdump.dump.marks import Fates, find_fates
 from kdump.dump.memmap import MapRun
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.workers import in_order
@@ -71,14 +71,10 @@ class MemoryMap:
 
 
 class _Chosen(NamedTuple):
-    """What became of one chunk: which pages are kept, which of them come first; how many there are of each class;
-    `classes` if they are told.
-    """
+    """What became of one chunk: which pages the source holds, and their fates; `classes` if they are told."""
 
     held: NDArray[np.bool_]
-    kept: NDArray[np.bool_]
-    first: NDArray[np.bool_]
-    by_class: NDArray[np.int64]
+    fates: Fates
     classes: NDArray[np.uint8] | None
 
 
@@ -117,22 +113,21 @@ def select(
             if not batches or not batches.cover(first, first + len(present)) or not held.any():
                 by_class = np.zeros(len(PageClass), np.int64)
                 by_class[PageClass.UNMAPPED] = np.count_nonzero(present)
-                return _Chosen(held, held, held, by_class, None)
+                return _Chosen(held, Fates(held, held, by_class), None)
             classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
             batches.fill(classes, first, held)
             classes[~present] = NOTHING
-            fates = find_fates(classes, held, keep, begin)
-            return _Chosen(held, fates.kept, fates.first, fates.counts, classes)
+            return _Chosen(held, find_fates(classes, held, keep, begin), classes)
 
         return work
 
     for (chunk, present), chosen in in_order(_ram(memory.ranges, limit, shift), make_work, threads):
         tick(chunk * CHUNK, limit)
         found.present.put(chunk, present)
-        found.kept.put(chunk, chosen.kept)
+        found.kept.put(chunk, chosen.fates.kept)
         if found.first:
-            found.first.put(chunk, chosen.first)
-        found.by_class += chosen.by_class
+            found.first.put(chunk, chosen.fates.first)
+        found.by_class += chosen.fates.counts
         if watch:
             unmapped = np.full(len(present), PageClass.UNMAPPED, np.uint8)
             watch(chunk * CHUNK, unmapped if chosen.classes is None else chosen.classes, chosen.held)
