@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from kdump.errors import KdumpError
 from kdump.host import setup
 from kdump.host.bootloaders import detect, with_parameters
 from kdump.host.bootloaders.grub import edit_defaults
@@ -48,18 +51,79 @@ def test_debian_gets_a_drop_in(tmp_path: Path) -> None:
     assert not the_edit(tmp_path, "GRUB")
 
 
+OURS = (
+    "# Written by `kdump setup`. The last crashkernel= of a kind counts.\n"
+    'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT crashkernel=256M"\n'
+)
+
+
 def test_suse_gets_its_defaults_edited(tmp_path: Path) -> None:
     text = '# x\nGRUB_CMDLINE_LINUX_DEFAULT="splash crashkernel=300M,high crashkernel=72M,low quiet"\nGRUB_TIMEOUT=8\n'
     edit = the_edit(tree(tmp_path, {"etc/default/grub": text, "boot/grub2/grub.cfg": ""}), "GRUB")
-    assert edit.files[0].after == '# x\nGRUB_CMDLINE_LINUX_DEFAULT="splash quiet crashkernel=256M"\nGRUB_TIMEOUT=8\n'
+    assert edit.files[0].after == '# x\nGRUB_CMDLINE_LINUX_DEFAULT="splash quiet"\nGRUB_TIMEOUT=8\n' + OURS
     assert edit.commands[0].argv == ("grub2-mkconfig", "-o", "/boot/grub2/grub.cfg")
 
 
-def test_defaults_of_every_shape() -> None:
-    assert edit_defaults("", WANTED) == 'GRUB_CMDLINE_LINUX_DEFAULT="crashkernel=256M"\n'
-    assert edit_defaults("GRUB_CMDLINE_LINUX='a crashkernel=auto'\n", WANTED) == (
-        'GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX_DEFAULT="crashkernel=256M"\n'
-    )
+def test_defaults_that_have_the_parameters_stay_as_they_are() -> None:
+    for text in ("GRUB_CMDLINE_LINUX=crashkernel=256M\n", edit_defaults("GRUB_TIMEOUT=8\n", WANTED)):
+        assert edit_defaults(text, WANTED) == text
+
+
+def test_new_parameters_replace_ours() -> None:
+    text = "GRUB_TIMEOUT=8\n"
+    assert edit_defaults(edit_defaults(text, ["crashkernel=1G,high", "crashkernel=72M,low"]), WANTED) == text + OURS
+
+
+def sourced(text: str, tmp_path: Path) -> list[str]:
+    """The command line that grub-mkconfig would write, word by word, as bash says."""
+    file = tmp_path / "grub"
+    file.write_text(text)
+    script = '. "$0"; printf "%s " "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX_DEFAULT"'
+    return subprocess.check_output(["bash", "-c", script, file], text=True, env={"PATH": os.defpath}).split()
+
+
+# What administrators write; grub-mkconfig sources the file, so all of shell is possible.
+SHELL = [
+    "",
+    'GRUB_CMDLINE_LINUX_DEFAULT="quiet" # crashkernel= was here',
+    "GRUB_CMDLINE_LINUX='a crashkernel=auto' # x",
+    r'GRUB_CMDLINE_LINUX_DEFAULT="a dyndbg=\"file x.c +p\" crashkernel=1G b"',
+    'export GRUB_CMDLINE_LINUX_DEFAULT="quiet crashkernel=128M"',
+    'GRUB_CMDLINE_LINUX_DEFAULT="a \\\n  crashkernel=1G \\\n  b"\nGRUB_TIMEOUT=1',
+    "GRUB_CMDLINE_LINUX_DEFAULT=a\nGRUB_CMDLINE_LINUX_DEFAULT+=' crashkernel=9M'".replace(
+        "+=", '="$GRUB_CMDLINE_LINUX_DEFAULT"'
+    ),
+    "A='x y'\nGRUB_CMDLINE_LINUX=\"$A crashkernel=1G\"",
+    "GRUB_CMDLINE_LINUX_DEFAULT=crashkernel=1G",
+    'GRUB_CMDLINE_LINUX_DEFAULT="a"; GRUB_TIMEOUT=3',
+    'if true; then\n  GRUB_CMDLINE_LINUX_DEFAULT="a crashkernel=2G-:128M"\nfi',
+    'GRUB_CMDLINE_LINUX="xcrashkernel=1 my.crashkernel=2"',
+]
+
+
+@pytest.mark.parametrize("text", SHELL)
+def test_a_shell_finds_the_old_words_and_ours(text: str, tmp_path: Path) -> None:
+    before = [word for word in sourced(text, tmp_path) if not word.startswith("crashkernel=")]
+    after = edit_defaults(text, WANTED)
+    assert sourced(after, tmp_path) == [*before, *WANTED]
+    assert edit_defaults(after, WANTED) == after
+    kept = [line for line in text.splitlines() if "crashkernel=" not in line]
+    assert [line for line in after.splitlines() if line in kept] == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C=crashkernel=1G\nGRUB_CMDLINE_LINUX=$C",  # from a variable that is not ours to edit
+        'GRUB_CMDLINE_LINUX_DEFAULT="quiet\ncrashkernel=1G"',  # a value of two lines
+        "GRUB_CMDLINE_LINUX=$(echo crashkernel=1G)",
+        "GRUB_CMDLINE_LINUX='a",  # a shell refuses it
+        "exit 0",
+    ],
+)
+def test_a_file_that_cannot_be_changed_safely_is_refused(text: str) -> None:
+    with pytest.raises(KdumpError, match="/etc/default/grub cannot be"):
+        edit_defaults(text, WANTED)
 
 
 RHEL = {

@@ -5,12 +5,16 @@ Sources: Debian's grub-mkconfig (reads /etc/default/grub.d/*.cfg), GRUB manual (
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kdump.host.bootloaders import with_parameters
+from kdump.errors import KdumpError
+from kdump.host.bootloaders import crashkernels
 from kdump.host.changes import Command, Edit, file_change
 
 DEFAULTS: Final = "/etc/default/grub"
@@ -19,6 +23,15 @@ DROP_IN: Final = "/etc/default/grub.d/zz-kdump.cfg"
 VARIABLE: Final = "GRUB_CMDLINE_LINUX_DEFAULT"
 CONFIGURATIONS: Final = ("/boot/grub2/grub.cfg", "/boot/grub/grub.cfg")
 ENTRIES: Final = "boot/loader/entries"
+
+_MARK: Final = "# Written by `kdump setup`. The last crashkernel= of a kind counts."
+_OURS: Final = re.compile(rf'{VARIABLE}="\${VARIABLE}(?: crashkernel=[^ "]+)+"')
+# An assignment to either variable, with the lines that a backslash joins to it.
+_ASSIGNMENT: Final = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?GRUB_CMDLINE_LINUX(?:_DEFAULT)?\+?=(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL
+)
+_PARAMETER: Final = re.compile(r"[ \t]*(?<![\w.-])crashkernel=[^\s\"'\\$`;&|]*")
+_PATIENCE: Final = 20  # seconds for a shell to source the file; some ask lsb_release
 
 
 class Grub:
@@ -31,11 +44,9 @@ class Grub:
         return (root / DEFAULTS.lstrip("/")).exists() and _configuration(root) is not None and not Grubby().found(root)
 
     def edit(self, root: Path, parameters: Sequence[str]) -> Edit:
-        """A drop-in where they are read, else the line in the defaults; then the menu is generated anew."""
+        """A drop-in where they are read, else a line in the defaults; then the menu is generated anew."""
         if (root / "usr/sbin/update-grub").exists() and (root / "etc/default/grub.d").is_dir():
-            text = "# Written by `kdump setup`. The last crashkernel= of a kind counts.\n"
-            text += f'{VARIABLE}="${VARIABLE} {" ".join(parameters)}"\n'
-            files = file_change(DROP_IN, text, root)
+            files = file_change(DROP_IN, f"{_MARK}\n{_appended(parameters)}", root)
             return Edit(files, (Command(("update-grub",), again=True),) if files else ())
         defaults = (root / DEFAULTS.lstrip("/")).read_text()
         files = file_change(DEFAULTS, edit_defaults(defaults, parameters), root)
@@ -64,21 +75,58 @@ class Grubby:
 
 
 def edit_defaults(text: str, parameters: Sequence[str]) -> str:
-    """/etc/default/grub with the parameters in GRUB_CMDLINE_LINUX_DEFAULT and no crashkernel= beside them."""
-    lines = []
-    seen = False
-    for line in text.splitlines():
-        found = re.fullmatch(r"\s*(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=([\"']?)(.*)\2\s*", line)
-        if found and found[1] == VARIABLE:
-            seen = True
-            lines.append(f'{VARIABLE}="{with_parameters(found[3], parameters)}"')
-        elif found and "crashkernel=" in found[3]:
-            lines.append(f'{found[1]}="{with_parameters(found[3], [])}"')
-        else:
-            lines.append(line)
-    if not seen:
-        lines.append(f'{VARIABLE}="{" ".join(parameters)}"')
-    return "\n".join(lines) + "\n"
+    """/etc/default/grub with these crashkernel= parameters on the kernel's command line, and no others.
+
+    The file is shell, so no line is rewritten: `crashkernel=` words are cut out of assignments, our assignment is
+    appended, and a shell says what the variables hold before and after. Raises KdumpError if that is not as meant:
+    something else in the file, or in a file that it sources, sets crashkernel=.
+    """
+    before = _variables(text)
+    if crashkernels(" ".join(before)) == list(parameters):
+        return text
+    lines = [line for line in text.splitlines() if line != _MARK and not _OURS.fullmatch(line)]
+    plain = "".join(f"{line}\n" for line in lines)
+    if crashkernels(" ".join(_variables(plain))):
+        plain = _ASSIGNMENT.sub(lambda found: _PARAMETER.sub("", found[0]), plain)
+    after = f"{plain}{_MARK}\n{_appended(parameters)}" if parameters else plain
+    found, wanted = _variables(after), _without(before)
+    if _without(found) != wanted or crashkernels(" ".join(found)) != list(parameters):
+        raise KdumpError(
+            f"{DEFAULTS} cannot be changed safely",
+            why="a shell that reads the changed file finds another kernel command line than meant",
+            remedy=f"put {' '.join(parameters)} into it by hand, remove any other crashkernel=, and run setup again",
+        )
+    return after
+
+
+def _appended(parameters: Sequence[str]) -> str:
+    return f'{VARIABLE}="${VARIABLE} {" ".join(parameters)}"\n'
+
+
+def _without(values: Sequence[str]) -> list[str]:
+    """The variables' words but for crashkernel=."""
+    return [" ".join(word for word in value.split() if not word.startswith("crashkernel=")) for value in values]
+
+
+def _variables(text: str) -> tuple[str, str]:
+    """GRUB_CMDLINE_LINUX and GRUB_CMDLINE_LINUX_DEFAULT after a shell sourced `text`, which grub-mkconfig does, too."""
+    with tempfile.NamedTemporaryFile("w", suffix=".grub", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        script = r'. "$0" >/dev/null; printf "%s\0%s" "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX_DEFAULT"'
+        environment = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+        try:
+            done = subprocess.run(
+                ("sh", "-c", script, file.name),
+                stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=_PATIENCE, env=environment,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            said = (getattr(error, "stderr", None) or b"").decode(errors="replace").replace(file.name, DEFAULTS).strip()
+            raise KdumpError(
+                f"{DEFAULTS} cannot be read as grub-mkconfig reads it", why=said or str(error), remedy="mend the file"
+            ) from None
+    common, _, default = done.stdout.decode(errors="replace").partition("\0")
+    return common, default
 
 
 def _configuration(root: Path) -> str | None:
