@@ -17,10 +17,10 @@ lint: .venv/test.stamp
 bench: .venv/test.stamp
 	@$(PY) -m benchmarks $(BENCH)
 
-.venv/demo.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/*.[ch])
+.venv/demo.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap demo
 
-.venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/*.[ch])
+.venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap test
 
 clean:

@@ -1,7 +1,7 @@
 """Hatchling's hook: what is made from the source becomes part of the wheel.
 
 Manual pages and completions, from the same texts as --help; where there is a C compiler, the loops of
-src/kdump/*.c.
+src/kdump/native/*.c.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = "src/kdump"
+SOURCES = "src/kdump/native"
 
 
 class Made(BuildHookInterface[Any]):
@@ -31,7 +31,7 @@ class Made(BuildHookInterface[Any]):
         if version == "editable":
             return
         if built:
-            build_data["force_include"][str(library)] = "kdump/libkdump.so"
+            build_data["force_include"][str(library)] = "kdump/native/libkdump.so"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
         sys.path.insert(0, str(Path(self.root) / "src"))

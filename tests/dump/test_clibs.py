@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from kdump import loops
 from kdump.dump import clibs
 from kdump.dump.buffers import Buffers
 from kdump.dump.clibs import LibraryCompressor
@@ -21,6 +20,7 @@ from kdump.dump.codecs import CODECS
 from kdump.dump.pages import zero_pages
 from kdump.errors import KdumpError
 from kdump.memory.decompress import Decompressor
+from kdump.native import loops
 
 MAKERS = {"lzo": (clibs.lzo, 2), "snappy": (clibs.snappy, 4)}
 PAGE = 4096

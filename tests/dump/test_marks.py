@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.dump.machine import LAYOUTS, STRUCT, VMEMMAP, PageMachine
 
-from kdump import loops
 from kdump.dump import marks
 from kdump.dump.classes import Classifier
 from kdump.dump.facts import PageFacts, find_facts
 from kdump.dump.marks import Marker, find_fates
 from kdump.kernel import vmcoreinfo
+from kdump.native import loops
 
 FACTS = {series: find_facts(vmcoreinfo.parse(PageMachine(series).vmcoreinfo)) for series in LAYOUTS}
 FACTS["6.6"] = replace(FACTS["6.1"], hugetlb_dtor=None, hugetlb_flag=1 << 8, flags=8, head_pointer=0)

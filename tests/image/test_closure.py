@@ -64,7 +64,7 @@ def test_the_first_stage_is_tiny() -> None:
 
 def test_libraries_that_a_module_declares_come_along() -> None:
     found = [module for module in closure.find("kdump.kernel.kallsyms").modules if module.path.name == "libkdump.so"]
-    assert [(module.place, module.code) for module in found] == [("kdump/libkdump.so", b"")]
+    assert [(module.place, module.code) for module in found] == [("kdump/native/libkdump.so", b"")]
 
 
 def test_two_runs_give_the_same_bytes() -> None:

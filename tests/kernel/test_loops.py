@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdump import loops
 from kdump.kernel.kallsyms import Names
+from kdump.native import loops
 
 
 @given(raw=st.binary(max_size=400), count=st.integers(0, 500), wide=st.booleans())

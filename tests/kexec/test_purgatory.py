@@ -25,7 +25,7 @@ from kdump.kexec import purgatory
 from kdump.kexec.checksum import checksum
 from kdump.kexec.purgatory import Parameters, Region
 from kdump.kexec.purgatory.code import CODE
-from kdump.library import library
+from kdump.native.library import library
 
 TOOL = Path(__file__).parents[2] / "tools/purgatory"
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs x86_64 code")

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump import loops
 from kdump.dump.buffers import Buffers
 from kdump.dump.pages import packed_rows
 from kdump.errors import KdumpError
-from kdump.loops import address
+from kdump.native import loops
+from kdump.native.loops import address
 
 __capture_omits__ = ("lzallright", "cramjam")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kdump.dump.buffers import Buffers
 from kdump.dump.pages import packed_rows
 from kdump.errors import KdumpError, UsageError
-from kdump.loops import find_noise
+from kdump.native.loops import find_noise
 
 if TYPE_CHECKING:
     from kdump.dump.clibs import LibraryCompressor

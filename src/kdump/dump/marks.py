@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump import loops
 from kdump.dump.facts import PGTY_SHIFT, PageFacts
 from kdump.dump.memmap import field
-from kdump.loops import address
+from kdump.native import loops
+from kdump.native.loops import address
 
 BITS = 13
 TAIL, ANONYMOUS, LRU, PRIVATE, SWAPCACHE, SWAPBACKED, HEAD, HWPOISON, SLAB, HUGETLB, BUDDY, OFFLINE, UNACCEPTED = (

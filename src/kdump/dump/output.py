@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdump import loops
 from kdump.digest import Pieces
 from kdump.dump.workers import Aside
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile
+from kdump.native import loops
 
 
 class FileOutput(PartFile):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump import loops
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Memory, ReadsInto
+from kdump.native import loops
 
 
 class PageReader:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kdump import loops
 from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.kernel.chain import follow
 from kdump.kernel.kallsyms import Kallsyms, Reader
+from kdump.native import loops
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel

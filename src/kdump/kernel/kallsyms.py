@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from kdump import loops
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel.chain import follow
 from kdump.kernel.vmcoreinfo import VmCoreInfo
+from kdump.native import loops
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from kdump.kexec.syscalls import buffer_of
-from kdump.library import library
+from kdump.native.library import library
 
 WORD = 8  # bytes
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # SplitMix64's

@@ -1,6 +1,6 @@
 /*
  * Loops over pages and over the kernel's tables: one call for many, without Python's lock. The wheel's build makes
- * libkdump.so of it where there is a C compiler; kdump/library.py opens it, and all who call that can do without.
+ * libkdump.so of it where there is a C compiler; kdump/native/library.py opens it, and all who call that can do without.
  */
 #include <errno.h>
 #include <sys/types.h>

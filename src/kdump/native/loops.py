@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump import fileio
-from kdump.library import library
+from kdump.native.library import library
 
 __all__ = ["address", "find_noise", "heads", "library", "names", "pwrite_all", "types", "zero_pages"]
 

@@ -1,0 +1,1 @@
+"""The compiled loops of libkdump.so, and how they are called."""
