@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kdump import config
-from kdump.config import Config, Interface, Network, Retention
 from kdump.errors import KdumpError
-from kdump.host import template
-from kdump.tables import ConfigError
+from kdump.host import config, template
+from kdump.host.config import Config, Interface, Network, Retention
+from kdump.host.config.tables import ConfigError
 
 
 def problems(text: str) -> list[str]:
@@ -150,7 +149,7 @@ def test_the_efforts_are_those_of_the_codecs() -> None:
 
 def test_the_configuration_imports_little() -> None:
     """It is read in the capture kernel, too."""
-    code = "import sys, kdump.config; print(*sys.modules)"
+    code = "import sys, kdump.host.config; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"typing_extensions", "numpy", "rich", "argparse", "asyncio", "json", "subprocess"} & set(out)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kdump.config import Config, Notify, Retention
 from kdump.host import aftermath, notify
+from kdump.host.config import Config, Notify, Retention
 
 LOG = "[1.0] BUG: kernel NULL pointer dereference, address: 0000000000000040\n[1.1] Kernel panic - not syncing: Fatal\n"
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from kdump import config
 from kdump.cli.main import main
-from kdump.host import built, plan
+from kdump.host import built, config, plan
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from kdump.cli import test as command
 from kdump.cli.main import main
-from kdump.config import Config
 from kdump.errors import UsageError
 from kdump.host import drill
+from kdump.host.config import Config
 
 BOOT = "proc/sys/kernel/random/boot_id"
 

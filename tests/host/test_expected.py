@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kdump import config
 from kdump.capture.meminfo import ram
 from kdump.cli.main import main
-from kdump.config import Config
-from kdump.host import expected, rehearsed
+from kdump.host import config, expected, rehearsed
+from kdump.host.config import Config
 
 MIB, GIB = 1 << 20, 1 << 30
 MEMINFO = (

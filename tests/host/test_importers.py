@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kdump.cli.main import main
-from kdump.config import Config
 from kdump.errors import FormatError, KdumpError
+from kdump.host.config import Config
 from kdump.host.importers import Draft, assignments, read
 
 DATA = Path(__file__).parent / "data/foreign"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from kdump.config import Interface, Network
 from kdump.errors import KdumpError
 from kdump.host import network
+from kdump.host.config import Interface, Network
 from kdump.host.network import resolve
 
 MACS = {"eth0": "52:54:00:00:00:01", "eth1": "52:54:00:00:00:02"}

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kdump import config
 from kdump.capture.devicemapper import Target
 from kdump.capture.plan import PLAN_PATH, CapturePlan
-from kdump.config import Config, Retention
 from kdump.errors import KdumpError
-from kdump.host import built, plan
+from kdump.host import built, config, plan
+from kdump.host.config import Config, Retention
 from kdump.host.storage import Layer
 from kdump.image import closure
 from kdump.image.kernel import KernelTree

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kdump.cli.main import main
-from kdump.config import Panic
 from kdump.host import policy
+from kdump.host.config import Panic
 
 
 def test_the_table_is_the_configurations() -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kdump import config
 from kdump.capture.plan import PLAN_PATH, CapturePlan
 from kdump.cli.main import main
 from kdump.cli.status import screen
-from kdump.config import Config
 from kdump.errors import KdumpError
-from kdump.host import built, readiness, rehearsed
+from kdump.host import built, config, readiness, rehearsed
+from kdump.host.config import Config
 from kdump.host.plan import Prepared
 from kdump.host.readiness import NO, NOTE, YES, Examination, Readiness
 from kdump.image.closure import Search

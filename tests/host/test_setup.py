@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kdump import config
 from kdump.cli.main import main
-from kdump.config import Config
 from kdump.errors import KdumpError
-from kdump.host import changes, setup
+from kdump.host import changes, config, setup
+from kdump.host.config import Config
 
 MIB = 1 << 20
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdump.config import Config, Retention
 from kdump.host import stored
+from kdump.host.config import Config, Retention
 from kdump.host.stored import Crash, judged, prune, scan, victims
 
 GIB = 1 << 30

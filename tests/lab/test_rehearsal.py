@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kdump import config
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Hooks
 from kdump.cli.main import main
-from kdump.config import Config
 from kdump.errors import KdumpError
-from kdump.host import expected, plan, rehearsed, search
+from kdump.host import config, expected, plan, rehearsed, search
+from kdump.host.config import Config
 from kdump.host.plan import Prepared, plan_of
 from kdump.lab import kernels, rehearsal
 from kdump.targets.protocol import Spec

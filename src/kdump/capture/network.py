@@ -1,7 +1,7 @@
 """The network of the capture kernel, brought up as the plan says: ports by hardware address, then what stands on them.
 
-An interface of the plan is a table as in the configuration (`kdump.config.Interface`): name, mac, dhcp, ra, addresses,
-gateways, mtu, vlan, bond, bridge, links.
+An interface of the plan is a table as in the configuration (`kdump.host.config.Interface`): name, mac, dhcp, ra,
+addresses, gateways, mtu, vlan, bond, bridge, links.
 """
 
 from __future__ import annotations

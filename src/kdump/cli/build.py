@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdump import config
 from kdump.errors import KdumpError
+from kdump.host import config
 from kdump.units import duration_text, size_text
 
 if TYPE_CHECKING:

@@ -65,8 +65,7 @@ def _silent(_text: str) -> None:
 
 
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
-    from kdump import config
-    from kdump.host import aftermath, stored
+    from kdump.host import aftermath, config, stored
     from kdump.host.search import STATE
 
     wanted = config.load()
@@ -86,7 +85,7 @@ def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
 
 
 def _configured(*, required: bool) -> list[str]:
-    from kdump import config
+    from kdump.host import config
     from kdump.targets.protocol import Spec
 
     found = [Spec(url).parts.path for url in config.load().targets if url.startswith("block://")]

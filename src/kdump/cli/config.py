@@ -14,8 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from kdump import config
-from kdump.host import template
+from kdump.host import config, template
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from kdump import config
-from kdump.host import crashkernel, expected, reservation
+from kdump.host import config, crashkernel, expected, reservation
 from kdump.kexec.state import read_state
 from kdump.units import parse_size, size_text
 

@@ -11,8 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from kdump import config
-from kdump.host import stored
+from kdump.host import config, stored
 from kdump.units import size_text
 
 WIDTH = 79

@@ -77,8 +77,7 @@ def _command_line(args: argparse.Namespace) -> CommandLine:
         return capture_command_line(running_command_line(), append=args.append, cpus=args.cpus or 1)
     from dataclasses import replace
 
-    from kdump import config
-    from kdump.host import built
+    from kdump.host import built, config
 
     wanted = config.load()
     added = (*wanted.capture.cmdline_add, *split(args.append))

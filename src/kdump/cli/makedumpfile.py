@@ -197,11 +197,11 @@ class WrongReleaseError(KdumpError):
 
 
 def _save(args: argparse.Namespace, source: list[str], outputs: list[str], levels: tuple[int, ...], talk: _Talk) -> int:
+    from kdump.cli.progress import Progress
     from kdump.cli.save import Stop
     from kdump.dump.choose import choose
     from kdump.dump.files import STDOUT, Destination, save_to
     from kdump.dump.pipeline import Options
-    from kdump.progress import Progress
 
     progress = Progress()
     stop = Stop(None)

@@ -16,10 +16,10 @@ from typing import Any
 
 from kdump import __version__
 from kdump.cli.parsers import Option, Page, pages
-from kdump.config import Config
 from kdump.errors import UsageError
 from kdump.host import template
-from kdump.tables import default_of
+from kdump.host.config import Config
+from kdump.host.config.tables import default_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

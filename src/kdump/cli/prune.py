@@ -10,8 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kdump import config
-from kdump.host import stored
+from kdump.host import config, stored
 from kdump.units import size_text
 
 

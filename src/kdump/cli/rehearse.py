@@ -15,8 +15,8 @@ import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
-from kdump import config
-from kdump.tables import duration
+from kdump.host import config
+from kdump.host.config.tables import duration
 from kdump.units import duration_text, parse_size
 
 

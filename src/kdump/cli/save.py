@@ -93,9 +93,9 @@ def perform(
     """Save with progress, catching signals; print what was done."""
     from dataclasses import replace
 
+    from kdump.cli.progress import Progress
     from kdump.dump.files import STDOUT, save_to
     from kdump.memory import open_dump
-    from kdump.progress import Progress
 
     stop = Stop(deadline)
     progress = Progress()
@@ -114,9 +114,9 @@ def perform(
 def _estimate(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from kdump.cli.progress import Progress
     from kdump.dump.estimate import estimate
     from kdump.memory import open_dump
-    from kdump.progress import Progress
 
     progress = Progress()
     with open_dump(args.files[0] if len(args.files) == 1 else args.files) as dump:

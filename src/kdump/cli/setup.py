@@ -14,9 +14,9 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from kdump import config
-from kdump.config import Config
 from kdump.errors import KdumpError, UsageError
+from kdump.host import config
+from kdump.host.config import Config
 
 if TYPE_CHECKING:
     from kdump.host.changes import Journal

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdump import config
+from kdump.host import config
 
 if TYPE_CHECKING:
     from kdump.host.policy import Setting

@@ -15,8 +15,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from kdump import config
 from kdump.errors import KdumpError, UsageError
+from kdump.host import config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify each path; the worst result is the exit status."""
-    from kdump.progress import Progress
+    from kdump.cli.progress import Progress
 
     progress = Progress()
     results = []

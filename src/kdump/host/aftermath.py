@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import COMPLETE, MANIFEST, VMCORE
-from kdump.config import Config
 from kdump.dump import manifest
 from kdump.errors import KdumpError
 from kdump.host import stored
+from kdump.host.config import Config
 from kdump.host.notify import notify
 
 SEEN: Final = "seen.json"  # names of crashes that were dealt with, below the state directory

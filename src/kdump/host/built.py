@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.plan import PLAN_PATH
-from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
+from kdump.host.config import Config
 from kdump.host.plan import Prepared
 from kdump.host.search import ENTRY, STATE
 from kdump.image.build import ImageSummary, build, shared_libraries

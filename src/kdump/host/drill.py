@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.crash import COMPLETE
-from kdump.config import Config
 from kdump.host import stored
+from kdump.host.config import Config
 
 NAME: Final = "drill.json"
 BOOT_ID: Final = "proc/sys/kernel/random/boot_id"

@@ -10,8 +10,8 @@ from typing import Final
 
 from kdump.capture.crash import COMPLETE
 from kdump.capture.meminfo import meminfo
-from kdump.config import Config
 from kdump.host import crashkernel, rehearsed, reservation, stored
+from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kdump import tables
-from kdump.config import Interface, Network
 from kdump.errors import KdumpError
+from kdump.host.config import Interface, Network, tables
 from kdump.host.storage import hardware
 
 # systemd-resolved's stub answers only on this machine; what it asks stands in the second file.

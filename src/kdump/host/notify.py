@@ -11,8 +11,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.config import Notify
 from kdump.errors import KdumpError
+from kdump.host.config import Notify
 
 TIMEOUT: Final = 60  # seconds for each
 SENDMAIL: Final = ("/usr/sbin/sendmail", "/usr/lib/sendmail")

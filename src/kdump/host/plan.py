@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Hooks
-from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import storage
+from kdump.host.config import Config
 from kdump.host.network import resolve
 from kdump.host.search import python_search
 from kdump.image.build import module_paths

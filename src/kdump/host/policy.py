@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kdump.config import KEEP, Panic
+from kdump.host.config import KEEP, Panic
 
 SYSCTL_FILE: Final = Path("/etc/sysctl.d/90-kdump.conf")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import COMPLETE
-from kdump.config import Config
 from kdump.errors import KdumpError
 from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
+from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
 from kdump.host.search import python_search
 from kdump.kexec.state import KexecState, read_state

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kdump.config import CONFIG_PATH, Config
 from kdump.errors import KdumpError
 from kdump.host import bootloaders, changes, crashkernel, expected, policy, template, units
 from kdump.host.bootloaders import kernel_install
 from kdump.host.changes import Command, Edit, Journal, Runner, combined, file_change, run_command
+from kdump.host.config import CONFIG_PATH, Config
 from kdump.kexec.state import read_state
 from kdump.targets import NETWORKED
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
-from kdump.config import Config, Retention
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE as SUFFIX
+from kdump.host.config import Config, Retention
 from kdump.targets.retention import first_to_go
 from kdump.units import duration_text, size_text
 

@@ -1,4 +1,4 @@
-"""The commented kdump.toml, made from the declarations in `kdump.config` so that the two cannot drift apart."""
+"""The commented kdump.toml, made from the declarations in `kdump.host.config` so that the two cannot drift apart."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import Field, fields
 from typing import Any, Final
 
-from kdump.config import Config
-from kdump.tables import default_of, duration, size
+from kdump.host.config import Config
+from kdump.host.config.tables import default_of, duration, size
 
 _WIDTH: Final = 79
 _SIZES: Final = ((1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))

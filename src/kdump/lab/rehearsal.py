@@ -13,8 +13,8 @@ from typing import Final
 
 from kdump.capture.crash import COMPLETE
 from kdump.capture.plan import PLAN_PATH, Deadlines
-from kdump.config import Config
 from kdump.errors import KdumpError
+from kdump.host.config import Config
 from kdump.host.plan import Prepared
 from kdump.host.rehearsed import Rehearsal
 from kdump.lab import demo

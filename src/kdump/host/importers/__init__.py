@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from kdump import config
-from kdump.config import Config
 from kdump.errors import FormatError, KdumpError
+from kdump.host import config
+from kdump.host.config import Config
 from kdump.kexec.cmdline import ADD, option_name, split
 
 # Where each of them keeps its configuration; Fedora's and RHEL's sysconfig goes with kdump.conf.

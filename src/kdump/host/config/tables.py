@@ -1,7 +1,7 @@
 """TOML tables declared as frozen dataclasses: each key once, with its default, its reader and its meaning.
 
 Unknown keys and wrong values are problems with a line and a suggestion; so is what a table's method `faults`, if it has
-one, says of keys that do not go together: what it expected, by key. Used by `kdump.config`; imports stay few,
+one, says of keys that do not go together: what it expected, by key. Used by `kdump.host.config`; imports stay few,
 for the capture kernel reads its configuration with it too.
 """
 # ruff: noqa: TRY004 -- a reader raises ValueError for whatever it cannot read, types included

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kdump import tables
 from kdump.errors import KdumpError
-from kdump.tables import Reader, boolean, choice, duration, integer, key, list_of, size, table, text
+from kdump.host.config import tables
+from kdump.host.config.tables import Reader, boolean, choice, duration, integer, key, list_of, size, table, text
 
 CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
 SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3")
@@ -77,7 +77,7 @@ class Dump:
     report: bool = key(True, boolean, "Write a short report in the capture kernel, before the dump, if memory allows.")
 
     def faults(self) -> dict[str, str]:
-        """See `kdump.tables`."""
+        """See `kdump.host.config.tables`."""
         most = CODEC_LEVELS.get(self.codec, 0)
         return {"codec_level": f"0 to {most} with codec {self.codec!r}"} if self.codec_level > most else {}
 
