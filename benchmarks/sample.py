@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from kdump.capture.plan import CapturePlan
-from kdump.dump.files import Destination, save_to
+from kdump.dump.destination import Destination, save_to
 from kdump.dump.pipeline import Options
 from kdump.lab import cache, kernels
 from kdump.lab.causes import find_cause

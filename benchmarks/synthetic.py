@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdump.dump.choose import open_memory_map
-from kdump.dump.select import select
+from kdump.dump.first_pass import open_memory_map
+from kdump.dump.selection import select
 from kdump.dump.workers import thread_count
 from kdump.memory import open_dump
 from kdump.memory.elf import EHDR, ET_CORE, PHDR, PT_LOAD, PT_NOTE

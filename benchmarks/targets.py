@@ -23,7 +23,7 @@ from tests.targets.servers import free_port, sshd, weed
 
 from kdump.capture.plan import CapturePlan
 from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import kernels
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, play

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
     from kdump.lab.crash import Crash
 
 SERIES = ("6.1", "6.12")

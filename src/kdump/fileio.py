@@ -52,7 +52,7 @@ def sync_directory(path: str) -> None:
 
 
 class PartFile:
-    """A file that is `NAME.incomplete` until it is sealed, mode 0600 from its first byte; a `kdump_writer.Stream`."""
+    """A file that is `NAME.incomplete` until it is sealed, mode 0600 from its first byte; a `kdump_writer.Sink`."""
 
     _pwrite_all = staticmethod(pwrite_all)
 

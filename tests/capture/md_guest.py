@@ -59,7 +59,7 @@ def make() -> None:
         file.write(LABEL + PV.replace("-", "").encode())
         os.fsync(file.fileno())
     halves = [(0, GAP + HALF), (HALF, GAP)]
-    table = [devicemapper.Target(start, HALF, "linear", f"9:0 {place}") for start, place in halves]
+    table = [devicemapper.DmTarget(start, HALF, "linear", f"9:0 {place}") for start, place in halves]
     devicemapper.create("vg-crash", "LVM-kdump-test", table)
     for device in ("dm-0", "md1", "md2", "md3"):
         run("/usr/sbin/mkfs.ext4", "-q", "-F", f"/dev/{device}")

@@ -13,7 +13,7 @@ from tests.targets.servers import may_mount, small_filesystem, sshd
 
 from kdump.capture.plan import CapturePlan, Deadlines, Hooks
 from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash

@@ -12,7 +12,7 @@ import pytest
 
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines
 from kdump.image.build import build
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab.machine import Machine, Spec
 
 SLOW = pytest.mark.system

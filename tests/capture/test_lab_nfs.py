@@ -14,7 +14,7 @@ from tests.targets.servers import free_port
 
 from kdump.capture.plan import ALL, FIRST, CapturePlan, Deadlines
 from kdump.image.build import build, module_paths
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash
 from kdump.lab.machine import Machine

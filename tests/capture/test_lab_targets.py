@@ -14,7 +14,7 @@ from tests.targets.servers import client_of, sshd, weed
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.cli.main import main
 from kdump.dump.manifest import check
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash

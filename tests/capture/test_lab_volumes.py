@@ -28,7 +28,7 @@ from kdump.lab.machine import Spec as MachineSpec
 from kdump.targets.protocol import Spec
 
 if TYPE_CHECKING:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
 
 MIB = 1 << 20
 MODULES = ("virtio_pci", "virtio_blk", "raid0", "raid1", "raid456", "dm_mod", "ext4")

@@ -9,8 +9,8 @@ import pytest
 from tests.dump.machine import LAYOUTS, PAGE, STRUCT, Block, PageMachine
 
 from kdump.dump.bulk import SlabFacts
-from kdump.dump.choose import choose
 from kdump.dump.classes import PageClass
+from kdump.dump.first_pass import first_pass
 from kdump.dump.hints import Hints, from_json, to_json
 from kdump.dump.pcp import ListFacts
 from kdump.memory import open_dump
@@ -47,7 +47,7 @@ def test_the_memory_map_and_reclaimable_slabs_go_last_of_level_31(series: str, l
     """At other levels all that level 31 keeps goes first."""
     machine = SlabMachine(series)
     with open_dump(machine.core(tmp_path)) as dump:
-        found = choose(dump, level, find=lambda _kernel: Hints(slabs=FACTS))
+        found = first_pass(dump, level, find=lambda _kernel: Hints(slabs=FACTS))
         assert found.first
         kept, first = (np.concatenate(list(each.pfns())).tolist() for each in (found.kept, found.first))
     others = {*machine.reclaimable, *machine.own} if level >= 31 else set(machine.cache)
@@ -61,13 +61,13 @@ def test_the_memory_map_and_reclaimable_slabs_go_last_of_level_31(series: str, l
 @pytest.mark.parametrize("facts", [None, SlabFacts(CACHE_AT, (1, TASKS + 1)), SlabFacts(CACHE_AT, (1 << 63,))])
 def test_slabs_of_other_caches_are_not_told_apart(facts: SlabFacts | None, tmp_path: Path) -> None:
     with open_dump(SlabMachine("6.12").core(tmp_path)) as dump:
-        assert choose(dump, 31, find=lambda _kernel: Hints(slabs=facts)).by_class[PageClass.RECLAIMABLE_SLAB] == 0
+        assert first_pass(dump, 31, find=lambda _kernel: Hints(slabs=facts)).by_class[PageClass.RECLAIMABLE_SLAB] == 0
 
 
 def test_a_kernel_without_types_tells_no_slabs_but_its_memory_map(tmp_path: Path) -> None:
     machine = SlabMachine("6.1")
     with open_dump(machine.core(tmp_path)) as dump:
-        found = choose(dump, 31)
+        found = first_pass(dump, 31)
     assert found.by_class[PageClass.RECLAIMABLE_SLAB] == 0
     assert found.by_class[PageClass.MEMORY_MAP] == len(machine.own)
 

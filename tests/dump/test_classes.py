@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.dump.machine import DIRECT, KINDS, LAYOUTS, MAX_ORDER, SECTION_BITS, STRUCT, VMEMMAP, Block, PageMachine
 
 from kdump.dump import levels
-from kdump.dump.choose import choose
 from kdump.dump.classes import NAMES, Classifier, PageClass, dropped
 from kdump.dump.facts import find_facts
+from kdump.dump.first_pass import first_pass
 from kdump.dump.memmap import find_runs
 from kdump.kernel import vmcoreinfo
 from kdump.kernel.kernel import Kernel
@@ -133,7 +133,7 @@ def test_what_cannot_be_told_is_kept_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
     with open_dump(path) as dump:
-        found = choose(dump, 31)
+        found = first_pass(dump, 31)
     assert "free" in found.not_applied
     assert "BUDDY" in found.not_applied["free"] or "free pages" in found.not_applied["free"]
     assert found.dropped_by_class == {NAMES[PageClass.CACHE]: 512, NAMES[PageClass.USER]: 32}
@@ -146,7 +146,7 @@ def test_a_broken_memory_map_keeps_everything(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
     with open_dump(path) as dump:
-        found = choose(dump, 31)
+        found = first_pass(dump, 31)
     assert found.kept.count == machine.pages
     assert "mem_section" in next(iter(found.not_applied.values()))
 
@@ -159,7 +159,7 @@ def test_unmapped_struct_pages_are_kept_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
     with open_dump(path) as dump:
-        found = choose(dump, 31)
+        found = first_pass(dump, 31)
     assert found.by_class[PageClass.UNMAPPED] == 64
     assert any("could not be read" in sentence for sentence in found.doubts)
 
@@ -195,7 +195,7 @@ def test_free_pages_are_held_against_the_kernels_own_count(free: int, believed: 
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
     with open_dump(path) as dump:
-        found = choose(dump, 31)
+        found = first_pass(dump, 31)
     assert found.dropped_by_class.get("free", 0) == (512 if believed else 0)
     assert found.dropped_by_class["cache"] == 512
     assert ("free" in found.not_applied) != believed
@@ -212,8 +212,8 @@ def test_our_own_level_drops_page_cache_that_is_on_no_list(series: str, tmp_path
     path = tmp_path / "vmcore"
     path.write_bytes(machine.elf())
     with open_dump(path) as dump:
-        assert choose(dump, 63).dropped_by_class == {"cache": 16, "cache off lru": 1}
-        assert choose(dump, 31).dropped_by_class == {"cache": 16}
+        assert first_pass(dump, 63).dropped_by_class == {"cache": 16, "cache off lru": 1}
+        assert first_pass(dump, 31).dropped_by_class == {"cache": 16}
 
 
 def test_poisoned_pages_are_left_out_at_every_level(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_poisoned_pages_are_left_out_at_every_level(tmp_path: Path) -> None:
     path.write_bytes(machine.elf())
     with open_dump(path) as dump:
         for level in (0, 1, 31):
-            found = choose(dump, level)
+            found = first_pass(dump, level)
             assert found.dropped_by_class["hwpoison"] == 1
             assert found.dropped_by_class.get("free", 0) == (512 if level == 31 else 0)
             assert not found.not_applied
@@ -243,7 +243,7 @@ def test_every_page_is_accounted_for_whatever_vmcoreinfo_says(series: str, numbe
         machine.extra[number] = f"{told}={lie & (1 << 64) - 1:x}" if told.startswith("SYMBOL") else f"{told}={lie}"
         (tmp_path / "vmcore").write_bytes(machine.elf())
         with open_dump(tmp_path / "vmcore") as dump:
-            found = choose(dump, 63)
+            found = first_pass(dump, 63)
         assert found.present.count == machine.pages
         assert found.kept.count + sum(found.dropped_by_class.values()) == machine.pages
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.dump.machine import DIRECT, STRUCT, VMEMMAP, Block, PageMachine
 
-from kdump.dump.choose import choose
 from kdump.dump.classes import PageClass
+from kdump.dump.first_pass import first_pass
 from kdump.dump.hints import Hints
 from kdump.dump.pcp import ListFacts
 from kdump.memory import open_dump
@@ -79,7 +79,7 @@ class ListMachine(PageMachine):
             found.extend((np.flatnonzero(classes == PageClass.FREE) + first).tolist())
 
         with self.dump(directory) as dump:
-            selection = choose(dump, 31, watch=watch, find=lambda _kernel: Hints(self.facts))
+            selection = first_pass(dump, 31, watch=watch, find=lambda _kernel: Hints(self.facts))
             kept = np.concatenate(list(selection.kept.pfns()))
             assert not np.isin(found, kept).any()
             assert selection.by_class[PageClass.FREE] == len(found)
@@ -143,9 +143,9 @@ def test_levels_that_keep_free_pages_keep_these(tmp_path: Path) -> None:
     machine = ListMachine()
     machine.link(0, 0, [FIRST])
     with machine.dump(tmp_path) as dump:
-        kept = np.concatenate(list(choose(dump, 15, find=lambda _kernel: Hints(machine.facts)).kept.pfns()))
+        kept = np.concatenate(list(first_pass(dump, 15, find=lambda _kernel: Hints(machine.facts)).kept.pfns()))
         assert FIRST in kept
-        kept = np.concatenate(list(choose(dump, 16, find=lambda _kernel: Hints(machine.facts)).kept.pfns()))
+        kept = np.concatenate(list(first_pass(dump, 16, find=lambda _kernel: Hints(machine.facts)).kept.pfns()))
         assert FIRST not in kept and FIRST + 1 in kept
 
 
@@ -168,7 +168,7 @@ def test_a_kernel_without_types_has_no_lists(tmp_path: Path) -> None:
     machine = ListMachine()
     machine.link(0, 0, [FIRST])
     with machine.dump(tmp_path) as dump:
-        assert choose(dump, 31).by_class[PageClass.FREE] == 0
+        assert first_pass(dump, 31).by_class[PageClass.FREE] == 0
 
 
 @pytest.mark.parametrize("lie", ["lru)=-1", f"lru)={-1 << 63}", "lru)=1000", "_refcount)=61", f"_refcount)={1 << 62}"])

@@ -16,11 +16,11 @@ from tests.conftest import CrashMaker
 
 from kdump.capture.plan import CapturePlan
 from kdump.cli.main import main
-from kdump.dump.choose import choose, open_memory_map
 from kdump.dump.classes import PageClass
 from kdump.dump.codecs import CODECS
+from kdump.dump.destination import Destination, save_to
 from kdump.dump.facts import find_facts
-from kdump.dump.files import Destination, save_to
+from kdump.dump.first_pass import first_pass, open_memory_map
 from kdump.dump.pages import PageReader
 from kdump.dump.pipeline import Options
 from kdump.dump.zones import SLACK_OF_A_CPU, free_pages
@@ -88,7 +88,7 @@ def test_the_same_pages_as_makedumpfile_on_a_kernel_it_supports(
     theirs = tmp_path / "theirs"
     foreign.run("makedumpfile", "--message-level", "0", "-l", "-d", str(level), whole("6.1"), theirs)
     with open_dump(theirs) as one, open_dump(whole("6.1")) as source:
-        ours = choose(source, level).kept
+        ours = first_pass(source, level).kept
         bits = np.unpackbits(np.concatenate(list(ours.bitmap())), bitorder="little")[: ours.limit].view(np.bool_)
         kept_by_them = held(one)
         assert np.flatnonzero(bits & ~kept_by_them).tolist() == []
@@ -111,7 +111,7 @@ def test_free_pages_on_the_cpus_lists(
 def test_classes_agree_with_the_kernels_own_counters(series: str, whole: Callable[[str], Path]) -> None:
     with open_dump(whole(series)) as dump:
         kernel = Kernel(dump)
-        found = choose(dump, 31)
+        found = first_pass(dump, 31)
         assert not found.not_applied
         assert not found.doubts
         counters = free_pages(kernel.vmcoreinfo, kernel.virtual)
@@ -145,7 +145,7 @@ def test_free_pages_are_nobodys(series: str, whole: Callable[[str], Path]) -> No
     with open_dump(whole(series)) as dump:
         kernel = Kernel(dump)
         dropped = held(dump)
-        for pfns in choose(dump, 31).kept.pfns():
+        for pfns in first_pass(dump, 31).kept.pfns():
             dropped[pfns] = False
         paging = kernel.virtual.paging
         tables = [paging.root]
@@ -237,7 +237,7 @@ def test_a_dump_of_level_31_without_its_last_pages_opens_in_crash_and_drgn(
     """The memory map and reclaimable slabs are last: neither tool needs them for a look at a crash."""
     done = [0]
     with open_dump(whole(series)) as dump:
-        selection = choose(dump, 31)
+        selection = first_pass(dump, 31)
         assert selection.first
         first = selection.first.count
         assert 0 < first < selection.kept.count * 0.8
@@ -261,7 +261,7 @@ def test_zlib_streams_of_real_pages_are_no_larger_than_zlibs(series: str, whole:
     with open_dump(whole(series)) as dump:
         read, compress = PageReader(dump.memory), CODECS["zlib"].make(None)
         ours = theirs = 0
-        for pfns in choose(dump, 31).kept.pfns():
+        for pfns in first_pass(dump, 31).kept.pfns():
             for start in range(0, len(pfns), 512):
                 pages, _ = read(pfns[start : start + 512])
                 packed = compress(pages, drop_zeros=True)

@@ -26,8 +26,8 @@ from tests.memory.writers import Load, elf
 from kdump.cli.main import main
 from kdump.dump import manifest
 from kdump.dump.codecs import CODECS
+from kdump.dump.destination import Destination, save_to
 from kdump.dump.elf_writer import loads_of
-from kdump.dump.files import Destination, save_to
 from kdump.dump.levels import ZERO
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.pipeline import Options, save

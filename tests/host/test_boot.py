@@ -16,7 +16,7 @@ from kdump.kexec.state import crash_ranges
 from kdump.lab.machine import Machine, Spec
 
 if TYPE_CHECKING:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
 
 LINES = {
     "6.1": "crashkernel=512M-2G:96M,2G-:128M crashkernel=64M,high",

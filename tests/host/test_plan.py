@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from kdump.capture.devicemapper import Target
+from kdump.capture.devicemapper import DmTarget
 from kdump.capture.plan import PLAN_PATH, CapturePlan
 from kdump.errors import KdumpError
 from kdump.host import built, config, plan
 from kdump.host.config import Config, Retention
 from kdump.host.storage import Layer
 from kdump.image import closure
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import Content
 
@@ -80,7 +80,7 @@ def test_devices_that_the_capture_kernel_cannot_open_are_refused() -> None:
 
 def test_volumes_are_carried_with_uuids_for_numbers() -> None:
     layers = [Layer("dm-0", "253:0", "lvm", "vg-crash", "LVM-x"), Layer("vda2", "254:2", "partition")]
-    table = [Target(0, 2048, "linear", "254:2 384"), Target(2048, 4096, "striped", "2 128 254:2 0 254:2 8192")]
+    table = [DmTarget(0, 2048, "linear", "254:2 384"), DmTarget(2048, 4096, "striped", "2 128 254:2 0 254:2 8192")]
     content = {"/dev/vda2": Content("LVM2_member", "PV-1")}
     assert plan.volumes(layers, lambda _device: table, content.get) == (
         {
@@ -90,7 +90,7 @@ def test_volumes_are_carried_with_uuids_for_numbers() -> None:
         },
     )
     with pytest.raises(KdumpError, match="of kind thin"):
-        plan.volumes(layers, lambda _device: [Target(0, 1, "thin", "253:3 1")], content.get)
+        plan.volumes(layers, lambda _device: [DmTarget(0, 1, "thin", "253:3 1")], content.get)
     with pytest.raises(KdumpError, match="stands on vda2"):
         plan.volumes(layers, lambda _device: table, lambda _path: None)
     assert plan.volumes([Layer("dm-1", "253:1", "multipath", "m", "mpath-1")]) == ()
@@ -104,7 +104,7 @@ def test_arrays_come_before_the_volumes_on_them() -> None:
         Layer("vdb", "254:16", "disk"),
     ]
     content = {"/dev/md127": Content("LVM2_member", "PV-1"), "/dev/vda": Content("linux_raid_member", "A-1")}
-    made = plan.volumes(layers, lambda _device: [Target(0, 2048, "linear", "9:127 384")], content.get)
+    made = plan.volumes(layers, lambda _device: [DmTarget(0, 2048, "linear", "9:127 384")], content.get)
     assert made == (
         {"array": "md127", "uuid": "A-1", "metadata": "1.2", "disks": 2},
         {"name": "vg-crash", "uuid": "LVM-x", "table": [[0, 2048, "linear", "<PV-1> 384"]]},

@@ -17,7 +17,7 @@ from kdump.host.config import Config
 from kdump.host.plan import Prepared
 from kdump.host.readiness import NO, NOTE, YES, Examination, Readiness
 from kdump.image.closure import Search
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.targets.protocol import Spec
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdump.image import blas, elf
+from kdump.image import blas, elf_files
 
 PACKAGE = Path(np.__file__).parent
 USERS = [next(PACKAGE.glob("_core/_multiarray_umath*.so")), next(PACKAGE.glob("linalg/_umath_linalg*.so"))]
@@ -18,7 +18,7 @@ USERS = [next(PACKAGE.glob("_core/_multiarray_umath*.so")), next(PACKAGE.glob("l
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stand-in for what this NumPy is linked against."""
-    found = elf.resolve(map(elf.parse, USERS))
+    found = elf_files.resolve(map(elf_files.parse, USERS))
     name = next(name for name in found if blas.can_replace(name, found[name], USERS))
     path = tmp_path_factory.mktemp("blas") / name
     path.write_bytes(blas.stand_in(name, found[name], USERS))
@@ -70,7 +70,7 @@ def elf_symbols(library: Path) -> list[str]:
 
 
 def test_it_defines_what_numpy_wants_and_nothing_else(library: Path) -> None:
-    wanted = {name for user in USERS for name in elf.symbols(user).undefined if "blas" in name}
+    wanted = {name for user in USERS for name in elf_files.symbols(user).undefined if "blas" in name}
     assert wanted
     assert wanted <= set(elf_symbols(library))
     assert library.stat().st_size < 16384
@@ -84,7 +84,7 @@ def test_anything_else_ends_the_process_with_a_message(library: Path) -> None:
 
 
 def test_only_numpys_library_is_replaced() -> None:
-    found = elf.resolve(map(elf.parse, USERS))
+    found = elf_files.resolve(map(elf_files.parse, USERS))
     name, path = next((name, path) for name, path in found.items() if "blas" in name)
     assert blas.can_replace(name, path, USERS)
     assert not blas.can_replace(name, path, [*USERS, Path("/usr/lib/other.so")])

@@ -12,7 +12,7 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.image.build import build, module_paths
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab.machine import Machine, Spec
 
 ENTRY = textwrap.dedent('''
@@ -158,10 +158,10 @@ def test_the_summary_counts_what_went_in(tmp_path: Path) -> None:
 
 
 def _stripped(path: str) -> int:
-    from kdump.image import elf
+    from kdump.image import elf_files
 
     data = Path(path).read_bytes()
-    return len(data) - len(elf.strip(data))
+    return len(data) - len(elf_files.strip(data))
 
 
 def test_what_is_there_already_stays_there(tmp_path: Path) -> None:

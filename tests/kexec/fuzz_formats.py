@@ -16,7 +16,7 @@ import atheris
 
 with atheris.instrument_imports(include=["kdump"]):
     from kdump.errors import KdumpError
-    from kdump.kexec.formats import Kernel, bzimage, compressed, parse_kernel, uki, unpacked, vmlinux
+    from kdump.kexec.formats import KernelImage, bzimage, compressed, parse_kernel, uki, unpacked, vmlinux
     from kdump.kexec.memory_map import parse_iomem
 
 from tests.kexec import kernels
@@ -35,7 +35,7 @@ def once(data: bytes) -> None:
         return
 
 
-def judge(kernel: Kernel, data: bytes) -> None:
+def judge(kernel: KernelImage, data: bytes) -> None:
     """Raise AssertionError if more came out than may."""
     if sum(len(part.data) for part in kernel.parts) > compressed.RATIO_MAX * len(data):
         raise AssertionError("more memory than the input may ask for")

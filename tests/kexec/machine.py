@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from tests.kexec.guest import ANSWER
 
 from kdump.image.build import build
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.image.python import python_modules
 from kdump.kexec import elfcore
 from kdump.lab.machine import Machine

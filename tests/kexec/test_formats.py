@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.kexec import kernels
 
 from kdump.errors import FormatError, KdumpError
-from kdump.kexec.formats import Kernel, bzimage, compressed, parse_kernel, read_kernel, unpacked
+from kdump.kexec.formats import KernelImage, bzimage, compressed, parse_kernel, read_kernel, unpacked
 from kdump.kexec.formats.compressed import unpack
 
 UKI = kernels.pe(
@@ -24,7 +24,7 @@ UKI = kernels.pe(
 )
 
 
-def parse(data: bytes) -> Kernel:
+def parse(data: bytes) -> KernelImage:
     return parse_kernel(memoryview(bytearray(data)), "kernel")
 
 
@@ -159,7 +159,7 @@ def test_bombs_are_stopped(name: str) -> None:
     assert peak < 3 * compressed.RATIO_MAX * len(bomb) + (12 << 20)
 
 
-def unpacked_bzimage(payload: bytes, **fields: int) -> Kernel:
+def unpacked_bzimage(payload: bytes, **fields: int) -> KernelImage:
     return unpacked(parse(kernels.packed_bzimage(payload, **fields)), "kernel")
 
 
@@ -293,7 +293,7 @@ def test_whatever_is_changed_only_kdump_errors_come_out(seed: bytes, edits: list
         return
 
 
-def fits(kernel: Kernel, data: bytes | bytearray) -> None:
+def fits(kernel: KernelImage, data: bytes | bytearray) -> None:
     assert sum(len(part.data) for part in kernel.parts) <= compressed.RATIO_MAX * len(data)
     assert all(part.offset + len(part.data) <= kernel.span for part in kernel.parts)
 

@@ -13,7 +13,7 @@ from tests.conftest import SERIES
 from tests.kexec import machine as lab
 from tests.kexec.machine import kdump, order
 
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.kexec import elfcore
 from kdump.kexec.memory_map import parse_iomem
 from kdump.lab.machine import Machine, Spec

@@ -19,7 +19,7 @@ from tests.conftest import SERIES, CrashMaker
 from tests.kexec import kernels
 from tests.kexec.machine import gdb_stub, poke
 
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.kernel.vmcoreinfo import parse
 from kdump.kexec.formats import read_kernel, unpacked
 from kdump.kexec.memory_map import merge, parse_iomem

@@ -10,7 +10,7 @@ import pytest
 from tests.kexec import machine as lab
 from tests.kexec.machine import kdump
 
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab.machine import Machine, Spec
 
 pytestmark = pytest.mark.lab

@@ -18,7 +18,7 @@ from tests.kexec import machine as lab
 from tests.kexec.machine import kdump, order
 
 from kdump.image.build import module_paths
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import kernels
 from kdump.lab.machine import Machine, Spec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import accel
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from kdump.capture.plan import CapturePlan, Deadlines
 from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import kernels
 
 APT_CACHE = """#!/bin/sh

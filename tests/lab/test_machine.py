@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab.machine import Disk, Machine, MachineError, Nic, Spec, qemu_arguments
 
 

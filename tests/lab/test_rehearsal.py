@@ -13,14 +13,14 @@ import pytest
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Hooks
 from kdump.cli.main import main
 from kdump.errors import KdumpError
-from kdump.host import config, expected, plan, rehearsed, search
+from kdump.host import config, expected, plan, python_search, rehearsed
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, plan_of
 from kdump.lab import kernels, rehearsal
 from kdump.targets.protocol import Spec
 
 if TYPE_CHECKING:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
 
 
 def prepared(tree: KernelTree) -> Prepared:
@@ -36,7 +36,7 @@ def prepared(tree: KernelTree) -> Prepared:
 
 
 def test_the_twin_is_this_machines_but_for_what_it_stands_in_for(tmp_path: Path) -> None:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
 
     machine = prepared(KernelTree("6.1", tmp_path / "vmlinuz", None))
     twin = rehearsal.scenario(Config(), machine, "192M", 1 << 30)
@@ -65,7 +65,7 @@ def test_firmware_is_found_where_distributions_put_it(tmp_path: Path) -> None:
 
 
 def test_a_twin_without_the_machines_firmware_leaves_that_open(tmp_path: Path) -> None:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
 
     machine = prepared(KernelTree("6.1", tmp_path / "absent", None))  # fails at once: what was asked stays open
     twin = rehearsal.scenario(Config(), machine, "192M", 1 << 30)
@@ -84,7 +84,7 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
 ) -> None:
     """The command on this host, with a lab kernel for its own. Only where it would keep state is elsewhere."""
     state = tmp_path / "var/lib/kdump"
-    monkeypatch.setattr(search, "STATE", state)
+    monkeypatch.setattr(python_search, "STATE", state)
     # This host as one that was started by UEFI.
     ovmf = kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd"
     monkeypatch.setattr(rehearsal, "started_by_uefi", lambda: True)

@@ -13,7 +13,7 @@ import pytest
 
 from kdump.capture import rungs
 from kdump.image.build import build, module_paths
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.image.python import python_modules
 from kdump.lab.machine import Machine, Spec
 

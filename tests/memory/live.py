@@ -11,7 +11,7 @@ from pathlib import Path
 from kdump.capture import system
 from kdump.dump import manifest
 from kdump.kernel.kernel import Kernel
-from kdump.kernel.search import find_vmcoreinfo
+from kdump.kernel.vmcoreinfo_scan import find_vmcoreinfo
 from kdump.memory import open_dump
 from kdump.report.build import build
 from kdump.report.context import Context

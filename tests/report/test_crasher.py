@@ -21,7 +21,7 @@ from tests.conftest import SERIES, CrashMaker, Once
 from tests.report.expected import EXPECTED
 from tests.test_whole_path import ROWS as MACHINES
 
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.lab import kernels
 from kdump.lab.causes import MODULE
 from kdump.lab.crash import Crash

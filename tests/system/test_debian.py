@@ -16,7 +16,7 @@ from tests.system import debian
 from kdump.lab.machine import Disk, Machine, Spec
 
 if TYPE_CHECKING:
-    from kdump.image.kernel import KernelTree
+    from kdump.image.kernel_tree import KernelTree
 
 BOOT_TIMEOUT = 900  # seconds; TCG on a busy machine
 NESTED_TIMEOUT = 2400  # a machine emulated in an emulated machine

@@ -28,7 +28,7 @@ _STATUS_TABLE, _BUFFER_FULL = 1 << 4, 1 << 8
 _ROOM = 64 << 10
 
 
-class Target(NamedTuple):
+class DmTarget(NamedTuple):
     """One line of a table: first sector, length in sectors, kind, parameters."""
 
     start: int
@@ -37,7 +37,7 @@ class Target(NamedTuple):
     parameters: str
 
 
-def read_table(device: str) -> list[Target]:
+def read_table(device: str) -> list[DmTarget]:
     """The table of the live volume "major:minor". Raises OSError, KdumpError if it does not fit into 64 KiB."""
     major, _, minor = device.partition(":")
     flags, count, data = _ioctl(_TABLE, flags=_STATUS_TABLE, number=os.makedev(int(major), int(minor)), room=_ROOM)
@@ -47,12 +47,12 @@ def read_table(device: str) -> list[Target]:
     for _ in range(count):
         start, length, _status, following, kind = _TARGET.unpack_from(data, at)
         text = data[at + _TARGET.size : data.index(b"\0", at + _TARGET.size)]
-        targets.append(Target(start, length, kind.rstrip(b"\0").decode(), text.decode()))
+        targets.append(DmTarget(start, length, kind.rstrip(b"\0").decode(), text.decode()))
         at = following  # from the start of the data
     return targets
 
 
-def create(name: str, uuid: str, table: Iterable[Target]) -> None:
+def create(name: str, uuid: str, table: Iterable[DmTarget]) -> None:
     """Make a volume and start it. Raises OSError."""
     body = b""
     count = 0
@@ -76,7 +76,7 @@ def assemble(volume: Mapping[str, Any], find: Callable[[str], str], say: Callabl
         status = Path(find(found[1])).stat()
         return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
 
-    lines = [Target(*line) for line in volume["table"]]
+    lines = [DmTarget(*line) for line in volume["table"]]
     table = [line._replace(parameters=re.sub(r"<([^>]+)>", number, line.parameters)) for line in lines]
     create(volume["name"], volume["uuid"], table)
     say(f"volume {volume['name']}: {len(table)} segments")

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and load; returns the exit status."""
-    from kdump.host.search import STATE, python_search
+    from kdump.host.python_search import STATE, python_search
 
     state = args.state or STATE
     with python_search(state) as search:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
     from kdump.host import built, plan
-    from kdump.image.kernel import tree_of
+    from kdump.image.kernel_tree import tree_of
     from kdump.kexec.state import read_state
 
     wanted = config.load(args.config)

@@ -66,7 +66,7 @@ def _silent(_text: str) -> None:
 
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
     from kdump.host import aftermath, config, stored
-    from kdump.host.search import STATE
+    from kdump.host.python_search import STATE
 
     wanted = config.load()
     for found in aftermath.deal_with_new(wanted, STATE):

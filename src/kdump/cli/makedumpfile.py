@@ -199,8 +199,8 @@ class WrongReleaseError(KdumpError):
 def _save(args: argparse.Namespace, source: list[str], outputs: list[str], levels: tuple[int, ...], talk: _Talk) -> int:
     from kdump.cli.progress import Progress
     from kdump.cli.save import Stop
-    from kdump.dump.choose import choose
-    from kdump.dump.files import STDOUT, Destination, save_to
+    from kdump.dump.destination import STDOUT, Destination, save_to
+    from kdump.dump.first_pass import first_pass
     from kdump.dump.pipeline import Options
 
     progress = Progress()
@@ -219,7 +219,7 @@ def _save(args: argparse.Namespace, source: list[str], outputs: list[str], level
     )
     with _open(args, source) as dump:
         if args.dry_run:
-            selection = choose(dump, levels[0], progress=options.progress)
+            selection = first_pass(dump, levels[0], progress=options.progress)
             progress.close()
             talk.say(REPORT, f"Original pages: {selection.present.count}\nRemaining pages: {selection.kept.count}")
             return 0
@@ -260,8 +260,8 @@ def _stats(summary: Summary) -> Iterator[str]:
 
 
 def _rearrange(output: str, *, force: bool) -> int:
-    from kdump.dump.output import FileOutput
-    from kdump.dump.streams import unflatten
+    from kdump.dump.file_output import FileOutput
+    from kdump.dump.flat_stream import unflatten
 
     target = FileOutput(output, overwrite=force)
     try:
@@ -274,7 +274,7 @@ def _rearrange(output: str, *, force: bool) -> int:
 
 
 def _dmesg(args: argparse.Namespace, source: str, output: str) -> int:
-    from kdump.dump.output import FileOutput
+    from kdump.dump.file_output import FileOutput
     from kdump.kernel.kernel import Kernel
     from kdump.kernel.printk import format_record
 
@@ -307,7 +307,7 @@ def _generate(args: argparse.Namespace, talk: _Talk) -> int:
     """-g: the vmcore's own VMCOREINFO; from a vmlinux it is not made, for nothing here needs it."""
     if not args.files:
         raise UsageError("-g needs a vmcore here", remedy="kdump makedumpfile -g FILE VMCORE (or /proc/kcore)")
-    from kdump.dump.output import FileOutput
+    from kdump.dump.file_output import FileOutput
 
     with _open(args, _one(args, 1)) as dump:
         if not dump.vmcoreinfo:
@@ -320,11 +320,11 @@ def _generate(args: argparse.Namespace, talk: _Talk) -> int:
 
 
 def _mem_usage(source: str, args: argparse.Namespace) -> int:
-    from kdump.dump.choose import choose
     from kdump.dump.classes import NAMES, PageClass
+    from kdump.dump.first_pass import first_pass
 
     with _open(args, [source]) as dump:
-        selection = choose(dump, 31)
+        selection = first_pass(dump, 31)
     print(f"{'TYPE':<16}{'PAGES':>16}  EXCLUDED BY LEVEL")
     for kind in PageClass:
         if selection.by_class[kind]:

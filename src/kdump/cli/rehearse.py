@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from kdump.host import expected, plan, rehearsed
-    from kdump.host.search import STATE
-    from kdump.image.kernel import tree_of
+    from kdump.host.python_search import STATE
+    from kdump.image.kernel_tree import tree_of
     from kdump.kexec.state import read_state
     from kdump.lab import demo, rehearsal
 

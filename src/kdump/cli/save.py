@@ -25,8 +25,8 @@ from kdump.errors import UsageError
 from kdump.memory import KCORE
 
 if TYPE_CHECKING:
+    from kdump.dump.destination import Destination
     from kdump.dump.estimate import Estimate
-    from kdump.dump.files import Destination
     from kdump.dump.pipeline import Options, Summary
 
 LEVEL = "31"
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Save; exit status 3 if the result is not all that was asked for."""
-    from kdump.dump.files import Destination
+    from kdump.dump.destination import Destination
     from kdump.dump.levels import parse_levels
     from kdump.dump.pipeline import Options
 
@@ -94,7 +94,7 @@ def perform(
     from dataclasses import replace
 
     from kdump.cli.progress import Progress
-    from kdump.dump.files import STDOUT, save_to
+    from kdump.dump.destination import STDOUT, save_to
     from kdump.memory import open_dump
 
     stop = Stop(deadline)

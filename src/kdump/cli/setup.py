@@ -82,7 +82,7 @@ def chosen(args: argparse.Namespace) -> Config:
 def finish(wanted: Config, *, reboot: bool) -> int:
     """Put the new configuration to use: policy, directories, image, load."""
     from kdump.host import built, plan, policy, readiness, stored
-    from kdump.host.search import python_search
+    from kdump.host.python_search import python_search
 
     for changed in policy.apply(wanted.panic):
         print(f"set {changed}")
@@ -109,7 +109,7 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
     import shutil
 
     from kdump.host import setup
-    from kdump.host.search import STATE
+    from kdump.host.python_search import STATE
 
     if not (journal.files or journal.commands):
         print("nothing to undo: setup changed nothing here")

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Crash, or check; returns the exit status."""
     from kdump.host import drill
-    from kdump.host.search import STATE
+    from kdump.host.python_search import STATE
 
     wanted = config.load(args.config)
     if args.real:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.codecs import Packed
-from kdump.dump.kdump_writer import Origin, Stream, pack_notes
+from kdump.dump.kdump_writer import Origin, Sink, pack_notes
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.memory.elf import EHDR, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE
 
@@ -47,7 +47,7 @@ class ElfWriter:
     """An ELF vmcore being written front to back: `append` the kept pages in order, uncompressed; then `finish`."""
 
     def __init__(
-        self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, *, machine: int,
+        self, stream: Sink, origin: Origin, present: PfnSet, kept: PfnSet, *, machine: int,
         image: Mapping | None = None, direct: int | None = None,
     ) -> None:  # fmt: skip
         """`image` maps the kernel's image; `direct` is the virtual address of physical 0, if it is known."""

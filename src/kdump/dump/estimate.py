@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.dump.choose import Progress, choose
 from kdump.dump.classes import NAMES, PageClass, dropped
 from kdump.dump.codecs import codec
+from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
 from kdump.errors import KdumpError
@@ -63,7 +63,7 @@ class _Sampler:
 def estimate(dump: Dump, name: str = "zstd", level: int | None = None, progress: Progress | None = None) -> Estimate:
     """Classify the whole dump (or live kernel) and compress a sample. Sizes are of kdump-compressed files."""
     sampler = _Sampler()
-    selection = choose(dump, 31, progress=progress, watch=sampler)
+    selection = first_pass(dump, 31, progress=progress, watch=sampler)
     compress = codec(name, level).make(level)
     read = PageReader(dump.memory)
     costs = {}

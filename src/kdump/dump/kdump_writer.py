@@ -28,7 +28,7 @@ NT_PRSTATUS = 1
 FLUSH = 1 << 14  # descriptors kept back before they are written
 
 
-class Stream(Protocol):
+class Sink(Protocol):
     """Where a dump is written: bytes go in front to back, into a gap at the front at any time. See `kdump.targets`."""
 
     def skip(self, size: int) -> None:
@@ -70,7 +70,7 @@ class KdumpWriter:
     """
 
     def __init__(
-        self, stream: Stream, origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
+        self, stream: Sink, origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
         part: Part | None = None, first: PfnSet | None = None,
     ) -> None:  # fmt: skip
         """`flag` is the codec's bit in the header's status, and STATUS_INCOMPLETE if what is read is incomplete."""

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.buffers import Buffers
-from kdump.dump.choose import Progress, choose
 from kdump.dump.codecs import Codec, Packed, codec
+from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.hints import FindHints, find_hints
-from kdump.dump.kdump_writer import Stream
+from kdump.dump.kdump_writer import Sink
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.room import too_large
-from kdump.dump.select import Selection
+from kdump.dump.selection import Selection
 from kdump.dump.workers import in_order, thread_count
 from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
@@ -98,7 +98,7 @@ class Summary:
         }
 
 
-def save(dump: Dump, begin: Callable[[], Stream], options: Options) -> Summary:
+def save(dump: Dump, begin: Callable[[], Sink], options: Options) -> Summary:
     """Save `dump` to the stream that `begin()` gives; it is called for each part, and again for each level tried.
 
     The caller seals the streams. Raises what a stream raises; a full disk (ENOSPC) on the last level, or a stop, gives
@@ -128,10 +128,10 @@ class _Batch:
 
 
 def _save_level(
-    dump: Dump, streams: Sequence[Stream], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
+    dump: Dump, streams: Sequence[Sink], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
-    selection = choose(
+    selection = first_pass(
         dump, level, options.progress, stop=options.stop, threads=options.threads, find=options.find
     )  # fmt: skip
     zeros = 0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kdump.dump.codecs import Codec
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
-from kdump.dump.select import Selection
+from kdump.dump.selection import Selection
 from kdump.memory.kdump_format import DESCRIPTOR
 from kdump.memory.protocol import Memory
 from kdump.units import size_text

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.codecs import Packed
-from kdump.dump.kdump_writer import KdumpWriter, Origin, Part, Stream
+from kdump.dump.kdump_writer import KdumpWriter, Origin, Part, Sink
 from kdump.dump.pfnset import PfnSet
 
 ALIGN = 64  # pfns: crash counts the bitmap in 64-bit words from a part's start
@@ -31,7 +31,7 @@ class SplitWriter:
     """Hands every page to the writer of its part."""
 
     def __init__(
-        self, streams: Sequence[Stream], origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
+        self, streams: Sequence[Sink], origin: Origin, present: PfnSet, kept: PfnSet, *, level: int, flag: int,
         first: PfnSet | None = None,
     ) -> None:  # fmt: skip
         parts = plan_parts(kept, len(streams))

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from kdump.dump.codecs import Packed
 from kdump.dump.elf_writer import ElfWriter
-from kdump.dump.kdump_writer import KdumpWriter, Stream
+from kdump.dump.kdump_writer import KdumpWriter, Sink
 from kdump.dump.origin import find_mappings, find_origin
-from kdump.dump.select import Selection
+from kdump.dump.selection import Selection
 from kdump.dump.split import SplitWriter
 from kdump.errors import FormatError
 from kdump.kernel.kernel import Kernel
@@ -62,7 +62,7 @@ def check_extent(dump: Dump) -> None:
         )
 
 
-def open_writer(dump: Dump, streams: Sequence[Stream], selection: Selection, *, container: str, flag: int) -> Writer:
+def open_writer(dump: Dump, streams: Sequence[Sink], selection: Selection, *, container: str, flag: int) -> Writer:
     """The writer for a container ("kdump" or "elf"); several streams are the parts of a split set."""
     origin = find_origin(dump)
     present, kept = selection.present, selection.kept

@@ -20,7 +20,7 @@ from kdump.errors import KdumpError
 from kdump.fileio import replace_file
 from kdump.host.config import Config
 from kdump.host.plan import Prepared
-from kdump.host.search import ENTRY, STATE
+from kdump.host.python_search import ENTRY, STATE
 from kdump.image.build import ImageSummary, build, shared_libraries
 from kdump.image.made import content_digest, file_digest
 from kdump.kexec import load as kexec

@@ -22,10 +22,10 @@ from kdump.errors import KdumpError
 from kdump.host import storage
 from kdump.host.config import Config
 from kdump.host.network import resolve
-from kdump.host.search import python_search
+from kdump.host.python_search import python_search
 from kdump.image.build import module_paths
 from kdump.image.closure import Closure, Search
-from kdump.image.kernel import KernelTree, tree_of
+from kdump.image.kernel_tree import KernelTree, tree_of
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
@@ -211,7 +211,7 @@ def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
 
 def volumes(
     layers: Iterable[storage.Layer],
-    table_of: Callable[[str], list[devicemapper.Target]] = devicemapper.read_table,
+    table_of: Callable[[str], list[devicemapper.DmTarget]] = devicemapper.read_table,
     content_of: Callable[[str], Content | None] = identify,
 ) -> tuple[dict[str, Any], ...]:
     """The arrays and logical volumes among `layers` (each above what it stands on), lowest first, for the plan.

@@ -14,7 +14,7 @@ from kdump.errors import KdumpError
 from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
-from kdump.host.search import python_search
+from kdump.host.python_search import python_search
 from kdump.kexec.state import KexecState, read_state
 from kdump.units import duration_text, size_text
 

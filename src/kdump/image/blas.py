@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kdump.image.elf import DYNAMIC, HEADER, PROGRAM, PT_DYNAMIC, PT_LOAD, SYMBOL, parse, symbols
+from kdump.image.elf_files import DYNAMIC, HEADER, PROGRAM, PT_DYNAMIC, PT_LOAD, SYMBOL, parse, symbols
 
 _LIBRARIES = re.compile(r"lib(scipy_)?(openblas|blas|cblas|lapack|flexiblas)\w*(-\w+)*\.so[.\d]*")
 _DOT = re.compile(r"(?:scipy_)?cblas_([sd])dot(64_)?")

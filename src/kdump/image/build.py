@@ -22,9 +22,9 @@ from kdump import digest
 from kdump.capture import system
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
-from kdump.image import blas, cpio, elf, squashfs, stage0
+from kdump.image import blas, cpio, elf_files, squashfs, stage0
 from kdump.image.closure import Closure, PythonModule
-from kdump.image.kernel import KernelTree, read_compressed
+from kdump.image.kernel_tree import KernelTree, read_compressed
 from kdump.image.made import Made
 from kdump.image.python import STAGE0, python_modules
 from kdump.image.tree import Tree
@@ -64,13 +64,13 @@ def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
 
 def shared_libraries(executables: Iterable[Path]) -> dict[str, bytes | Path]:
     """What these ELF files need in an image, by the names they ask for: files, or what stands in for one."""
-    users = [elf.parse(path) for path in executables]
+    users = [elf_files.parse(path) for path in executables]
     stand_ins: dict[str, bytes] = {}
-    for name, path in elf.resolve(users).items():
+    for name, path in elf_files.resolve(users).items():
         direct = [user.path for user in users if name in user.needed]
         if blas.can_replace(name, path, direct):
             stand_ins[name] = blas.stand_in(name, path, direct)
-    return {**stand_ins, **elf.resolve(users, provided=stand_ins)}
+    return {**stand_ins, **elf_files.resolve(users, provided=stand_ins)}
 
 
 def build(
@@ -161,7 +161,7 @@ class _Root:
     @property
     def binaries(self) -> list[str]:
         """ELF files."""
-        return [path for path, node in self.tree.items() if elf.is_elf(node.content) and not path.endswith(".ko")]
+        return [path for path, node in self.tree.items() if elf_files.is_elf(node.content) and not path.endswith(".ko")]
 
     def add(self, kind: str, path: str, content: bytes, mode: int = 0o644) -> None:
         if f"/{path}" in self.borrowed:
@@ -185,21 +185,21 @@ class _Root:
     def executable(self, place: str, path: Path, kind: str) -> None:
         """An ELF file; `libraries` brings what it needs."""
         self._executables[place] = path
-        self.add(kind, place, elf.strip(path.read_bytes()), 0o755)
+        self.add(kind, place, elf_files.strip(path.read_bytes()), 0o755)
 
     def libraries(self) -> None:
         """Loaders and shared libraries of all executables, in one directory, by the names they are asked for."""
         paths = self._executables.values()
         for name, library in shared_libraries(paths).items():
-            content = library if isinstance(library, bytes) else elf.strip(library.read_bytes())
+            content = library if isinstance(library, bytes) else elf_files.strip(library.read_bytes())
             self.add("libraries", f"usr/lib/{name.rpartition('/')[2]}", content, 0o755)
-        for interpreter in sorted({elf.parse(path).interpreter for path in paths} - {""}):
+        for interpreter in sorted({elf_files.parse(path).interpreter for path in paths} - {""}):
             if interpreter.startswith(("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/")):  # links to one directory
                 place = f"usr/lib/{interpreter.rpartition('/')[2]}"
             else:
                 place = interpreter.lstrip("/")
             if place not in self.tree:
-                self.add("libraries", place, elf.strip(Path(interpreter).read_bytes()), 0o755)
+                self.add("libraries", place, elf_files.strip(Path(interpreter).read_bytes()), 0o755)
 
     def files(self, files: Mapping[str, bytes | Path]) -> None:
         """What the caller wants in the image."""
@@ -211,7 +211,7 @@ class _Root:
                 content, mode = source.read_bytes(), stat.S_IMODE(source.stat().st_mode)
             except OSError as error:
                 raise KdumpError(f"{source} cannot be put in the image", why=error.strerror or str(error)) from error
-            if elf.is_elf(content) and mode & 0o111:
+            if elf_files.is_elf(content) and mode & 0o111:
                 self.executable(place.lstrip("/"), source, "files")
             else:
                 self.add("files", place.lstrip("/"), content, mode)

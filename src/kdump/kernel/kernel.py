@@ -40,7 +40,7 @@ class Kernel:
         """The kernel's VMCOREINFO: the dump's note, else searched in memory. Raises `KdumpError` if there is none."""
         raw = self.dump.vmcoreinfo
         if not raw:
-            from kdump.kernel.search import find_vmcoreinfo
+            from kdump.kernel.vmcoreinfo_scan import find_vmcoreinfo
 
             raw = find_vmcoreinfo(self.memory, self.arch)
         if not raw:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdump.errors import KdumpError
-from kdump.kexec.formats.kernel import SETUP_HEADER, Kernel
+from kdump.kexec.formats.kernel_image import SETUP_HEADER, KernelImage
 from kdump.kexec.memory_map import E820_RAM, Entry
 from kdump.memory.protocol import Range
 
@@ -123,7 +123,7 @@ def _systab(root: Path) -> dict[str, int]:
 
 def build(
     address: int,
-    kernel: Kernel,
+    kernel: KernelImage,
     cmdline: str,
     *,
     initrd: Range | None,
@@ -155,7 +155,7 @@ def build(
     return bytes(block)
 
 
-def _put_header(block: bytearray, kernel: Kernel, running: bytes) -> None:
+def _put_header(block: bytearray, kernel: KernelImage, running: bytes) -> None:
     if kernel.setup_header:
         block[SETUP_HEADER : SETUP_HEADER + len(kernel.setup_header)] = kernel.setup_header
     else:

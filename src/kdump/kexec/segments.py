@@ -14,7 +14,7 @@ from kdump.errors import KdumpError
 from kdump.kexec import boot_params, elfcore, purgatory
 from kdump.kexec.checksum import WORD, checksum
 from kdump.kexec.cmdline import option_name, split
-from kdump.kexec.formats.kernel import Kernel
+from kdump.kexec.formats.kernel_image import KernelImage
 from kdump.kexec.memory_map import Entry, MemoryMap, capture_e820, read_memory_map
 from kdump.kexec.placement import Space, pages
 from kdump.kexec.syscalls import Segment
@@ -71,7 +71,7 @@ def main_reservation(memory_map: MemoryMap) -> Range:
 
 
 def plan_panic(
-    kernel: Kernel,
+    kernel: KernelImage,
     initrd: memoryview | None,
     cmdline: str,
     *,
@@ -111,7 +111,7 @@ def plan_panic(
 
 
 def plan_reboot(
-    kernel: Kernel,
+    kernel: KernelImage,
     initrd: memoryview | None,
     cmdline: str,
     *,
@@ -130,7 +130,7 @@ def plan_reboot(
 
 
 def _plan(
-    kernel: Kernel,
+    kernel: KernelImage,
     initrd: memoryview | None,
     cmdline: str,
     *,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdump.errors import KdumpError
-from kdump.kexec.formats import Kernel, read_kernel
+from kdump.kexec.formats import KernelImage, read_kernel
 from kdump.kexec.state import KexecState, read_state
 from kdump.units import size_text
 
@@ -22,7 +22,7 @@ class Sources(NamedTuple):
     """What is to be loaded, read and checked: paths, the kernel, the image's bytes (None without one), its path."""
 
     kernel_path: Path
-    kernel: Kernel
+    kernel: KernelImage
     initrd: memoryview | None
     initrd_path: Path | None
 
@@ -49,7 +49,7 @@ def check_sources(sources: Sources, cmdline: str, root: Path = Path("/")) -> Non
         )
 
 
-def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
+def check_kernel(kernel: KernelImage, cmdline: str, root: Path = Path("/")) -> None:
     """Whether this machine can start the kernel with that command line; raises KdumpError if not."""
     if len(cmdline.encode()) > kernel.cmdline_limit:
         raise KdumpError(
@@ -64,7 +64,7 @@ def check_kernel(kernel: Kernel, cmdline: str, root: Path = Path("/")) -> None:
 
 
 def choose_method(
-    kernel: Kernel, state: KexecState, wanted: str = AUTO, *, panic: bool = True, root: Path = Path("/")
+    kernel: KernelImage, state: KexecState, wanted: str = AUTO, *, panic: bool = True, root: Path = Path("/")
 ) -> tuple[str, str]:
     """ "file" or "segments", and the reason in words. Raises KdumpError if the wanted one cannot work."""
     if wanted == SEGMENTS and state.locked_down:

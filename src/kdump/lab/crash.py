@@ -20,7 +20,7 @@ from typing import Any
 from kdump.capture.plan import PLAN_PATH, CapturePlan
 from kdump.errors import KdumpError
 from kdump.image.build import ImageSummary, build, module_paths
-from kdump.image.kernel import KernelTree
+from kdump.image.kernel_tree import KernelTree
 from kdump.image.made import Made
 from kdump.image.python import python_modules
 from kdump.lab import disk

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.image.kernel import KernelTree, tree_of
+from kdump.image.kernel_tree import KernelTree, tree_of
 from kdump.lab import cache
 
 DEFAULT = "6.1"

@@ -1,4 +1,4 @@
-"""Kernel files: what is in them and what loading needs to know. Every format becomes the same `Kernel`.
+"""Kernel files: what is in them and what loading needs to know. Every format becomes the same `KernelImage`.
 
 Recognised by content: a bzImage, an ELF vmlinux, a unified kernel image (PE), the first two also in compressed files.
 """
@@ -10,14 +10,14 @@ import os
 from pathlib import Path
 
 from kdump.errors import FormatError, KdumpError
-from kdump.kexec.formats.kernel import Kernel, Part
+from kdump.kexec.formats.kernel_image import KernelImage, Part
 
-__all__ = ["Kernel", "Part", "parse_kernel", "read_kernel", "unpacked"]
+__all__ = ["KernelImage", "Part", "parse_kernel", "read_kernel", "unpacked"]
 
 SUPPORTED = "bzImage, ELF vmlinux and unified kernel images can be loaded, vmlinux also compressed"
 
 
-def read_kernel(path: Path) -> Kernel:
+def read_kernel(path: Path) -> KernelImage:
     """Read and recognise a kernel file. It is mapped (privately: ctypes takes the address of writable
     memory only), not read, so a debug vmlinux costs no memory.
 
@@ -33,7 +33,7 @@ def read_kernel(path: Path) -> Kernel:
     return parse_kernel(data, path)
 
 
-def parse_kernel(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
+def parse_kernel(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Recognise a kernel in bytes. Raises FormatError."""
     from kdump.kexec.formats import bzimage, compressed, uki, vmlinux
 
@@ -49,7 +49,7 @@ def parse_kernel(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
     raise FormatError("not a kernel in a known format", path=path, offset=0, field="magic", remedy=SUPPORTED)
 
 
-def unpacked(kernel: Kernel, path: str | os.PathLike[str] = "") -> Kernel:
+def unpacked(kernel: KernelImage, path: str | os.PathLike[str] = "") -> KernelImage:
     """The vmlinux inside a bzImage: it starts at once, where the bzImage has to unpack it first.
 
     It runs where it is put (the code that unpacks would move it about if it was not told nokaslr). Other kernels, and

@@ -10,7 +10,7 @@ import struct
 from typing import NamedTuple
 
 from kdump.errors import FormatError
-from kdump.kexec.formats.kernel import SETUP_HEADER, Kernel, Part
+from kdump.kexec.formats.kernel_image import SETUP_HEADER, KernelImage, Part
 
 SECTOR = 512
 BOOT_FLAG_AT, BOOT_FLAG = 0x1FE, b"\x55\xaa"
@@ -54,7 +54,7 @@ def matches(data: memoryview) -> bool:
     return data[MAGIC_AT : MAGIC_AT + 4] == MAGIC and data[BOOT_FLAG_AT : BOOT_FLAG_AT + 2] == BOOT_FLAG
 
 
-def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
+def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Read the setup header. Raises FormatError for what cannot be loaded by the 64-bit protocol."""
 
     def fail(what: str, field: str, why: str = "") -> FormatError:
@@ -88,7 +88,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
         raise FormatError(
             "the setup header is too short", path=path, offset=JUMP_LENGTH_AT, field="jump", remedy=REMEDY
         )
-    return Kernel(
+    return KernelImage(
         kind="bzImage",
         release=_release(data, h["kernel_version"]),
         parts=(Part(0, payload, h["init_size"]),),

@@ -10,7 +10,7 @@ import struct
 
 from kdump.errors import FormatError
 from kdump.kexec.formats import bzimage
-from kdump.kexec.formats.kernel import Kernel
+from kdump.kexec.formats.kernel_image import KernelImage
 
 MAGIC = b"MZ"
 PE_POINTER_AT = 0x3C
@@ -28,7 +28,7 @@ def matches(data: memoryview) -> bool:
     return data[:2] == MAGIC
 
 
-def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
+def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Read the sections and the kernel in .linux. Raises FormatError."""
     found = sections(data, path)
     if ".linux" not in found:

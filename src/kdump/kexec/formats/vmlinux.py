@@ -13,7 +13,7 @@ import struct
 from itertools import pairwise
 
 from kdump.errors import FormatError
-from kdump.kexec.formats.kernel import Kernel, Part
+from kdump.kexec.formats.kernel_image import KernelImage, Part
 from kdump.kexec.placement import PAGE, pages
 
 MAGIC = b"\x7fELF"
@@ -34,7 +34,7 @@ def matches(data: memoryview) -> bool:
     return data[:4] == MAGIC
 
 
-def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
+def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Read the program headers. Raises FormatError."""
     if len(data) < 16 + EHDR.size - 16 or data[4] != CLASS_64 or data[5] != LITTLE_ENDIAN:
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=4, field="e_ident")
@@ -64,7 +64,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> Kernel:
     for part, following in pairwise(parts):
         if following.offset % PAGE or pages(part.offset + part.size) > following.offset:
             raise FormatError("segments overlap or are not page aligned", path=path, field="p_paddr")
-    return Kernel(
+    return KernelImage(
         kind="vmlinux",
         release=_release(parts),
         parts=tuple(parts),

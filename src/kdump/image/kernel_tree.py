@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.image.elf import section
+from kdump.image.elf_files import section
 
 _SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 _VERSION_OFFSET = 0x20E  # kernel_version in the setup header, Documentation/arch/x86/boot.rst

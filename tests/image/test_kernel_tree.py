@@ -11,22 +11,23 @@ import pytest
 import zstandard
 
 from kdump.errors import KdumpError
-from kdump.image import elf, kernel
+from kdump.image import kernel_tree
 from kdump.image.build import _Root
-from kdump.image.kernel import KernelTree, ModuleIndex
+from kdump.image.elf_files import HEADER, SECTION
+from kdump.image.kernel_tree import KernelTree, ModuleIndex
 
 
 def module(*info: str) -> bytes:
     """A relocatable ELF file with nothing but a .modinfo section."""
     content = b"".join(item.encode() + b"\0" for item in info)
     names = b"\0.modinfo\0.shstrtab\0"
-    start = elf.HEADER.size
+    start = HEADER.size
     table = start + len(content) + len(names)
-    header = elf.HEADER.pack(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 1, 62, 1, 0, 0, table, 0, 64, 0, 0, 64, 3, 2)
+    header = HEADER.pack(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 1, 62, 1, 0, 0, table, 0, 64, 0, 0, 64, 3, 2)
     sections = [
-        elf.SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
-        elf.SECTION.pack(1, 1, 2, 0, start, len(content), 0, 0, 1, 0),
-        elf.SECTION.pack(10, 3, 0, 0, start + len(content), len(names), 0, 0, 1, 0),
+        SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        SECTION.pack(1, 1, 2, 0, start, len(content), 0, 0, 1, 0),
+        SECTION.pack(10, 3, 0, 0, start + len(content), len(names), 0, 0, 1, 0),
     ]
     return header + content + names + b"".join(sections)
 
@@ -130,14 +131,14 @@ def test_the_release_is_read_from_the_image(tmp_path: Path, directory: Path) -> 
     image = tmp_path / "boot/vmlinuz"
     image.parent.mkdir()
     image.write_bytes(bzimage("6.1.0-test (builder@host) #1 SMP"))
-    assert kernel.tree_of(image) == KernelTree("6.1.0-test", image, directory)
+    assert kernel_tree.tree_of(image) == KernelTree("6.1.0-test", image, directory)
     elsewhere = tmp_path / "m"
     elsewhere.mkdir()
-    assert kernel.tree_of(image, elsewhere).modules == elsewhere
+    assert kernel_tree.tree_of(image, elsewhere).modules == elsewhere
     with pytest.raises(KdumpError, match="does not exist"):
-        kernel.tree_of(image, tmp_path / "none")
+        kernel_tree.tree_of(image, tmp_path / "none")
     image.write_bytes(b"MZ" + bytes(0x1000))
     with pytest.raises(KdumpError, match="not a bzImage"):
-        kernel.tree_of(image)
+        kernel_tree.tree_of(image)
     with pytest.raises(KdumpError, match="cannot be read"):
-        kernel.tree_of(tmp_path / "gone")
+        kernel_tree.tree_of(tmp_path / "gone")

@@ -13,7 +13,7 @@ from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
 from kdump.dump.pcp import free_pages_on_lists
-from kdump.dump.select import MemoryMap, Selection, Watch, select
+from kdump.dump.selection import MemoryMap, Selection, Watch, select
 from kdump.dump.workers import thread_count
 from kdump.dump.zones import contradiction, free_pages
 from kdump.errors import KdumpError
@@ -35,7 +35,7 @@ def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
     return replace(found, listed=listed, slabs=slabs)
 
 
-def choose(
+def first_pass(
     dump: Dump,
     level: int,
     progress: Progress | None = None,

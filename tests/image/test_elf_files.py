@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdump.errors import FormatError, KdumpError
-from kdump.image import elf
+from kdump.image import elf_files
 
 NUMPY = next((Path(np.__file__).parent / "_core").glob("_multiarray_umath*.so"))
 INTERPRETER = Path("/proc/self/exe").resolve()
@@ -27,27 +27,31 @@ def ldd(path: Path) -> dict[str, Path]:
 @pytest.mark.skipif(not shutil.which("ldd"), reason="the dynamic linker is the judge")
 @pytest.mark.parametrize("path", [INTERPRETER, NUMPY, Path("/bin/sh")], ids=["python", "numpy", "sh"])
 def test_libraries_are_those_the_dynamic_linker_finds(path: Path) -> None:
-    found = {name: file.resolve() for name, file in elf.resolve([elf.parse(path)]).items() if "ld-linux" not in name}
+    found = {
+        name: file.resolve()
+        for name, file in elf_files.resolve([elf_files.parse(path)]).items()
+        if "ld-linux" not in name
+    }
     assert found == {name: file.resolve() for name, file in ldd(path).items() if "ld-linux" not in name}
     assert "libc.so.6" in found
 
 
 def test_the_interpreter_is_read() -> None:
-    assert Path(elf.parse(INTERPRETER).interpreter).name.startswith("ld-")
-    assert elf.parse(INTERPRETER).machine == "x86_64"
+    assert Path(elf_files.parse(INTERPRETER).interpreter).name.startswith("ld-")
+    assert elf_files.parse(INTERPRETER).machine == "x86_64"
 
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.so"
     broken.write_bytes(Path("/bin/sh").read_bytes().replace(b"libc.so.6\0", b"libx.so.6\0"))
     with pytest.raises(KdumpError, match=r"libx\.so\.6 was not found.*broken\.so needs it"):
-        elf.resolve([elf.parse(broken)])
+        elf_files.resolve([elf_files.parse(broken)])
 
 
 def test_provided_names_and_what_they_need_are_left_out() -> None:
-    everything = elf.resolve([elf.parse(NUMPY)])
+    everything = elf_files.resolve([elf_files.parse(NUMPY)])
     blas = next(name for name in everything if "blas" in name)
-    rest = elf.resolve([elf.parse(NUMPY)], provided=[blas])
+    rest = elf_files.resolve([elf_files.parse(NUMPY)], provided=[blas])
     assert rest.keys() < everything.keys()
     assert not any("fortran" in name or name == blas for name in rest)
 
@@ -59,27 +63,27 @@ def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(FormatError, match="64-bit little-endian ELF"):
-        elf.parse(path)
+        elf_files.parse(path)
 
 
 def test_stripping_keeps_every_loaded_byte_and_drops_the_rest() -> None:
     data = NUMPY.read_bytes()
-    stripped = elf.strip(data)
-    before, after = elf.parse(NUMPY, data), elf.parse(NUMPY, stripped)
+    stripped = elf_files.strip(data)
+    before, after = elf_files.parse(NUMPY, data), elf_files.parse(NUMPY, stripped)
     assert before == after
     for kind, _, start, _, _, size, *_ in before.programs:
-        if kind == elf.PT_LOAD:
-            first = max(start, elf.HEADER.size)
+        if kind == elf_files.PT_LOAD:
+            first = max(start, elf_files.HEADER.size)
             assert stripped[first : start + size] == data[first : start + size]
-    assert elf.section(data, ".dynsym")
-    assert elf.section(stripped, ".dynsym") is None
+    assert elf_files.section(data, ".dynsym")
+    assert elf_files.section(stripped, ".dynsym") is None
 
 
 def test_a_stripped_interpreter_runs(tmp_path: Path) -> None:
-    files = [INTERPRETER, *elf.resolve([elf.parse(INTERPRETER)]).values()]
+    files = [INTERPRETER, *elf_files.resolve([elf_files.parse(INTERPRETER)]).values()]
     for path in files:
         target = tmp_path / path.name
-        target.write_bytes(elf.strip(path.read_bytes()))
+        target.write_bytes(elf_files.strip(path.read_bytes()))
         target.chmod(0o755)
     environment = {"LD_LIBRARY_PATH": str(tmp_path), "PYTHONHOME": sys.base_prefix}
     command = [str(tmp_path / INTERPRETER.name), "-c", "import json; print(json.dumps([6 * 7]))"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kdump.dump import manifest
-from kdump.dump.kdump_writer import Stream
-from kdump.dump.output import FileOutput
+from kdump.dump.file_output import FileOutput
+from kdump.dump.flat_stream import FlatStream, put_to
+from kdump.dump.kdump_writer import Sink
 from kdump.dump.pipeline import Options, Summary, save
-from kdump.dump.streams import FlatStream, put_to
 from kdump.errors import UsageError
 from kdump.memory.protocol import Dump
 
@@ -56,12 +56,12 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
 
     Raises what `save` raises; files of a failed run keep their incomplete names.
     """
-    begin: Callable[[], Stream]
+    begin: Callable[[], Sink]
     outputs: list[FileOutput] = []
     flat: list[FlatStream] = []
     names = destination.paths
 
-    def begin_file() -> Stream:
+    def begin_file() -> Sink:
         if len(outputs) == len(names):  # the next level: all over again
             _abort(outputs)
         output = FileOutput(
@@ -73,7 +73,7 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
         flat[:] = [FlatStream(output.write)]
         return flat[0]
 
-    def begin_stdout() -> Stream:
+    def begin_stdout() -> Sink:
         flat[:] = [FlatStream(put_to(sys.stdout.fileno()))]
         return flat[0]
 

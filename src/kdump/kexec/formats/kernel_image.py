@@ -17,7 +17,7 @@ class Part(NamedTuple):
     size: int
 
 
-class Kernel(NamedTuple):
+class KernelImage(NamedTuple):
     """A kernel that can be put anywhere its `align` (bytes) allows, from the physical address `lowest` on.
 
     `span` is the memory it needs in bytes, `entry` the offset of its 64-bit entry point. `setup_header` is the header

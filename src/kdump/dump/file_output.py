@@ -16,7 +16,7 @@ from kdump.native import loops
 
 
 class FileOutput(PartFile):
-    """A new file; a `kdump_writer.Stream`."""
+    """A new file; a `kdump_writer.Sink`."""
 
     _pwrite_all = staticmethod(loops.pwrite_all)
 

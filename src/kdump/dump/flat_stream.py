@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
-from kdump.dump.kdump_writer import Stream
+from kdump.dump.kdump_writer import Sink
 from kdump.errors import FormatError
 
 Bytes = bytes | bytearray | memoryview
@@ -22,7 +22,7 @@ END = RECORD.pack(-1, -1)
 
 
 class FlatStream:
-    """A `kdump_writer.Stream` that needs no seeking: every write is a record that names its offset.
+    """A `kdump_writer.Sink` that needs no seeking: every write is a record that names its offset.
 
     `makedumpfile -R`, crash and kdump put the pieces where they belong. Without the end mark of `finish` a reader knows
     that the stream was cut.
@@ -68,7 +68,7 @@ def put_to(descriptor: int) -> Callable[[Bytes], None]:
     return put
 
 
-def unflatten(source: BinaryIO, target: Stream) -> None:
+def unflatten(source: BinaryIO, target: Sink) -> None:
     """Put the records of a flattened dump where they belong. Raises `FormatError` for what is none or is cut short."""
 
     def read(size: int, what: str) -> bytes:
