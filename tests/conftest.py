@@ -37,6 +37,7 @@ APART = (
     "kexec/test_lab_load.py",
     "lab/test_faults.py",
     "report/test_crasher.py",
+    "test_machines.py",
     "test_whole_path.py",
 )
 

@@ -70,6 +70,45 @@ def test_order_compression_built_in_and_soft_dependencies(directory: Path) -> No
     assert disk.firmware == ["a/b.bin"]
 
 
+def test_soft_dependencies_may_be_aliases_as_ext4_and_libcrc32c_have_them(directory: Path) -> None:
+    files = {
+        "ext4.ko": module("depends=", "softdep=pre: crypto-crc32c"),
+        "libcrc32c.ko": module("depends=", "softdep=pre: crc32c"),
+        "crc32c_generic.ko": module("alias=crc32c", "alias=crypto-crc32c", "alias=crypto-crc32c-generic"),
+        "crc32c-intel.ko": module("alias=crypto-crc32c", "alias=crc32c", "alias=cpu:type:x86,ven*feature:*0094*"),
+        "circle.ko": module("softdep=pre: round-and-round"),
+        "other.ko": module("alias=round_and_round", "softdep=pre: circle"),
+    }
+    for name, data in files.items():
+        (directory / "kernel" / name).write_bytes(data)
+    index = ModuleIndex(directory)
+    assert {module.name for module in index.load_order(["ext4"])} == {"crc32c_generic", "crc32c_intel", "ext4"}
+    assert index.load_order(["ext4"])[-1].name == "ext4"
+    assert {module.name for module in index.load_order(["libcrc32c"])} == {
+        "crc32c_generic",
+        "crc32c_intel",
+        "libcrc32c",
+    }
+    assert [module.name for module in index.load_order(["circle"])] == ["other", "circle"]
+    assert [module.name for module in index.load_order(["crypto-crc32c-generic"])] == ["crc32c_generic"]
+    assert index.lookup("crypto_crc32c_generic") == ["crc32c_generic"]
+    assert index.lookup("crypto-aes") is None
+    (directory / "modules.builtin.modinfo").write_bytes(b"aes.license=GPL\0aes.alias=crypto-aes\0")
+    assert ModuleIndex(directory).lookup("crypto-aes") == []
+
+
+def test_aliases_match_as_in_kmod(directory: Path) -> None:
+    (directory / "modules.alias").write_text(
+        "alias a-b[c-d]e* net\nalias *odd:thing net\nalias x?z:* crc\nalias pci:v00001*sv-* crc\n"
+    )
+    index = ModuleIndex(directory)
+    assert list(index.matching("a_bce-1")) == list(index.matching("a-bde")) == ["net"]
+    assert list(index.matching("a-bxe")) == []
+    assert list(index.matching("very-odd:thing")) == ["net"]
+    assert list(index.matching("xyz:1")) == ["crc"]
+    assert list(index.matching("pci:v00001AF4sv_1")) == ["crc"]
+
+
 def test_firmware_that_a_module_asks_for_goes_into_the_image(directory: Path, tmp_path: Path) -> None:
     tree = KernelTree("6.1.0-test", tmp_path / "vmlinuz", directory)
     modules = tree.module_index.load_order(["disk"])

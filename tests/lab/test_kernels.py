@@ -136,3 +136,26 @@ def test_debians_kernels_are_whole(kernel: Callable[[str], KernelTree]) -> None:
             assert module
             assert all(place.get(before, -1) < place[name] for before in module.depends)
         assert "virtio_net" in index.matching("virtio:d00000001v00001AF4")
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("6.1", ["linux-image-6.1.0-57-cloud-amd64"]),
+        ("6.1-generic", ["linux-image-6.1.0-57-amd64"]),
+        ("6.1-rt", ["linux-image-6.1.0-57-rt-amd64"]),
+        ("6.12-generic", ["linux-image-6.12.117+deb12-amd64"]),
+        ("6.12-rt", ["linux-image-6.12.117+deb12-rt-amd64"]),
+        ("6.12-cloud", ["linux-image-6.12.117+deb12-cloud-amd64"]),
+    ],
+)
+def test_a_series_and_flavour_names_kernels_and_nothing_else(spec: str, names: list[str]) -> None:
+    offered = [
+        f"linux-image-{release}-{flavour}amd64{ending}"
+        for release in ("6.1.0-57", "6.12.117+deb12")
+        for flavour in ("", "cloud-", "rt-")
+        for ending in ("", "-dbg", "-unsigned")
+    ]
+    wanted = kernels._wanted(spec)
+    assert wanted
+    assert list(filter(wanted.fullmatch, [*offered, "linux-image-6.12-amd64", "linux-image-6.12-rt-amd64"])) == names

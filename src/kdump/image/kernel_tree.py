@@ -3,11 +3,16 @@
 `depends=`, `softdep=` and `alias=` in a module's `.modinfo` section are what depmod(8) makes its indexes from, so an
 unpacked package, which has no indexes yet, serves as well as an installed kernel. Where `modules.dep` exists it
 decides which of two modules of one name is meant, as the administrator's depmod.d may have said.
+
+A dependency that symbols cause is a module's name. Everything else that asks for a module (a soft dependency, the
+kernel itself) may use an alias: ext4 asks for "crypto-crc32c", which several modules call themselves. Source: kmod,
+libkmod-module.c, kmod_module_new_from_lookup.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +23,7 @@ from kdump.errors import KdumpError
 from kdump.image.elf_files import section
 
 _SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
+_WILDCARD = re.compile(r"[*?[]")
 _VERSION_OFFSET = 0x20E  # kernel_version in the setup header, Documentation/arch/x86/boot.rst
 
 
@@ -105,7 +111,7 @@ class Module:
 
     @property
     def soft_before(self) -> list[str]:
-        """`softdep: pre:` modules, wanted before it but not required."""
+        """Names or aliases in `softdep: pre:`, wanted before it but not required."""
         found: list[str] = []
         for key, value in self.info:
             if key == "softdep":
@@ -114,7 +120,7 @@ class Module:
                     if word.endswith(":"):
                         kind = word
                     elif kind == "pre:":
-                        found.append(canonical(word))
+                        found.append(word)
         return found
 
     @property
@@ -160,6 +166,16 @@ class ModuleIndex:
         listing = self.directory / "modules.builtin" if self.directory else None
         return frozenset(map(canonical, listing.read_text().split())) if listing and listing.exists() else frozenset()
 
+    @functools.cached_property
+    def builtin_aliases(self) -> frozenset[str]:
+        """Aliases without wildcards of what is built in, from modules.builtin.modinfo (kernel 5.2 and later)."""
+        listing = self.directory / "modules.builtin.modinfo" if self.directory else None
+        if not listing or not listing.exists():
+            return frozenset()
+        fields = listing.read_bytes().decode("utf-8", "replace").split("\0")
+        pairs = (field.partition(".")[2].partition("=") for field in fields)
+        return frozenset(normalised(value) for key, _, value in pairs if key == "alias")
+
     def get(self, name: str) -> Module | None:
         """The module of that name; None if there is no such file."""
         name = canonical(name)
@@ -167,10 +183,24 @@ class ModuleIndex:
             self._modules[name] = Module(self.paths[name])
         return self._modules.get(name)
 
-    def load_order(self, names: Iterable[str]) -> list[Module]:
-        """These modules and all they need, each after what it needs. Built-in ones are left out.
+    def lookup(self, word: str) -> list[str] | None:
+        """Names of the module files that modprobe(8) would load for a name or an alias, in this order.
 
-        KdumpError names a module that is neither a file nor built in.
+        Empty if it is built in, None if nothing here is called so.
+        """
+        name = canonical(word)
+        if name in self.builtin:
+            return []
+        if name in self.paths:
+            return [name]
+        if found := list(self.matching(word)):
+            return [name for name in found if name in self.paths]
+        return [] if normalised(word) in self.builtin_aliases else None
+
+    def load_order(self, names: Iterable[str]) -> list[Module]:
+        """The modules of these names or aliases and all they need, each after what it needs.
+
+        Built-in ones are left out. KdumpError names a module that is neither a file nor built in.
         """
         order: dict[str, Module] = {}
 
@@ -183,33 +213,73 @@ class ModuleIndex:
                 where = self.directory or "a kernel without modules"
                 why = f"{wanted_by} needs it" if wanted_by else ""
                 raise KdumpError(f"there is no module {name!r} in {where}", why=why)
-            for before in module.soft_before:
-                if before != name and before in self.paths:
-                    add(before, name)
+            under_way.add(name)
+            for word in module.soft_before:
+                for before in self.lookup(word) or ():
+                    if before not in under_way:
+                        add(before, name)
             for before in module.depends:
                 add(before, name)
             order[name] = module
 
-        for name in names:
-            add(name, "")
+        under_way: set[str] = set()  # soft dependencies may form a circle, which modprobe breaks too
+        for word in names:
+            found = self.lookup(word)
+            for name in [word] if found is None else found:
+                add(name, "")
         return list(order.values())
 
-    @functools.cached_property
-    def _aliases(self) -> list[tuple[str, str]]:
+    def aliases(self) -> Iterator[tuple[str, str]]:
+        """(alias, name of the module) pairs, from modules.alias or else from every module."""
         listing = self.directory / "modules.alias" if self.directory else None
         if listing and listing.exists():
             lines = (line.split() for line in listing.read_text().splitlines())
-            return [(words[1], canonical(words[2])) for words in lines if len(words) == 3 and words[0] == "alias"]
-        modules = filter(None, map(self.get, self.paths))
-        return [(alias, module.name) for module in modules for alias in module.aliases]
+            yield from ((words[1], canonical(words[2])) for words in lines if len(words) == 3 and words[0] == "alias")
+            return
+        for name, path in self.paths.items():
+            yield from ((alias, name) for alias in Module(path).aliases)  # forgotten at once: all are hundreds of MB
+
+    @functools.cached_property
+    def _aliases(self) -> _Aliases:
+        return _Aliases(self.aliases())
 
     def matching(self, modalias: str) -> Iterator[str]:
-        """Names of the modules that serve a device, by its `modalias` file in sysfs."""
-        seen = set()
-        for pattern, name in self._aliases:
-            if name not in seen and fnmatchcase(modalias, pattern):
-                seen.add(name)
-                yield name
+        """Names of the modules that have this alias, or serve the device whose `modalias` file in sysfs says this."""
+        yield from self._aliases.find(modalias)
+
+
+def normalised(alias: str) -> str:
+    """An alias with underscores, as kmod compares them; what is in brackets is a class of characters and stays."""
+    parts = re.split(r"(\[[^]]*\])", alias)
+    return "".join(part if number % 2 else part.replace("-", "_") for number, part in enumerate(parts))
+
+
+class _Aliases:
+    """Aliases and the modules that they stand for; most have wildcards, of which there are tens of thousands."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._exact: dict[str, list[str]] = {}
+        self._patterns: dict[str, list[tuple[str, str]]] = {}  # by what precedes the first colon or wildcard
+        for alias, name in pairs:
+            pattern = normalised(alias)
+            if _WILDCARD.search(pattern):
+                self._patterns.setdefault(self._head(pattern), []).append((pattern, name))
+            else:
+                self._exact.setdefault(pattern, []).append(name)
+
+    @staticmethod
+    def _head(alias: str) -> str:
+        """A key that a pattern and what it matches share, or "" for a pattern with a wildcard before its colon."""
+        head, colon, _ = alias.partition(":")
+        return head if colon and not _WILDCARD.search(head) else ""
+
+    def find(self, alias: str) -> Iterator[str]:
+        """Names of the modules that have the alias, each once."""
+        alias = normalised(alias)
+        heads = dict.fromkeys((self._head(alias), ""))
+        candidates = [pair for head in heads for pair in self._patterns.get(head, ())]
+        matches = [name for pattern, name in candidates if fnmatchcase(alias, pattern)]
+        yield from dict.fromkeys([*self._exact.get(alias, ()), *matches])
 
 
 def release_of(vmlinuz: Path) -> str:
@@ -226,9 +296,16 @@ def release_of(vmlinuz: Path) -> str:
 
 
 def tree_of(vmlinuz: Path, modules: Path | None = None) -> KernelTree:
-    """The tree around a bzImage: modules from `modules`, else ../lib/modules/RELEASE, else /lib/modules/RELEASE."""
+    """The tree around a bzImage.
+
+    Modules are in `modules`, else in ../lib/modules/RELEASE, ../usr/lib/modules/RELEASE, beside the image (Debian's
+    kernels after 6.12), or /lib/modules/RELEASE.
+    """
     release = release_of(vmlinuz)
-    places = [modules] if modules else [vmlinuz.parent.parent / "lib/modules" / release, Path("/lib/modules") / release]
+    top = vmlinuz.parent.parent
+    beside = [vmlinuz.parent] if vmlinuz.parent.name == release else []
+    unpacked = [top / directory / release for directory in ("lib/modules", "usr/lib/modules")]
+    places = [modules] if modules else [*unpacked, *beside, Path("/lib/modules") / release]
     if modules and not modules.is_dir():
         raise KdumpError(f"the modules' directory {modules} does not exist")
     return KernelTree(release, vmlinuz, next((place for place in places if place.is_dir()), None))

@@ -8,19 +8,20 @@ import subprocess
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.image.kernel_tree import KernelTree, tree_of
+from kdump.image.kernel_tree import KernelTree, ModuleIndex, tree_of
 from kdump.lab import cache
 
 DEFAULT = "6.1"
-_SERIES = re.compile(r"\d+\.\d+")
+FLAVOURS = {"generic": "", "cloud": "cloud-", "rt": "rt-"}  # as Debian names its kernels: RELEASE-[FLAVOUR-]amd64
+_SERIES = re.compile(rf"(\d+\.\d+)(?:-({'|'.join(FLAVOURS)}))?")
 _PACKAGE = re.compile(r"linux-image-(\d\S*)")
 
 
 def find(spec: str = DEFAULT) -> KernelTree:
-    """The kernel meant by `spec`: a bzImage's path, a release in /boot, a series ("6.1") or a Debian package's name.
+    """The kernel meant by `spec`: a bzImage's path, a release in /boot, a series, or a Debian package's name.
 
-    A series is the newest one fetched before, else Debian's newest cloud kernel, by preference one whose debug package
-    exists too. Raises KdumpError: unknown kernel,
+    A series ("6.1", "6.1-generic", "6.12-rt"; without a flavour it is the cloud kernel) is the newest one fetched
+    before, else Debian's newest, by preference one whose debug package exists too. Raises KdumpError: unknown kernel,
     no apt, no network, no room.
     """
     if "/" in spec:
@@ -106,21 +107,35 @@ def _numbers(name: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", name)]
 
 
-def _fetched(series: str) -> str:
-    found = (path.name for path in (cache.directory() / "kernels").glob(f"{series}.*-cloud-amd64"))
-    return max((f"linux-image-{name}" for name in found), key=_numbers, default="")
+def _wanted(spec: str) -> re.Pattern[str] | None:
+    """What Debian's packages of that series and flavour are called, or None if `spec` is no series."""
+    match = _SERIES.fullmatch(spec)
+    if not match:
+        return None
+    series, flavour = match[1], FLAVOURS[match[2] or "cloud"]
+    return re.compile(rf"linux-image-{re.escape(series)}\.[0-9][^ -]*(?:-[0-9]+)?-{flavour}amd64")
+
+
+def _fetched(spec: str) -> str:
+    if not (wanted := _wanted(spec)):
+        return ""
+    names = (f"linux-image-{path.name}" for path in (cache.directory() / "kernels").glob("*-amd64"))
+    return max(filter(wanted.fullmatch, names), key=_numbers, default="")
 
 
 def _newest(spec: str) -> str:
-    if not _SERIES.fullmatch(spec):
+    wanted = _wanted(spec)
+    if not wanted:
         raise _unknown(spec)
-    pattern = rf"^linux-image-{re.escape(spec)}\.[^ ]*-cloud-amd64(-dbg)?$"
-    names = _search(pattern)
-    if not names:
+
+    def search() -> list[str]:
+        return _search(rf"^linux-image-{re.escape(spec.partition('-')[0])}\..*-amd64(-dbg)?$")
+
+    if not any(map(wanted.fullmatch, names := search())):
         with cache.lock("apt"):
             _run("apt-get", "update")
-        names = _search(pattern)
-    images = [name for name in names if not name.endswith("-dbg")]
+        names = search()
+    images = list(filter(wanted.fullmatch, names))
     if not images:
         raise _unknown(spec)
     return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
@@ -130,15 +145,26 @@ def _unknown(spec: str) -> KdumpError:
     return KdumpError(
         f"there is no kernel {spec!r}",
         why="it is no file, no release in /boot, and no Debian package or series",
-        remedy="try a series such as 6.1, a package such as linux-image-6.1.0-1-cloud-amd64, or a path with a slash",
+        remedy="try a series (6.1, 6.1-generic), a package such as linux-image-6.1.0-1-amd64, or a path with a slash",
     )
 
 
 def _unpacked(name: str) -> Path:
     def fetch(directory: Path) -> None:
         _extract(_download(name, directory), directory)
+        _index(directory)
 
     return cache.entry(f"kernels/{name.removeprefix('linux-image-')}", fetch)
+
+
+def _index(root: Path) -> None:
+    """Write modules.alias, as depmod does when the package is installed: reading thousands of modules takes long."""
+    for modules in (*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")):
+        index = ModuleIndex(modules)
+        if index.paths:
+            (modules / "modules.alias").write_text(
+                "".join(f"alias {alias} {name}\n" for alias, name in index.aliases())
+            )
 
 
 def _download(package: str, directory: Path) -> Path:

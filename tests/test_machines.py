@@ -1,0 +1,28 @@
+"""Machines unlike the lab's usual one: other kernels, other processors. Each must leave a complete dump."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+from tests.conftest import CrashMaker
+
+pytestmark = pytest.mark.lab
+
+
+class Row(NamedTuple):
+    kernel: str
+    options: dict[str, Any]
+
+
+ROWS = [
+    # crc32c is a module here, which ext4 asks for by an alias
+    Row("6.1-generic", {"memory": 768 << 20, "crashkernel": "192M"}),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.kernel}-{row.options.get('cpu', 'max')}")
+def test_the_dump_is_complete(row: Row, lab_crash: CrashMaker) -> None:
+    crash = lab_crash(row.kernel, **row.options)
+    assert crash.manifest["status"] == "complete"
+    assert {path.name for path in crash.directory.iterdir()} >= {"vmcore", "vmcore-dmesg.txt", "manifest.json"}
