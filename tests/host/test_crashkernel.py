@@ -125,3 +125,24 @@ def test_low_part_follows_swiotlb() -> None:
     assert crashkernel.low_default("") == 256 * MIB
     assert crashkernel.low_default("quiet swiotlb=262144,force") == 520 * MIB
     assert crashkernel.low_default("swiotlb=force") == 256 * MIB
+
+
+@pytest.mark.parametrize(
+    ("release", "line", "reserved", "says"),
+    [
+        ("3.10.0-1160.el7.x86_64", "crashkernel=auto", 161 * MIB, ""),
+        ("4.18.0-553.el8.x86_64", "crashkernel=auto", 192 * MIB, ""),
+        ("5.14.0-427.el9.x86_64", "crashkernel=auto", 0, "only kernels of RHEL 7 and 8"),
+        ("6.1.0-56-amd64", "crashkernel=auto", 0, "only kernels of RHEL 7 and 8"),
+        # Before 5.2 a plain value is placed below 896 MiB or nowhere.
+        ("3.10.0-1160.el7.x86_64", "crashkernel=1G", 0, "below 896 MiB"),
+        ("4.19.0-27-amd64", "crashkernel=1G", 0, "below 896 MiB"),
+        ("4.19.0-27-amd64", "crashkernel=1G,high", GIB, ""),
+        ("4.18.0-553.el8.x86_64", "crashkernel=1G", GIB, ""),
+        ("5.2.0", "crashkernel=1G", GIB, ""),
+    ],
+)
+def test_old_kernels(release: str, line: str, reserved: int, says: str) -> None:
+    found = evaluate(line, ((MIB, 3 * GIB), (4 * GIB, 17 * GIB)), Rules.of(release))
+    assert found.size == reserved
+    assert says in found.why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,16 @@ def captured(root: Path, name: str, memory: dict[str, int], status: str = "compl
     (place / "manifest.json").write_text(json.dumps({"status": status, "panic_time": 1, "memory": memory}))
 
 
-def test_the_formula_grows_with_ram_network_and_cpus(root: Path) -> None:
+def test_the_formula_grows_with_ram_network_and_cpus(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert expected.by_formula(here(root), root).size == 160 * MIB
     (root / "proc/meminfo").write_text(MEMINFO.format(512 << 20))  # 512 GiB
     large = expected.by_formula(here(root), root).size
     assert large == 224 * MIB
     networked = config.parse('targets = ["ssh://a@b/c"]\n[capture]\ncpus = 3\n')
     assert expected.by_formula(networked, root).size == large + 32 * MIB + 2 * 16 * MIB
+    for many in (0, 32):  # all, or more than the machine has
+        assert expected.by_formula(config.parse(f"[capture]\ncpus = {many}\n"), root).size == large + 3 * 16 * MIB
 
 
 def test_the_worst_measurement_counts_with_the_reservation_it_was_made_in(root: Path) -> None:
@@ -108,4 +112,9 @@ def test_the_command_explains(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["estimate", "--json", "1G,high", "--ram", "8G"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"]["low"] == 256 * MIB
     assert main(["estimate", "128MB", "--ram", "8G"]) == 1
+    for both in ("512M,high 128M,low", "crashkernel=512M,high crashkernel=128M,low"):
+        assert main(["estimate", both, "--ram", "16G"]) == 0
+        assert "reserves  512 MiB above 4 GiB, and 128 MiB below" in capsys.readouterr().out
+    assert main(["estimate", "auto", "--ram", "16G"]) == 1
+    assert "only kernels of RHEL 7 and 8" in capsys.readouterr().err
     assert main(["estimate", "9G-:1G", "--ram", "8G"]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from kdump.targets.protocol import Spec
 from kdump.targets.superblock import Content
 
 
-def test_the_plan_says_what_the_configuration_says() -> None:
+def test_the_plan_says_what_the_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     wanted = config.parse(
         """
         save_to = "all"

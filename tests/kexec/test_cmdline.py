@@ -60,3 +60,12 @@ def test_each_addition_is_made_once() -> None:
 def test_too_long_is_refused() -> None:
     with pytest.raises(KdumpError, match="too long"):
         capture_command_line("x=" + "y" * 2000)
+
+
+def test_options_that_would_harm_the_capture_go_and_their_kin_stay() -> None:
+    harmful = (
+        "nmi_watchdog=panic,1 memtest=4 reserve_mem=1M:1M:x ima_policy=tcb ima_appraise=enforce debug ignore_loglevel"
+    )
+    line = capture_command_line(f"{harmful} nmi_watchdog=0 debug_boot_weak_hash memtest2=1").text.split()
+    assert not set(harmful.split()) & set(line)
+    assert {"nmi_watchdog=0", "debug_boot_weak_hash", "memtest2=1"} <= set(line)

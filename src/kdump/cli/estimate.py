@@ -1,8 +1,8 @@
 """How much memory to reserve for the capture kernel, and what a crashkernel= value would do here.
 
 The figure comes from what captures and rehearsals on this machine really used, plus a margin; before there is one, from
-a formula. With VALUE ("2G-64G:256M,64G-:512M", "512M,high" …) it explains the value and what this kernel would make of
-it on this machine. --shrink gives back what is reserved beyond need, until the next boot.
+a formula. With VALUE ("2G-64G:256M,64G-:512M", "512M,high 128M,low" …) it explains the value and says what this kernel
+would make of it on this machine. --shrink gives back what is reserved beyond need, until the next boot.
 """
 
 from __future__ import annotations
@@ -52,16 +52,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def explain(value: str, ram: int | None, *, as_json: bool) -> int:
-    """What a value asks for, and what comes of it."""
-    text = value.removeprefix(crashkernel.NAME)
-    asked = crashkernel.parse(text).explain()
+def explain(values: str, ram: int | None, *, as_json: bool) -> int:
+    """What values separated by blanks ("512M,high 128M,low") ask for together, and what comes of it."""
+    parameters = crashkernel.parameters(values.replace(crashkernel.NAME, ""))
     memory = ((crashkernel.MIB, ram),) if ram else reservation.system_ram()
-    outcome = crashkernel.evaluate(crashkernel.NAME + text, memory, crashkernel.Rules.of(os.uname().release))
+    rules = crashkernel.Rules.of(os.uname().release)
+    asked = [crashkernel.explained(parameter.removeprefix(crashkernel.NAME), rules) for parameter in parameters]
+    outcome = crashkernel.evaluate(" ".join(parameters), memory, rules)
     if as_json:
-        print(json.dumps({"asked": asked, "outcome": asdict(outcome)}, indent=1))
+        print(json.dumps({"asked": "; ".join(asked), "outcome": asdict(outcome)}, indent=1))
     else:
-        print(f"asks for  {asked}")
+        for each in asked:
+            print(f"asks for  {each}")
         for step in outcome.steps:
             print(f"          {step}")
         print(f"reserves  {result_text(outcome)}")

@@ -19,7 +19,7 @@ from kdump.capture.plan import PLAN_PATH
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
 from kdump.host.config import Config
-from kdump.host.plan import Prepared
+from kdump.host.plan import Prepared, capture_cpus
 from kdump.host.python_search import ENTRY, STATE
 from kdump.image.build import ImageSummary, build, shared_libraries
 from kdump.image.made import content_digest, file_digest
@@ -144,9 +144,11 @@ def command_line(config: Config, root: Path = Path("/")) -> CommandLine:
     """The capture kernel's command line: the running one's, as the lists of `kdump.kexec` and `config` change it."""
     unwanted = {option_name(option) for option in config.capture.cmdline_remove}
     kept = [option for option in split(running_command_line(root)) if option_name(option) not in unwanted]
-    cpus = config.capture.cpus
     return capture_command_line(
-        " ".join(kept), append=" ".join(config.capture.cmdline_add), cpus=cpus, boot_cpu_apicid=boot_cpu(root)
+        " ".join(kept),
+        append=" ".join(config.capture.cmdline_add),
+        cpus=capture_cpus(config),
+        boot_cpu_apicid=boot_cpu(root),
     )
 
 

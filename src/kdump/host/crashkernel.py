@@ -18,12 +18,16 @@ MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 ALIGN: Final = 16 * MIB  # CRASH_ALIGN
 LOW_MAX: Final = 4 * GIB  # CRASH_ADDR_LOW_MAX
+OLD_LOW_MAX: Final = 896 * MIB  # CRASH_ADDR_LOW_MAX before 5.2
 HIGH_MAX: Final = 64 << 40  # CRASH_ADDR_HIGH_MAX
 LOW_DEFAULT: Final = 256 * MIB
 RAM_STEP: Final = 128 * MIB  # RAM is rounded up to this before ranges are compared
 SWIOTLB_DEFAULT: Final = 64 * MIB
 NAME: Final = "crashkernel="
 SUFFIXES: Final = ("high", "low", "cma")
+
+# What crashkernel=auto reserves, by Red Hat's documentation of their releases.
+AUTO: Final = {"el7": "2G-:161M", "el8": "1G-4G:160M,4G-64G:192M,64G-1T:256M,1T-:512M"}
 
 Ranges = tuple[tuple[int, int], ...]  # (start, end) of physical memory, end exclusive, ascending
 
@@ -43,17 +47,28 @@ class CrashkernelError(KdumpError):
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between kernels. `generic`: 6.7 and later; `cma`: 6.17 and later (backports aside)."""
+    """What differs between kernels.
+
+    `generic`: 6.7 and later; `cma`: 6.17 and later (backports aside). `low_max`: below this a plain value is placed,
+    and `climbs`: above it if there is no room (5.2 and later). `auto`: the value that crashkernel=auto stands for
+    (kernels of el7 and el8 only).
+    """
 
     generic: bool = True
     cma: bool = False
+    low_max: int = LOW_MAX
+    climbs: bool = True
+    auto: str = ""
 
     @classmethod
     def of(cls, release: str) -> Rules:
         """The rules of a kernel by its release ("6.1.0-56-cloud-amd64"); of a recent one if that says no version."""
         found = re.match(r"(\d+)\.(\d+)", release)
         version = (int(found[1]), int(found[2])) if found else (6, 12)
-        return cls(generic=version >= (6, 7), cma=version >= (6, 17))
+        enterprise = re.search(r"\.(el[78])(?![0-9])", release)
+        auto = AUTO[enterprise[1]] if enterprise else ""
+        old = version < (5, 2) and not (enterprise and enterprise[1] == "el8")  # el8 has the rules of 5.2
+        return cls(version >= (6, 7), version >= (6, 17), OLD_LOW_MAX if old else LOW_MAX, not old, auto)
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,11 @@ def parse(value: str) -> Clause:
     return Clause(value, offset=offset, ranges=ranges)
 
 
+def explained(value: str, rules: Rules) -> str:
+    """What one value asks for, in words. Raises CrashkernelError if a kernel with `rules` rejects it."""
+    return parse(_meant(value, rules, [])).explain()
+
+
 def parameters(values: str) -> list[str]:
     """The parameters that values separated by blanks ("512M,high 128M,low") are written as."""
     return [NAME + value for value in values.split()]
@@ -174,7 +194,7 @@ def evaluate(cmdline: str, ram: Ranges, rules: Rules) -> Outcome:
         return nothing("no crashkernel= on the command line")
     if "" in chosen:
         try:
-            size, base = _plain(chosen[""], total, steps)
+            size, base = _plain(_meant(chosen[""], rules, steps), total, steps)
         except CrashkernelError as error:
             if rules.generic or "high" not in chosen:
                 return nothing(f"{error.what}: {error.why}")
@@ -208,6 +228,16 @@ def low_default(cmdline: str) -> int:
     # A slab is 2 KiB and they come in segments of 128 (include/linux/swiotlb.h).
     swiotlb = (int(slabs[-1]) + 127) // 128 * 128 << 11 if slabs else SWIOTLB_DEFAULT
     return max(swiotlb + 8 * MIB, LOW_DEFAULT)
+
+
+def _meant(value: str, rules: Rules, steps: list[str]) -> str:
+    """What a plain value stands for: itself, or for "auto" what the enterprise kernels make of it."""
+    if value != "auto":
+        return value
+    if not rules.auto:
+        raise CrashkernelError(value, "only kernels of RHEL 7 and 8 and of their kin know auto")
+    steps.append(f"auto stands for {rules.auto}")
+    return rules.auto
 
 
 def _plain(value: str, total: int, steps: list[str]) -> tuple[int, int]:
@@ -244,10 +274,11 @@ def _place(  # noqa: PLR0917 -- one step of evaluate()
         above = base >= LOW_MAX
         needs_low = above and not rules.generic
     else:
-        below = _fits(ram, size, ALIGN, LOW_MAX)
-        above = _fits(ram, size, LOW_MAX, HIGH_MAX) and (high or not below)
+        below = _fits(ram, size, ALIGN, LOW_MAX if high else rules.low_max)
+        above = (high or (rules.climbs and not below)) and _fits(ram, size, LOW_MAX, HIGH_MAX)
         if not below and not above:
-            return Outcome(why=f"no {size_text(size)} of RAM in one piece")
+            where = "" if high or rules.climbs else f" below {size_text(rules.low_max)}, where this kernel looks"
+            return Outcome(why=f"no {size_text(size)} of RAM in one piece{where}")
         if high and not above:
             steps.append("there is no room above 4 GiB: it goes below")
         elif above and not high:

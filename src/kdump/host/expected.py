@@ -13,6 +13,7 @@ from kdump.capture.meminfo import meminfo
 from kdump.host import crashkernel, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
+from kdump.host.plan import capture_cpus
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
 
@@ -77,8 +78,8 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     parts = [("kernel, image, filter", FLOOR), (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB)]
     if any(url.partition("://")[0] in ("nfs", "ssh", "s3") for url in config.targets):
         parts.append(("network", NETWORK))
-    if config.capture.cpus > 1:
-        parts.append((f"{config.capture.cpus} CPUs", (config.capture.cpus - 1) * PER_CPU))
+    if (cpus := capture_cpus(config)) > 1:
+        parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
     return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
 
 

@@ -121,6 +121,12 @@ def kernel_image(release: str) -> Path:
     )
 
 
+def capture_cpus(config: Config) -> int:
+    """CPUs of the capture kernel: as many as asked for (0: all), but no more than the machine has."""
+    present = os.cpu_count() or 1
+    return min(config.capture.cpus, present) or present
+
+
 def plan_of(config: Config) -> CapturePlan:
     """The part of the plan that follows from the configuration alone."""
     deadlines, dump = config.deadlines, config.dump
@@ -130,7 +136,7 @@ def plan_of(config: Config) -> CapturePlan:
         level=dump.level,
         codec=dump.codec,
         codec_level=dump.codec_level,
-        cpus=config.capture.cpus,
+        cpus=capture_cpus(config),
         deadlines=Deadlines(
             network=deadlines.network,
             target=deadlines.target,

@@ -17,7 +17,7 @@ ELFCOREHDR_LENGTH = 30  # MAX_ELFCOREHDR_STR_LEN: room for the elfcorehdr=ADDRES
 
 
 class Rule(NamedTuple):
-    """Option names (a trailing '*' matches any rest) that do not go along, and the reason."""
+    """Options that do not go along, and the reason: names, or "name=value"; a trailing '*' matches any rest."""
 
     names: tuple[str, ...]
     reason: str
@@ -89,6 +89,10 @@ REMOVE: tuple[Rule, ...] = (
         "the capture image is the whole user space; it mounts no root",
     ),
     Rule(("systemd.*", "single", "emergency", "rescue", "fsck.*"), "no system is started"),
+    Rule(("nmi_watchdog=panic*",), "a busy capture kernel is no hard lockup"),
+    Rule(("memtest", "reserve_mem"), "the reservation is small, and testing it takes time"),
+    Rule(("ima_policy", "ima_appraise", "evm"), "files in the capture image have no signatures to appraise"),
+    Rule(("debug", "ignore_loglevel"), "a serial console takes two seconds for what is only informative"),
     Rule(("quiet", "splash", "loglevel", "rhgb", "plymouth.*", "vt.*"), "what goes wrong must be seen on the console"),
     Rule(("BOOT_IMAGE",), "it names the file the boot loader read, which is not the one loaded here"),
 )
@@ -186,9 +190,8 @@ def running_command_line(root: Path = Path("/")) -> str:
 
 def _judge(option: str, replaced: set[str]) -> Decision:
     name = option_name(option)
-    for rule in REMOVE:
-        if any(_matches(pattern, name) for pattern in rule.names):
-            return Decision(option, "removed", rule.reason)
+    if reason := unwanted(option):
+        return Decision(option, "removed", reason)
     if name in replaced:
         return Decision(option, "removed", "replaced by an appended option")
     if any(name == option_name(addition.option) for addition in ADD):
@@ -205,8 +208,16 @@ def _additions(cpus: int, boot_cpu_apicid: int | None) -> Iterator[Addition]:
     yield from ADD
 
 
-def _matches(pattern: str, name: str) -> bool:
+def unwanted(option: str) -> str:
+    """Why an option of the running kernel does not go along; empty if it may."""
+    name = option_name(option)
+    return next((rule.reason for rule in REMOVE if any(_matches(each, name, option) for each in rule.names)), "")
+
+
+def _matches(pattern: str, name: str, option: str) -> bool:
     pattern = pattern.replace("-", "_")
+    if "=" in pattern:
+        name += "=" + option.partition("=")[2].rstrip('"')
     if pattern.startswith("*"):
         return name.endswith(pattern[1:])
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -197,7 +197,10 @@ class Capture:
 
     kernel: str = key("", text, "Kernel to capture with, a path; empty: the running one.")
     cpus: int = key(
-        1, integer(1, 1024), "CPUs. More compress in parallel but need memory, and not every machine starts them."
+        1,
+        integer(0, 1024),
+        "CPUs, at most those of the machine; 0: all. More compress in parallel, but need memory,\n"
+        "and not every machine starts them.",
     )
     cmdline_add: tuple[str, ...] = key((), list_of(text), "Parameters to add to its command line.")
     cmdline_remove: tuple[str, ...] = key((), list_of(text), "Parameters of the running kernel that it must not have.")

@@ -5,23 +5,27 @@ Each reader fills a `Draft`: our configuration, what was carried over, and what 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from kdump.errors import FormatError, KdumpError
+from kdump.errors import KdumpError
 from kdump.host import config
 from kdump.host.config import Config
-from kdump.kexec.cmdline import ADD, option_name, split
+from kdump.host.config.tables import ConfigError
+from kdump.kexec.cmdline import ADD, option_name, split, unwanted
 
 # Where each of them keeps its configuration; Fedora's and RHEL's sysconfig goes with kdump.conf.
 FEDORA: Final = "/etc/kdump.conf"
 SYSCONFIG: Final = "/etc/sysconfig/kdump"
 DEBIAN: Final = "/etc/default/kdump-tools"
 
+OPEN: Final = "a quotation mark is not closed"
+_VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 # makedumpfile(8): compression options.
 _CODECS: Final = {"-c": "zlib", "-l": "lzo", "-p": "snappy", "-z": "zstd"}
@@ -37,32 +41,53 @@ class Draft:
     lost: list[tuple[str, str]] = field(default_factory=list)
 
     def set(self, key: str, value: Any, origin: str) -> None:
-        """Set the dotted key; lists grow, other values are replaced."""
+        """Set the dotted key; lists grow, other values are replaced. A value that kdump rejects is lost."""
         *tables, name = key.split(".")
+        alone: Any = value
+        for part in (name, *reversed(tables)):
+            alone = {part: alone}
+        try:
+            config.from_dict(alone)
+        except ConfigError as error:
+            self.lose(origin, error.problems[0])
+            return
         place = self.values
         for table in tables:
             place = place.setdefault(table, {})
         if isinstance(value, list) and isinstance(place.get(name), list):
             value = [*place[name], *(entry for entry in value if entry not in place[name])]
         place[name] = value
-        self.carried.append((origin, f"{key} = {value!r}"))
+        self.carried.append((_masked(origin), f"{key} = {value!r}"))
+
+    def variables(self, text: str, source: str) -> dict[str, str]:
+        """The variables that a shell-like file sets, each with its last value. Lines that cannot be read are lost."""
+        found: dict[str, str] = {}
+        for name, value, lost in assignments(text):
+            if lost:
+                self.lose(f"{source}: {value}", lost)
+            else:
+                found[name] = value
+        return found
 
     def lose(self, origin: str, why: str) -> None:
         """Note what has no equivalent."""
-        self.lost.append((origin, why))
+        self.lost.append((_masked(origin), why))
 
     def config(self) -> Config:
-        """The configuration. Raises ConfigError if a foreign value makes no sense here either."""
+        """The configuration. Raises ConfigError if values that are good alone do not go together."""
         return config.from_dict(self.values)
 
     def makedumpfile(self, arguments: str, origin: str) -> None:
         """Level and codec out of makedumpfile's options."""
-        words = iter(shlex.split(arguments))
+        try:
+            words = iter(shlex.split(arguments))
+        except ValueError as error:
+            self.lose(origin, f"not words as a shell reads them: {error}")
+            return
         for word in words:
             if word == "-d" or re.fullmatch(r"-d\d+", word):
                 levels = (next(words, "") if word == "-d" else word[2:]).split(",")
-                if levels[0].isdigit():
-                    self.set("dump.level", int(levels[0]), origin)
+                self.set("dump.level", int(levels[0]) if levels[0].isdecimal() else levels[0], origin)
                 if len(levels) > 1:
                     self.lose(origin, "only one dump level: a dump that does not fit is kept as far as it got")
             elif word in _CODECS:
@@ -73,12 +98,18 @@ class Draft:
                 pass  # flattened: needed by them for pipes, not by us
             elif word in _WITH_VALUE:
                 next(words, None)
+            elif word in ("|", ";", "&&", "||", ">", ">>"):
+                self.lose(origin, f"dumps go through no other program: {shlex.join([word, *words])}")
             elif word.startswith("-") and word not in ("-D", "-f"):
                 self.lose(origin, f"makedumpfile's {word}")
+            elif not word.startswith("-"):
+                self.lose(origin, f"{word!r} is no option of makedumpfile's")
 
     def cmdline(self, options: str, origin: str, key: str = "capture.cmdline_add") -> None:
         """Options for the capture kernel that are not ours anyway; those of a whole system in it mean nothing here."""
+        wanted: list[str] = []
         ours = {addition.option for addition in ADD} | {"nr_cpus=1"}
+        replaced = {option_name(option) for option in ours}
         for option in split(options):
             name = option_name(option)
             if name in ("nr_cpus", "maxcpus") and option.partition("=")[2].isdigit():
@@ -86,12 +117,30 @@ class Draft:
                     self.set("capture.cpus", int(option.partition("=")[2]), origin)
             elif option in ours or name.startswith(("systemd.", "rd.", "udev.", "ignition.")):
                 continue
+            elif name not in replaced and (reason := unwanted(option)):
+                self.lose(f"{origin} ({option})", reason)
             else:
-                self.set(key, [option], origin)
+                wanted.append(option)
+        if wanted:
+            self.set(key, wanted, origin)
 
     def ssh(self, user_host: str, path: str, origin: str) -> None:
-        """An SSH target."""
-        self.set("targets", [f"ssh://{user_host}/{path.lstrip('/')}"], origin)
+        """An SSH target; an IPv6 address may stand without brackets."""
+        user, at, host = user_host.rpartition("@")
+        self.set("targets", [f"ssh://{user}{at}{_bracketed(host)}/{path.lstrip('/')}"], origin)
+
+    def hook(self, keys: Iterable[str], command: str, origin: str) -> None:
+        """A program that runs before or after the dump. Ours get no arguments, so one with arguments is lost."""
+        try:
+            words = " ".join(shlex.split(command)).split()
+        except ValueError as error:
+            self.lose(origin, f"not words as a shell reads them: {error}")
+            return
+        if len(words) != 1:
+            self.lose(origin, "hooks take no arguments: write a script that runs it with them, and name that")
+            return
+        for key in keys:
+            self.set(key, words, origin)
 
     def nfs(self, export: str, path: str, origin: str) -> None:
         """An NFS target, from "server:/export" and a path below it."""
@@ -99,35 +148,103 @@ class Draft:
         if not colon:
             self.lose(origin, "not SERVER:/EXPORT")
             return
-        self.set("targets", [f"nfs://{server}/{directory.strip('/')}/{path.strip('/')}".rstrip("/")], origin)
+        self.set(
+            "targets", [f"nfs://{_bracketed(server)}/{directory.strip('/')}/{path.strip('/')}".rstrip("/")], origin
+        )
 
 
-def assignments(text: str, source: str) -> Iterator[tuple[str, str]]:
-    """NAME, value of each assignment of a shell-like file, quotes removed, nothing expanded.
+def _bracketed(host: str) -> str:
+    """An IPv6 address in the brackets that a URL wants; anything else as it is."""
+    try:
+        return f"[{ipaddress.IPv6Address(host)}]"
+    except ValueError:
+        return host
 
-    Raises FormatError for unbalanced quotes. Lines that are no assignments are yielded as ("", line).
+
+def _masked(origin: str) -> str:
+    """Foreign text as it may be shown: passwords, in URLs and in variables that are named so, are left out."""
+    origin = re.sub(r"(PASSWORD\w*=).+", r"\1…", origin, flags=re.DOTALL)
+    return re.sub(r"(://[^/\s:@]*:)[^/\s@]+@", r"\1…@", origin)
+
+
+class Assignment(NamedTuple):
+    """A variable and its value; or, if `lost` says why, a line that cannot be read as one without running it."""
+
+    name: str
+    value: str
+    lost: str = ""
+
+
+def assignments(text: str) -> Iterator[Assignment]:
+    """Each assignment of a shell-like file: quotes removed, variables that the file set before put in, nothing run.
+
+    A value that a shell would have to compute, a line that is no assignment, and one whose quotation mark is never
+    closed are yielded as lost, under the name "" and with the line as value.
     """
-    lines = iter(enumerate(text.splitlines(), 1))
-    for number, line in lines:
-        whole = line
-        while True:
-            try:
-                words = shlex.split(whole, comments=True)
-                break
-            except ValueError:
-                following = next(lines, None)
-                if following is None:
-                    raise FormatError("a quotation mark is not closed", path=source, field=f"line {number}") from None
-                whole += "\n" + following[1]
+    known: dict[str, str] = {}
+    lines = text.splitlines()
+    index = 0
+    while index < len(lines):
+        taken = 1
+        words, why = _shell_words(lines[index], known)
+        while why == OPEN and index + taken < len(lines):
+            taken += 1
+            words, why = _shell_words("\n".join(lines[index : index + taken]), known)
+        if why == OPEN:  # the lines after it may be good all the same
+            taken = 1
+        whole = "\n".join(lines[index : index + taken]).strip()
+        index += taken
         if words[:1] == ["export"]:
             words = words[1:]
-        if not words:
-            continue
-        found = _ASSIGNMENT.fullmatch(words[0])
-        if found and len(words) == 1:
-            yield found[1], found[2]
+        found = _ASSIGNMENT.fullmatch(words[0]) if len(words) == 1 else None
+        if why or (words and not found):
+            yield Assignment("", whole, why or "not an assignment, and never run")
+        elif found:
+            known[found[1]] = found[2]
+            yield Assignment(found[1], found[2])
+
+
+def _shell_words(text: str, known: Mapping[str, str]) -> tuple[list[str], str]:
+    """The words of a line as a shell splits them, and why it cannot be read (empty: it can)."""
+    words: list[str] = []
+    word: str | None = None
+    quote = ""
+    position = 0
+    while position < len(text):
+        character = text[position]
+        position += 1
+        if character == "\\" and quote != "'":
+            if position == len(text):
+                return [], OPEN
+            following = text[position]
+            position += 1
+            if following != "\n":
+                special = not quote or following in '"\\$`'
+                word = (word or "") + (following if special else character + following)
+        elif quote and character == quote:
+            quote = ""
+        elif not quote and character in "\"'":
+            quote, word = character, word or ""
+        elif quote != "'" and character in "$`":
+            found = _VARIABLE.match(text, position) if character == "$" else None
+            name = (found[1] or found[2]) if found else ""
+            if not found or name not in known:
+                return [], f"${name} is not set in this file" if found else "a shell would have to run it"
+            word = (word or "") + known[name]
+            position = found.end()
+        elif not quote and character.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        elif not quote and character == "#" and word is None:
+            position = text.find("\n", position) if "\n" in text[position:] else len(text)
+        elif not quote and character in ";&|<>()":
+            return [], "a shell would have to run it"
         else:
-            yield "", whole.strip()
+            word = (word or "") + character
+    if quote:
+        return [], OPEN
+    return ([*words, word] if word is not None else words), ""
 
 
 def detect(root: Path = Path("/")) -> list[Path]:

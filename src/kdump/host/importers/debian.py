@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kdump.host.importers import Draft, assignments
+from kdump.host.importers import Draft
 from kdump.host.policy import TABLE
 
 COREDIR: Final = "/var/crash"
@@ -32,13 +32,11 @@ _SHIPPED: Final = {
 
 def read(text: str, source: str, draft: Draft) -> None:
     """The assignments of kdump-tools' defaults."""
-    found = dict(assignments(text, source))
+    found = draft.variables(text, source)
     coredir = found.get("KDUMP_COREDIR") or COREDIR
     for name, value in found.items():
         origin = f"{source}: {name}={value}"
-        if not name:
-            draft.lose(f"{source}: {value}", "not an assignment, and never run")
-        elif value and (name, value) not in _SHIPPED and name != "KDUMP_COREDIR":
+        if value and (name, value) not in _SHIPPED and name != "KDUMP_COREDIR":
             _one(name, value, coredir, origin, draft)
     if "targets" not in draft.values:
         draft.set("targets", [f"file://{coredir}"], f"{source}: KDUMP_COREDIR={coredir}")

@@ -8,11 +8,13 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from kdump.host.importers import Draft, assignments
+from kdump.host.importers import Draft
 
 PATH: Final = "/var/crash"  # `path` without one
 FILESYSTEMS: Final = ("ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "f2fs", "vfat", "virtiofs")
 ACTIONS: Final = ("reboot", "halt", "poweroff", "shell")
+# Directives that may be repeated, each time adding to what is there: targets and lists.
+_ADDING: Final = frozenset({"ssh", "nfs", "raw", "extra_modules", "extra_bins", *FILESYSTEMS})
 NO_EQUIVALENT: Final = {
     "auto_reset_crashkernel": "`kdump estimate` and `kdump setup` size the reservation",
     "force_rebuild": "not needed: the image is rebuilt when its contents would change",
@@ -28,45 +30,49 @@ NO_EQUIVALENT: Final = {
 
 
 def read(text: str, source: str, draft: Draft) -> None:
-    """kdump.conf: a directive and its value on each line."""
-    directives = [_directive(line) for line in text.splitlines()]
-    given = [(name, value) for name, value in directives if name]
-    path = next((value for name, value in given if name == "path"), PATH)
-    for name, value in given:
-        _one(name, value, path, f"{source}: {name} {value}".rstrip(), draft)
+    """kdump.conf: a directive and its value on each line; of one that is repeated, the last counts, as there."""
+    given = [(name, value) for name, value in map(_directive, text.splitlines()) if name]
+    last = dict(given)
+    path = _unquoted(last.get("path", PATH))
+    for number, (name, value) in enumerate(given):
+        origin = f"{source}: {name} {value}".rstrip()
+        if name not in _ADDING and name in (later for later, _value in given[number + 1 :]):
+            draft.lose(origin, f"a later {name} overrides it")
+        elif name != "path":
+            _one(name, value, path, origin, draft)
     if "targets" not in draft.values:
         draft.set("targets", [f"file://{path}"], f"{source}: path {path}")
-    if any(name in ("failure_action", "default") and value == "dump_to_rootfs" for name, value in given):
+    if "dump_to_rootfs" in (last.get("failure_action"), last.get("default")):
         draft.set("targets", [f"file://{PATH}"], f"{source}: failure_action dump_to_rootfs")
 
 
 def _one(name: str, value: str, path: str, origin: str, draft: Draft) -> None:
-    if name in ("path", "default", "failure_action") and value in (path, "dump_to_rootfs"):
+    plain = _unquoted(value)
+    if name in ("default", "failure_action") and plain == "dump_to_rootfs":
         return
     if name == "ssh":
-        draft.ssh(value, path, origin)
+        draft.ssh(plain, path, origin)
     elif name == "nfs":
-        draft.nfs(value, path, origin)
+        draft.nfs(plain, path, origin)
     elif name == "raw":
-        draft.set("targets", [f"block://{value}"], origin)
+        draft.set("targets", [f"block://{plain}"], origin)
     elif name in FILESYSTEMS:
-        _filesystem(value, path, origin, draft)
+        _filesystem(plain, path, origin, draft)
     elif name == "sshkey":
-        draft.set("ssh.identity", value, origin)
+        draft.set("ssh.identity", plain, origin)
     elif name == "core_collector":
         _collector(value, origin, draft)
     elif name == "kdump_pre":
-        draft.set("hooks.pre", [value], origin)
+        draft.hook(["hooks.pre"], value, origin)
     elif name == "kdump_post":
         # It runs whether the dump succeeded or not, and is told by its argument; ours by its environment.
-        draft.set("hooks.post", [value], origin)
-        draft.set("hooks.failed", [value], origin)
+        draft.hook(["hooks.post", "hooks.failed"], value, origin)
     elif name == "extra_modules":
-        draft.set("capture.modules", value.split(), origin)
+        draft.set("capture.modules", plain.split(), origin)
     elif name == "extra_bins":
-        draft.set("capture.files", value.split(), origin)
-    elif name in ("failure_action", "default", "final_action") and value in ACTIONS:
-        draft.set("action.success" if name == "final_action" else "action.failure", value, origin)
+        draft.set("capture.files", plain.split(), origin)
+    elif name in ("failure_action", "default", "final_action") and plain in ACTIONS:
+        draft.set("action.success" if name == "final_action" else "action.failure", plain, origin)
     else:
         draft.lose(origin, NO_EQUIVALENT.get(name, "not a directive that kdump knows"))
 
@@ -95,7 +101,11 @@ def _mount_points(device: str, table: Path = Path("/proc/self/mountinfo")) -> li
 
 
 def _collector(value: str, origin: str, draft: Draft) -> None:
-    words = shlex.split(value)
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        draft.lose(origin, f"not words as a shell reads them: {error}")
+        return
     if words and words[0].endswith("makedumpfile"):
         draft.makedumpfile(shlex.join(words[1:]), origin)
     elif words and words[0] in ("cp", "scp"):
@@ -106,13 +116,11 @@ def _collector(value: str, origin: str, draft: Draft) -> None:
 
 def read_sysconfig(text: str, source: str, draft: Draft) -> None:
     """/etc/sysconfig/kdump."""
-    for name, value in assignments(text, source):
+    for name, value in draft.variables(text, source).items():
         origin = f"{source}: {name}={value}"
-        if not name:
-            draft.lose(f"{source}: {value}", "not an assignment, and never run")
-        elif not value:
+        if not value:
             continue
-        elif name == "KDUMP_KERNELVER":
+        if name == "KDUMP_KERNELVER":
             draft.set("capture.kernel", f"/boot/vmlinuz-{value}", origin)
         elif name == "KDUMP_COMMANDLINE_APPEND":
             draft.cmdline(value, origin)
@@ -139,5 +147,12 @@ def _remove(value: str, origin: str, draft: Draft) -> None:
 
 
 def _directive(line: str) -> tuple[str, str]:
-    name, _, value = line.partition("#")[0].strip().partition(" ")
-    return name, value.strip()
+    """Name and value, whatever blanks part them; a comment begins at any '#', as for their parser."""
+    name, *value = line.partition("#")[0].split(maxsplit=1)[:2] or [""]
+    return name, "".join(value).strip()
+
+
+def _unquoted(value: str) -> str:
+    """A value without the quotation marks around it."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if quoted else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from kdump.host.importers import Draft, assignments
+from kdump.host.importers import Draft
 
 SAVEDIR: Final = "/var/crash"
 CODECS: Final = {"compressed": "zlib", "lzo": "lzo", "snappy": "snappy", "zstd": "zstd", "none": "none"}
@@ -36,12 +36,9 @@ _QUIET: Final = {
 
 def read(text: str, source: str, draft: Draft) -> None:
     """The assignments of SUSE's sysconfig file."""
-    found = dict(assignments(text, source))
-    for name, value in found.items():
-        origin = f"{source}: {name}={value if 'PASSWORD' not in name else '…'}"
-        if not name:
-            draft.lose(f"{source}: {value}", "not an assignment, and never run")
-        elif value and (name, value) not in _QUIET and name not in ("KDUMP_VERBOSE", "KDUMP_NET_TIMEOUT"):
+    for name, value in draft.variables(text, source).items():
+        origin = f"{source}: {name}={value}"
+        if value and (name, value) not in _QUIET and name not in ("KDUMP_VERBOSE", "KDUMP_NET_TIMEOUT"):
             _one(name, value, origin, draft)
     if "targets" not in draft.values:
         draft.set("targets", [f"file://{SAVEDIR}"], f"{source}: without KDUMP_SAVEDIR")
@@ -56,14 +53,19 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
         draft.set("dump.level", _number(value), origin)
     elif name == "KDUMP_DUMPFORMAT" and value.lower() in CODECS:
         draft.set("dump.codec", CODECS[value.lower()], origin)
+    elif name == "KDUMP_DUMPFORMAT" and value.lower() == "raw":
+        draft.set("dump.level", 0, origin)  # all of memory, as it is
+        draft.set("dump.codec", "none", origin)
+    elif name == "KDUMP_DUMPFORMAT":
+        draft.lose(origin, "dumps are written in the kdump-compressed format; `kdump convert` makes others of it")
     elif name == "KDUMP_KEEP_OLD_DUMPS":
-        # There 0 keeps all and -1 none of the old ones; the new one is kept in any case.
-        draft.set("retention.keep", 1 if value == "-1" else _number(value), origin)
+        # There 0 keeps all, -1 none of the old ones, and -2 all for which there is room (KDUMP_FREE_DISK_SIZE).
+        draft.set("retention.keep", {"-1": 1, "-2": 0}.get(value, _number(value)), origin)
     elif name == "KDUMP_FREE_DISK_SIZE":
         number = _number(value)
         draft.set("retention.min_free", number * MEBIBYTE if isinstance(number, int) else number, origin)
     elif name == "KDUMP_CPUS":
-        draft.set("capture.cpus", max(number, 1) if isinstance(number := _number(value), int) else number, origin)
+        draft.set("capture.cpus", _number(value), origin)  # 0 is all, here as there
     elif name == "KDUMP_KERNELVER":
         draft.set("capture.kernel", f"/boot/vmlinuz-{value}", origin)
     elif name == "KDUMP_COMMANDLINE_APPEND":
@@ -73,7 +75,7 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
     elif name == "KDUMP_CONTINUE_ON_ERROR":
         draft.set("action.failure", "reboot" if switch else "shell", origin)
     elif name in ("KDUMP_PRESCRIPT", "KDUMP_POSTSCRIPT"):
-        draft.set("hooks.pre" if name == "KDUMP_PRESCRIPT" else "hooks.post", [value.split(maxsplit=1)[0]], origin)
+        draft.hook(["hooks.pre" if name == "KDUMP_PRESCRIPT" else "hooks.post"], value, origin)
     elif name == "KDUMP_REQUIRED_PROGRAMS":
         _programs(value, origin, draft)
     elif name == "KDUMP_SSH_IDENTITY":
@@ -87,9 +89,12 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
 
 
 def _target(url: str, draft: Draft) -> None:
-    parts = urlsplit(url if "://" in url else f"file://{url}")
-    shown = url if not parts.password else url.replace(parts.password, "…")
-    origin = f"KDUMP_SAVEDIR={shown}"
+    origin = f"KDUMP_SAVEDIR={url}"
+    try:
+        parts = urlsplit(url if "://" in url else f"file://{url}")
+    except ValueError as error:
+        draft.lose(origin, f"not a URL: {error}")
+        return
     scheme = {"sftp": "ssh"}.get(parts.scheme, parts.scheme)
     if scheme == "file":
         draft.set("targets", [f"file://{parts.path}"], origin)
