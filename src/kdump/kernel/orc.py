@@ -3,7 +3,7 @@
 Source: Documentation/arch/x86/orc-unwinder.rst, arch/x86/include/asm/orc_types.h and arch/x86/kernel/unwind_orc.c.
 An entry says, for every instruction from an address on, where the caller's stack pointer, frame pointer and return
 address are. Its bits were moved twice (6.3 added `signal`, 6.4 replaced `end` by a type): BTF's struct orc_entry tells
-which layout a kernel has.
+which layout a kernel has. 7.x numbers the registers anew: the entries of functions' first instructions tell.
 """
 
 from __future__ import annotations
@@ -38,8 +38,15 @@ _MAX_ENTRIES = 1 << 24
 _SCAN = 256  # words searched for a return address where there are no unwind entries
 
 # Where the caller's stack pointer comes from (ORC_REG_*), and what is there (ORC_TYPE_*).
-_UNDEFINED, _PREV_SP, _DX, _DI, _BP, _SP, _R10, _R13, _BP_INDIRECT, _SP_INDIRECT = range(10)
-_NAMED = {_DX: "dx", _DI: "di", _R10: "r10", _R13: "r13"}
+_UNDEFINED, _PREV_SP, _DX, _DI, _BP, _SP, _R10, _R13, _BP_INDIRECT, _SP_INDIRECT, _AX = range(11)
+_NAMED = {_DX: "dx", _DI: "di", _R10: "r10", _R13: "r13", _AX: "ax"}
+# 7.x numbers the registers anew. Types do not tell; a function's first instruction does: its caller's stack pointer is
+# SP + 8, whatever the number of SP.
+_NUMBERINGS = {
+    5: tuple(range(10)),
+    3: (_UNDEFINED, _AX, _DX, _SP, _BP, _DI, _R10, _R13, _PREV_SP, _SP_INDIRECT, _BP_INDIRECT),
+}
+_ENTRANCES = ("panic", "schedule", "do_exit", "vfs_read", "kthread")
 _END, _CALL, _REGS, _REGS_PARTIAL = 1, 2, 3, 4
 
 
@@ -136,11 +143,28 @@ class OrcTable:
         bits = {name: (member.offset * 8 + member.shift, member.bits) for name, member in layout.members.items()}
         self._fields = {name: (place - 32, (1 << width) - 1) for name, (place, width) in bits.items() if place >= 32}
         self._old_types = "end" in bits
+        self._registers: tuple[int, ...] = tuple(range(16))
         place = OrcPlace(start, entries, (stop - start) // 4)
         text, end = symbols.get("_stext") or symbols.address("_text"), symbols.get("_etext") or stop
         self._parts = [_Part(kernel, text, max(end, symbols.get("_einittext") or 0), place)]
         self._modules: list[_Part] | None = None
         self._found: dict[int, _Entry | None] = {}
+        self._registers = self._numbering()
+
+    def _numbering(self) -> tuple[int, ...]:
+        """Our numbers of the registers, by the kernel's."""
+        seen = set()
+        for name in _ENTRANCES:
+            address = self._kernel.symbols.get(name)
+            entry = self._entry(self._parts[0], address) if address is not None else None
+            if entry is not None and entry.sp_offset == 8 and entry.type == _CALL:
+                seen.add(entry.sp_reg)
+        if len(seen) != 1 or not (found := _NUMBERINGS.get(*seen)):
+            raise KdumpError(
+                "the kernel's ORC unwind tables cannot be read",
+                why=f"at the start of functions they name register {sorted(seen)} as the stack pointer",
+            )
+        return found + (_UNDEFINED,) * (16 - len(found))
 
     @classmethod
     def from_kernel(cls, kernel: Kernel) -> OrcTable:
@@ -191,7 +215,8 @@ class OrcTable:
             # CALL, REGS and REGS_PARTIAL were 0, 1, 2; `end` or an undefined stack pointer ended a stack.
             kind = _END if bits("end") else _UNDEFINED if not bits("sp_reg") else kind + _CALL
         signal = bool(bits("signal")) if "signal" in self._fields else kind in (_REGS, _REGS_PARTIAL)
-        return _Entry(sp_offset, bp_offset, bits("sp_reg"), bits("bp_reg"), kind, signal)
+        names = self._registers
+        return _Entry(sp_offset, bp_offset, names[bits("sp_reg")], names[bits("bp_reg")], kind, signal)
 
 
 def registers(raw: bytes | memoryview) -> Registers:
