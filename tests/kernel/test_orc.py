@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from tests.kernel import fakes
 
-from kdump.errors import FormatError
+from kdump.errors import FormatError, KdumpError
 from kdump.kernel import orc
 from kdump.kernel.kallsyms import Symbol
 from kdump.kernel.orc import _BP, _CALL, _END, _PREV_SP, _REGS, _SP, _UNDEFINED, Registers, Unwinder, _Entry
@@ -120,3 +120,21 @@ def test_prstatus() -> None:
     assert orc.from_prstatus(bytes(112) + struct.pack("<21Q", *values) + bytes(56)).values == values
     with pytest.raises(FormatError):
         orc.from_prstatus(bytes(100))
+
+
+@pytest.mark.parametrize(("stack_pointer", "known"), [(5, True), (3, True), (6, False)])
+def test_registers_are_numbered_as_functions_begin(stack_pointer: int, known: bool) -> None:
+    """7.x gave the stack pointer of the tables another number; the first instruction of any function uses it."""
+    table = orc.OrcTable.__new__(orc.OrcTable)
+    table._registers = tuple(range(16))
+    table._kernel = cast("Any", SimpleNamespace(symbols={"panic": 0x1000, "schedule": 0x2000}))
+    table._parts = [cast("Any", None)]
+    entries = cast("Any", lambda _part, _pc: _Entry(8, 0, stack_pointer, 0, _CALL, signal=False))
+    table._entry = entries  # type: ignore[method-assign]
+    if not known:
+        with pytest.raises(KdumpError, match="register \\[6\\] as the stack pointer"):
+            table._numbering()
+        return
+    numbers = table._numbering()
+    assert numbers[stack_pointer] == _SP
+    assert {_SP, _BP, _PREV_SP, _UNDEFINED} < set(numbers)

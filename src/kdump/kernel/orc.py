@@ -159,10 +159,12 @@ class OrcTable:
             entry = self._entry(self._parts[0], address) if address is not None else None
             if entry is not None and entry.sp_offset == 8 and entry.type == _CALL:
                 seen.add(entry.sp_reg)
-        if len(seen) != 1 or not (found := _NUMBERINGS.get(*seen)):
+        names = sorted(seen)
+        found = _NUMBERINGS.get(seen.pop()) if len(seen) == 1 else None
+        if found is None:
             raise KdumpError(
                 "the kernel's ORC unwind tables cannot be read",
-                why=f"at the start of functions they name register {sorted(seen)} as the stack pointer",
+                why=f"at the start of functions they name register {names} as the stack pointer",
             )
         return found + (_UNDEFINED,) * (16 - len(found))
 

@@ -86,11 +86,20 @@ def _disks(objects: Objects) -> list[Struct]:
     return list(seen.values())
 
 
+def _contexts(objects: Objects, queue: Struct) -> list[Struct]:
+    """struct blk_mq_hw_ctx of a request queue: an array of pointers before 5.18 and from 7.x on, an xarray between."""
+    if objects.has(queue, "hctx_table"):
+        found = [address for _, address in objects.xarray(queue.hctx_table, _MAX_QUEUES)]
+    else:
+        found = [int(queue.queue_hw_ctx[index]) for index in range(min(int(queue.nr_hw_queues), _MAX_QUEUES))]
+    return [objects.struct("blk_mq_hw_ctx", address) for address in found if address]
+
+
 def _in_flight(objects: Objects, disk: Struct, busy: int) -> list[Struct]:
     found: dict[int, Struct] = {}
     queue = disk.queue
-    for _, address in objects.xarray(queue.hctx_table, _MAX_QUEUES):
-        tags = objects.struct("blk_mq_hw_ctx", address).tags
+    for context in _contexts(objects, queue):
+        tags = context.tags
         if not tags:
             continue
         for tag in range(min(int(tags.nr_tags), _MAX_TAGS)):

@@ -30,7 +30,8 @@ def collect(context: Context, section: Section) -> None:
     memory = objects.types.enum("cgroup_subsys_id").get("memory_cgrp_id")
     rows: list[tuple[Value, ...]] = []
     for path, group in _groups(objects, objects.variable("cgrp_dfl_root").cgrp, "", 0):
-        tasks = int(group.nr_populated_csets)
+        own = group if objects.has(group, "nr_populated_csets") else group.self  # moved there in 7.x
+        tasks = int(own.nr_populated_csets) if objects.has(own, "nr_populated_csets") else None
         usage = limit = None
         if memory is not None and (state := group.subsys[memory]):
             counter = objects.container(state, "mem_cgroup", "css").memory

@@ -68,7 +68,7 @@ def meminfo(context: Context) -> dict[str, int]:
         "SReclaimable": slab_reclaimable,
         "SUnreclaim": slab_fixed,
         "PageTables": node.get("NR_PAGETABLE", zone.get("NR_PAGETABLE")),
-        "VmallocUsed": objects.number("nr_vmalloc_pages", 8),
+        "VmallocUsed": node.get("NR_VMALLOC", objects.number("nr_vmalloc_pages", 8)),  # counted by node since 6.15
         "Percpu": (objects.number("pcpu_nr_populated", 8) or 0) * (objects.number("pcpu_nr_units") or 0),
     }
     found = {name: value * page for name, value in pages.items() if value is not None}
@@ -214,7 +214,7 @@ def _slabs(context: Context, section: Section, total: int) -> None:
     for cache in objects.list(objects.variable("slab_caches"), "kmem_cache", "list"):
         slabs = items = 0
         for number in range(min(count, 1024)):
-            node = cache.node[number]
+            node = cache.per_node[number].node if objects.has(cache, "per_node") else cache.node[number]  # since 7.2
             if node:
                 slabs += int(node.nr_slabs.counter)
                 items += int(node.total_objects.counter)

@@ -57,10 +57,11 @@ def _classes(context: Context, section: Section, figures: dict[str, int], total:
         "slab, reclaimable": figures["SReclaimable"],
         "slab, unreclaimable": figures["SUnreclaim"],
         "page tables": figures.get("PageTables", 0),
-        "vmalloc" + (", with kernel stacks" if in_vmalloc else ""): figures.get("VmallocUsed", 0),
         "per-CPU": figures.get("Percpu", 0),
         "huge pages": figures.get("Hugetlb", 0),
     }
+    if "VmallocUsed" in figures:
+        classes["vmalloc" + (", with kernel stacks" if in_vmalloc else "")] = figures["VmallocUsed"]
     if not in_vmalloc:
         classes["kernel stacks"] = figures.get("KernelStack", 0)
     rest = max(total - sum(classes.values()), 0)

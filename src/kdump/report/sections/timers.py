@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from kdump.kernel.objects import Objects
 from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
@@ -83,22 +82,8 @@ def _rate(context: Context, jiffies: int) -> int:
 def _high(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
     """The same of the high resolution timers; seconds are those of the timer's own clock."""
     objects = context.objects
-    for number, base in enumerate(objects.per_cpu("hrtimer_bases", cpu).clock_base):
-        now = _clock(objects, context.now, number)
-        for node in objects.rbtree(base.active.rb_root, "timerqueue_node", "node"):
-            timer = objects.container(node, "hrtimer", "node")
-            yield int(timer.function), (int(node.expires) - now) / 1e9
-
-
-def _clock(objects: Objects, monotonic: int, number: int) -> int:
-    """What a clock base's clock showed: CLOCK_MONOTONIC, _REALTIME, _BOOTTIME, _TAI, then the same again (soft).
-
-    The scheduler's clock stands for the monotonic one; offsets of the others are the timekeeper's.
-    """
-    names = ("", "offs_real", "offs_boot", "offs_tai")
-    name = names[number % len(names)]
-    if not name:
-        return monotonic
-    # struct tk_core: a sequence counter, then the timekeeper on its own cache line.
-    keeper = objects.struct("timekeeper", objects.symbols.address("tk_core") + 8)
-    return monotonic + int(getattr(keeper, name))
+    for base in objects.per_cpu("hrtimer_bases", cpu).clock_base:
+        # The scheduler's clock stands for CLOCK_MONOTONIC; each base keeps how far its own clock is ahead of that.
+        now = context.now + int(base.offset)
+        for timer in objects.rbtree(base.active.rb_root, "hrtimer", "node.node"):
+            yield int(timer.function), (int(timer.node.expires) - now) / 1e9
