@@ -129,7 +129,7 @@ def test_the_template_carries_a_configuration() -> None:
         [panic]
         panic_on_oom = 2
         [[network.interface]]
-        mac = "a"
+        mac = "52:54:00:12:34:56"
         [[network.interface]]
         name = "b0"
         links = ["x", "y"]

@@ -21,6 +21,8 @@ ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
 FIRST, ALL = "first", "all"
 ENCRYPTION = "kdump.targets.encrypted"
 NETWORK = "kdump.capture.network"
+_LONGEST = 30 * 86400  # seconds that anything in a plan may last
+_LARGEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class CapturePlan:
         """Read a plan. Raises `FormatError` naming the field that is wrong; unknown fields are errors too."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError("is not JSON", path=path, why=str(error)) from None
         plan: CapturePlan = _build(cls, raw, path, "plan")
         return plan
@@ -137,8 +139,12 @@ def _convert(hint: typing.Any, value: object, path: str, where: str) -> object:
         if not isinstance(value, dict):
             raise FormatError("must be an object", path=path, field=where)
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= _LONGEST:  # also NaN and Infinity, which Python's JSON has
+            raise FormatError(f"must be seconds from 0 to {_LONGEST}, is {value!r}", path=path, field=where)
         return float(value)
+    if hint is int and isinstance(value, int) and not 0 <= value <= _LARGEST:
+        raise FormatError(f"must be a number from 0 to {_LARGEST}, is {value!r}", path=path, field=where)
     if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
         return _build(hint, value, path, where)
     if hint is not typing.Any and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):

@@ -12,9 +12,9 @@ import json
 import sys
 from pathlib import Path
 
+from kdump.cli import values
 from kdump.lab import kernels
 from kdump.lab.causes import CAUSES, find_cause
-from kdump.units import parse_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kernel", default=kernels.DEFAULT, metavar="WHICH",
         help="a Debian series or package, a release in /boot, or a path (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--memory", default="1G", metavar="SIZE", help="of the machine (default: %(default)s)")
-    parser.add_argument("--cpus", type=int, default=2, metavar="N", help="of the machine (default: %(default)s)")
+    parser.add_argument(
+        "--memory",
+        type=values.size(128 << 20, 1 << 40),
+        default="1G",
+        metavar="SIZE",
+        help="of the machine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cpus", type=values.number(1, 255), default=2, metavar="N", help="of the machine (default: %(default)s)"
+    )
     parser.add_argument(
         "--cause", default="sysrq", choices=[cause.name for cause in CAUSES],
         help="; ".join(f"{cause.name}: {cause.summary}" for cause in CAUSES) + " (default: %(default)s)",
@@ -53,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     say(f"looking for the kernel {args.kernel}")
     tree = kernels.find(args.kernel)
     say(f"the kernel is {tree.release}")
-    memory = parse_size(args.memory)
+    memory: int = args.memory
     scenario = Scenario(
         tree,
         find_cause(args.cause),

@@ -13,16 +13,19 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from kdump.cli import values
 from kdump.host import config, crashkernel, expected, reservation
 from kdump.kexec.state import read_state
-from kdump.units import parse_size, size_text
+from kdump.units import size_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("value", nargs="?", metavar="VALUE", help="a crashkernel= value to explain")
-    parser.add_argument("--ram", type=parse_size, metavar="SIZE", help="explain it for a machine with this much RAM")
-    parser.add_argument("--shrink", type=parse_size, metavar="SIZE", help="give back what is reserved beyond SIZE")
+    parser.add_argument(
+        "--ram", type=values.size(1 << 20, 1 << 52), metavar="SIZE", help="explain it for a machine with this much RAM"
+    )
+    parser.add_argument("--shrink", type=values.size(), metavar="SIZE", help="give back what is reserved beyond SIZE")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

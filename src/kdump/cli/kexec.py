@@ -22,6 +22,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from kdump.cli import values
 from kdump.errors import UsageError
 from kdump.kexec import load as loading
 from kdump.kexec.sources import AUTO, FILE, SEGMENTS, Sources, read_sources
@@ -66,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-s", "--kexec-file-syscall", action="store_const", dest="method", const="file", help="kexec_file_load(2) only")
     add("-c", "--kexec-syscall", action="store_const", dest="method", const="segments", help="kexec_load(2) only")
     add("-a", "--kexec-syscall-auto", action="store_const", dest="method", const="auto", help="choose (default)")
-    add("--mem-min", type=_address, metavar="ADDRESS", help="lowest address to load to")
-    add("--mem-max", type=_address, metavar="ADDRESS", help="highest address to load to")
+    add("--mem-min", type=values.address, metavar="ADDRESS", help="lowest address to load to")
+    add("--mem-max", type=values.address, metavar="ADDRESS", help="highest address to load to")
     add("-t", "--type", choices=TYPES, help="what the kernel must be")
     add("-i", "--no-checks", action="store_true", help="do not check the segments before the start")
     add("-x", "--no-ifdown", action="store_true", help="leave network interfaces up")
@@ -171,13 +172,12 @@ def _serial(text: str) -> int:
     if text in SERIAL_PORTS:
         return SERIAL_PORTS[text]
     try:
-        return int(text, 0)
+        port = int(text, 0) if len(text) <= 8 else -1
     except ValueError:
-        raise UsageError(f"--serial={text}: not a serial port", remedy="ttyS0 to ttyS3, or an I/O port") from None
-
-
-def _address(text: str) -> int:
-    return int(text, 0)
+        port = -1
+    if not 0 < port <= 0xFFFF:
+        raise UsageError(f"--serial={text}: not a serial port", remedy="ttyS0 to ttyS3, or an I/O port up to 0xffff")
+    return port
 
 
 class _Refused(argparse.Action):

@@ -13,6 +13,7 @@ import json
 import os
 from pathlib import Path
 
+from kdump.cli import values
 from kdump.errors import KdumpError
 from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line, split
 from kdump.kexec.load import check_ready, load
@@ -28,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=Path, help="capture image, an initramfs (default: the one `kdump build` made)")
     parser.add_argument("--command-line", metavar="TEXT", help="the whole command line, instead of one made here")
     parser.add_argument("--append", default="", metavar="OPTIONS", help="options to add to the command line")
-    parser.add_argument("--cpus", type=int, help="CPUs of the capture kernel (default: 1, or as configured)")
+    parser.add_argument(
+        "--cpus",
+        type=values.number(1, values.MOST_CPUS),
+        help="CPUs of the capture kernel (default: 1, or as configured)",
+    )
     parser.add_argument("--method", choices=METHODS, default="auto", help="system call to load with (default: auto)")
     parser.add_argument("--if-changed", action="store_true", help="do nothing if all is as it was loaded")
     parser.add_argument("--explain", action="store_true", help="say what would be loaded and why; load nothing")

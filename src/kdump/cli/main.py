@@ -71,7 +71,12 @@ def entry() -> None:
 
 def _run(command: Command, arguments: list[str]) -> int:
     module, parser = parser_for(command)
-    status: int = module.run(parser.parse_args(arguments))
+    try:
+        wanted = parser.parse_args(arguments)
+    except SystemExit as ended:  # after --help, or after saying what is wrong
+        sys.stdout.flush()
+        return ended.code if isinstance(ended.code, int) else 2
+    status: int = module.run(wanted)
     sys.stdout.flush()
     return status
 

@@ -28,7 +28,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from kdump.cli import values
 from kdump.errors import KdumpError, UsageError
+from kdump.units import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from kdump.dump.pipeline import Summary
@@ -60,14 +62,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-f", dest="force", action="store_true", help="replace DUMPFILE")
     add("-D", dest="debug", action="store_true", help="say more")
     add("-v", dest="version", action="store_true", help="print the version")
-    add("-L", dest="limit", type=int, metavar="BYTES", help="largest size of DUMPFILE")
+    add("-L", dest="limit", type=values.number(1, LARGEST_SIZE), metavar="BYTES", help="largest size of DUMPFILE")
     add("--split", action="store_true", help="spread the dump over the given files")
     add("--reassemble", action="store_true", help="join the files of --split")
     add("--dump-dmesg", action="store_true", help="write the kernel log")
     add("--partial-dmesg", action="store_true", help="write the kernel log since it was last cleared")
     add("--mem-usage", action="store_true", help="what each level would leave out here")
-    add("--num-threads", type=int, default=0, metavar="N", help="threads that compress")
-    add("--message-level", type=int, default=PROGRESS | COMMON | ERROR, metavar="N", help="what is printed (bits)")
+    add(
+        "--num-threads",
+        type=values.number(0, values.MOST_THREADS),
+        default=0,
+        metavar="N",
+        help="threads that compress",
+    )
+    add(
+        "--message-level",
+        type=values.number(0, 31),
+        default=PROGRESS | COMMON | ERROR,
+        metavar="N",
+        help="what is printed (bits)",
+    )
     add("--show-stats", action="store_true", help="print pages by class")
     add("--dry-run", action="store_true", help="write nothing")
     add("--check-params", action="store_true", help="only check the options")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from kdump.cli.commands import COMMANDS, Command
+from kdump.units import whole_number
+
+_WIDTHS = (20, 1000)  # columns
 
 
 class Option(NamedTuple):
@@ -36,12 +40,17 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Asks the terminal for its width without shutil, whose imports every command would wait for."""
 
     def __init__(self, prog: str) -> None:
-        columns = os.environ.get("COLUMNS", "")
-        try:
-            width = int(columns) if columns.isdigit() else os.get_terminal_size(1).columns
-        except OSError:  # not a terminal
-            width = 0
-        super().__init__(prog, width=(width or 80) - 2)
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """The width of the terminal, as COLUMNS or the terminal has it; a width that no terminal has is ignored."""
+    with contextlib.suppress(ValueError):
+        return whole_number(os.environ.get("COLUMNS", ""), *_WIDTHS)
+    try:
+        return min(max(os.get_terminal_size(1).columns, _WIDTHS[0]), _WIDTHS[1])
+    except (OSError, ValueError):  # not a terminal; or closed
+        return 80
 
 
 def parser_for(command: Command) -> tuple[ModuleType, argparse.ArgumentParser]:

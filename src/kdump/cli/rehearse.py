@@ -15,19 +15,24 @@ import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
+from kdump.cli import values
 from kdump.host import config
-from kdump.host.config.tables import duration
 from kdump.units import duration_text, parse_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--memory", type=parse_size, metavar="SIZE", help="of the twin (default: by the reservation)")
+    parser.add_argument(
+        "--memory",
+        type=values.size(128 << 20, 1 << 40),
+        metavar="SIZE",
+        help="of the twin (default: by the reservation)",
+    )
     parser.add_argument("--crashkernel", metavar="SIZE", help="its reservation (default: this machine's)")
     parser.add_argument("--kernel", type=Path, help="kernel to crash (default: the configured or the running one)")
     parser.add_argument("--output", type=Path, default=Path("/var/lib/kdump/rehearsals"), metavar="DIR",
                         help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--timeout", type=duration, default="3min", metavar="TIME",
+    parser.add_argument("--timeout", type=values.duration(1, 86400), default="3min", metavar="TIME",
                         help="for each phase and each stage of the capture (default: %(default)s)")  # fmt: skip
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from kdump.cli import values
+from kdump.dump.levels import MOST_PARTS
 from kdump.errors import UsageError
 from kdump.memory import KCORE
 
@@ -48,13 +50,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         codec.add_argument(flag, dest="codec", action="store_const", const=name, help=what)
     parser.set_defaults(codec="zstd")
-    parser.add_argument("--codec-level", type=int, metavar="N", help="compression level (zstd -50 to 22, zlib 0 to 3)")
+    parser.add_argument(
+        "--codec-level",
+        type=values.number(-50, 22),
+        metavar="N",
+        help="compression level (zstd -50 to 22, zlib 0 to 3)",
+    )
     parser.add_argument("--elf", action="store_true", help="write an ELF vmcore (for gdb, Volatility), uncompressed")
     parser.add_argument("--flat", action="store_true", help="write the flattened format, as to a pipe")
-    parser.add_argument("--split", type=int, default=1, metavar="N", help="write N files OUT.1 to OUT.N")
+    parser.add_argument(
+        "--split", type=values.number(1, MOST_PARTS), default=1, metavar="N", help="write N files OUT.1 to OUT.N"
+    )
     parser.add_argument("--estimate", action="store_true", help="only say what each level would cost; no OUT")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads that compress (default: one for each CPU)")
-    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="end the dump as incomplete after this time")
+    parser.add_argument(
+        "--threads",
+        type=values.number(0, values.MOST_THREADS),
+        metavar="N",
+        help="threads that compress (default: one for each CPU)",
+    )
+    parser.add_argument(
+        "--deadline", type=values.duration(), metavar="TIME", help="end the dump as incomplete after this time"
+    )
     parser.add_argument("-f", "--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
 

@@ -69,14 +69,14 @@ def first_pass(
         if progress:
             progress("filter", done * size, total * size)
 
-    selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads)
+    selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop)
     if memory_map and level & FREE:
         counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
         doubt = contradiction(counted, free_pages(Kernel(dump).vmcoreinfo, memory_map.virtual), _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
             memory_map = replace(memory_map, facts=facts, listed=memory_map.listed[:0])
-            selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads)
+            selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop)
     if why:
         selection.not_applied["all but zero pages"] = why
     return selection

@@ -8,10 +8,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 from kdump.errors import UsageError
+from kdump.units import whole_number
 
 ZERO, CACHE, CACHE_PRIVATE, USER, FREE = 1, 2, 4, 8, 16
 OURS = 32  # page cache that is on no LRU list; see `Classifier`. Off by default: makedumpfile has no such level
 MAXIMUM = 63
+MOST_PARTS = 64  # files of a split dump: each has the whole bitmaps, and is open while the dump is written
 MOST = 31  # what makedumpfile knows: the memory of the kernel itself is left
 
 BITS = {ZERO: "zero", CACHE: "cache", CACHE_PRIVATE: "private cache", USER: "user", FREE: "free", OURS: "cache off LRU"}
@@ -24,11 +26,11 @@ def parse_levels(text: str) -> tuple[int, ...]:
     Raises `UsageError` for what is not a level, and for lists that do not rise.
     """
     try:
-        levels = tuple(int(part) for part in text.split(","))
+        levels = tuple(whole_number(part, 0, MAXIMUM) for part in text.split(",", MAXIMUM + 1))
     except ValueError:
-        levels = (-1,)
-    if not all(0 <= level <= MAXIMUM for level in levels):
-        raise UsageError(f"{text!r} is not a dump level", remedy="write 0 to 31, or a rising list such as 1,17,31")
+        raise UsageError(
+            f"{text!r} is not a dump level", remedy="write 0 to 31, or a rising list such as 1,17,31"
+        ) from None
     if any(before >= after for before, after in pairwise(levels)):
         raise UsageError(f"the levels {text} do not rise", remedy="each must drop more than the one before: 1,17,31")
     return levels

@@ -22,7 +22,7 @@ from kdump.dump.pages import PageReader, zero_pages
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.room import too_large
 from kdump.dump.selection import Selection
-from kdump.dump.workers import in_order, thread_count
+from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
 from kdump.memory.protocol import Dump, ReadsInto
@@ -204,7 +204,15 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
     first = None if options.container == "elf" else selection.first
     before_rest = first.count if first else -1
     batches = _batches(selection.kept, first, options.batch)
-    for pfns, batch in in_order(batches, make_work, thread_count(options.threads)):
+    results = in_order(batches, make_work, thread_count(options.threads), options.stop)
+    while True:
+        try:
+            pfns, batch = next(results)
+        except StopIteration:
+            return
+        except StoppedError as stopped:
+            summary.incomplete = stopped.what
+            return
         if done == before_rest:
             writer.rest()
         written = pfns if batch.unreadable is None else pfns[~batch.unreadable]
@@ -241,7 +249,7 @@ def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
     kept = PfnSet(selection.kept.limit)
     for chunk, pfns in selection.kept.chunks():
         batches = (pfns[start : start + options.batch] for start in range(0, len(pfns), options.batch))
-        found = [zero for _, zero in in_order(batches, make_work, thread_count(options.threads))]
+        found = [zero for _, zero in in_order(batches, make_work, thread_count(options.threads), options.stop)]
         members = np.zeros(CHUNK, np.bool_)
         members[pfns - chunk * CHUNK] = True
         members[np.concatenate(found) - chunk * CHUNK] = False

@@ -86,11 +86,13 @@ def select(
     *,
     watch: Watch | None = None,
     threads: int = 0,
+    stop: Callable[[], str] = lambda: "",
 ) -> Selection:
     """Decide every page of RAM. Without `memory_map` everything is kept. `watch` is shown the classes as they come.
 
     A page that the source itself does not hold (re-filtering a filtered dump) is not kept either. Chunks are decided by
-    `threads` threads (0: the caller); no block of free pages and no folio reaches across their bounds.
+    `threads` threads (0: the caller); no block of free pages and no folio reaches across their bounds. Raises
+    `StoppedError` if `stop` says something while they are waited for.
     """
     shift = memory.page_size.bit_length() - 1
     limit = max((each.end for each in memory.ranges), default=0) >> shift
@@ -121,7 +123,7 @@ def select(
 
         return work
 
-    for (chunk, present), chosen in in_order(_ram(memory.ranges, limit, shift), make_work, threads):
+    for (chunk, present), chosen in in_order(_ram(memory.ranges, limit, shift), make_work, threads, stop):
         tick(chunk * CHUNK, limit)
         found.present.put(chunk, present)
         found.kept.put(chunk, chosen.fates.kept)

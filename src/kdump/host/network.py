@@ -10,7 +10,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ def resolve(wanted: Network, hosts: Iterable[str], *, ask: Ask = ask_ip, sysfs: 
     """The interfaces that lead to `hosts`, or those that the configuration names. Raises KdumpError."""
     links = {str(link["ifname"]): link for link in ask(["link", "show"])}
     if wanted.interface:
-        interfaces = list(wanted.interface)
+        interfaces = [_named(each, links) for each in wanted.interface]
         ports = [_by_mac(each.mac, links) for each in interfaces if each.mac]
     else:
         found: dict[str, Interface] = {}
@@ -151,6 +151,15 @@ def _addresses(name: str, ask: Ask) -> tuple[bool, bool, list[str]]:
             else:
                 static.append(f"{each['local']}/{each['prefixlen']}")
     return dhcp, ra, static
+
+
+def _named(interface: Interface, links: dict[str, Any]) -> Interface:
+    """The interface under the name that the capture kernel gives it."""
+    if interface.name:
+        return interface
+    if not interface.mac:
+        raise KdumpError("an interface has neither a name nor a hardware address", remedy="see [[network.interface]]")
+    return replace(interface, name=_by_mac(interface.mac, links))
 
 
 def _by_mac(mac: str, links: dict[str, Any]) -> str:

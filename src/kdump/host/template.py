@@ -9,11 +9,10 @@ from dataclasses import Field, fields
 from typing import Any, Final
 
 from kdump.host.config import Config
-from kdump.host.config.tables import default_of, duration, size
+from kdump.host.config.tables import Duration, Size, default_of
+from kdump.units import exact_duration, exact_size
 
 _WIDTH: Final = 79
-_SIZES: Final = ((1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
-_DURATIONS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _HEAD: Final = """\
 # kdump: crash dumps of this machine. `kdump config check` reads this file
 # without changing anything; `kdump setup` puts it to use.
@@ -44,10 +43,10 @@ def render(config: Config | None = None) -> str:
 def value_text(value: Any, declared: Field[Any]) -> str:
     """A key's value as TOML writes it, sizes and durations with their units."""
     read = declared.metadata["read"]
-    if read is size and value:
-        return _with_unit(value, _SIZES)
-    if read is duration and value:
-        return _with_unit(value, _DURATIONS)
+    if isinstance(read, Size) and value:
+        return f'"{exact_size(value)}"'
+    if isinstance(read, Duration) and value:
+        return f'"{exact_duration(value)}"'
     return _toml(value)
 
 
@@ -92,13 +91,6 @@ def _comment(text: str, prefix: str) -> list[str]:
     return textwrap.wrap(
         text, _WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _with_unit(value: int, units: tuple[tuple[int, str], ...]) -> str:
-    for step, unit in units:
-        if value % step == 0:
-            return f'"{value // step}{unit}"'
-    return str(value)
 
 
 def _toml(value: Any) -> str:

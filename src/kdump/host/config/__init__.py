@@ -8,15 +8,17 @@ the documentation are made from these declarations.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from kdump.errors import KdumpError
 from kdump.host.config import tables
-from kdump.host.config.tables import Reader, boolean, choice, duration, integer, key, list_of, size, table, text
+from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
 
 CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
 SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3")
@@ -24,6 +26,7 @@ CODECS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
 CODEC_LEVELS: Final = {"zstd": 22, "zlib": 3}  # the highest; the others have none
 _EFFORTS: Final = ", ".join(f"{name} 1 to {most}" for name, most in CODEC_LEVELS.items())
 ACTIONS: Final = ("reboot", "poweroff", "halt", "shell")
+_BRIEF: Final = Duration(1, 3600)  # of one step in the capture kernel
 KEEP: Final = "keep"  # a panic policy that is left as the system has it
 
 
@@ -34,6 +37,12 @@ def _url(value: Any) -> str:
     if scheme not in SCHEMES:
         near = difflib.get_close_matches(scheme, SCHEMES, 1)
         raise ValueError("a URL with one of " + ", ".join(SCHEMES) + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        port = urlsplit(value).port
+    except ValueError as error:  # its brackets, or its port
+        raise ValueError(f"a URL with a port from 1 to 65535, and an IPv6 address in brackets ({error})") from None
+    if port == 0:
+        raise ValueError("a URL with a port from 1 to 65535")
     if scheme in ("file", "block") and not rest.startswith("/"):
         raise ValueError(f"a URL with an absolute path: {scheme}:///{rest}")
     return str(value)
@@ -43,6 +52,45 @@ def _path(value: Any) -> str:
     if not text(value).startswith("/"):
         raise ValueError("an absolute path")
     return str(value)
+
+
+def _interface_name(value: Any) -> str:
+    # dev_valid_name() in net/core/dev.c
+    if text(value) and (not re.fullmatch(r"[^\s/:\0]{1,15}", value) or value in (".", "..")):
+        raise ValueError("the name of an interface: up to 15 characters, none of them space, / or :")
+    return str(value)
+
+
+def _mac(value: Any) -> str:
+    if text(value) and not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5,19}", value):
+        raise ValueError('a hardware address such as "52:54:00:12:34:56"')
+    return str(value)
+
+
+def _address(value: Any) -> str:
+    try:
+        ipaddress.ip_address(text(value))
+    except ValueError:
+        raise ValueError('an address such as "192.0.2.1" or "2001:db8::1"') from None
+    return str(value)
+
+
+def _with_prefix(value: Any) -> str:
+    try:
+        ipaddress.ip_interface(text(value))
+    except ValueError:
+        raise ValueError('an address with its prefix length, "192.0.2.7/24" or "2001:db8::7/64"') from None
+    return str(value)
+
+
+def _mtu(value: Any) -> int:
+    # ETH_MIN_MTU and ETH_MAX_MTU in include/uapi/linux/if_ether.h
+    if value == 0 and not isinstance(value, bool):
+        return 0
+    try:
+        return int(integer(68, 65535)(value))
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0 for the driver's") from None
 
 
 def _recipient(value: Any) -> str:
@@ -108,19 +156,19 @@ class Hooks:
     pre: tuple[str, ...] = key((), list_of(_path), "Before anything is saved.")
     post: tuple[str, ...] = key((), list_of(_path), "After the dump is saved.")
     failed: tuple[str, ...] = key((), list_of(_path), "After the dump could not be saved.")
-    timeout: int = key(60, duration, "Each is killed after this long.")
+    timeout: int = key(60, _BRIEF, "Each is killed after this long.")
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """Bounds on time in the capture kernel; what exceeds its bound is given up and the next thing happens."""
 
-    network: int = key(60, duration, "Links up, addresses there, names resolved.")
-    target: int = key(60, duration, "A target's device appears, or its server answers.")
-    dmesg: int = key(60, duration, "The dead kernel's memory is opened; its log is read and saved.")
-    report: int = key(60, duration, "The short report.")
-    stall: int = key(300, duration, "The dump makes no progress at all.")
-    total: int = key(7200, duration, "Everything; then the failure action runs.")
+    network: int = key(60, _BRIEF, "Links up, addresses there, names resolved.")
+    target: int = key(60, _BRIEF, "A target's device appears, or its server answers.")
+    dmesg: int = key(60, _BRIEF, "The dead kernel's memory is opened; its log is read and saved.")
+    report: int = key(60, _BRIEF, "The short report.")
+    stall: int = key(300, Duration(10, 86400), "The dump makes no progress at all.")
+    total: int = key(7200, Duration(60, 7 * 86400), "Everything; then the failure action runs.")
 
 
 @dataclass(frozen=True)
@@ -128,33 +176,35 @@ class Retention:
     """Which crashes stay on a target that keeps several; the new one is safe before an old one goes."""
 
     keep: int = key(5, integer(0, 10000), "Newest crashes to keep; 0: all. The only crash of a kind goes last.")
-    max_age: int = key(0, duration, "Crashes older than this go; 0: never.")
-    max_size: int = key(0, size, "All crashes together stay below this; 0: no bound.")
-    min_free: int = key(1 << 30, size, "This much of the file system stays free.")
+    max_age: int = key(0, Duration(), "Crashes older than this go; 0: never.")
+    max_size: int = key(0, Size(), "All crashes together stay below this; 0: no bound.")
+    min_free: int = key(1 << 30, Size(), "This much of the file system stays free.")
 
 
 @dataclass(frozen=True)
 class Interface:
     """Interfaces to bring up. None: those that lead to the targets, as configured when the image is built."""
 
-    name: str = key("", text, "Its name in the capture kernel (and in links below).")
-    mac: str = key("", text, 'Hardware address of the port, "52:54:00:12:34:56"; empty for vlan, bond and bridge.')
+    name: str = key(
+        "", _interface_name, "Its name in the capture kernel (and in links below); empty: as the port is named now."
+    )
+    mac: str = key("", _mac, 'Hardware address of the port, "52:54:00:12:34:56"; empty for vlan, bond and bridge.')
     dhcp: bool = key(False, boolean, "Ask for an IPv4 address.")
     ra: bool = key(False, boolean, "Take an IPv6 address from router advertisements.")
-    addresses: tuple[str, ...] = key((), list_of(text), 'Static addresses, "192.0.2.7/24" or "2001:db8::7/64".')
-    gateways: tuple[str, ...] = key((), list_of(text), "Default routers, at most one of each family.")
-    mtu: int = key(0, integer(0, 65535), "0: the driver's.")
+    addresses: tuple[str, ...] = key((), list_of(_with_prefix), 'Static addresses, "192.0.2.7/24" or "2001:db8::7/64".')
+    gateways: tuple[str, ...] = key((), list_of(_address), "Default routers, at most one of each family.")
+    mtu: int = key(0, _mtu, "0: the driver's.")
     vlan: int = key(0, integer(0, 4094), "VLAN id; `links` names the interface below.")
     bond: str = key("", text, 'Bonding mode, "active-backup", "802.3ad" …; `links` names the ports.')
     bridge: bool = key(False, boolean, "A bridge; `links` names the ports.")
-    links: tuple[str, ...] = key((), list_of(text), "Interfaces below this one.")
+    links: tuple[str, ...] = key((), list_of(_interface_name), "Interfaces below this one.")
 
 
 @dataclass(frozen=True)
 class Network:
     """The network of the capture kernel; used only if a target needs it."""
 
-    dns: tuple[str, ...] = key((), list_of(text), "Name servers; none: the machine's own when the image is built.")
+    dns: tuple[str, ...] = key((), list_of(_address), "Name servers; none: the machine's own when the image is built.")
     interface: tuple[Interface, ...] = tables.tables(Interface)
 
 

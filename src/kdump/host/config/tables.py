@@ -9,14 +9,13 @@ for the capture kernel reads its configuration with it too.
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from kdump.errors import KdumpError, UsageError
-from kdump.units import parse_size
+from kdump.units import LARGEST_SIZE, LONGEST, duration_bounds, parse_duration, parse_size, size_bounds
 
 Reader = Callable[[Any], Any]  # turns a TOML value into the attribute's value; raises ValueError saying what it wants
 Key = tuple[str | int, ...]  # path of a value in a TOML document
@@ -84,24 +83,43 @@ def list_of(item: Reader) -> Reader:
     return read
 
 
-def size(value: Any) -> int:
-    """Bytes, or a size as text; becomes bytes."""
-    try:
-        return integer(0, 2**63)(value) if isinstance(value, int) else parse_size(text(value))
-    except (ValueError, UsageError):
-        raise ValueError('bytes, or a size in quotes such as "512M"') from None
+@dataclass(frozen=True)
+class Size:
+    """Bytes, or a size as text; becomes bytes, from `low` to `high`."""
+
+    low: int = 0
+    high: int = LARGEST_SIZE
+
+    def __call__(self, value: Any) -> int:
+        """Read one value. Raises ValueError that says what is expected."""
+        try:
+            return (
+                integer(self.low, self.high)(value)
+                if isinstance(value, int)
+                else parse_size(text(value), self.low, self.high)
+            )
+        except (ValueError, UsageError):
+            bounds = size_bounds(self.low, self.high)
+            raise ValueError(f'bytes, or a size in quotes such as "512M", {bounds}') from None
 
 
-_DURATION = re.compile(r"(\d+)\s*(s|sec|min|m|h|d|)")
-_SECONDS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+@dataclass(frozen=True)
+class Duration:
+    """Seconds, or a duration as text; becomes whole seconds, from `low` to `high`."""
 
+    low: int = 0
+    high: int = LONGEST
 
-def duration(value: Any) -> int:
-    """Seconds, or a duration as text; becomes seconds."""
-    found = _DURATION.fullmatch(str(value).strip()) if not isinstance(value, bool | float) else None
-    if not found:
-        raise ValueError('seconds, or a duration in quotes such as "90s", "5min", "2h", "30d"')
-    return int(found[1]) * _SECONDS[found[2]]
+    def __call__(self, value: Any) -> int:
+        """Read one value. Raises ValueError that says what is expected."""
+        try:
+            seconds = parse_duration(str(value), self.low, self.high) if isinstance(value, int | str) else -1
+        except ValueError:
+            seconds = -1
+        if isinstance(value, bool) or seconds < 0 or seconds != int(seconds):
+            bounds = duration_bounds(self.low, self.high)
+            raise ValueError(f'seconds, or a duration in quotes such as "90s", "5min", "2h", "30d", {bounds}')
+        return int(seconds)
 
 
 def key(default: Any, read: Reader, doc: str) -> Any:
