@@ -17,7 +17,8 @@ from statistics import median
 
 from tests.system import debian
 
-from kdump.lab.machine import Disk, Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Disk, Spec
 from kdump.units import parse_size
 
 PACKAGES = ("kdump-tools", "makedumpfile", "kexec-tools", "initramfs-tools", "zstd", "procps")

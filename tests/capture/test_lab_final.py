@@ -13,7 +13,8 @@ import pytest
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines
 from kdump.image.build import build
 from kdump.image.kernel_tree import KernelTree
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 
 SLOW = pytest.mark.system
 

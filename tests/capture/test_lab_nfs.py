@@ -18,7 +18,7 @@ from kdump.image.kernel_tree import KernelTree
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash
 from kdump.lab.machine import Machine
-from kdump.lab.machine import Spec as MachineSpec
+from kdump.lab.qemu import Spec as MachineSpec
 from kdump.targets.protocol import Spec
 
 MODULES = ("virtio_pci", "virtio_net", "8021q", "nfsd")

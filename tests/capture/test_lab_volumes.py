@@ -23,8 +23,9 @@ from kdump.image.build import build, module_paths
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import DUMPS, Scenario, crash
-from kdump.lab.machine import Disk, Machine
-from kdump.lab.machine import Spec as MachineSpec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Disk
+from kdump.lab.qemu import Spec as MachineSpec
 from kdump.targets.protocol import Spec
 
 if TYPE_CHECKING:

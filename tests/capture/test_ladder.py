@@ -20,6 +20,7 @@ from tests.kernel.ring import ring_of
 from tests.memory.machine import Machine
 
 from kdump.capture import init, worker
+from kdump.capture import state as worker_state
 from kdump.capture.console import Console
 from kdump.capture.plan import CapturePlan, Deadlines, Hooks
 from kdump.cli.main import main
@@ -46,9 +47,8 @@ def source(tmp_path: Path) -> Path:
 def run(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run the supervisor; (saved, the newest manifest, the names of the crash's files)."""
     state = str(tmp_path / "state.json")
-    monkeypatch.setattr(init, "remember", partial(init.remember, path=state))
-    monkeypatch.setattr(worker, "remember", partial(init.remember, path=state))
-    monkeypatch.setattr(worker, "recall", partial(init.recall, path=state))
+    monkeypatch.setattr(worker, "remember", partial(worker_state.remember, path=state))
+    monkeypatch.setattr(worker, "recall", partial(worker_state.recall, path=state))
     monkeypatch.setattr(worker, "work", partial(worker.work, source=str(source)))
     monkeypatch.setattr(init, "_GRACE", 0.3)
     monkeypatch.setattr(init, "_TICK", 0.05)
@@ -268,7 +268,7 @@ def test_nothing_old_goes_for_a_dump_that_failed(run: Run, tmp_path: Path) -> No
 def test_the_command_saves_without_a_final_action(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(worker, "remember", partial(init.remember, path=str(tmp_path / "run/state.json")))
+    monkeypatch.setattr(worker, "remember", partial(worker_state.remember, path=str(tmp_path / "run/state.json")))
     command = ["capture", "--source", str(source), "--plan", str(tmp_path / "none"), "--to", f"file://{tmp_path}/crash"]
     assert main(command) == 3  # without a memory map nothing can be filtered
     assert len(list(tmp_path.glob("crash/*/vmcore"))) == 1

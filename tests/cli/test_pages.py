@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdump.cli import completion, man
+from kdump.cli import completion, roff
 from kdump.cli.commands import COMMANDS
 from kdump.cli.main import main
 from kdump.cli.parsers import pages
@@ -21,7 +21,7 @@ PAGES = {page.command.name: page for page in pages()}
 def test_every_command_has_a_page_with_all_its_options() -> None:
     assert list(PAGES) == [command.name for command in COMMANDS]
     for page in PAGES.values():
-        text = man.manual(page)
+        text = roff.manual(page)
         for option in page.options:
             for flag in option.flags:
                 assert flag.replace("-", r"\-") in text
@@ -29,7 +29,7 @@ def test_every_command_has_a_page_with_all_its_options() -> None:
 
 
 def test_every_key_of_the_configuration_is_explained() -> None:
-    text = man.configuration()
+    text = roff.configuration()
     assert text.count(".TP") == len(re.findall(r"^#?\w+ = ", template.render(), re.MULTILINE))
     assert r"\fBpanic_on_oops\fR = 1" in text
 
@@ -37,7 +37,7 @@ def test_every_key_of_the_configuration_is_explained() -> None:
 @pytest.mark.skipif(not shutil.which("groff"), reason="groff is not installed")
 @pytest.mark.parametrize("name", ["kdump.toml", *PAGES])
 def test_groff_has_nothing_to_complain_of(name: str) -> None:
-    text = man.manual(PAGES[name]) if name in PAGES else man.configuration()
+    text = roff.manual(PAGES[name]) if name in PAGES else roff.configuration()
     done = subprocess.run(
         ["groff", "-man", "-ww", "-Tutf8", "-K", "utf8"], input=text, capture_output=True, text=True, check=False
     )

@@ -13,7 +13,8 @@ from kdump.host.crashkernel import MIB, Rules, evaluate
 from kdump.host.reservation import ram_ranges
 from kdump.image.build import build
 from kdump.kexec.state import crash_ranges
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 
 if TYPE_CHECKING:
     from kdump.image.kernel_tree import KernelTree

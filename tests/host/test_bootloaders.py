@@ -10,7 +10,8 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.host import setup
-from kdump.host.bootloaders import detect, with_parameters
+from kdump.host.bootloaders import detect
+from kdump.host.bootloaders.base import with_parameters
 from kdump.host.bootloaders.grub import edit_defaults
 from kdump.host.bootloaders.kernel_install import edit_entry
 from kdump.host.changes import Edit, Journal, apply

@@ -12,7 +12,8 @@ import pytest
 from kdump.cli.main import main
 from kdump.errors import KdumpError
 from kdump.host.config import Config
-from kdump.host.importers import Draft, assignments, read
+from kdump.host.importers import Draft, assignments
+from kdump.host.importers.detect import read
 
 DATA = Path(__file__).parent / "data/foreign"
 CRASH = "file:///var/crash"

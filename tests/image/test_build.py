@@ -13,7 +13,8 @@ import pytest
 from kdump.errors import KdumpError
 from kdump.image.build import build, module_paths
 from kdump.image.kernel_tree import KernelTree
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 
 ENTRY = textwrap.dedent('''
     """Says what it sees, and powers off."""

@@ -16,7 +16,8 @@ from tests.kexec.machine import kdump, order
 from kdump.image.kernel_tree import KernelTree
 from kdump.kexec import elfcore
 from kdump.kexec.memory_map import parse_iomem
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 from kdump.memory.protocol import Range
 
 pytestmark = pytest.mark.lab

@@ -11,7 +11,8 @@ from tests.kexec import machine as lab
 from tests.kexec.machine import kdump
 
 from kdump.image.kernel_tree import KernelTree
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 
 pytestmark = pytest.mark.lab
 

@@ -20,7 +20,8 @@ from tests.kexec.machine import kdump, order
 from kdump.image.build import module_paths
 from kdump.image.kernel_tree import KernelTree
 from kdump.lab import kernels
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 
 pytestmark = pytest.mark.system
 

@@ -10,7 +10,8 @@ import pytest
 from tests.system import debian
 
 from kdump.lab import kernels
-from kdump.lab.machine import Disk, Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Disk, Spec
 
 BOOT_TIMEOUT = 400  # seconds; TCG on a busy machine
 KERNEL = "/boot/vmlinuz-$(uname -r) --initrd=/boot/initrd.img-$(uname -r)"

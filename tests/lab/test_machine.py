@@ -14,7 +14,8 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.image.kernel_tree import KernelTree
-from kdump.lab.machine import Disk, Machine, MachineError, Nic, Spec, qemu_arguments
+from kdump.lab.machine import Machine, MachineError
+from kdump.lab.qemu import Disk, Nic, Spec, qemu_arguments
 
 
 def test_arguments_hold_everything_asked_for(tmp_path: Path) -> None:
@@ -105,7 +106,8 @@ def test_a_parent_that_dies_leaves_no_machine(how: signal.Signals) -> None:
     code = f"""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 with Machine(Spec(extra={MARKER!r})) as machine:
     print("up", machine.pid, flush=True)
     machine.run_to_exit(60)

@@ -15,7 +15,8 @@ from kdump.capture import rungs
 from kdump.image.build import build, module_paths
 from kdump.image.kernel_tree import KernelTree
 from kdump.image.python import python_modules
-from kdump.lab.machine import Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 
 MEMORY = 512 << 20  # bytes
 Options = dict[str, object]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.system import debian
 
-from kdump.lab.machine import Disk, Machine, Spec
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Disk, Spec
 
 if TYPE_CHECKING:
     from kdump.image.kernel_tree import KernelTree

@@ -8,7 +8,6 @@ final action happens. The supervisor stays small: it is forked from before anyth
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -19,9 +18,8 @@ from kdump.capture import final, system
 from kdump.capture.console import Console
 from kdump.capture.plan import PLAN_PATH, CapturePlan, load_plan
 from kdump.capture.stages import describe
+from kdump.capture.state import BROKEN, DEGRADED, FAILED, SAVED
 
-STATE = "/run/kdump/state.json"
-SAVED, FAILED, DEGRADED, BROKEN = 0, 1, 3, 70  # exit statuses of the worker; BROKEN is a fault of its own
 _ATTEMPTS = 2
 _GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside
 _TICK = 1.0
@@ -179,18 +177,3 @@ class Watchdogs:
                 os.write(descriptor, b"V")
             os.close(descriptor)
         self._open.clear()
-
-
-def remember(state: dict[str, object], path: str = STATE) -> None:
-    """Keep what a second attempt must know (the crash's name)."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(state), encoding="utf-8")
-
-
-def recall(path: str = STATE) -> dict[str, object]:
-    """What `remember` kept; empty if this is the first attempt."""
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

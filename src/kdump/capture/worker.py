@@ -13,10 +13,10 @@ from kdump import digest
 from kdump.capture import crash as names
 from kdump.capture import system
 from kdump.capture.console import Console
-from kdump.capture.init import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.capture.ladder import VMCORE_SOURCE, Ladder
 from kdump.capture.plan import CapturePlan
 from kdump.capture.stages import Stages, describe, install_alarm
+from kdump.capture.state import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.errors import KdumpError
 from kdump.targets.protocol import Ground
 

@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 def carry_over(files: list[Path], *, as_json: bool) -> int:
     """Import; exit status 3 if something has no equivalent."""
-    from kdump.host import importers
+    from kdump.host.importers import detect
 
-    draft = importers.read(files or importers.detect())
+    draft = detect.read(files or detect.detect())
     wanted = draft.config()
     if as_json:
         content = {"config": draft.values, "carried": draft.carried, "lost": draft.lost}

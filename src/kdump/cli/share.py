@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from kdump.cli import completion, man
+from kdump.cli import completion, roff
 from kdump.cli.parsers import pages
 from kdump.host.changes import Command, Edit
 from kdump.host.units import executable
@@ -19,10 +19,10 @@ SHARE: Final = Path("/usr/local/share")  # an administrator's, on the search pat
 def files() -> Mapping[str, str]:
     """Paths below share/ and their texts."""
     known = list(pages())
-    texts = {f"man/man8/kdump-{page.command.name}.8": man.manual(page) for page in known}
+    texts = {f"man/man8/kdump-{page.command.name}.8": roff.manual(page) for page in known}
     return texts | {
-        "man/man8/kdump.8": man.overview(known),
-        "man/man5/kdump.toml.5": man.configuration(),
+        "man/man8/kdump.8": roff.overview(known),
+        "man/man5/kdump.toml.5": roff.configuration(),
         "bash-completion/completions/kdump": completion.bash(known),
         "zsh/site-functions/_kdump": completion.zsh(known),
         "fish/vendor_completions.d/kdump.fish": completion.fish(known),

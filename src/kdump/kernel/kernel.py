@@ -112,7 +112,15 @@ class Kernel:
         return Symbolizer(self.objects)
 
     def log(self) -> Log:
-        """The printk ring: records oldest first, and what was lost. See `kdump.kernel.printk`."""
-        from kdump.kernel.printk import read_log
+        """The kernel log: records oldest first, and what was lost. See `kdump.kernel.printk`.
 
-        return read_log(self)
+        Kernels before 5.10 have a plain buffer instead of the ring: `kdump.kernel.log_buf`.
+        """
+        symbols = self.vmcoreinfo.symbols
+        if "prb" not in symbols and "log_first_idx" in symbols:
+            from kdump.kernel.log_buf import read_log_buf
+
+            return read_log_buf(self)
+        from kdump.kernel.printk import read_ring
+
+        return read_ring(self)

@@ -79,16 +79,12 @@ class _Ring(NamedTuple):
         return self.data[start + 8 : stop]
 
 
-def read_log(kernel: Kernel) -> Log:
+def read_ring(kernel: Kernel) -> Log:
     """Every record that is still in the ring. A damaged ring yields what is sound and says what is not.
 
     Raises `KdumpError` only if there is no ring to be found.
     """
     info, virtual = kernel.vmcoreinfo, kernel.virtual
-    if "prb" not in info.symbols and "log_first_idx" in info.symbols:
-        from kdump.kernel.log_buf import read_log_buf
-
-        return read_log_buf(kernel)
     lost: list[str] = []
     ring_at = virtual.u64(info.symbol("prb"))
     descs_at = ring_at + info.offset("printk_ringbuffer.desc_ring")

@@ -8,18 +8,19 @@ per boot of this host and per QEMU, for a few seconds at most, and remembered. K
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from kdump.errors import KdumpError
 from kdump.lab import cache
+from kdump.lab.qemu import qemu_path
 
 EMULATION = "tcg,thread=multi"
 KVM = "kvm"
 PROBE_SECONDS = 8.0
 
 
-def choose(kernel: Path | None = None) -> str:
-    """QEMU's -accel value. `kernel` (a bzImage) is what a first probe boots; without one KVM is not tried."""
+def choose(kernel: Path | None, boots: Callable[[Path], bool]) -> str:
+    """QEMU's -accel value. `boots` says whether `kernel` (a bzImage) boots with KVM; without one KVM is not tried."""
     override = os.environ.get("KDUMP_ACCEL") or "auto"
     if override != "auto":
         return EMULATION if override == "tcg" else override
@@ -32,27 +33,12 @@ def choose(kernel: Path | None = None) -> str:
             return known[1]
         if kernel is None:
             return EMULATION
-        choice = KVM if _boots(kernel) else EMULATION
+        choice = KVM if boots(kernel) else EMULATION
         memory.write_text(f"{_host()}\n{choice}\n")
         return choice
 
 
 def _host() -> str:
-    from kdump.lab.machine import qemu_path
-
     qemu = Path(qemu_path())
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.uname().release} {qemu} {qemu.stat().st_mtime_ns}"
-
-
-def _boots(kernel: Path) -> bool:
-    """Does this kernel come all the way to looking for a root file system, which it does not have?"""
-    from kdump.lab.machine import Machine, Spec
-
-    spec = Spec(kernel=kernel, cmdline="console=ttyS0 panic=-1", memory=256 << 20)
-    with Machine(spec, accelerator=KVM) as machine:
-        try:
-            machine.wait_for("VFS: Unable to mount root|Kernel panic", PROBE_SECONDS)
-        except KdumpError:
-            return False
-    return True

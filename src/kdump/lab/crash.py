@@ -26,7 +26,8 @@ from kdump.image.python import python_modules
 from kdump.lab import disk
 from kdump.lab.causes import WAITING, Cause
 from kdump.lab.guest import BEFORE, ORDERS, Orders
-from kdump.lab.machine import Disk, Machine, Spec, qemu_path
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Disk, Spec, qemu_path
 from kdump.targets.protocol import Spec as TargetSpec
 from kdump.units import duration_text, size_text
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kdump.host.bootloaders import with_parameters
+from kdump.host.bootloaders.base import with_parameters
 from kdump.host.bootloaders.kernel_install import CMDLINE
 from kdump.host.changes import Command, Edit, FileChange, file_change
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.errors import KdumpError
-from kdump.host.bootloaders import crashkernels
+from kdump.host.bootloaders.base import crashkernels
 from kdump.host.changes import Command, Edit, file_change
 
 DEFAULTS: Final = "/etc/default/grub"

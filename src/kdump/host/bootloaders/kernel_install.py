@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kdump.host.bootloaders import crashkernels, with_parameters
+from kdump.host.bootloaders.base import crashkernels, with_parameters
 from kdump.host.changes import Edit, FileChange, Journal, file_change
 
 CMDLINE: Final = "/etc/kernel/cmdline"

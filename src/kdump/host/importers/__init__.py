@@ -8,21 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from kdump.errors import KdumpError
 from kdump.host import config
 from kdump.host.config import Config
 from kdump.host.config.tables import ConfigError
 from kdump.kexec.cmdline import ADD, option_name, split, unwanted
-
-# Where each of them keeps its configuration; Fedora's and RHEL's sysconfig goes with kdump.conf.
-FEDORA: Final = "/etc/kdump.conf"
-SYSCONFIG: Final = "/etc/sysconfig/kdump"
-DEBIAN: Final = "/etc/default/kdump-tools"
 
 OPEN: Final = "a quotation mark is not closed"
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -245,33 +238,3 @@ def _shell_words(text: str, known: Mapping[str, str]) -> tuple[list[str], str]:
     if quote:
         return [], OPEN
     return ([*words, word] if word is not None else words), ""
-
-
-def detect(root: Path = Path("/")) -> list[Path]:
-    """The foreign configurations that this machine has."""
-    return [path for path in (root / each.lstrip("/") for each in (FEDORA, DEBIAN, SYSCONFIG)) if path.exists()]
-
-
-def read(paths: list[Path]) -> Draft:
-    """One draft from foreign files, each read as what its name and contents say it is. Raises KdumpError."""
-    from kdump.host.importers import debian, fedora, suse
-
-    if not paths:
-        raise KdumpError("no configuration of another kdump is here", remedy=f"name one, such as {FEDORA}")
-    draft = Draft()
-    for path in paths:
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KdumpError(f"{path} cannot be read", why=str(error)) from None
-        reader: Callable[[str, str, Draft], None]
-        if re.search(r"^\s*(KDUMP_SAVEDIR|KDUMP_DUMPLEVEL|KDUMP_KEEP_OLD_DUMPS)=", text, re.MULTILINE):
-            reader = suse.read
-        elif re.search(r"^\s*(USE_KDUMP|KDUMP_COREDIR|MAKEDUMP_ARGS|KDUMP_KEXEC_ARGS)=", text, re.MULTILINE):
-            reader = debian.read
-        elif re.search(r"^\s*#?\s*KDUMP_\w+=", text, re.MULTILINE):
-            reader = fedora.read_sysconfig
-        else:
-            reader = fedora.read
-        reader(text, str(path), draft)
-    return draft
