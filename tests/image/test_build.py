@@ -21,7 +21,7 @@ ENTRY = textwrap.dedent('''
 
     import json, os, sys
     import numpy, zstandard
-    from kdump.capture import system
+    from kdump.capture import randomness, system
 
     def main():
         memory = dict(line.split(":") for line in open("/proc/meminfo"))
@@ -40,6 +40,7 @@ ENTRY = textwrap.dedent('''
             "zstd": len(zstandard.ZstdDecompressor().decompress(zstandard.compress(bytes(1 << 20)))),
             "path": sys.path,
             "available": int(memory["MemAvailable"].split()[0]),
+            "seeded": [randomness.ready(), randomness.add_entropy(bytes(32)), randomness.ready()],
             "read_only": not os.access("/etc", os.W_OK),
         }
         print("SEEN " + json.dumps(seen), flush=True)
@@ -87,6 +88,7 @@ def test_a_guest_enters_the_image(tmp_path: Path, entry: str, series: str, kerne
     assert seen["release"] == tree.release
     assert seen["secret_mode"] == "0o100600"
     assert seen["read_only"]
+    assert seen["seeded"] == [True, None, True]
     assert seen["tool"] == 0
     assert ["/", "squashfs"] in seen["mounts"]
     assert {"/proc", "/sys", "/dev", "/run", "/tmp"} <= {place for place, _ in seen["mounts"]}

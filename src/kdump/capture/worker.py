@@ -11,7 +11,7 @@ from math import inf
 
 from kdump import digest
 from kdump.capture import crash as names
-from kdump.capture import system
+from kdump.capture import randomness, system
 from kdump.capture.console import Console
 from kdump.capture.ladder import VMCORE_SOURCE, Ladder
 from kdump.capture.plan import CapturePlan
@@ -20,6 +20,7 @@ from kdump.capture.state import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.errors import KdumpError
 from kdump.targets.protocol import Ground
 
+_RANDOMNESS = 20.0  # seconds in which the seed is made; after that, each target's own deadline bounds the wait
 _EXIT = {names.COMPLETE: SAVED, names.DEGRADED: DEGRADED, names.INCOMPLETE: FAILED}
 
 
@@ -36,6 +37,8 @@ def work(
     console.say(f"capture of {plan.hostname} on {os.uname().release}" + (f", attempt {attempt}" if attempt > 1 else ""))
     stages = Stages(console, notify, plan.inject if attempt == 1 else {}, end)
     install_alarm(stages)
+    if not randomness.ready():
+        stages.run("randomness", _RANDOMNESS, partial(_seed, source, console))
     stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
     let_kernel_hash()
     if plan.storage and attempt == 1:  # the second attempt finds what the first put together
@@ -51,6 +54,12 @@ def work(
     hooks = plan.hooks.failed if outcome == names.INCOMPLETE else plan.hooks.post
     run_hooks(hooks, outcome, plan, stages, ladder.crash)
     return _EXIT[outcome]
+
+
+def _seed(source: str, console: Console) -> None:
+    """What needs keys would wait for the kernel's own seed, which may never come."""
+    randomness.seed(source)
+    console.say("random numbers are seeded from the dead kernel's memory: this machine has no source of its own")
 
 
 def load_modules(modules: Sequence[str], stages: Stages) -> None:

@@ -228,6 +228,10 @@ class _Root:
     def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
         """What the kernel starts: the first stage, which becomes `entry` in the end."""
         self.tree.character_device("dev/console", 5, 1)
+        # The interpreter wants a hash seed before anything is mounted. If the kernel's generator is not seeded yet (the
+        # CPU has no RDRAND, or it is not trusted), getrandom(GRND_NONBLOCK) fails, and Python reads this device, which
+        # answers in any case: after a second, in which newer kernels seed themselves from their clock's jitter.
+        self.tree.character_device("dev/urandom", 1, 9)
         script = f"#!{PYTHON} -ISB\nfrom {STAGE0} import main\nmain({modules!r}, {lent!r}, {entry!r})\n"
         self.add("python", "init", script.encode(), 0o755)
 
