@@ -17,8 +17,8 @@ import numpy as np
 from kdump.dump.first_pass import open_memory_map
 from kdump.dump.selection import select
 from kdump.dump.workers import thread_count
+from kdump.elf import EHDR, EM_X86_64, ET_CORE, IDENT, PHDR, PT_LOAD, PT_NOTE
 from kdump.memory import open_dump
-from kdump.memory.elf import EHDR, ET_CORE, PHDR, PT_LOAD, PT_NOTE
 
 PAGE, STRUCT = 4096, 64
 VMEMMAP = 0xFFFFEA0000000000
@@ -89,7 +89,7 @@ def write(path: Path, source: Path, memory: int, covered: int) -> None:
     note = struct.pack("<III", 11, len(info), 0) + b"VMCOREINFO\0\0" + info
     headers = PHDR.pack(PT_NOTE, 0, 4096, 0, 0, len(note), len(note), 0)
     headers += PHDR.pack(PT_LOAD, 7, data_at, DIRECT, 0, memory, memory, 0)
-    head = EHDR.pack(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), ET_CORE, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    head = EHDR.pack(IDENT, ET_CORE, EM_X86_64, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
     with path.open("wb") as file:
         file.truncate(data_at + memory)
         os.pwrite(file.fileno(), head + headers, 0)

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from kdump.capture import randomness
-from kdump.memory.elf import EHDR, ET_CORE, PHDR, PT_LOAD, PT_NOTE
+from kdump.elf import EHDR, ET_CORE, PHDR, PT_LOAD, PT_NOTE
 
 IMAGE = 0xFFFFFFFF81000000
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdump.elf import EHDR, PT_LOAD
 from kdump.errors import FormatError, KdumpError
 from kdump.image import elf_files
 
@@ -72,8 +73,8 @@ def test_stripping_keeps_every_loaded_byte_and_drops_the_rest() -> None:
     before, after = elf_files.parse(NUMPY, data), elf_files.parse(NUMPY, stripped)
     assert before == after
     for kind, _, start, _, _, size, *_ in before.programs:
-        if kind == elf_files.PT_LOAD:
-            first = max(start, elf_files.HEADER.size)
+        if kind == PT_LOAD:
+            first = max(start, EHDR.size)
             assert stripped[first : start + size] == data[first : start + size]
     assert elf_files.section(data, ".dynsym")
     assert elf_files.section(stripped, ".dynsym") is None

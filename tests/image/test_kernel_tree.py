@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from kdump.elf import EHDR, EM_X86_64, IDENT, SHDR
 from kdump.errors import KdumpError
 from kdump.image import kernel_tree
 from kdump.image.build import _Root
-from kdump.image.elf_files import HEADER, SECTION
 from kdump.image.kernel_tree import KernelTree, ModuleIndex
 
 
@@ -21,13 +21,13 @@ def module(*info: str) -> bytes:
     """A relocatable ELF file with nothing but a .modinfo section."""
     content = b"".join(item.encode() + b"\0" for item in info)
     names = b"\0.modinfo\0.shstrtab\0"
-    start = HEADER.size
+    start = EHDR.size
     table = start + len(content) + len(names)
-    header = HEADER.pack(b"\x7fELF\x02\x01\x01".ljust(16, b"\0"), 1, 62, 1, 0, 0, table, 0, 64, 0, 0, 64, 3, 2)
+    header = EHDR.pack(IDENT, 1, EM_X86_64, 1, 0, 0, table, 0, 64, 0, 0, 64, 3, 2)
     sections = [
-        SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
-        SECTION.pack(1, 1, 2, 0, start, len(content), 0, 0, 1, 0),
-        SECTION.pack(10, 3, 0, 0, start + len(content), len(names), 0, 0, 1, 0),
+        SHDR.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+        SHDR.pack(1, 1, 2, 0, start, len(content), 0, 0, 1, 0),
+        SHDR.pack(10, 3, 0, 0, start + len(content), len(names), 0, 0, 1, 0),
     ]
     return header + content + names + b"".join(sections)
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import zstandard
 from lz4 import block
 
+from kdump.elf import EHDR, EM_X86_64, ET_EXEC, IDENT, PHDR, PT_LOAD
 from kdump.kexec.formats import bzimage as bz
-from kdump.kexec.formats import compressed, uki, vmlinux
+from kdump.kexec.formats import compressed, uki
 
 
 def bzimage(*, payload: bytes = b"\x90" * 0x800, release: str = "6.1.0-test", **fields: int) -> bytes:
@@ -40,16 +41,15 @@ def bzimage(*, payload: bytes = b"\x90" * 0x800, release: str = "6.1.0-test", **
     return bytes(image) + payload
 
 
-def elf(loads: list[tuple[int, bytes, int]], *, entry: int = 0x1000000, machine: int = vmlinux.EM_X86_64) -> bytes:
+def elf(loads: list[tuple[int, bytes, int]], *, entry: int = 0x1000000, machine: int = EM_X86_64) -> bytes:
     """A vmlinux with a PT_LOAD for each (physical address, bytes, size in memory)."""
-    offset = 64 + len(loads) * vmlinux.PHDR.size
+    offset = 64 + len(loads) * PHDR.size
     table, body = b"", b""
     for address, data, size in loads:
-        table += vmlinux.PHDR.pack(vmlinux.PT_LOAD, 7, offset + len(body), 0, address, len(data), size, 0x200000)
+        table += PHDR.pack(PT_LOAD, 7, offset + len(body), 0, address, len(data), size, 0x200000)
         body += data
-    head = bytearray(vmlinux.EHDR.pack(2, machine, 1, entry, 64, 0, 0, 64, vmlinux.PHDR.size, len(loads), 0, 0, 0))
-    head[:7] = b"\x7fELF\x02\x01\x01"
-    return bytes(head) + table + body
+    head = EHDR.pack(IDENT, ET_EXEC, machine, 1, entry, 64, 0, 0, 64, PHDR.size, len(loads), 0, 0, 0)
+    return head + table + body
 
 
 VMLINUX = elf([(0x1000000, b"Linux version 6.1.0-test (x) " + b"\x90" * 99, 0x3000), (0x1200000, b"data", 0x1000)])

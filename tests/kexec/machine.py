@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.kexec.guest import ANSWER
 
+from kdump.elf import PHDR
 from kdump.image.build import build
 from kdump.image.kernel_tree import KernelTree
 from kdump.image.python import python_modules
@@ -89,7 +90,7 @@ def program_headers(core: bytes) -> list[elfcore.Header]:
     """The program headers of an ELF core, in order."""
     (count,) = struct.unpack_from("<H", core, 56)
     (offset,) = struct.unpack_from("<Q", core, 32)
-    fields = (elfcore.PHDR.unpack_from(core, offset + index * elfcore.PHDR.size) for index in range(count))
+    fields = (PHDR.unpack_from(core, offset + index * PHDR.size) for index in range(count))
     return [elfcore.Header(*each[:6]) for each in fields]
 
 

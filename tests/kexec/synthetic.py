@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from kdump.elf import PT_LOAD
 from kdump.kexec import boot_params, elfcore
 
 IOMEM = """\
@@ -73,8 +74,8 @@ def machine(root: Path, *, iomem: str = IOMEM, cpus: int = 2) -> Path:
 def kcore() -> bytes:
     """The head of a /proc/kcore: text, direct map, and a piece of vmalloc space that has no physical address."""
     headers = [
-        elfcore.Header(elfcore.PT_LOAD, 7, 0, TEXT, 0x50000000, 0x2000000),
-        elfcore.Header(elfcore.PT_LOAD, 7, 0, 0xFFFFC90000000000, (1 << 64) - 1, 0x1000),
-        elfcore.Header(elfcore.PT_LOAD, 7, 0, DIRECT + 0x100000, 0x100000, 0x7FEE0000),
+        elfcore.Header(PT_LOAD, 7, 0, TEXT, 0x50000000, 0x2000000),
+        elfcore.Header(PT_LOAD, 7, 0, 0xFFFFC90000000000, (1 << 64) - 1, 0x1000),
+        elfcore.Header(PT_LOAD, 7, 0, DIRECT + 0x100000, 0x100000, 0x7FEE0000),
     ]
     return elfcore.pack(headers)

@@ -13,8 +13,8 @@ from tests.conftest import SERIES
 from tests.kexec import machine as lab
 from tests.kexec.machine import kdump, order
 
+from kdump.elf import PT_LOAD, PT_NOTE
 from kdump.image.kernel_tree import KernelTree
-from kdump.kexec import elfcore
 from kdump.kexec.memory_map import parse_iomem
 from kdump.lab.machine import Machine
 from kdump.lab.qemu import Spec
@@ -102,13 +102,13 @@ def plug_in(machine: Machine) -> None:
 
 def covered(core: bytes, wanted: Range) -> bool:
     """Is that physical memory in one of the PT_LOADs?"""
-    loads = [header for header in lab.program_headers(core) if header.type == elfcore.PT_LOAD]
+    loads = [header for header in lab.program_headers(core) if header.type == PT_LOAD]
     return any(load.physical <= wanted.start and wanted.end <= load.physical + load.size for load in loads)
 
 
 def notes(core: bytes) -> list[str]:
     """The names of a vmcore's notes, in order."""
-    (header,) = (each for each in lab.program_headers(core) if each.type == elfcore.PT_NOTE)
+    (header,) = (each for each in lab.program_headers(core) if each.type == PT_NOTE)
     found, at = [], header.offset
     while at < header.offset + header.size:
         name_size, size, _ = struct.unpack_from("<III", core, at)

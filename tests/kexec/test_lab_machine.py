@@ -14,8 +14,8 @@ from tests.conftest import SERIES
 from tests.kexec import machine as lab
 from tests.kexec.machine import kdump, order
 
+from kdump.elf import PT_NOTE
 from kdump.image.kernel_tree import KernelTree
-from kdump.kexec import elfcore
 from kdump.lab.machine import Machine
 from kdump.lab.qemu import Spec
 from kdump.memory.protocol import Range
@@ -88,7 +88,7 @@ def readelf_notes(headers: bytes, machine: Machine, scratch: Path) -> str:
     path = scratch / "core"
     path.write_bytes(headers)
     for header in lab.program_headers(headers):
-        if header.type == elfcore.PT_NOTE:
+        if header.type == PT_NOTE:
             note = lab.physical(machine, Range(header.offset, header.offset + header.size), scratch)
             with path.open("r+b") as file:
                 file.seek(header.offset)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kexec import kernels, synthetic
 
+from kdump.elf import PT_LOAD, PT_NOTE
 from kdump.errors import KdumpError
-from kdump.kexec import boot_params, elfcore, purgatory
+from kdump.kexec import boot_params, purgatory
 from kdump.kexec.checksum import checksum
 from kdump.kexec.formats import parse_kernel, unpacked
 from kdump.kexec.memory_map import (
@@ -101,7 +102,7 @@ def test_the_capture_kernel_sees_only_its_own_memory(root: Path) -> None:
 
 def test_core_headers_cover_all_ram_but_the_reservation(root: Path) -> None:
     plan = panic(root)
-    loads = [header for header in plan.core_headers if header.type == elfcore.PT_LOAD]
+    loads = [header for header in plan.core_headers if header.type == PT_LOAD]
     text, low, *rest = loads
     assert (text.virtual, text.physical, text.size) == (synthetic.TEXT, 0x50000000, 0x2000000)
     backup = next(placed for placed in plan.segments if placed.name == "backup of low memory")
@@ -112,7 +113,7 @@ def test_core_headers_cover_all_ram_but_the_reservation(root: Path) -> None:
         Range(0x100000000, 0x170000000),
     ]
     assert all(header.virtual == synthetic.DIRECT + header.physical for header in [low, *rest])
-    notes = [header for header in plan.core_headers if header.type == elfcore.PT_NOTE]
+    notes = [header for header in plan.core_headers if header.type == PT_NOTE]
     assert [(note.offset, note.size) for note in notes] == [
         (0x123400000, 368),
         (0x123400400, 368),
@@ -176,7 +177,7 @@ def test_machines_that_cannot(tmp_path: Path, iomem: str, named: str) -> None:
 
 def test_without_kcore_virtual_addresses_are_left_out(root: Path) -> None:
     (root / "proc/kcore").unlink()
-    loads = [header for header in panic(root).core_headers if header.type == elfcore.PT_LOAD]
+    loads = [header for header in panic(root).core_headers if header.type == PT_LOAD]
     assert len(loads) == 4 and all(header.virtual == 0 for header in loads)
 
 

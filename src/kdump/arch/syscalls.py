@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from kdump.elf import EM_AARCH64, EM_X86_64
 from kdump.errors import KdumpError
 
 
@@ -20,8 +21,8 @@ class SyscallNumbers(NamedTuple):
 
 
 SYSCALLS = {
-    "x86_64": SyscallNumbers(kexec_load=246, kexec_file_load=320, elf_machine=62),
-    "aarch64": SyscallNumbers(kexec_load=104, kexec_file_load=294, elf_machine=183),
+    "x86_64": SyscallNumbers(kexec_load=246, kexec_file_load=320, elf_machine=EM_X86_64),
+    "aarch64": SyscallNumbers(kexec_load=104, kexec_file_load=294, elf_machine=EM_AARCH64),
 }
 
 

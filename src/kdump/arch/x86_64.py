@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdump.arch.paging import Paging
+from kdump.elf import EM_X86_64
 
 NAME = "x86_64"
-ELF_MACHINE = 62  # EM_X86_64
+ELF_MACHINE = EM_X86_64
 PAGE_SHIFT = 12
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000  # __START_KERNEL_map: where the kernel's image is linked
 

@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterator
 
 from kdump.digest import sha256
-from kdump.memory.elf import EHDR, PHDR, PT_LOAD, ProgramHeader
+from kdump.elf import EHDR, PHDR, PT_LOAD
+from kdump.memory.elf import ProgramHeader
 
 _DEVICE = "/dev/urandom"
 _RNDADDENTROPY = 0x40085203  # include/uapi/linux/random.h

@@ -7,7 +7,6 @@ second time under its own virtual address, sharing the file's bytes.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,13 +17,12 @@ from numpy.typing import NDArray
 from kdump.dump.codecs import Packed
 from kdump.dump.kdump_writer import Origin, Sink, pack_notes
 from kdump.dump.pfnset import CHUNK, PfnSet
-from kdump.memory.elf import EHDR, ET_CORE, PN_XNUM, PT_LOAD, PT_NOTE
+from kdump.elf import EHDR, ET_CORE, IDENT, PF_R, PF_W, PF_X, PN_XNUM, PT_LOAD, PT_NOTE, SHDR
 
-EI = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")  # 64-bit, little endian, version 1
-SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
 _PHDR_FIELDS = ("offset", "vaddr", "paddr", "filesz", "memsz", "align")
-PHDR = np.dtype([("type", "<u4"), ("flags", "<u4"), *((name, "<u8") for name in _PHDR_FIELDS)])  # Elf64_Phdr, as rows
-FLAGS = 7  # PF_R | PF_W | PF_X, as the kernel's own headers have
+# PHDR as rows of an array
+PHDR_ROWS = np.dtype([("type", "<u4"), ("flags", "<u4"), *((name, "<u8") for name in _PHDR_FIELDS)])
+FLAGS = PF_R | PF_W | PF_X  # as the kernel's own headers have
 
 
 class Mapping(NamedTuple):
@@ -61,15 +59,15 @@ class ElfWriter:
         copies = list(_image_loads(loads, image, self._page)) if image else []
         count = 1 + len(copies) + len(loads)
         sections = SHDR.size if count >= PN_XNUM else 0
-        notes_at = EHDR.size + sections + count * PHDR.itemsize
+        notes_at = EHDR.size + sections + count * PHDR_ROWS.itemsize
         data_at = -(-(notes_at + len(notes)) // self._page) * self._page
         head = EHDR.pack(
-            EI, ET_CORE, machine, 1, 0, EHDR.size + sections, EHDR.size if sections else 0, 0,
-            EHDR.size, PHDR.itemsize, min(count, PN_XNUM), SHDR.size if sections else 0, 1 if sections else 0, 0,
+            IDENT, ET_CORE, machine, 1, 0, EHDR.size + sections, EHDR.size if sections else 0, 0,
+            EHDR.size, PHDR_ROWS.itemsize, min(count, PN_XNUM), SHDR.size if sections else 0, 1 if sections else 0, 0,
         )  # fmt: skip
         if sections:
             head += SHDR.pack(0, 0, 0, 0, 0, 1, 0, count, 0, 0)
-        headers = np.zeros(count, PHDR)
+        headers = np.zeros(count, PHDR_ROWS)
         headers[0] = (PT_NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)
         table = np.array(loads, np.uint64).reshape(-1, 3) * np.uint64(self._page)
         ends = np.cumsum(table[:, 1])

@@ -6,7 +6,6 @@ out front to back as it is compressed; the head, whose contents are known last, 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,12 +17,12 @@ from kdump.dump.codecs import Packed
 from kdump.dump.early import Early, Layout
 from kdump.dump.levels import ZERO
 from kdump.dump.pfnset import PfnSet
+from kdump.elf import NHDR
 from kdump.memory.kdump_format import COMPRESSION, DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
 from kdump.memory.protocol import Note
 
 VERSION = 6
 UTS_FIELD = 65  # bytes of each of the six strings in struct new_utsname
-NOTE_HEAD = struct.Struct("<III")
 NT_PRSTATUS = 1
 FLUSH = 1 << 14  # descriptors kept back before they are written
 
@@ -219,7 +218,7 @@ def pack_notes(notes: Iterable[Note]) -> bytes:
     packed = b""
     for note in notes:
         name = note.name.encode() + b"\0"
-        packed += NOTE_HEAD.pack(len(name), len(note.data), note.type)
+        packed += NHDR.pack(len(name), len(note.data), note.type)
         packed += name.ljust(len(name) + 3 & ~3, b"\0") + note.data.ljust(len(note.data) + 3 & ~3, b"\0")
     return packed
 

@@ -15,14 +15,15 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kdump.image.elf_files import DYNAMIC, HEADER, PROGRAM, PT_DYNAMIC, PT_LOAD, SYMBOL, parse, symbols
+from kdump import elf
+from kdump.elf import DYN, EHDR, PHDR, PT_DYNAMIC, PT_LOAD, SYM
+from kdump.image.elf_files import parse, symbols
 
 _LIBRARIES = re.compile(r"lib(scipy_)?(openblas|blas|cblas|lapack|flexiblas)\w*(-\w+)*\.so[.\d]*")
 _DOT = re.compile(r"(?:scipy_)?cblas_([sd])dot(64_)?")
 _GLOBAL_FUNCTION = 0x12
 _DEFINED = 1  # any section index but 0, which means undefined; there are no sections
 _PAGE = 0x1000
-_PT_GNU_STACK = 0x6474E551
 _MESSAGE = b"kdump: the capture image has no linear algebra library (BLAS), and something called it\n"
 
 # Arguments: n rdi, x rsi, increment of x rdx, y rcx, increment of y r8; the result in xmm0.
@@ -107,38 +108,38 @@ def _shared_object(soname: str, names: list[str]) -> bytes:
     # One hash bucket (gABI): nbucket, nchain, the bucket, then the chain through all symbols.
     count = len(names) + 1
     table = struct.pack(f"<3I{count}I", 1, count, 1 if names else 0, 0, *range(2, count), *([0] if names else []))
-    headers = HEADER.size + 4 * PROGRAM.size
+    headers = EHDR.size + 4 * PHDR.size
     hash_start = headers
     symbol_start = hash_start + len(table) + -len(table) % 8
-    string_start = symbol_start + SYMBOL.size * count
+    string_start = symbol_start + SYM.size * count
     code_start = -(-(string_start + len(strings)) // 16) * 16
-    records = [SYMBOL.pack(0, 0, 0, 0, 0, 0)]
+    records = [SYM.pack(0, 0, 0, 0, 0, 0)]
     for offset, start in zip(offsets[1:], starts, strict=True):
-        records.append(SYMBOL.pack(offset, _GLOBAL_FUNCTION, 0, _DEFINED, code_start + start, 0))
+        records.append(SYM.pack(offset, _GLOBAL_FUNCTION, 0, _DEFINED, code_start + start, 0))
     end = code_start + len(code)
     dynamic_start = -(-end // _PAGE) * _PAGE
     entries = [
-        (14, offsets[0]),
-        (4, hash_start),
-        (5, string_start),
-        (6, symbol_start),
-        (10, len(strings)),
-        (11, 24),
-        (0, 0),
+        (elf.DT_SONAME, offsets[0]),
+        (elf.DT_HASH, hash_start),
+        (elf.DT_STRTAB, string_start),
+        (elf.DT_SYMTAB, symbol_start),
+        (elf.DT_STRSZ, len(strings)),
+        (elf.DT_SYMENT, SYM.size),
+        (elf.DT_NULL, 0),
     ]
-    dynamic = b"".join(DYNAMIC.pack(tag, value) for tag, value in entries)
-    read, write, execute = 4, 2, 1
+    dynamic = b"".join(DYN.pack(tag, value) for tag, value in entries)
+    read, write, execute = elf.PF_R, elf.PF_W, elf.PF_X
     programs = [
         (PT_LOAD, read | execute, 0, 0, 0, end, end, _PAGE),
         (PT_LOAD, read | write, dynamic_start, dynamic_start, dynamic_start, len(dynamic), len(dynamic), _PAGE),
         (PT_DYNAMIC, read | write, dynamic_start, dynamic_start, dynamic_start, len(dynamic), len(dynamic), 8),
-        (_PT_GNU_STACK, read | write, 0, 0, 0, 0, 0, 16),
+        (elf.PT_GNU_STACK, read | write, 0, 0, 0, 0, 0, 16),
     ]
-    identity = b"\x7fELF\x02\x01\x01" + bytes(9)
     result = bytearray(dynamic_start + len(dynamic))
-    HEADER.pack_into(result, 0, identity, 3, 62, 1, 0, HEADER.size, 0, 0, HEADER.size, PROGRAM.size, 4, 0, 0, 0)
+    head = (elf.IDENT, elf.ET_DYN, elf.EM_X86_64, 1, 0, EHDR.size, 0, 0, EHDR.size, PHDR.size, len(programs), 0, 0, 0)
+    EHDR.pack_into(result, 0, *head)
     for number, program in enumerate(programs):
-        PROGRAM.pack_into(result, HEADER.size + number * PROGRAM.size, *program)
+        PHDR.pack_into(result, EHDR.size + number * PHDR.size, *program)
     for start, part in (
         (hash_start, table),
         (symbol_start, b"".join(records)),

@@ -10,23 +10,35 @@ import contextlib
 import functools
 import glob
 import mmap
-import struct
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdump.elf import (
+    DT_NEEDED,
+    DT_NULL,
+    DT_RPATH,
+    DT_RUNPATH,
+    DT_SONAME,
+    DT_STRTAB,
+    DYN,
+    EHDR,
+    EM_AARCH64,
+    EM_X86_64,
+    IDENT,
+    MAGIC,
+    PHDR,
+    PT_DYNAMIC,
+    PT_INTERP,
+    PT_LOAD,
+    SHDR,
+    SYM,
+)  # fmt: skip
 from kdump.errors import FormatError, KdumpError
 from kdump.fileio import file_version
 
-HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-PROGRAM = struct.Struct("<IIQQQQQQ")  # type, flags, offset, vaddr, paddr, filesz, memsz, align
-SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, addr, offset, size, link, info, addralign, entsize
-SYMBOL = struct.Struct("<IBBHQQ")  # name, info, other, section index, value, size
-DYNAMIC = struct.Struct("<qQ")
-PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
-DT_NULL, DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 14, 15, 29
 _DEFAULT_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
-_MACHINES = {62: "x86_64", 183: "aarch64"}
+_MACHINES = {EM_X86_64: "x86_64", EM_AARCH64: "aarch64"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class Elf:
 
 def is_elf(data: bytes | mmap.mmap) -> bool:
     """Does it start like an ELF file?"""
-    return data[:4] == b"\x7fELF"
+    return data[:4] == MAGIC
 
 
 def parse(path: Path, data: bytes | None = None) -> Elf:
@@ -71,18 +83,18 @@ def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
 
 
 def _parse(path: Path, data: bytes | mmap.mmap) -> Elf:
-    if not is_elf(data) or data[4:6] != b"\x02\x01":
+    if not is_elf(data) or data[4:6] != IDENT[4:6]:
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=0)
-    header = HEADER.unpack_from(data)
+    header = EHDR.unpack_from(data)
     offset, entry, count = header[5], header[9], header[10]
-    programs = tuple(PROGRAM.unpack_from(data, offset + number * entry) for number in range(count))
+    programs = tuple(PHDR.unpack_from(data, offset + number * entry) for number in range(count))
     dynamic: dict[int, list[int]] = {}
     interpreter = ""
     for kind, _, start, _, _, size, *_ in programs:
         if kind == PT_INTERP:
             interpreter = data[start : start + size].rstrip(b"\0").decode()
         elif kind == PT_DYNAMIC:
-            for tag, value in DYNAMIC.iter_unpack(data[start : start + size - size % DYNAMIC.size]):
+            for tag, value in DYN.iter_unpack(data[start : start + size - size % DYN.size]):
                 if tag == DT_NULL:
                     break
                 dynamic.setdefault(tag, []).append(value)
@@ -118,9 +130,9 @@ def section(data: bytes | mmap.mmap, name: str) -> bytes | None:
     """The content of the section of that name; None if there is none."""
     if not is_elf(data):
         return None
-    header = HEADER.unpack_from(data)
+    header = EHDR.unpack_from(data)
     offset, entry, count, names = header[6], header[11], header[12], header[13]
-    sections = [SECTION.unpack_from(data, offset + number * entry) for number in range(count)]
+    sections = [SHDR.unpack_from(data, offset + number * entry) for number in range(count)]
     if names >= count:
         return None
     start = sections[names][4]
@@ -172,7 +184,7 @@ def _symbols(path: Path, _version: tuple[int, ...]) -> Symbols:
         content, strings = section(data, ".dynsym") or b"", section(data, ".dynstr") or b""
         versioned = section(data, ".gnu.version_d") is not None
     found: tuple[set[str], set[str]] = (set(), set())
-    for name, _, _, index, _, _ in SYMBOL.iter_unpack(content):
+    for name, _, _, index, _, _ in SYM.iter_unpack(content):
         if name:
             found[index == 0].add(strings[name : strings.index(b"\0", name)].decode())
     return Symbols(frozenset(found[0]), frozenset(found[1]), versioned)
@@ -184,18 +196,18 @@ def strip(data: bytes) -> bytes:
     Nothing is moved, so nothing that aligns or patches a library's segments can break; a hole between segments is
     zeroed, what lies behind the last one is cut off.
     """
-    header = list(HEADER.unpack_from(data))
+    header = list(EHDR.unpack_from(data))
     offset, entry, count = header[5], header[9], header[10]
     header[6] = header[11] = header[12] = header[13] = 0
-    covered = [(0, HEADER.size), (offset, offset + entry * count)]
+    covered = [(0, EHDR.size), (offset, offset + entry * count)]
     for number in range(count):
-        kind, _, start, _, _, size, *_ = PROGRAM.unpack_from(data, offset + number * entry)
+        kind, _, start, _, _, size, *_ = PHDR.unpack_from(data, offset + number * entry)
         if kind == PT_LOAD:
             covered.append((start, start + size))
     result = bytearray(max(end for _, end in covered))
     for start, end in covered:
         result[start:end] = data[start:end]
-    HEADER.pack_into(result, 0, *header)
+    EHDR.pack_into(result, 0, *header)
     return bytes(result)
 
 

@@ -12,18 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kdump.elf import EHDR, EM_X86_64, ET_CORE, IDENT, PF_R, PF_W, PF_X, PHDR, PT_LOAD, PT_NOTE
 from kdump.errors import KdumpError
 from kdump.kexec.memory_map import HIDDEN, MemoryMap, subtract
 from kdump.kexec.placement import pages
 from kdump.memory.protocol import Range
 
-EHDR = struct.Struct("<4sBBBBQHHIQQQIHHHHHH")
-EHDR_PHOFF, EHDR_PHNUM = 10, 15  # positions of e_phoff and e_phnum among its fields
-PHDR = struct.Struct("<IIQQQQQQ")  # p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
-PT_LOAD, PT_NOTE = 1, 4
-RWX = 7
-ET_CORE = 4
-EM_X86_64 = 62
+RWX = PF_R | PF_W | PF_X
 KERNEL_MAP = 0xFFFFFFFF80000000  # __START_KERNEL_map; kernel text is mapped above, modules above that
 MODULES = 0xFFFFFFFFC0000000
 NOTE_SIZE_DEFAULT = 0x164  # sizeof(note_buf_t) where the kernel does not say (crash_notes_size)
@@ -104,8 +99,7 @@ def read_mappings(memory_map: MemoryMap, root: Path = Path("/")) -> Mappings:
 def _kcore_headers(path: Path) -> list[Header]:
     try:
         with open(path, "rb", buffering=0) as file:
-            fields = EHDR.unpack(file.read(EHDR.size))
-            offset, count = fields[EHDR_PHOFF], fields[EHDR_PHNUM]
+            _, _, _, _, _, offset, _, _, _, _, count, *_ = EHDR.unpack(file.read(EHDR.size))
             file.seek(offset)
             table = file.read(count * PHDR.size)
     except (OSError, struct.error):
@@ -142,27 +136,7 @@ def core_headers(
 
 def pack(headers: Sequence[Header]) -> bytes:
     """The ELF header and the program headers, as they lie in memory; whole pages."""
-    out = EHDR.pack(
-        b"\x7fELF",
-        2,
-        1,
-        1,
-        0,
-        0,
-        ET_CORE,
-        EM_X86_64,
-        1,
-        0,
-        EHDR.size,
-        0,
-        0,
-        EHDR.size,
-        PHDR.size,
-        len(headers),
-        0,
-        0,
-        0,
-    )
+    out = EHDR.pack(IDENT, ET_CORE, EM_X86_64, 1, 0, EHDR.size, 0, 0, EHDR.size, PHDR.size, len(headers), 0, 0, 0)
     for header in headers:
         out += PHDR.pack(
             header.type, header.flags, header.offset, header.virtual, header.physical, header.size, header.size, 0

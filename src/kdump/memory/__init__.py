@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdump.elf import MAGIC as ELF
 from kdump.errors import FormatError
 from kdump.memory.protocol import Dump
 
@@ -64,16 +65,16 @@ def _unflattened(source: Source) -> Source:
 
 def _recognise(source: Source) -> Dump:
     # Each reader is imported when it is needed: /proc/vmcore is opened before NumPy is loaded.
-    from kdump.memory import elf
-
     inner = _unflattened(source)
     magic = bytes(inner.view(0, min(inner.size, MAGIC_SIZE)))
-    if magic.startswith(elf.MAGIC):
+    if magic.startswith(ELF):
         if os.path.realpath(source.path) == KCORE:
             from kdump.memory.kcore import open_kcore
 
             return open_kcore(inner)
-        return elf.open_elf(inner)
+        from kdump.memory.elf import open_elf
+
+        return open_elf(inner)
     if magic.startswith(KDUMP):
         from kdump.memory.kdump_compressed import open_kdump
 

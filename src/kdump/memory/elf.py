@@ -7,11 +7,11 @@ crash_prepare_elf64_headers(), for what PT_LOADs mean: physical ranges in p_padd
 from __future__ import annotations
 
 import re
-import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from kdump.elf import CLASS_64, EHDR, ET_CORE, LITTLE_ENDIAN, MAGIC, NHDR, PHDR, PN_XNUM, PT_LOAD, PT_NOTE, SH_INFO
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import FileSource, Source
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAGIC = b"\x7fELF"
-EHDR = struct.Struct("<16sHHIQQQIHHHHHH")  # Elf64_Ehdr
-PHDR = struct.Struct("<IIQQQQQQ")  # Elf64_Phdr
-NHDR = struct.Struct("<III")  # Elf64_Nhdr
-SH_INFO = 44  # offset of sh_info in Elf64_Shdr
-ET_CORE, PT_LOAD, PT_NOTE, PN_XNUM = 4, 1, 4, 0xFFFF
 NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
 LOADS_LIMIT = 1 << 20
 PHYSICAL_BITS = 52  # no machine that Linux runs on has more address bits
@@ -192,9 +186,9 @@ def read_headers(source: Source) -> tuple[int, list[ProgramHeader]]:
     ident, kind, machine, phoff, shoff, entry_size, count = (header[i] for i in (0, 1, 2, 5, 6, 9, 10))
     if ident[:4] != MAGIC:
         raise wrong("not an ELF file", "e_ident", 0)
-    if ident[5] != 1:
+    if ident[5] != LITTLE_ENDIAN:
         raise wrong("big-endian ELF dumps are not supported", "e_ident[EI_DATA]", 5)
-    if ident[4] != 2:
+    if ident[4] != CLASS_64:
         raise wrong("32-bit ELF dumps are not supported", "e_ident[EI_CLASS]", 4)
     if kind != ET_CORE:
         raise wrong(f"an ELF file of type {kind}, not a core (4)", "e_type", 16)

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from itertools import pairwise
 
+from kdump.elf import CLASS_64, EHDR, EM_X86_64, ET_EXEC, LITTLE_ENDIAN, MAGIC, PHDR, PT_LOAD
 from kdump.errors import FormatError
 from kdump.kexec.formats.kernel_image import KernelImage, Part
 from kdump.kexec.placement import PAGE, pages
 
-MAGIC = b"\x7fELF"
-CLASS_64, LITTLE_ENDIAN = 2, 1
-ET_EXEC, EM_X86_64, PT_LOAD = 2, 62, 1
-EHDR = struct.Struct("<16xHHIQQQIHHHHHH")  # e_type, e_machine, e_version, e_entry, e_phoff, …, e_phentsize, e_phnum
-PHDR = struct.Struct("<IIQQQQQQ")  # p_type, p_flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
 ALIGN = 0x200000  # PMD_SIZE: __startup_64 stops at anything less
 SPAN_MAX = 1 << 30  # KERNEL_IMAGE_SIZE
 PARTS_MAX = 8  # of the 16 segments that kexec_load(2) takes, ours and an image need the others
@@ -36,9 +31,9 @@ def matches(data: memoryview) -> bool:
 
 def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Read the program headers. Raises FormatError."""
-    if len(data) < 16 + EHDR.size - 16 or data[4] != CLASS_64 or data[5] != LITTLE_ENDIAN:
+    if len(data) < EHDR.size or data[4] != CLASS_64 or data[5] != LITTLE_ENDIAN:
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=4, field="e_ident")
-    kind, machine, _, entry, phoff, _, _, _, phentsize, phnum, *_ = EHDR.unpack_from(data)
+    _, kind, machine, _, entry, phoff, _, _, _, phentsize, phnum, *_ = EHDR.unpack_from(data)
     if machine != EM_X86_64:
         raise FormatError("a kernel of another architecture", path=path, offset=18, field="e_machine", why=f"{machine}")
     if kind != ET_EXEC:
