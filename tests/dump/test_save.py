@@ -336,7 +336,8 @@ def test_a_signal_leaves_a_valid_incomplete_dump(number: int, vmcore: Path, tmp_
     assert not out.exists()
     with open_dump(f"{out}.incomplete") as dump:
         assert dump.incomplete
-    assert manifest.read(manifest.manifest_path(out))["status"] == "incomplete"
+    assert manifest.read(manifest.manifest_path(f"{out}.incomplete"))["status"] == "incomplete"
+    assert not manifest.manifest_path(out).exists()  # that is a whole dump's
 
 
 def test_unreadable_pages_are_counted_and_left_out(vmcore: Path, machine: PageMachine, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import argparse
 import os
 from pathlib import Path
 
+from kdump import outputs
 from kdump.errors import KdumpError, UsageError
+from kdump.fileio import Draft
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,18 +51,16 @@ def decrypt_file(source: Path, target: Path, identities: list[str]) -> None:
     """Decrypt one file; the target appears only when all of it is authentic, with mode 0600."""
     from kdump.targets.age import decrypt
 
-    if target.exists():
-        raise KdumpError(f"{target} exists already", remedy="name another file")
-    part = target.with_name(target.name + ".incomplete")
+    outputs.check(target, [source], replace=False)
+    draft = Draft(target)
     try:
-        with (
-            source.open("rb") as reading,
-            os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as writing,
-        ):
+        with source.open("rb") as reading, os.fdopen(os.dup(draft.fd), "wb") as writing:
             for chunk in decrypt(reading, identities, str(source)):
                 writing.write(chunk)
-        part.rename(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        try:
+            draft.commit(replace=False)
+        except FileExistsError:
+            raise KdumpError(f"{target} was made by somebody else meanwhile", remedy="name another file") from None
+    finally:
+        draft.discard()
     print(f"{target}: {target.stat().st_size} bytes")

@@ -13,8 +13,9 @@ that -i describes.
 
 Deviations: without -c, -l, -p or -z pages are not compressed, as there; -z does compress. All CPUs compress unless
 --num-threads says otherwise. -x is not needed, for the kernel describes itself. What a level should drop but the kernel
-does not tell apart is kept, and said on standard error. Until it is whole, DUMPFILE is DUMPFILE.incomplete. As after
-makedumpfile there is no manifest, and `sync` makes the dump durable; `kdump save` does both by itself.
+does not tell apart is kept, and said on standard error. DUMPFILE gets its name when it is whole; one that was cut short
+is DUMPFILE.incomplete. -f replaces regular files only, and never one that is read. As after makedumpfile there is no
+manifest, and `sync` makes the dump durable; `kdump save` does both by itself.
 """
 
 from __future__ import annotations
@@ -277,7 +278,7 @@ def _rearrange(output: str, *, force: bool) -> int:
     from kdump.dump.file_output import FileOutput
     from kdump.dump.flat_stream import unflatten
 
-    target = FileOutput(output, overwrite=force)
+    target = FileOutput(output, inputs=[sys.stdin.fileno()], overwrite=force)
     try:
         unflatten(sys.stdin.buffer, target)
     except BaseException:
@@ -296,7 +297,7 @@ def _dmesg(args: argparse.Namespace, source: str, output: str) -> int:
         kernel = Kernel(dump)
         log = kernel.log()
         first = _clear_seq(kernel) if args.partial_dmesg else 0
-    target = FileOutput(output, overwrite=args.force)
+    target = FileOutput(output, inputs=[source, *filter(None, [args.vmcoreinfo])], overwrite=args.force)
     lines = (line for record in log.records if record.sequence >= first for line in format_record(record))
     target.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
     target.seal()
@@ -326,7 +327,7 @@ def _generate(args: argparse.Namespace, talk: _Talk) -> int:
     with _open(args, _one(args, 1)) as dump:
         if not dump.vmcoreinfo:
             raise KdumpError(f"{dump.path} has no VMCOREINFO")
-        target = FileOutput(args.generate, overwrite=args.force)
+        target = FileOutput(args.generate, inputs=dump.paths, overwrite=args.force)
         target.write(dump.vmcoreinfo)
         target.seal()
     talk.say(COMMON, f"\nThe vmcoreinfo is saved to {args.generate}.")

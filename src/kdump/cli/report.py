@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdump import outputs
 from kdump.errors import KdumpError
 from kdump.memory import KCORE
 
@@ -67,7 +68,13 @@ def run(args: argparse.Namespace) -> int:
             from kdump.report.source import annotate
 
             annotate(report, context, open_program(context.kernel.dump.paths, context.kernel, args.debug))
-        _write(_render(args, context, report), args.output)
+        if args.output is None:
+            for line in _render(args, context, report):
+                print(line)
+        else:
+            # What a dump holds is secret: so is a report of it.
+            with outputs.text(args.output, [*map(_inside, args.dump), *args.debug]) as file:
+                file.writelines(f"{line}\n" for line in _render(args, context, report))
     found = report.live or report.verdict.kind != "none"
     return 3 if report.incomplete or not found else 0
 
@@ -119,13 +126,3 @@ def _render(args: argparse.Namespace, context: Context, report: Report) -> Itera
     from kdump.report.text import render
 
     return render(report, colour=args.output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ)
-
-
-def _write(lines: Iterable[str], output: Path | None) -> None:
-    if output is None:
-        for line in lines:
-            print(line)
-        return
-    # What a dump holds is secret: so is a report of it.
-    with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)

@@ -1,8 +1,9 @@
 """Filter and compress a dump.
 
 IN is a dump in any format that kdump reads (/proc/vmcore in the second kernel); with --live there is no IN, but the
-running kernel's memory. OUT is written as OUT.incomplete and renamed when it is complete; OUT.manifest.json beside it
-has digests for `kdump verify`, and says that the dump is live.
+running kernel's memory. OUT gets its name when it is complete; a dump that ends early is left as OUT.incomplete.
+OUT.manifest.json beside it has digests for `kdump verify`, and says that the dump is live. --force replaces regular
+files only, and never one that is read.
 
 The dump level says what is left out: the sum of 1 (zero pages), 2 (page cache), 4 (page cache with private data),
 8 (memory of user processes), 16 (free pages); 32 is kdump's own. A list such as 1,17,31 goes on to the next level if

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdump import outputs
+from kdump.fileio import replace_file
 from kdump.host import config
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         return show_policy(list(policy.settings(wanted.panic)), as_json=args.json)
     found = readiness.Examination(wanted).run()
     if args.prometheus:
-        write_atomically(args.prometheus, readiness.as_prometheus(found))
+        outputs.check(args.prometheus, replace=True)
+        # A collector may be reading it, as another user.
+        replace_file(args.prometheus, readiness.as_prometheus(found).encode(), mode=0o644)
     if args.json:
         print(json.dumps(readiness.as_json(found), indent=1))
     elif not args.quiet:
@@ -74,14 +77,6 @@ def screen(found: Readiness) -> list[str]:
         if check.remedy:
             lines += _folded(f"{'':20}-> {check.remedy}", 23)
     return lines
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file that a collector may be reading; readable by all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.chmod(0o644)
-    draft.replace(path)
 
 
 def _folded(text: str, indent: int) -> list[str]:

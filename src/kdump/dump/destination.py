@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdump import outputs as named
 from kdump.dump import manifest
-from kdump.dump.file_output import FileOutput
+from kdump.dump.file_output import FileOutput, NullOutput
 from kdump.dump.flat_stream import FlatStream, put_to
 from kdump.dump.kdump_writer import Sink
 from kdump.dump.pipeline import Options, Summary, save
@@ -52,21 +53,22 @@ class Saved:
 
 
 def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
-    """Save to files that are incomplete by name until they are whole; a manifest is written beside the first.
+    """Save to files that take their names when they are whole; a manifest is written beside the first.
 
-    Raises what `save` raises; files of a failed run keep their incomplete names.
+    Raises what `save` raises, and KdumpError before anything is written if a file that is read would be replaced, or
+    what is no regular file. What a failed run wrote is left, named incomplete.
     """
     begin: Callable[[], Sink]
-    outputs: list[FileOutput] = []
+    outputs: list[FileOutput | NullOutput] = []
     flat: list[FlatStream] = []
     names = destination.paths
 
     def begin_file() -> Sink:
-        if len(outputs) == len(names):  # the next level: all over again
-            _abort(outputs)
-        output = FileOutput(
-            names[len(outputs)], overwrite=destination.overwrite, limit=destination.limit, bare=destination.bare
-        )
+        while len(outputs) == len(names):  # the next level: all over again
+            for output in outputs:
+                output.discard()
+            outputs.clear()
+        output = _begin(names[len(outputs)], dump, destination)
         outputs.append(output)
         if not destination.flat:
             return output
@@ -82,6 +84,7 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
         options = replace(options, levels=options.levels[:1])  # what is in a pipe cannot be taken back
     else:
         begin = begin_file
+        _look(dump, destination)
     try:
         summary = save(dump, begin, replace(options, parts=len(names)))
     except BaseException:
@@ -89,16 +92,37 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
         raise
     for stream in flat:
         stream.finish()
+    if destination.manifest and not summary.incomplete:
+        # Where the power is cut between two names, a dump without digests is better than one with another's.
+        manifest.manifest_path(Path(destination.manifest)).unlink(missing_ok=True)
     for output in outputs:
         output.abort() if summary.incomplete else output.seal()
     status = "incomplete" if summary.incomplete else "complete" if summary.as_asked else "degraded"
     content = manifest.describe(dump, [output.describe() for output in outputs], summary.to_dict(), status)
+    written = tuple(str(output.now) for output in outputs)
     if destination.manifest:
-        manifest.write(manifest.manifest_path(Path(destination.manifest)), content)
-    written = tuple(str(output.part if summary.incomplete else output.path) for output in outputs)
+        # That of a dump which was not finished says nothing about an older whole one.
+        of = written[0] if summary.incomplete and len(written) == 1 else destination.manifest
+        manifest.write(manifest.manifest_path(of), content)
     return Saved(summary, written or (STDOUT,), content)
 
 
-def _abort(outputs: list[FileOutput]) -> None:
+def _look(dump: Dump, destination: Destination) -> None:
+    """At every file that would be written, before the first is."""
+    to_replace = [path for path in destination.paths if not named.is_null(path)]
+    named.check_all(to_replace, dump.paths, replace=destination.overwrite)
+    if destination.manifest:
+        named.check(manifest.manifest_path(destination.manifest), dump.paths, replace=True)
+
+
+def _begin(path: str, dump: Dump, destination: Destination) -> FileOutput | NullOutput:
+    if named.is_null(path):
+        return NullOutput(path)
+    return FileOutput(
+        path, inputs=dump.paths, overwrite=destination.overwrite, limit=destination.limit, bare=destination.bare
+    )
+
+
+def _abort(outputs: list[FileOutput | NullOutput]) -> None:
     while outputs:
         outputs.pop().abort()

@@ -1,13 +1,15 @@
-"""Files that dumps are written to on this machine: incomplete by name until sealed, mode 0600, digested on the way."""
+"""Files that dumps are written to on this machine: drafts until sealed, mode 0600, digested on the way."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kdump import outputs
 from kdump.digest import Pieces
 from kdump.dump.workers import Aside
 from kdump.errors import KdumpError
@@ -21,17 +23,24 @@ class FileOutput(PartFile):
     _pwrite_all = staticmethod(loops.pwrite_all)
 
     def __init__(
-        self, path: str | os.PathLike[str], *, overwrite: bool = False, limit: int | None = None, bare: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        inputs: Iterable[str | os.PathLike[str] | int] = (),
+        overwrite: bool = False,
+        limit: int | None = None,
+        bare: bool = False,
     ) -> None:
-        """Raises `KdumpError` if there is a file of that name (unless `overwrite`), OSError if it cannot be made.
+        """Raises `KdumpError` if there is a file of that name (unless `overwrite`), if it is one of `inputs` (paths or
+        descriptors that are read) or no regular file; OSError if it cannot be made.
 
         Writing past `limit` bytes fails with EFBIG. A `bare` file is neither digested nor made durable.
         """
         self.path = Path(path)
-        self.part = self.path.with_name(self.path.name + INCOMPLETE)
-        if not overwrite and self.path.exists():
-            raise KdumpError(f"{self.path} exists", remedy="name another file, or use --force to replace it")
-        super().__init__(str(self.path), durable=not bare)
+        inputs = list(inputs)
+        outputs.check(path, inputs, replace=overwrite)
+        super().__init__(str(self.path), replace=overwrite, durable=not bare)
+        self._replace_incomplete = overwrite and not outputs.is_input(f"{path}{INCOMPLETE}", inputs)
         self._limit = limit
         self._pieces = None if bare else Pieces()
         self._aside = Aside()
@@ -51,16 +60,63 @@ class FileOutput(PartFile):
         return size
 
     def seal(self) -> None:
-        """Durable, under the final name, and digested."""
+        """Durable, under the final name, and digested. Raises KdumpError if that name was taken meanwhile."""
         self._aside.close()
-        super().seal()
+        try:
+            super().seal()
+        except FileExistsError as error:
+            raise KdumpError(
+                f"{self.path} was made by somebody else meanwhile",
+                why=error.strerror or "",
+                remedy=f"the dump is {self.now}: rename it",
+            ) from None
 
     def abort(self) -> None:
         """Keep what there is under the incomplete name. Never raises."""
         self._aside.close()
         super().abort()
 
+    def discard(self) -> None:
+        """Remove it: another attempt begins anew. Never raises."""
+        self._aside.close()
+        super().discard()
+
+    @property
+    def now(self) -> Path:
+        """Its path as it is now."""
+        return self.path.with_name(self.called)
+
     def describe(self) -> dict[str, Any]:
         """The file as a manifest lists it, under the name it has now; a bare one by that name alone."""
-        name = self.path.name if self.sealed else self.part.name
-        return {"name": name, **(self._pieces.describe() if self._pieces else {})}
+        return {"name": self.called, **(self._pieces.describe() if self._pieces else {})}
+
+
+class NullOutput:
+    """/dev/null, which takes a dump as makedumpfile's users know it; a `kdump_writer.Sink`."""
+
+    def __init__(self, path: str) -> None:
+        self.now = Path(path)
+
+    def skip(self, size: int) -> None:
+        """Nothing: there is no place."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Its size in bytes."""
+        return memoryview(data).nbytes
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Its size in bytes."""
+        return memoryview(data).nbytes
+
+    def seal(self) -> None:
+        """Nothing."""
+
+    def abort(self) -> None:
+        """Nothing."""
+
+    def discard(self) -> None:
+        """Nothing."""
+
+    def describe(self) -> dict[str, Any]:
+        """Its name alone."""
+        return {"name": self.now.name}

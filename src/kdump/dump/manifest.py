@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from kdump import __version__
 from kdump.digest import sha256
 from kdump.errors import FormatError, KdumpError
+from kdump.fileio import replace_file
 from kdump.kernel import vmcoreinfo
 from kdump.memory.protocol import Dump
 
@@ -58,14 +59,7 @@ def describe(dump: Dump, files: list[dict[str, Any]], summary: dict[str, Any], s
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write a manifest; mode 0600, durable, never half there."""
-    part = path.with_name(path.name + ".incomplete")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.rename(path)
+    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any]:

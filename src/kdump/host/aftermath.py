@@ -12,6 +12,7 @@ from typing import Any, Final
 from kdump.capture.crash import COMPLETE, MANIFEST, VMCORE
 from kdump.dump import manifest
 from kdump.errors import KdumpError
+from kdump.fileio import replace_file
 from kdump.host import stored
 from kdump.host.config import Config
 from kdump.host.notify import notify
@@ -121,9 +122,7 @@ def _seen(state: Path) -> list[str]:
 
 def _remember(names: list[str], state: Path) -> None:
     state.mkdir(parents=True, exist_ok=True)
-    draft = state / f".{SEEN}.{os.getpid()}"
-    draft.write_text(json.dumps(names[-1000:]) + "\n")
-    draft.replace(state / SEEN)
+    replace_file(state / SEEN, (json.dumps(names[-1000:]) + "\n").encode())
 
 
 def _write(path: Path, content: str) -> None:

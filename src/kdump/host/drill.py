@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.crash import COMPLETE
+from kdump.fileio import replace_file
 from kdump.host import stored
 from kdump.host.config import Config
 
@@ -37,10 +38,7 @@ def begin(state: Path, root: Path = Path("/")) -> Drill:
     """Remember, durably, that the machine is about to be crashed."""
     drill = Drill(time.time(), (root / BOOT_ID).read_text().strip())
     state.mkdir(parents=True, exist_ok=True)
-    with (state / NAME).open("w") as file:
-        json.dump(asdict(drill), file)
-        file.flush()
-        os.fsync(file.fileno())
+    replace_file(state / NAME, json.dumps(asdict(drill)).encode(), mode=0o644)
     return drill
 
 

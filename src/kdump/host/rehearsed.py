@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from kdump.fileio import replace_file
 
 NAME: Final = "rehearsal.json"
 
@@ -37,6 +38,4 @@ def last(state: Path) -> Rehearsal | None:
 def record(rehearsal: Rehearsal, state: Path) -> None:
     """Make it the last rehearsal."""
     state.mkdir(parents=True, exist_ok=True)
-    draft = state / f".{NAME}.{os.getpid()}"
-    draft.write_text(json.dumps(asdict(rehearsal), indent=1) + "\n")
-    draft.replace(state / NAME)
+    replace_file(state / NAME, (json.dumps(asdict(rehearsal), indent=1) + "\n").encode(), mode=0o644)

@@ -81,7 +81,7 @@ class Made:
             return
         content = marshal.dumps(self._used)
         with contextlib.suppress(OSError):
-            replace_file(self._path, _CHECKSUM.pack(zlib.crc32(content)) + content)
+            replace_file(self._path, _CHECKSUM.pack(zlib.crc32(content)) + content, durable=False)
 
 
 def _read(path: Path) -> dict[str, bytes]:

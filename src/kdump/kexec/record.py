@@ -70,7 +70,7 @@ def read_record(path: Path = RECORD) -> Loaded | None:
 
 def write_record(loaded: Loaded, path: Path = RECORD) -> None:
     """Replace the record, mode 0600."""
-    replace_file(path, (json.dumps(loaded._asdict(), indent=1) + "\n").encode())
+    replace_file(path, (json.dumps(loaded._asdict(), indent=1) + "\n").encode(), durable=False)  # /run is memory
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from kdump.dump import manifest
 from kdump.errors import KdumpError
+from kdump.fileio import replace_file
 from kdump.lab.crash import Crash, Scenario, crash
 from kdump.units import duration_text, size_text
 
@@ -121,5 +121,4 @@ def memory_line(memory: Mapping[str, Any]) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
+    replace_file(path, text.encode(), durable=False)

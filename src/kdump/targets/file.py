@@ -175,7 +175,7 @@ class FileStream(PartFile):
     """A file of a crash; what is there under its incomplete name keeps its blocks: see `_reserve`."""
 
     def __init__(self, directory: str, name: str) -> None:
-        super().__init__(f"{directory}/{name}", keep_blocks=True)
+        super().__init__(f"{directory}/{name}", resume=True)
         self.name = name
         sync_directory(directory)  # a power cut from now on leaves a file that is named incomplete
 
