@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
-from kdump.capture import dhcp
+from kdump.capture import dhcp, dhcp6
 from kdump.capture.network import _from_below
+from kdump.capture.routes import parse_route
 from kdump.errors import KdumpError
 from kdump.targets import names
 
@@ -89,6 +91,143 @@ def test_what_does_not_come_up_is_named_and_does_not_keep_the_others() -> None:
     assert links["br0"] == ["192.0.2.9"]
     assert "good" in links
     assert [line.partition(",")[0] for line in said] == ["silent: link up", "br0: link up"]
+
+
+SERVED = """
+set -e
+ip link add c0 address 52:54:00:00:00:21 type veth peer name s0 address 52:54:00:00:00:22
+ip addr add 192.0.2.1/24 dev s0
+ip -6 addr add 2001:db8:5::1/64 dev s0 nodad
+ip -6 addr add fe80::1/64 dev s0 nodad
+ip link set s0 up
+dnsmasq --conf-file=/dev/null --port=0 --interface=s0 --bind-dynamic --no-ping --user=root \
+    --pid-file=$2/pid --dhcp-leasefile=$2/leases $3
+unshare -n sleep 60 &
+other=$!
+trap 'kill $other $(cat $2/pid)' EXIT
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.05; done
+ip link set c0 netns $other
+nsenter --net=/proc/$other/ns/net $4 - "$1" <<'END'
+import json, subprocess, sys
+from kdump.capture.network import bring_up
+failed = []
+servers = bring_up(json.loads(sys.argv[1]), 20, lambda text: None, failed.append)
+def ip(*words):
+    return json.loads(subprocess.check_output(["ip", "-json", *words]) or "[]")
+found = [each for entry in ip("address", "show", "dev", "c0") for each in entry["addr_info"]]
+addresses = [each["local"] for each in found if each.get("scope") == "global"]
+routes = ip("-4", "route", "show", "dev", "c0") + ip("-6", "route", "show", "dev", "c0")
+print(json.dumps([servers, addresses, {each["dst"]: each.get("gateway", "") for each in routes}, failed]))
+END
+"""
+
+
+def served(tmp_path: Path, options: str, **wanted: bool) -> tuple[list[str], list[str], dict[str, str], list[str]]:
+    """What comes of dnsmasq(8) on the other end of the cable: name servers, addresses, gateways by route, failures."""
+    plan = json.dumps({"interface": [{"name": "c0", "mac": "52:54:00:00:00:21", **wanted}]})
+    command = ["unshare", "-n", "bash", "-c", SERVED, "bash", plan, str(tmp_path), options, sys.executable]
+    environment = {**os.environ, "PYTHONPATH": "src", "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no network namespace: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    servers, addresses, routes, failed = json.loads(done.stdout)
+    return servers, addresses, routes, failed
+
+
+def test_classless_routes_replace_the_router(tmp_path: Path) -> None:
+    options = "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0 --dhcp-option=option:router,192.0.2.99"
+    _servers, _addresses, routes, failed = served(tmp_path, options, dhcp=True)
+    assert failed == []
+    assert routes["default"] == "192.0.2.99"
+    options += " --dhcp-option=121,198.51.100.0/24,192.0.2.2,0.0.0.0/0,192.0.2.3,203.0.113.0/24,0.0.0.0"
+    _servers, addresses, routes, failed = served(tmp_path, options, dhcp=True)
+    assert failed == []
+    assert addresses == ["192.0.2.50"]
+    wanted = {"default": "192.0.2.3", "198.51.100.0/24": "192.0.2.2", "203.0.113.0/24": ""}
+    assert {name: routes[name] for name in wanted} == wanted
+
+
+def test_dhcpv6_gives_the_address_and_a_router_the_way(tmp_path: Path) -> None:
+    options = (
+        "--enable-ra --dhcp-range=2001:db8:5::77,2001:db8:5::77,64,1h --dhcp-option=option6:dns-server,[2001:db8::53]"
+    )
+    servers, addresses, routes, failed = served(tmp_path, options, dhcp6=True, ra=True)
+    assert failed == []
+    assert addresses == ["2001:db8:5::77"]
+    assert servers == ["2001:db8::53"]
+    assert routes["default"].startswith("fe80::")
+
+
+def test_router_advertisements_alone(tmp_path: Path) -> None:
+    options = "--enable-ra --dhcp-range=2001:db8:5::,ra-only"
+    _servers, addresses, routes, failed = served(tmp_path, options, ra=True)
+    assert failed == []
+    assert [each.startswith("2001:db8:5:") for each in addresses] == [True]
+    assert routes["default"].startswith("fe80::")
+
+
+def test_dhcpv6_answers_that_lie() -> None:
+    address = struct.pack("!HH", 5, 24) + bytes.fromhex("20010db8000000000000000000000077") + struct.pack("!II", 60, 60)
+    association = b"kdmp" + bytes(8) + address
+    reply = bytes([7]) + b"abc" + struct.pack("!HH", 3, len(association)) + association
+    assert dhcp6.parse(reply, 7, b"abc") == {3: association}
+    assert str(dhcp6.address_in(association)) == "2001:db8::77"
+    assert dhcp6.parse(reply, 2, b"abc") is None
+    assert dhcp6.parse(reply, 7, b"abd") is None
+    for cut in range(1, len(reply)):
+        if (found := dhcp6.parse(reply[:cut], 7, b"abc")) is not None:
+            assert dhcp6.address_in(found.get(3, b"")) is None
+    assert dhcp6.address_in(association[:-4] + bytes(4)) is None  # its valid lifetime is over
+    assert dhcp6.address_in(b"kdmp" + bytes(8) + struct.pack("!HHH", 13, 2, 2) + address) is None  # NoAddrsAvail
+
+
+@pytest.mark.parametrize(
+    ("raw", "routes"),
+    [
+        ("00c0000203", ["default via 192.0.2.3"]),
+        ("18c63364c000020200c0000203", ["198.51.100.0/24 via 192.0.2.2", "default via 192.0.2.3"]),
+        ("0a0a40c0000202", ["10.64.0.0/10 via 192.0.2.2"]),
+        ("18c6336400000000", ["198.51.100.0/24"]),
+        ("21c6336400000000", ["default via 192.0.2.99"]),  # a prefix of 33 bits
+        ("18c63364c00002", ["default via 192.0.2.99"]),  # cut
+        ("", ["default via 192.0.2.99"]),
+    ],
+)
+def test_classless_routes(raw: str, routes: list[str]) -> None:
+    options = {121: bytes.fromhex(raw), 3: bytes([192, 0, 2, 99])}
+    assert [str(each) for each in dhcp.routes_in(options)] == routes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "default",
+        "10.0.0.1/8",
+        "10.0.0.0/8 via",
+        "10.0.0.0/8 via x",
+        "::/0 via 1.2.3.4",
+        "1.0.0.0/8 src ::1",
+        "10.0.0.0/8 metric -1",
+        "10.0.0.0/8 metric 4294967296",
+        "10.0.0.0/8 dev eth0",
+        "10.0.0.0/8 via 1.1.1.1 via 1.1.1.1",
+    ],
+)
+def test_routes_that_make_no_sense(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_route(text)
+
+
+def test_routes_read_as_they_are_written() -> None:
+    for text in (
+        "default via 192.0.2.1",
+        "10.0.0.0/8 via 192.0.2.2 src 192.0.2.7 metric 100",
+        "0.0.0.0/0 via fe80::1",
+        "::/0",
+    ):
+        assert str(parse_route(text)) == text
 
 
 def test_interfaces_come_up_from_below() -> None:

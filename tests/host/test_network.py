@@ -25,12 +25,20 @@ def link(name: str, kind: str = "", **more: Any) -> dict[str, Any]:
 class Machine:
     """Answers of ip(8) on a machine."""
 
-    def __init__(self, links: list[dict[str, Any]], addresses: dict[str, list[dict[str, Any]]], route: dict[str, Any]):
-        self.links, self.addresses, self.route = links, addresses, route
+    def __init__(
+        self,
+        links: list[dict[str, Any]],
+        addresses: dict[str, list[dict[str, Any]]],
+        route: dict[str, Any],
+        table: Sequence[dict[str, Any]] = (),
+    ):
+        self.links, self.addresses, self.route, self.table = links, addresses, route, table
 
     def ask(self, arguments: Sequence[str]) -> list[dict[str, Any]]:
         if arguments[0] == "link":
             return self.links
+        if arguments[0] in ("-4", "-6"):
+            return [each for each in self.table if (":" in str(each)) == (arguments[0] == "-6")]
         if arguments[0] == "route":
             return [self.route]
         return [{"addr_info": self.addresses.get(arguments[-1], [])}]
@@ -67,9 +75,8 @@ def interfaces(resolved: network.Resolved) -> list[dict[str, Any]]:
 
 def test_a_static_port(sysfs: Path) -> None:
     addresses = [static("192.0.2.7/24"), static("2001:db8::7/64"), static("2001:db8::1234/64", temporary=True)]
-    machine = Machine(
-        [link("lo"), link("eth0", mtu=9000)], {"eth0": addresses}, {"dev": "eth0", "gateway": "192.0.2.1"}
-    )
+    table = [{"dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "protocol": "static"}]
+    machine = Machine([link("lo"), link("eth0", mtu=9000)], {"eth0": addresses}, {"dev": "eth0"}, table)
     resolved = found(machine, sysfs)
     assert interfaces(resolved) == [
         {
@@ -86,8 +93,51 @@ def test_a_static_port(sysfs: Path) -> None:
 
 def test_dhcp_and_router_advertisements_bring_their_own_gateways(sysfs: Path) -> None:
     addresses = [static("192.0.2.7/24", dynamic=True), static("2001:db8::7/64", dynamic=True)]
-    machine = Machine([link("eth0")], {"eth0": addresses}, {"dev": "eth0", "gateway": "192.0.2.1"})
+    # dhclient's script does not mark the route that it makes.
+    table = [{"dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "protocol": "boot"}]
+    machine = Machine([link("eth0")], {"eth0": addresses}, {"dev": "eth0"}, table)
     assert interfaces(found(machine, sysfs)) == [{"name": "eth0", "mac": MACS["eth0"], "dhcp": True, "ra": True}]
+
+
+def test_dhcpv6_is_told_from_router_advertisements(sysfs: Path) -> None:
+    def given(*addresses: dict[str, Any], table: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+        (only,) = interfaces(found(Machine([link("eth0")], {"eth0": list(addresses)}, {"dev": "eth0"}, table), sysfs))
+        return {key: only[key] for key in ("dhcp6", "ra", "addresses") if key in only}
+
+    router = {"dst": "default", "gateway": "fe80::1", "dev": "eth0", "protocol": "ra"}
+    assert given(static("2001:db8::7/128", dynamic=True)) == {"dhcp6": True, "ra": True}
+    assert given(static("2001:db8::7/64", dynamic=True, mngtmpaddr=True)) == {"ra": True}
+    assert given(static("2001:db8::7/64"), table=[router]) == {"ra": True, "addresses": ["2001:db8::7/64"]}
+    assert given(static("192.0.2.7/24")) == {"addresses": ["192.0.2.7/24"]}
+
+
+def test_routes_of_every_kind(sysfs: Path) -> None:
+    table: list[dict[str, Any]] = [
+        {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "protocol": "static", "metric": 100},
+        {"dst": "default", "gateway": "fe80::1", "dev": "eth0", "protocol": "static", "metric": 1024},
+        {"dst": "10.0.0.0/8", "gateway": "192.0.2.2", "dev": "eth0", "protocol": "boot", "prefsrc": "192.0.2.7"},
+        {"dst": "10.7.0.0/16", "dev": "eth0", "protocol": "static", "scope": "link"},
+        {"dst": "172.16.0.0/12", "via": {"family": "inet6", "host": "fe80::2"}, "dev": "eth0", "protocol": "static"},
+        {
+            "dst": "10.8.0.0/16",
+            "protocol": "bird",
+            "nexthops": [{"dev": "eth1", "gateway": "1.1.1.1"}, {"dev": "eth0", "gateway": "192.0.2.3"}],
+        },
+        {"dst": "192.0.2.0/24", "dev": "eth0", "protocol": "kernel"},
+        {"dst": "10.9.0.0/16", "gateway": "192.0.2.4", "dev": "eth1", "protocol": "static"},
+        {"dst": "10.10.0.0/16", "dev": "eth0", "protocol": "static", "type": "blackhole"},
+        {"dst": "10.11.0.0/16", "gateway": "192.0.2.4", "dev": "eth0", "protocol": "dhcp"},
+    ]
+    machine = Machine([link("eth0")], {"eth0": [static("192.0.2.7/24")]}, {"dev": "eth0"}, table)
+    (only,) = interfaces(found(machine, sysfs))
+    assert only["gateways"] == ["fe80::1"]
+    assert set(only["routes"]) == {
+        "default via 192.0.2.1 metric 100",
+        "10.0.0.0/8 via 192.0.2.2 src 192.0.2.7",
+        "10.7.0.0/16",
+        "172.16.0.0/12 via fe80::2",
+        "10.8.0.0/16 via 192.0.2.3",
+    }
 
 
 def test_a_vlan_on_a_bond_of_two_ports(sysfs: Path) -> None:
@@ -125,8 +175,16 @@ def test_the_configuration_has_the_last_word(sysfs: Path) -> None:
 def test_ways_that_lead_nowhere(sysfs: Path) -> None:
     with pytest.raises(KdumpError, match="this machine itself"):
         found(Machine([link("lo")], {}, {"dev": "lo"}), sysfs)
+    for kind in ("wireguard", "team", "openvswitch", "tun", "vxlan", "macvlan"):
+        with pytest.raises(KdumpError, match=f"x0 is of the kind {kind}"):
+            found(Machine([link("x0", kind)], {}, {"dev": "x0"}), sysfs)
+    for kind in ("vrf", "team", "openvswitch"):
+        with pytest.raises(KdumpError, match=f"up0 is of the kind {kind}"):
+            found(Machine([link("eth0", master="up0"), link("up0", kind)], {}, {"dev": "eth0"}), sysfs)
+    with pytest.raises(KdumpError, match=r"chosen by policy \(table 100\)"):
+        found(Machine([link("eth0")], {}, {"dev": "eth0", "table": "100"}), sysfs)
     with pytest.raises(KdumpError, match="has no hardware"):
-        found(Machine([link("wg0", "wireguard")], {}, {"dev": "wg0"}), sysfs)
+        found(Machine([link("usb9")], {}, {"dev": "usb9"}), sysfs)
     with pytest.raises(KdumpError, match="is not known"):
         network.addresses("no-such-host.invalid")
 

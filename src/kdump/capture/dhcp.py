@@ -1,6 +1,6 @@
 """A DHCPv4 client that asks once: enough to be reachable for the minutes that a dump takes.
 
-Sources: RFC 2131 (messages, fixed fields), RFC 2132 (options).
+Sources: RFC 2131 (messages, fixed fields), RFC 2132 (options), RFC 3442 (classless routes).
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from kdump.capture.routes import Route
 from kdump.errors import KdumpError
 
+_ANYWHERE = IPv4Network("0.0.0.0/0")
 _CLIENT, _SERVER = 68, 67
 _FIXED = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 _COOKIE = b"\x63\x82\x53\x63"
 _BROADCAST_FLAG = 0x8000  # we cannot receive unicast before we have the address
 _DISCOVER, _OFFER, _REQUEST, _ACK, _NAK = 1, 2, 3, 5, 6
 _MASK, _ROUTER, _DNS, _REQUESTED, _LEASE, _TYPE, _SERVER_ID, _WANTED, _PAD, _END = 1, 3, 6, 50, 51, 53, 54, 55, 0, 255
+_CLASSLESS = 121
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 8.0  # seconds before a message is sent again
 
 
@@ -28,7 +31,7 @@ class Lease:
     """What the server gave."""
 
     address: str  # with prefix length
-    gateway: IPv4Address | None
+    routes: tuple[Route, ...]  # the default route, or what the server gives in its place
     dns: tuple[str, ...]
     server: str
 
@@ -49,10 +52,9 @@ def ask(interface: str, mac: str, seconds: float) -> Lease:
         if options[_TYPE][0] == _NAK:
             raise KdumpError(f"the DHCP server on {interface} took its offer back")
     mask = IPv4Address(options.get(_MASK, b"\xff\xff\xff\x00"))
-    routers = _addresses(options.get(_ROUTER, b""))
     return Lease(
         f"{address}/{IPv4Network(f'0.0.0.0/{mask}').prefixlen}",
-        routers[0] if routers else None,
+        routes_in(options),
         tuple(str(each) for each in _addresses(options.get(_DNS, b""))),
         str(IPv4Address(options[_SERVER_ID])) if len(options.get(_SERVER_ID, b"")) == 4 else "",
     )
@@ -83,7 +85,7 @@ def _message(identifier: int, hardware: bytes, kind: int, options: dict[int, byt
     fixed = _FIXED.pack(
         1, 1, len(hardware), 0, identifier, 0, _BROADCAST_FLAG, zero, zero, zero, zero, hardware, b"", b"", _COOKIE
     )
-    options = {_TYPE: bytes([kind]), _WANTED: bytes([_MASK, _ROUTER, _DNS]), **options}
+    options = {_TYPE: bytes([kind]), _WANTED: bytes([_CLASSLESS, _MASK, _ROUTER, _DNS]), **options}
     return fixed + b"".join(bytes([code, len(value)]) + value for code, value in options.items()) + bytes([_END])
 
 
@@ -105,6 +107,29 @@ def parse(data: bytes, identifier: int) -> tuple[IPv4Address, dict[int, bytes]] 
         options[data[at]] = data[at + 2 : at + 2 + data[at + 1]]
         at += 2 + data[at + 1]
     return IPv4Address(fields[8]), options
+
+
+def routes_in(options: dict[int, bytes]) -> tuple[Route, ...]:
+    """Classless routes, which replace the router option; a list of them that is damaged is ignored."""
+    if routes := _classless(options.get(_CLASSLESS, b"")):
+        return routes
+    return tuple(Route(_ANYWHERE, router) for router in _addresses(options.get(_ROUTER, b""))[:1])
+
+
+def _classless(raw: bytes) -> tuple[Route, ...]:
+    """Each: prefix length, as many bytes of the destination as that has, router (0.0.0.0: on the link)."""
+    found = []
+    at = 0
+    while at < len(raw):
+        length = raw[at]
+        middle = at + 1 + (length + 7) // 8
+        if length > 32 or middle + 4 > len(raw):
+            return ()
+        network = IPv4Network((raw[at + 1 : middle].ljust(4, b"\0"), length), strict=False)
+        router = IPv4Address(raw[middle : middle + 4])
+        found.append(Route(network, None if router.is_unspecified else router))
+        at = middle + 4
+    return tuple(found)
 
 
 def _addresses(raw: bytes) -> list[IPv4Address]:

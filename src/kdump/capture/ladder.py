@@ -110,10 +110,8 @@ class Ladder:
 
     def _open(self, spec: Spec) -> list[Session]:
         """The target's session, or nothing if it cannot be had. The network comes up when it is first needed."""
-        if spec.parts.scheme in NETWORKED and self._dns is None:
-            bring_up = partial(self._network, self.plan.deadlines.network)
-            self._dns = self.stages.run("network", self.plan.deadlines.network, bring_up) or []
-            self.ground = replace(self.ground, dns=self._dns)
+        if spec.parts.scheme in NETWORKED:
+            self.go_online()
         session = self.stages.run(
             f"target {spec.parts.scheme}",
             self.plan.deadlines.target,
@@ -123,6 +121,13 @@ class Ladder:
             return []
         self.console.say(f"saving to {session.where}")
         return [session]
+
+    def go_online(self) -> None:
+        """Bring the network up, if it was not tried yet."""
+        if self._dns is None:
+            bring_up = partial(self._network, self.plan.deadlines.network)
+            self._dns = self.stages.run("network", self.plan.deadlines.network, bring_up) or []
+            self.ground = replace(self.ground, dns=self._dns)
 
     def _network(self, seconds: float) -> list[str]:
         # By name: the image holds it only if a target of the plan needs it.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
-Address = IPv4Address | IPv6Address
+from kdump.capture.routes import Address, Route
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
@@ -27,7 +27,8 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO
 _INFO_KIND, _INFO_DATA = 1, 2
 _VLAN_ID, _BOND_MODE, _BOND_MIIMON = 1, 1, 3
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_RTA_OIF, _RTA_GATEWAY = 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 6, 7, 18
+_ONLINK = 0x4  # RTNH_F_ONLINK
 _UP = 0x1
 _TENTATIVE, _NODAD = 0x40, 0x02
 _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _UNICAST = 254, 3, 0, 253, 1
@@ -92,13 +93,13 @@ class Netlink:
         """Remove a virtual link."""
         self._change(_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0), {})
 
-    def addresses(self, index: int) -> list[Address]:
-        """Usable addresses of a link: valid beyond it, and for IPv6 past duplicate detection."""
+    def addresses(self, index: int, *, local: bool = False) -> list[Address]:
+        """Usable addresses of a link: valid beyond it (or `local` to it), and for IPv6 past duplicate detection."""
         found: list[Address] = []
         for body in self._request(_GETADDR, _DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
             family, _, flags, scope, at = _ADDRESS.unpack_from(body)
             values = dict(_attributes(body[_ADDRESS.size :]))
-            if at != index or scope >= _SCOPE_LINK or flags & _TENTATIVE or _IFA_ADDRESS not in values:
+            if at != index or (scope >= _SCOPE_LINK) != local or flags & _TENTATIVE or _IFA_ADDRESS not in values:
                 continue
             raw = values[_IFA_ADDRESS]
             found.append(IPv4Address(raw) if family == socket.AF_INET else IPv6Address(raw))
@@ -114,12 +115,24 @@ class Netlink:
         body = _ADDRESS.pack(family, wanted.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
         self._change(_NEWADDR, _CREATE | _REPLACE, body, values)
 
-    def add_default_route(self, index: int, gateway: Address) -> None:
-        """The default route of the gateway's family."""
-        family = socket.AF_INET if gateway.version == 4 else socket.AF_INET6
-        flags = 0x4  # RTNH_F_ONLINK: the gateway may be outside the link's prefix
-        body = _ROUTE.pack(family, 0, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST, flags)
-        values = {_RTA_OIF: struct.pack("=I", index), _RTA_GATEWAY: gateway.packed}
+    def add_route(self, index: int, route: Route) -> None:
+        """Add a route through a link. The gateway may be outside the link's prefix."""
+        destination, gateway = route.destination, route.gateway
+        family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+        on_link = gateway is None and destination.version == 4
+        scope, flags = (_SCOPE_LINK, 0) if on_link else (_SCOPE_UNIVERSE, _ONLINK if gateway else 0)
+        body = _ROUTE.pack(family, destination.prefixlen, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, scope, _UNICAST, flags)
+        values = {_RTA_OIF: struct.pack("=I", index)}
+        if destination.prefixlen:
+            values[_RTA_DST] = destination.network_address.packed
+        if gateway is not None and gateway.version == destination.version:
+            values[_RTA_GATEWAY] = gateway.packed
+        elif gateway is not None:
+            values[_RTA_VIA] = struct.pack("=H", socket.AF_INET6) + gateway.packed
+        if route.source is not None:
+            values[_RTA_PREFSRC] = route.source.packed
+        if route.metric:
+            values[_RTA_PRIORITY] = struct.pack("=I", route.metric)
         self._change(_NEWROUTE, _CREATE | _REPLACE, body, values)
 
     def _change(self, kind: int, flags: int, body: bytes, values: Mapping[int, bytes]) -> None:

@@ -1,23 +1,28 @@
 """The network of the capture kernel, brought up as the plan says: ports by hardware address, then what stands on them.
 
-An interface of the plan is a table as in the configuration (`kdump.host.config.Interface`): name, mac, dhcp, ra,
-addresses, gateways, mtu, vlan, bond, bridge, links.
+An interface of the plan is a table as in the configuration (`kdump.host.config.Interface`). Where DHCP gives several
+interfaces a default route, that of the one that comes up first is preferred.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdump.capture.dhcp import ask
+from kdump.capture import dhcp, dhcp6
 from kdump.capture.netlink import Link, Netlink, bond_data, vlan_data
+from kdump.capture.routes import Route, parse_route
 from kdump.capture.stages import DeadlineError, describe
 from kdump.errors import KdumpError
 
 _POLL = 0.05
+_ROUTER = 5.0  # seconds for a default route to follow an address
+_METRIC = 100  # of the first interface's routes from DHCP; each further one's is higher
+_ROUTES6 = "/proc/net/ipv6_route"  # destination, its prefix length, … and the interface last
+_DEFAULT6 = f"{0:032x} 00 "
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/{}"
 
 
@@ -42,7 +47,7 @@ def bring_up(
             now = time.monotonic()
             share = now + max(0.0, end - now) / (len(waiting) - number)
             try:
-                servers += _Interface(netlink, interface, share, say).up()
+                servers += _Interface(netlink, interface, share, say, _METRIC + number).up()
             except DeadlineError:
                 raise
             except (KdumpError, OSError) as error:
@@ -55,11 +60,14 @@ def bring_up(
 class _Interface:
     """One interface on its way up."""
 
-    def __init__(self, netlink: Netlink, wanted: Mapping[str, Any], end: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, netlink: Netlink, wanted: Mapping[str, Any], end: float, say: Callable[[str], None], metric: int
+    ) -> None:
         self.netlink = netlink
         self.wanted = wanted
         self.name = str(wanted["name"])
         self.end = end
+        self.metric = metric
         self._say = say
         self._began = time.monotonic()
 
@@ -72,27 +80,43 @@ class _Interface:
         if not wanted.get("ra"):
             _set(_IPV6.format(self.name, "accept_ra"), "0")
         self.netlink.set_link(link.index, up=True)
-        needs_address = wanted.get("dhcp") or wanted.get("ra") or wanted.get("addresses")
-        if not needs_address:
+        if not any(wanted.get(key) for key in ("dhcp", "dhcp6", "ra", "addresses")):
             return []
         link = self._wait(self._carrier, "has no link")
         self._step("link up")
         for address in wanted.get("addresses", ()):
             self.netlink.add_address(link.index, address)
-        for gateway in wanted.get("gateways", ()):
-            self.netlink.add_default_route(link.index, ip_address(gateway))
+        for route in (*wanted.get("routes", ()), *(f"default via {each}" for each in wanted.get("gateways", ()))):
+            self._add(link, parse_route(route))
         servers: list[str] = []
         if wanted.get("dhcp"):
-            lease = ask(self.name, link.mac, max(0.5, self.end - time.monotonic()))
+            lease = dhcp.ask(self.name, link.mac, max(0.5, self.end - time.monotonic()))
             self.netlink.add_address(link.index, lease.address)
-            if lease.gateway:
-                self.netlink.add_default_route(link.index, lease.gateway)
+            for given in lease.routes:
+                self._add(link, replace(given, metric=self.metric))
             servers += lease.dns
             self._step(f"{lease.address} from the DHCP server {lease.server}")
+        if wanted.get("dhcp6"):
+            self._wait(lambda: self.netlink.addresses(link.index, local=True), "got no link-local IPv6 address")
+            lease6 = dhcp6.ask(self.name, link.index, link.mac, max(0.5, self.end - time.monotonic()))
+            self.netlink.add_address(link.index, f"{lease6.address}/128")
+            servers += lease6.dns
+            self._step(f"{lease6.address} from a DHCPv6 server")
         if wanted.get("ra"):
-            found = self._wait(lambda: self._routed(link.index), "got no IPv6 address from a router")
-            self._step(f"{found} from a router")
+            found = self._wait(lambda: self._address6(link.index), "got no IPv6 address from a router")
+            # A router need not offer one: the target may be on the link.
+            soon = min(self.end, time.monotonic() + _ROUTER)
+            while not self._has_default6() and time.monotonic() < soon:
+                time.sleep(_POLL)
+            self._step(f"{found} from a router{'' if self._has_default6() else ', which offers no default route'}")
         return servers
+
+    def _add(self, link: Link, route: Route) -> None:
+        """Add a route; one that this kernel does not take is said, and the others may do."""
+        try:
+            self.netlink.add_route(link.index, route)
+        except OSError as error:
+            self._say(f"{self.name}: no route {route}: {error.strerror or error}")
 
     def _port(self) -> Link:
         """The port with the hardware address, under the name that the plan gives it."""
@@ -138,11 +162,14 @@ class _Interface:
         link = self._by_name(self.name)
         return link if link.carrier else None
 
-    def _routed(self, index: int) -> str | None:
+    def _address6(self, index: int) -> str | None:
         return next((str(each) for each in self.netlink.addresses(index) if each.version == 6), None)
 
+    def _has_default6(self) -> bool:
+        return any(line.startswith(_DEFAULT6) and line.split()[-1] == self.name for line in _lines(_ROUTES6))
+
     def _wait(self, look: Callable[[], Any], problem: str) -> Any:
-        while (found := look()) is None:
+        while not (found := look()):
             if time.monotonic() >= self.end:
                 there = ", ".join(f"{link.name} {link.mac}" for link in self.netlink.links() if link.mac)
                 raise KdumpError(f"the interface {self.name} {problem}", why=f"interfaces here: {there or 'none'}")
@@ -168,6 +195,14 @@ def _from_below(interfaces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         done.update(each["name"] for each in ready)
         waiting = [each for each in waiting if each not in ready]
     return ordered
+
+
+def _lines(path: str) -> list[str]:
+    """Lines of a file of /proc; none if this kernel has no such file."""
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _set(path: str, value: str) -> None:

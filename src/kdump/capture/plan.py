@@ -33,6 +33,7 @@ class Hooks:
     post: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     seconds: float = 30.0  # bound of each
+    network: bool = False  # it comes up before the first of them
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class CapturePlan:
         """The modules that this plan needs in its image beyond those that every plan needs."""
         schemes = dict.fromkeys(spec.parts.scheme for spec in self.targets)
         found = [SCHEMES[scheme].partition(":")[0] for scheme in schemes if scheme in SCHEMES]
-        found += [NETWORK] if any(scheme in NETWORKED for scheme in schemes) else []
+        found += [NETWORK] if self.hooks.network or any(scheme in NETWORKED for scheme in schemes) else []
         found += ["ssl"] if any(map(uses_tls, self.targets)) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))
 

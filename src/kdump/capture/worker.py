@@ -43,10 +43,12 @@ def work(
     let_kernel_hash()
     if plan.storage and attempt == 1:  # the second attempt finds what the first put together
         stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console))
-    run_hooks(plan.hooks.pre, "pre", plan, stages)
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
     crash = str(recall().get("crash", "")) if attempt > 1 else ""
     ladder = Ladder(plan, console, stages, ground, crash=crash, attempt=attempt, source=source)
+    if plan.hooks.network:
+        ladder.go_online()
+    run_hooks(plan.hooks.pre, "pre", plan, stages)
     ladder.open_memory()
     remember({"crash": ladder.crash})
     outcome = ladder.climb()

@@ -9,11 +9,12 @@ import ipaddress
 import json
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from kdump.capture.routes import Route
 from kdump.errors import KdumpError
 from kdump.host.config import Interface, Network, tables
 from kdump.host.storage import hardware
@@ -21,6 +22,8 @@ from kdump.host.storage import hardware
 # systemd-resolved's stub answers only on this machine; what it asks stands in the second file.
 RESOLV: Final = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 KINDS: Final = {"vlan": "8021q", "bond": "bonding", "bridge": "bridge"}  # what a link stands on others with: its module
+
+IP6_METRIC: Final = 1024  # what the kernel gives an IPv6 route without one
 
 Ask = Callable[[Sequence[str]], list[dict[str, Any]]]
 
@@ -47,33 +50,81 @@ def ask_ip(arguments: Sequence[str]) -> list[dict[str, Any]]:
     return answer
 
 
-def resolve(wanted: Network, hosts: Iterable[str], *, ask: Ask = ask_ip, sysfs: Path = Path("/sys")) -> Resolved:
-    """The interfaces that lead to `hosts`, or those that the configuration names. Raises KdumpError."""
+def resolve(
+    wanted: Network, hosts: Iterable[str], *, anywhere: bool = False, ask: Ask = ask_ip, sysfs: Path = Path("/sys")
+) -> Resolved:
+    """The interfaces that lead to `hosts`, or those that the configuration names. Raises KdumpError.
+
+    `anywhere`: those with default routes, too, for hooks of which we do not know whom they talk to.
+    """
     links = {str(link["ifname"]): link for link in ask(["link", "show"])}
+    servers = list(wanted.dns) or name_servers()
     if wanted.interface:
         interfaces = [_named(each, links) for each in wanted.interface]
         ports = [_by_mac(each.mac, links) for each in interfaces if each.mac]
     else:
+        routes = [*ask(["-4", "route", "show", "table", "main"]), *ask(["-6", "route", "show", "table", "main"])]
+        ways = [way for host in hosts for way in _ways(host, ask)]
+        named = not all(_is_address(host) for host in hosts)
+        ways += [way for server in servers if named for way in _way(server, ask)]
+        if anywhere:
+            ways += [
+                hop["dev"] for route in routes if route["dst"] == "default" for hop in route.get("nexthops", [route])
+            ]
         found: dict[str, Interface] = {}
-        for host in hosts:
-            for address in addresses(host):
-                (route,) = ask(["route", "get", address])
-                _collect(str(route["dev"]), str(route.get("gateway", "")), links, found, ask)
+        for name in dict.fromkeys(ways):
+            _collect(name, links, routes, found, ask, sysfs)
         interfaces = list(found.values())
         ports = [each.name for each in interfaces if each.mac]
     modules: dict[str, None] = dict.fromkeys(kind for each in interfaces for kind in _kinds(each))
     modaliases: dict[str, None] = {}
     for port in ports:
-        device = sysfs / "class/net" / port / "device"
-        if not device.exists():
+        place = sysfs / "class/net" / port
+        if not (place / "device").exists():
             raise KdumpError(
                 f"the interface {port} has no hardware", why="it leads to a target", remedy="see [network]"
             )
-        names, aliases = hardware(device.resolve())
-        modules |= dict.fromkeys(names)
-        modaliases |= dict.fromkeys(aliases)
-    plan = {"interface": [tables.to_dict(each) for each in interfaces], "dns": list(wanted.dns) or name_servers()}
+        # A driver of its own may serve the PHY, and without it the link may stay down.
+        for device in filter(Path.exists, (place / "phydev", place / "device")):
+            names, aliases = hardware(device.resolve())
+            modules |= dict.fromkeys(names)
+            modaliases |= dict.fromkeys(aliases)
+    plan = {"interface": [tables.to_dict(each) for each in interfaces], "dns": servers}
     return Resolved(plan, tuple(modules), tuple(modaliases))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _ways(host: str, ask: Ask) -> list[str]:
+    """The interfaces through which the kernel reaches a host's addresses; one family is enough. Raises KdumpError."""
+    problems: list[KdumpError] = []
+    found = [name for address in addresses(host) for name in _way(address, ask, problems)]
+    if not found:
+        raise KdumpError(f"the target's host {host} cannot be reached", why=str(problems[0]) if problems else "")
+    return found
+
+
+def _way(address: str, ask: Ask, problems: list[KdumpError] | None = None) -> list[str]:
+    """The interface that leads to an address, in a list; an empty one, and the problem noted, if there is no route."""
+    try:
+        (route,) = ask(["route", "get", address.partition("%")[0]])
+    except KdumpError as error:
+        if problems is not None:
+            problems.append(error)
+        return []
+    if str(route.get("table", "main")) not in ("main", "254", "local", "255"):
+        raise KdumpError(
+            f"the route to {address} is chosen by policy (table {route['table']})",
+            why="the capture kernel has the main routing table only",
+            remedy="describe the interface and its routes in [[network.interface]]",
+        )
+    return [str(route["dev"])]
 
 
 def addresses(host: str) -> list[str]:
@@ -96,7 +147,9 @@ def name_servers(files: Sequence[Path] = RESOLV) -> list[str]:
     return []
 
 
-def _collect(name: str, gateway: str, links: dict[str, Any], found: dict[str, Interface], ask: Ask) -> None:
+def _collect(  # noqa: PLR0917 -- what resolve() knows
+    name: str, links: dict[str, Any], routes: list[Any], found: dict[str, Interface], ask: Ask, sysfs: Path
+) -> None:
     """The interface `name` and those it stands on, each once."""
     if name == "lo":
         raise KdumpError("a target is this machine itself", why="its route leads through lo")
@@ -105,20 +158,28 @@ def _collect(name: str, gateway: str, links: dict[str, Any], found: dict[str, In
     link = links[name.partition("@")[0]]
     information = link.get("linkinfo", {})
     kind = str(information.get("info_kind", ""))
+    if kind not in KINDS and not (sysfs / "class/net" / name / "device").exists():
+        _refuse(name, kind)
+    master = str(link.get("master", ""))
+    if above := str(links.get(master, {}).get("linkinfo", {}).get("info_kind", "")):
+        _refuse(master, above)
     data = information.get("info_data", {})
-    below = _below(name, kind, link, links)
+    below = _below(name, kind, link, links, sysfs)
     for each in below:
-        _collect(each, "", links, found, ask)
-    dhcp, ra, static = _addresses(name, ask)
-    version = ipaddress.ip_address(gateway).version if gateway else 0
-    given = dhcp if version == 4 else ra
+        _collect(each, links, routes, found, ask, sysfs)
+    given = _addresses(name, ask)
+    routers = any(route.get("protocol") == "ra" for route in routes if route.get("dev") == name)
+    static = [way for route in routes for way in _static_routes(route, name, given)]
+    gateways = [str(way.gateway) for way in static if way == Route(way.destination, way.gateway) and _is_default(way)]
     found[name] = Interface(
         name=name,
         mac="" if below else str(link.get("permaddr") or link.get("address", "")),
-        dhcp=dhcp,
-        ra=ra,
-        addresses=tuple(static),
-        gateways=(gateway,) if gateway and not given else (),
+        dhcp=given.dhcp,
+        dhcp6=given.dhcp6,
+        ra=given.ra or given.dhcp6 or routers,
+        addresses=tuple(given.static),
+        gateways=tuple(gateways),
+        routes=tuple(str(way) for way in static if str(way.gateway) not in gateways or not _is_default(way)),
         mtu=int(link["mtu"]) if link.get("mtu", 1500) != 1500 else 0,
         vlan=int(data.get("id", 0)) if kind == "vlan" else 0,
         bond=str(data.get("mode", "")) if kind == "bond" else "",
@@ -127,30 +188,87 @@ def _collect(name: str, gateway: str, links: dict[str, Any], found: dict[str, In
     )
 
 
-def _below(name: str, kind: str, link: dict[str, Any], links: dict[str, Any]) -> list[str]:
+def _refuse(name: str, kind: str) -> None:
+    """Raise KdumpError for an interface that the capture kernel does not make; one of the kinds it makes passes."""
+    if kind in KINDS:
+        return
+    raise KdumpError(
+        f"the interface {name} is of the kind {kind}" if kind else f"the interface {name} has no hardware",
+        why="it leads to a target, and the capture kernel makes only " + ", ".join(KINDS),
+        remedy="choose a target that another interface leads to, or describe one in [[network.interface]]",
+    )
+
+
+def _below(name: str, kind: str, link: dict[str, Any], links: dict[str, Any], sysfs: Path) -> list[str]:
     if kind == "vlan":
         return [str(link["link"])]
     if kind not in ("bond", "bridge"):
         return []
     # Ports without hardware (a virtual machine's tap on a bridge) lead nowhere in the capture kernel.
-    ports = [port for port, each in links.items() if each.get("master") == name]
-    return [port for port in ports if links[port].get("linkinfo", {}).get("info_kind", "") in ("", "vlan", "bond")]
+    ports = {port: str(each.get("linkinfo", {}).get("info_kind", "")) for port, each in links.items()}
+    return [
+        port
+        for port, each in ports.items()
+        if links[port].get("master") == name
+        and (each in ("", "vlan", "bond") or (sysfs / "class/net" / port / "device").exists())
+    ]
 
 
-def _addresses(name: str, ask: Ask) -> tuple[bool, bool, list[str]]:
-    """Whether IPv4 comes by DHCP and IPv6 by router advertisements, and the static addresses."""
-    dhcp = ra = False
-    static = []
+@dataclass
+class _Given:
+    """Where an interface's addresses come from: DHCP, DHCPv6, router advertisements; and the static ones."""
+
+    dhcp: bool = False
+    dhcp6: bool = False
+    ra: bool = False
+    static: list[str] = field(default_factory=list)
+
+
+def _addresses(name: str, ask: Ask) -> _Given:
+    given = _Given()
     for entry in ask(["address", "show", "dev", name]):
         for each in entry.get("addr_info", []):
             if each.get("scope") != "global" or each.get("temporary"):
                 continue
-            if each.get("dynamic"):
-                dhcp |= each["family"] == "inet"
-                ra |= each["family"] == "inet6"
+            length = int(each["prefixlen"])
+            if not each.get("dynamic"):
+                # Beside a peer's address, the prefix is the peer's.
+                whole = 32 if each["family"] == "inet" else 128
+                given.static.append(f"{each['local']}/{whole if 'address' in each else length}")
+            elif each["family"] == "inet":
+                given.dhcp = True
+            elif length == 128 and not each.get("mngtmpaddr"):  # routers advertise prefixes, DHCPv6 gives addresses
+                given.dhcp6 = True
             else:
-                static.append(f"{each['local']}/{each['prefixlen']}")
-    return dhcp, ra, static
+                given.ra = True
+    return given
+
+
+def _static_routes(route: dict[str, Any], name: str, given: _Given) -> Iterator[Route]:
+    """What an entry of the main table that nobody but its administrator made says of an interface."""
+    if route.get("type", "unicast") != "unicast" or route.get("protocol") in ("kernel", "dhcp", "ra", "redirect"):
+        return
+    for hop in route.get("nexthops", [route]):
+        if hop.get("dev") != name:
+            continue
+        gateway = hop.get("gateway") or hop.get("via", {}).get("host")
+        destination = str(route["dst"])
+        if destination == "default":
+            six = ":" in str(gateway or route.get("prefsrc", "")) and "via" not in hop
+            if given.ra if six else given.dhcp:
+                continue  # some DHCP clients do not mark their routes
+            destination = "::/0" if six else "0.0.0.0/0"
+        yield Route(
+            ipaddress.ip_network(destination),
+            ipaddress.ip_address(gateway) if gateway else None,
+            ipaddress.ip_address(route["prefsrc"]) if "prefsrc" in route else None,
+            0 if ":" in destination and route.get("metric") == IP6_METRIC else int(route.get("metric", 0)),
+        )
+        return
+
+
+def _is_default(route: Route) -> bool:
+    return route.destination.prefixlen == 0 and route.gateway is not None
 
 
 def _named(interface: Interface, links: dict[str, Any]) -> Interface:

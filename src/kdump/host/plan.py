@@ -82,8 +82,8 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     hardware: list[Drivers] = [storage.watchdogs(), *((each.modules, each.modaliases) for each in found)]
     plan = plan_of(config)
     hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
-    if hosts:
-        network = resolve(config.network, hosts)
+    if hosts or plan.hooks.network:
+        network = resolve(config.network, hosts, anywhere=plan.hooks.network)
         plan = replace(plan, network=network.plan)
         hardware.append((network.modules, network.modaliases))
     modules = modules_for(specs, hardware, tree)
@@ -147,12 +147,18 @@ def plan_of(config: Config) -> CapturePlan:
         ),
         on_success=config.action.success,
         on_failure=config.action.failure,
-        hooks=Hooks(config.hooks.pre, config.hooks.post, config.hooks.failed, config.hooks.timeout),
+        hooks=_hooks(config),
         report=dump.report,
         recipients=config.encrypt.recipients,
         keep=0 if pruned_here(config) else config.retention.keep,
         min_free=config.retention.min_free,
     )
+
+
+def _hooks(config: Config) -> Hooks:
+    hooks = config.hooks
+    network = hooks.network and bool(hooks.pre or hooks.post or hooks.failed)
+    return Hooks(hooks.pre, hooks.post, hooks.failed, hooks.timeout, network)
 
 
 def pruned_here(config: Config) -> bool:

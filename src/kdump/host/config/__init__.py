@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kdump.capture.routes import parse_route
 from kdump.errors import KdumpError
 from kdump.host.config import tables
 from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
@@ -28,6 +29,10 @@ _EFFORTS: Final = ", ".join(f"{name} 1 to {most}" for name, most in CODEC_LEVELS
 ACTIONS: Final = ("reboot", "poweroff", "halt", "shell")
 _BRIEF: Final = Duration(1, 3600)  # of one step in the capture kernel
 KEEP: Final = "keep"  # a panic policy that is left as the system has it
+
+
+def _route(value: Any) -> str:
+    return str(parse_route(text(value)))
 
 
 def _url(value: Any) -> str:
@@ -157,6 +162,7 @@ class Hooks:
     post: tuple[str, ...] = key((), list_of(_path), "After the dump is saved.")
     failed: tuple[str, ...] = key((), list_of(_path), "After the dump could not be saved.")
     timeout: int = key(60, _BRIEF, "Each is killed after this long.")
+    network: bool = key(False, boolean, "They use the network: it comes up before the first of them.")
 
 
 @dataclass(frozen=True)
@@ -190,9 +196,15 @@ class Interface:
     )
     mac: str = key("", _mac, 'Hardware address of the port, "52:54:00:12:34:56"; empty for vlan, bond and bridge.')
     dhcp: bool = key(False, boolean, "Ask for an IPv4 address.")
-    ra: bool = key(False, boolean, "Take an IPv6 address from router advertisements.")
+    dhcp6: bool = key(False, boolean, "Ask for an IPv6 address by DHCPv6; with `ra`, for the default route.")
+    ra: bool = key(False, boolean, "Take IPv6 addresses and the default route from router advertisements.")
     addresses: tuple[str, ...] = key((), list_of(_with_prefix), 'Static addresses, "192.0.2.7/24" or "2001:db8::7/64".')
     gateways: tuple[str, ...] = key((), list_of(_address), "Default routers, at most one of each family.")
+    routes: tuple[str, ...] = key(
+        (),
+        list_of(_route),
+        'Further routes, "10.0.0.0/8 via 192.0.2.2", with "src ADDRESS" and "metric NUMBER" if need be.',
+    )
     mtu: int = key(0, _mtu, "0: the driver's.")
     vlan: int = key(0, integer(0, 4094), "VLAN id; `links` names the interface below.")
     bond: str = key("", text, 'Bonding mode, "active-backup", "802.3ad" …; `links` names the ports.')
