@@ -1,5 +1,8 @@
 """Fetch the crash from a raw partition (a block:// target), verify it, and free the partition for the next one.
 
+The crash gets its name when all of it is there, verified and durable, and only then is the partition freed; an
+interrupted run is made good by the next. A crash that does not verify stays on the partition, too.
+
 Without DEVICE, the block:// targets of the configuration are looked at. The crash becomes a directory like those that
 other targets make. --format prepares an empty partition to take dumps: whatever is on it is lost.
 
@@ -13,17 +16,12 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdump.errors import KdumpError, UsageError
+from kdump.errors import UsageError
 from kdump.units import size_text
-
-if TYPE_CHECKING:
-    from kdump.targets.rawstore import RawFile
-
-_STEP = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -32,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("device", metavar="DEVICE", nargs="?", help="the partition, or an image of it")
     parser.add_argument("--to", metavar="DIR", type=Path, default=Path("/var/crash"), help="where crashes are kept")
-    parser.add_argument("--keep", action="store_true", help="leave the partition as it is")
+    free = parser.add_mutually_exclusive_group()
+    free.add_argument("--keep", action="store_true", help="leave the partition as it is")
+    free.add_argument("--free", action="store_true", help="free the partition even if the crash does not verify")
     parser.add_argument(
         "--new", action="store_true", help="verify, report and announce new crashes, wherever fetched from"
     )
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     devices = [args.device] if args.device else _configured(required=not args.new)
     result: dict[str, list[dict[str, Any]]] = {"fetched": [], "new": [], "deleted": []}
     for device in devices:
-        if fetched := _collect(device, args.to, say, keep=args.keep):
+        if fetched := _collect(device, args.to, say, keep=args.keep, free=args.free):
             result["fetched"].append(fetched)
     if args.new:
         _deal_with_new(result, say)
@@ -106,52 +106,16 @@ def _format(device: str, *, force: bool) -> int:
     return 0
 
 
-def _collect(device: str, to: Path, say: Say, *, keep: bool) -> dict[str, Any] | None:
-    from kdump.dump import manifest
-    from kdump.targets import rawstore
+def _collect(device: str, to: Path, say: Say, *, keep: bool, free: bool) -> dict[str, Any] | None:
+    from kdump.host.fetch import fetch
 
-    descriptor = os.open(device, (os.O_RDONLY if keep else os.O_RDWR) | os.O_CLOEXEC)
-    try:
-        header = rawstore.read_header(descriptor, device)
-        if header.state in (rawstore.EMPTY, rawstore.CONSUMED) or not header.files:
-            say(f"{device}: no crash to collect")
-            return None
-        target = to / Path(header.crash).name
-        if target.exists():
-            raise KdumpError(f"{target} exists already", remedy="--to names another directory")
-        target.mkdir(mode=0o700, parents=True)
-        for file in header.files:
-            _fetch(descriptor, file, target, device)
-        whole = header.state == rawstore.SAVED and all(file.state == rawstore.SEALED for file in header.files)
-        try:
-            entries = manifest.read(target / manifest.NAME)["files"]
-            wrong = [f"{f.name} {f.what}" for entry in entries for f in manifest.check(target, entry)]
-        except (OSError, KdumpError) as error:
-            wrong = [f"it cannot be verified: {error}"]
-        if not keep:
-            rawstore.write_header(descriptor, replace(header, state=rawstore.CONSUMED))
-    finally:
-        os.close(descriptor)
-    size = sum(file.size for file in header.files)
-    say(f"{target}: {len(header.files)} files, {size_text(size)}" + ("" if whole else ", incomplete"))
-    for line in wrong:
+    found = fetch(device, to, keep=keep, free=free)
+    if found is None:
+        say(f"{device}: no crash to collect")
+        return None
+    say(f"{found.path}: {found.files} files, {size_text(found.size)}" + ("" if found.whole else ", incomplete"))
+    for line in found.problems:
         say(f"  {line}")
-    facts = {"device": device, "path": str(target), "size": size, "whole": whole, "problems": wrong}
-    return facts | {"good": whole and not wrong}
-
-
-def _fetch(descriptor: int, file: RawFile, target: Path, device: str) -> None:
-    name = Path(file.name).name
-    if name != file.name or name in ("", ".", ".."):
-        raise KdumpError(f"{device} names a file {file.name!r}", why="its header is damaged")
-    path = target / name
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        at, rest = file.offset, file.size
-        while rest:
-            data = os.pread(descriptor, min(rest, _STEP), at)
-            if not data:
-                raise KdumpError(f"{device} ends within {name}", why="it is smaller than its header says")
-            out.write(data)
-            at, rest = at + len(data), rest - len(data)
-        out.flush()
-        os.fsync(out.fileno())
+    if not found.freed and not keep:
+        say(f"  {device} keeps the crash, and takes no other; when you have looked: kdump collect --free {device}")
+    return asdict(found) | {"good": found.good}
