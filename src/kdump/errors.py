@@ -71,3 +71,16 @@ class NotPresentError(KdumpError):
         self.virtual = virtual
         kind = "virtual" if virtual else "physical"
         super().__init__(f"{kind} address {address:#x} (+{size:#x}) cannot be read", why=why)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, with the place where it arose if it is not one of ours."""
+    if isinstance(error, KdumpError):
+        return error.what + (f": {error.why}" if error.why else "")
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system call'}: {error.strerror or error}"
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" ({place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno})" if place else ""
+    return f"{type(error).__name__}: {error}{where}" if str(error) else f"{type(error).__name__}{where}"

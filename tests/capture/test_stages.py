@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from kdump.capture.console import Console
-from kdump.capture.stages import DEGRADED, DONE, FAILED, Stages, describe, install_alarm
-from kdump.errors import KdumpError
+from kdump.capture.stages import DEGRADED, DONE, FAILED, Stages, install_alarm
+from kdump.errors import KdumpError, describe
 
 
 @pytest.fixture

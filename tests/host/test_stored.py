@@ -12,6 +12,7 @@ from kdump.host.config import Config, Retention
 from kdump.host.stored import Crash, judged, prune, scan, victims
 
 GIB = 1 << 30
+BASE = 1_700_000_000  # a date that a clock may well show
 LOG = """\
 [   12.0] BUG: kernel NULL pointer dereference, address: 0000000000000040
 [   12.0] Oops: 0000 [#1] PREEMPT SMP NOPTI
@@ -29,7 +30,7 @@ def write(place: Path, name: str, *, status: str = "complete", when: float = 0, 
         (path / "vmcore.incomplete").write_bytes(b"x" * size)
     else:
         (path / "vmcore").write_bytes(b"x" * size)
-    content = {"status": status, "host": "h", "panic_time": when, "kernel": {"release": "6.1"}}
+    content = {"status": status, "host": "h", "panic_time": BASE + when, "kernel": {"release": "6.1"}}
     if status != "killed":
         (path / "manifest.json").write_text(json.dumps(content))
     return path
@@ -139,7 +140,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     toml.write_text(f'targets = ["file://{crashes}"]\n[retention]\nkeep = 1\nmin_free = 0\n')
     assert main(["list", "--config", str(toml)]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].startswith("1970-01-01 00:33:20 UTC  complete")
+    assert out.splitlines()[0].startswith("2023-11-14 22:46:40 UTC  complete")
     assert max(map(len, out.splitlines())) <= 120
     assert main(["list", "--json", str(crashes)]) == 0
     assert [row["status"] for row in json.loads(capsys.readouterr().out)] == ["complete", "complete"]

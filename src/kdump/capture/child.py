@@ -8,8 +8,7 @@ import resource
 import signal
 from collections.abc import Callable
 
-from kdump.capture.stages import describe
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 
 _FAILED = b"\1"  # first byte of what the child sends; the rest is the text, or why there is none
 _MADE = b"\0"

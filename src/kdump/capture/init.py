@@ -17,8 +17,8 @@ from pathlib import Path
 from kdump.capture import final, system
 from kdump.capture.console import Console
 from kdump.capture.plan import PLAN_PATH, CapturePlan, load_plan
-from kdump.capture.stages import describe
 from kdump.capture.state import BROKEN, DEGRADED, FAILED, SAVED
+from kdump.errors import describe
 
 _ATTEMPTS = 2
 _GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside

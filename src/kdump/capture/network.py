@@ -15,8 +15,8 @@ from typing import Any
 from kdump.capture import dhcp, dhcp6
 from kdump.capture.netlink import Link, Netlink, bond_data, vlan_data
 from kdump.capture.routes import Route, parse_route
-from kdump.capture.stages import DeadlineError, describe
-from kdump.errors import KdumpError
+from kdump.capture.stages import DeadlineError
+from kdump.errors import KdumpError, describe
 
 _POLL = 0.05
 _ROUTER = 5.0  # seconds for a default route to follow an address

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TypeVar
 
 from kdump.capture.console import Console
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 
 _RESERVE = 30.0  # seconds kept for sealing, manifest and log
 DONE, FAILED, DEGRADED, SKIPPED = "done", "failed", "degraded", "skipped"
@@ -156,16 +156,3 @@ def install_alarm(stages: Stages) -> None:
             raise DeadlineError("out of time", remedy="the deadlines are in the configuration")
 
     signal.signal(signal.SIGALRM, expired)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line, with the place where it arose if it is not one of ours."""
-    if isinstance(error, KdumpError):
-        return error.what + (f": {error.why}" if error.why else "")
-    if isinstance(error, OSError):
-        return f"{error.filename or 'system call'}: {error.strerror or error}"
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f" ({place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno})" if place else ""
-    return f"{type(error).__name__}: {error}{where}" if str(error) else f"{type(error).__name__}{where}"

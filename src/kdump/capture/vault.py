@@ -10,9 +10,8 @@ from typing import Any
 
 from kdump.capture.console import Console
 from kdump.capture.plan import ENCRYPTION
-from kdump.capture.stages import describe
 from kdump.capture.tee import Tee
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 from kdump.fileio import INCOMPLETE
 from kdump.targets.protocol import Session, Stream
 from kdump.units import size_text

@@ -15,9 +15,9 @@ from kdump.capture import randomness, system
 from kdump.capture.console import Console
 from kdump.capture.ladder import VMCORE_SOURCE, Ladder
 from kdump.capture.plan import CapturePlan
-from kdump.capture.stages import Stages, describe, install_alarm
+from kdump.capture.stages import Stages, install_alarm
 from kdump.capture.state import DEGRADED, FAILED, SAVED, recall, remember
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 from kdump.targets.protocol import Ground
 
 _RANDOMNESS = 20.0  # seconds in which the seed is made; after that, each target's own deadline bounds the wait

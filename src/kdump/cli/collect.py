@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdump.errors import UsageError
+from kdump.errors import KdumpError, UsageError, describe
 from kdump.units import size_text
 
 Say = Callable[[str], None]
@@ -42,21 +43,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 3 if what was fetched is incomplete or does not verify."""
+    """Exit status 3 if what was fetched is incomplete or does not verify, 1 if something failed that may be retried."""
     if args.format:
         if not args.device:
             raise UsageError("--format needs the device")
         return _format(args.device, force=args.force)
     say: Say = _silent if args.json else print
     devices = [args.device] if args.device else _configured(required=not args.new)
-    result: dict[str, list[dict[str, Any]]] = {"fetched": [], "new": [], "deleted": []}
+    result: dict[str, list[dict[str, Any]]] = {"fetched": [], "new": [], "deleted": [], "failed": []}
+
+    def failed(error: Exception) -> None:
+        print(f"kdump collect: {error if isinstance(error, KdumpError) else describe(error)}", file=sys.stderr)
+        result["failed"].append({"problem": describe(error)})
+
     for device in devices:
-        if fetched := _collect(device, args.to, say, keep=args.keep, free=args.free):
-            result["fetched"].append(fetched)
+        try:
+            if fetched := _collect(device, args.to, say, keep=args.keep, free=args.free):
+                result["fetched"].append(fetched)
+        except Exception as error:  # noqa: BLE001 -- neither the next device nor what is new here waits for this one
+            failed(error)
     if args.new:
-        _deal_with_new(result, say)
+        _deal_with_new(result, say, failed)
     if args.json:
         print(json.dumps(result, indent=1))
+    if result["failed"] or any(entry["not_told"] for entry in result["new"]):
+        return 1
     return 0 if all(entry["good"] for entry in (*result["fetched"], *result["new"])) else 3
 
 
@@ -64,12 +75,12 @@ def _silent(_text: str) -> None:
     """Say nothing: it will be in the JSON."""
 
 
-def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
+def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say, failed: Callable[[Exception], None]) -> None:
     from kdump.host import aftermath, config, stored
     from kdump.host.python_search import STATE
 
     wanted = config.load()
-    for found in aftermath.deal_with_new(wanted, STATE):
+    for found in aftermath.deal_with_new(wanted, STATE, failed):
         say(f"{found.crash.path}: {found.crash.status}: {found.crash.title or 'no title'}")
         for line in (
             *found.problems,
@@ -79,7 +90,7 @@ def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say) -> None:
             say(f"  {line}")
         summary = aftermath.summary(found.crash, list(found.problems))
         result["new"].append(summary | {"told": found.told, "not_told": found.not_told, "good": found.good})
-    for victim in stored.prune(wanted):
+    for victim in stored.prune(wanted, failed=failed):
         say(f"deleted {victim.crash.path}: {victim.reason}")
         result["deleted"].append({"path": str(victim.crash.path), "reason": victim.reason})
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
+from kdump.errors import KdumpError
 from kdump.host import config, stored
 from kdump.units import size_text
 
@@ -27,21 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the list; returns the exit status."""
     places = args.directory or stored.directories(config.load(args.config))
-    crashes = stored.scan(places)
+    problems: list[KdumpError] = []
+    crashes = stored.scan(places, problems.append)
+    for problem in problems:
+        print(f"kdump list: {problem}", file=sys.stderr)
+    status = 1 if problems else 0
     if args.json:
         print(json.dumps([asdict(crash) | {"path": str(crash.path)} for crash in crashes], indent=1))
-        return 0
-    if not crashes:
+        return status
+    if not crashes and not problems:
         print("no crashes in " + ", ".join(map(str, places)) if places else "no target is a directory of this machine")
     for crash in crashes:
         print("\n".join(lines(crash)))
-    return 0
+    return status
 
 
 def lines(crash: stored.Crash) -> list[str]:
     """A crash as two or three lines."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(crash.when))
-    head = f"{when} UTC  {crash.status:<11} {size_text(crash.size):>8}  {crash.signature or '-'}"
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(crash.when)) if crash.when else "date not known"
+    head = f"{when:<23}  {crash.status:<11} {size_text(crash.size):>8}  {crash.signature or '-'}"
     release = f"kernel {crash.release}" if crash.release else ""
     what = ", ".join(filter(None, (crash.title[: WIDTH - len(release) - 4], release)))
-    return [head, *([f"  {what}"] if what else []), f"  {crash.path}"]
+    return [head, *(f"  {line}" for line in (what, crash.problem, str(crash.path)) if line)]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
+from kdump.errors import KdumpError
 from kdump.host import config, stored
 from kdump.units import size_text
 
@@ -24,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Apply retention; returns the exit status."""
     gone = []
-    for victim in stored.prune(config.load(args.config), dry_run=args.dry_run):
+    problems: list[KdumpError] = []
+    for victim in stored.prune(config.load(args.config), dry_run=args.dry_run, failed=problems.append):
         gone.append(victim)
         if not args.json:
             verb = "would delete" if args.dry_run else "deleted"
@@ -40,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
             for victim in gone
         ]
         print(json.dumps(rows, indent=1))
-    elif not gone:
+    elif not gone and not problems:
         print("nothing to delete")
-    return 0
+    for problem in problems:
+        print(f"kdump prune: {problem}", file=sys.stderr)
+    return 1 if problems else 0

@@ -1,6 +1,6 @@
 """The manifest beside a dump: what it holds, where it comes from, and SHA-256 digests that `kdump verify` checks.
 
-JSON, `"format": "kdump-manifest/1"`; docs/formats.md lists the fields. The capture kernel writes `manifest.json` for a
+JSON, `"format": "kdump-manifest/1"`; docs/dumping.md lists the fields. The capture kernel writes `manifest.json` for a
 whole crash; `kdump save` writes `NAME.manifest.json` beside the file it made.
 """
 
@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from kdump import __version__
 from kdump.digest import sha256
+from kdump.dump import manifest_schema
+from kdump.dump.manifest_schema import FORMAT
 from kdump.errors import FormatError, KdumpError
 from kdump.fileio import replace_file
 from kdump.kernel import vmcoreinfo
 from kdump.memory.protocol import Dump
 
-FORMAT = "kdump-manifest/1"
 NAME = "manifest.json"
 STEP = 4 << 20  # bytes hashed at a time
 
@@ -64,15 +65,11 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """Read a manifest. Raises `FormatError` if it is none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FormatError("not JSON", path=path, why=str(error)) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = manifest_schema.parse(path.read_bytes(), path)
+    if content.get("format") != FORMAT:
         raise FormatError(f"not a manifest of the format {FORMAT}", path=path, field="format")
-    files = content.get("files")
-    if not isinstance(files, list) or not all(_is_file_entry(entry) for entry in files):
-        raise FormatError("its list of files is damaged", path=path, field="files")
+    if "files" not in content:
+        raise FormatError("has no list of files", path=path, field="files")
     return content
 
 
@@ -132,18 +129,3 @@ def _digest(descriptor: int, offset: int, size: int, tick: Callable[[int], None]
         tick(count)
         offset, size = offset + count, size - count
     return digest.hexdigest()
-
-
-def _is_file_entry(entry: object) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not isinstance(entry.get("size"), int):
-        return False
-    if "/" in entry["name"] or entry["name"] in ("", ".", ".."):
-        return False
-    pieces = entry.get("pieces", [])
-    if not isinstance(pieces, list):
-        return False
-    for piece in pieces:
-        good = isinstance(piece, dict) and isinstance(piece.get("sha256"), str)
-        if not good or not all(isinstance(piece.get(key), int) and piece[key] >= 0 for key in ("offset", "size")):
-            return False
-    return bool(pieces) or isinstance(entry.get("sha256"), str)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import COMPLETE, MANIFEST, VMCORE
 from kdump.dump import manifest
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 from kdump.fileio import replace_file
+from kdump.foreign import Schema, check, items, mapping, text
 from kdump.host import stored
 from kdump.host.config import Config
 from kdump.host.notify import notify
 
 SEEN: Final = "seen.json"  # names of crashes that were dealt with, below the state directory
 REPORT: Final = "report-full.txt"  # beside what the capture kernel wrote, which the manifest covers
+_NAMES: Final = items(text(), 1 << 20)
+_SEEN: Final[Schema] = {"done": _NAMES, "told": mapping(_NAMES, 1 << 20)}
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,37 @@ class Examined:
         return self.crash.status == COMPLETE and not self.problems and not self.not_told
 
 
-def deal_with_new(config: Config, state: Path) -> Iterator[Examined]:
-    """Every stored crash that was not dealt with yet, oldest first. One whose notification failed comes again."""
-    seen = _seen(state)
-    for crash in reversed(stored.scan(stored.directories(config))):
-        if crash.name in seen or crash.status == stored.FOREIGN:
+def deal_with_new(
+    config: Config, state: Path, failed: Callable[[KdumpError], None] | None = None
+) -> Iterator[Examined]:
+    """Every stored crash that was not dealt with yet, oldest first.
+
+    Whatever is wrong with one crash, the next has its turn. A crash of which somebody could not be told comes again,
+    and then only those are told who do not know. `failed` is as in `stored.scan`.
+    """
+    crashes = stored.scan(stored.directories(config), failed)
+    seen = _Seen.read(state)
+    seen.forget_all_but(crash.name for crash in crashes)
+    for crash in reversed(crashes):
+        if crash.name in seen.done or crash.status == stored.FOREIGN:
             continue
-        result = examine(crash, config)
-        if not result.not_told:
-            seen.append(crash.name)
-            _remember(seen, state)
+        result = examine(crash, config, seen.told.get(crash.name, ()))
+        seen.note(crash.name, result)
+        seen.write(state)
         yield result
 
 
-def examine(crash: stored.Crash, config: Config) -> Examined:
-    """Verify, report and notify."""
-    problems = list(verify(crash.path))
-    if crash.status == COMPLETE and not problems:
-        problems += report(crash.path)
+def examine(crash: stored.Crash, config: Config, told_before: Sequence[str] = ()) -> Examined:
+    """Verify, report and notify whoever is not in `told_before`. Never raises."""
+    problems = [crash.problem] if crash.problem else []
+    try:
+        problems += verify(crash.path)
+        if crash.status == COMPLETE and not problems:
+            problems += report(crash.path)
+    except Exception as error:  # noqa: BLE001 -- one bad crash must not keep the next from being announced
+        problems.append(f"it could not be examined: {describe(error)}")
     crash = stored.read(crash.path)
-    outcomes = list(notify(config.notify, summary(crash, problems)))
+    outcomes = list(notify(config.notify, summary(crash, problems), told_before))
     return Examined(
         crash,
         tuple(problems),
@@ -69,10 +83,15 @@ def verify(path: Path) -> Iterator[str]:
     if not (path / MANIFEST).exists():
         return
     try:
-        for entry in manifest.read(path / MANIFEST)["files"]:
+        entries = manifest.read(path / MANIFEST)["files"]
+    except (OSError, KdumpError) as error:
+        yield f"the manifest cannot be used: {describe(error)}"
+        return
+    for entry in entries:
+        try:
             yield from (f"{found.name} {found.what}" for found in manifest.check(path, entry))
-    except KdumpError as error:
-        yield f"the manifest cannot be used: {error.what}"
+        except (OSError, KdumpError) as error:
+            yield f"{entry['name']} cannot be verified: {describe(error)}"
 
 
 def report(path: Path) -> Iterator[str]:
@@ -89,11 +108,10 @@ def report(path: Path) -> Iterator[str]:
     try:
         with open_dump(path / VMCORE) as dump:
             found = build(Context(Kernel(dump)), str(path / VMCORE))
-    except KdumpError as error:
-        yield f"no report: {error.what}"
-        return
-    _write(path / REPORT, "\n".join(as_text.render(found)))
-    _write(path / stored.FULL_REPORT, "\n".join(as_json.render(found)))
+        _write(path / REPORT, "\n".join(as_text.render(found)))
+        _write(path / stored.FULL_REPORT, "\n".join(as_json.render(found)))
+    except Exception as error:  # noqa: BLE001 -- a report that fails must not keep the crash from being announced
+        yield f"no report: {describe(error)}"
 
 
 def summary(crash: stored.Crash, problems: list[str]) -> dict[str, Any]:
@@ -112,17 +130,44 @@ def summary(crash: stored.Crash, problems: list[str]) -> dict[str, Any]:
     }
 
 
-def _seen(state: Path) -> list[str]:
-    try:
-        names = json.loads((state / SEEN).read_text())
-    except (OSError, ValueError):
-        return []
-    return names if isinstance(names, list) else []
+@dataclass
+class _Seen:
+    """Which crashes were dealt with; `told`: of each other one, who knows of it already."""
 
+    done: list[str]
+    told: dict[str, list[str]]
 
-def _remember(names: list[str], state: Path) -> None:
-    state.mkdir(parents=True, exist_ok=True)
-    replace_file(state / SEEN, (json.dumps(names[-1000:]) + "\n").encode())
+    @classmethod
+    def read(cls, state: Path) -> _Seen:
+        """What is remembered; nothing, if that cannot be used: a crash told of twice is better than one never told."""
+        try:
+            content = json.loads((state / SEEN).read_bytes())
+            if isinstance(content, list):  # as earlier versions wrote it
+                content = {"done": content}
+            check(content, _SEEN)
+            return cls(content.get("done", []), content.get("told", {}))
+        except (OSError, ValueError, RecursionError, AttributeError, TypeError, KdumpError):
+            return cls([], {})
+
+    def forget_all_but(self, names: Iterable[str]) -> None:
+        """Crashes that are gone; of them only the latest are remembered, for they may be on a disk that comes back."""
+        there = set(names)
+        gone = [name for name in self.done if name not in there]
+        self.done = [*gone[-1000:], *(name for name in self.done if name in there)]
+        self.told = {name: told for name, told in self.told.items() if name in there}
+
+    def note(self, name: str, result: Examined) -> None:
+        """What came of a crash."""
+        told = [*self.told.pop(name, ()), *result.told]
+        if result.not_told:
+            self.told[name] = told
+        else:
+            self.done.append(name)
+
+    def write(self, state: Path) -> None:
+        """Remember it."""
+        state.mkdir(parents=True, exist_ok=True)
+        replace_file(state / SEEN, (json.dumps({"done": self.done, "told": self.told}) + "\n").encode())
 
 
 def _write(path: Path, content: str) -> None:

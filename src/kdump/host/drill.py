@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.crash import COMPLETE
+from kdump.errors import FormatError
 from kdump.fileio import replace_file
+from kdump.foreign import LATEST, Schema, load_object, number, text
 from kdump.host import stored
 from kdump.host.config import Config
 
 NAME: Final = "drill.json"
+_DRILL: Final[Schema] = {"when": number(0, LATEST), "boot": text(64)}
 BOOT_ID: Final = "proc/sys/kernel/random/boot_id"
 
 
@@ -52,9 +55,12 @@ def crash(root: Path = Path("/")) -> None:
 def begun(state: Path) -> Drill | None:
     """The last test that was begun, if any."""
     try:
-        return Drill(**json.loads((state / NAME).read_text()))
+        content = load_object((state / NAME).read_bytes(), state / NAME, _DRILL)
     except FileNotFoundError:
         return None
+    if content.keys() != _DRILL.keys():
+        raise FormatError("does not say which test was begun", path=state / NAME, remedy="`kdump test` begins one")
+    return Drill(**content)
 
 
 def check(drill: Drill, config: Config, root: Path = Path("/")) -> Result:

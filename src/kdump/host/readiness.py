@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import COMPLETE
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
@@ -85,7 +85,9 @@ class Examination:
                 checks.append(Check(name, NO, found, error.remedy))
             except OSError as error:
                 remedy = "run as root" if isinstance(error, PermissionError) and os.geteuid() else ""
-                checks.append(Check(name, NO, f"{error.filename}: {error.strerror}", remedy))
+                checks.append(Check(name, NO, describe(error), remedy))
+            except Exception as error:  # noqa: BLE001 -- a question that cannot be asked must not hide the others
+                checks.append(Check(name, NO, f"cannot be judged: {describe(error)}"))
         return Readiness(tuple(checks), self.figures)
 
     def reservation(self) -> Iterator[Check]:
@@ -198,15 +200,20 @@ class Examination:
 
     def crashes(self) -> Iterator[Check]:
         """What is stored, and when was the last?"""
-        crashes = stored.scan(stored.directories(self.config))
+        problems: list[KdumpError] = []
+        crashes = stored.scan(stored.directories(self.config), problems.append)
+        for problem in problems:
+            yield Check("crashes", NOTE, describe(problem), problem.remedy)
         self.figures["crashes"] = len(crashes)
         self.figures["crashes_bytes"] = sum(crash.size for crash in crashes)
         if not crashes:
-            yield Check("crashes", YES, "none stored here")
+            if not problems:
+                yield Check("crashes", YES, "none stored here")
             return
         last = crashes[0]
         self.figures["last_crash_timestamp"] = last.when
-        found = f"{len(crashes)} stored, last {duration_text(time.time() - last.when)} ago: {last.title or last.name}"
+        age = f"last {duration_text(max(time.time() - last.when, 0))} ago" if last.when else "dates not known"
+        found = f"{len(crashes)} stored, {age}: {last.title or last.name}"
         yield Check("crashes", YES if last.status == COMPLETE else NOTE, f"{found} ({last.status})")
 
 

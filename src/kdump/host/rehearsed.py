@@ -7,9 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from kdump.errors import FormatError
 from kdump.fileio import replace_file
+from kdump.foreign import LATEST, Schema, boolean, items, load_object, number, text, whole
+from kdump.units import LARGEST_SIZE
 
 NAME: Final = "rehearsal.json"
+_SIZE: Final = whole(0, LARGEST_SIZE)
+_REHEARSAL: Final[Schema] = {
+    "when": number(0, LATEST), "passed": boolean, "release": text(255), "reserved": _SIZE, "peak": _SIZE,
+    "proved": items(text()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,9 @@ class Rehearsal:
 def last(state: Path) -> Rehearsal | None:
     """The last rehearsal recorded under the state directory, or None."""
     try:
-        content = json.loads((state / NAME).read_text())
+        content = load_object((state / NAME).read_bytes(), state / NAME, _REHEARSAL)
         return Rehearsal(**{**content, "proved": tuple(content.get("proved", ()))})
-    except (OSError, ValueError, TypeError):
+    except (OSError, FormatError, TypeError):  # the last: keys of another version
         return None
 
 

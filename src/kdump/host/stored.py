@@ -1,35 +1,46 @@
 """The crashes stored on this machine: what there is, and what retention lets go.
 
 A stored crash is a directory of a target with the files that the capture kernel wrote (`kdump.capture.crash`). Crashes
-of other tools (a directory with a vmcore but no manifest) are listed but never pruned.
+of other tools (a directory with a vmcore but no manifest) are listed but never pruned. What is wrong with one crash, or
+with one directory of crashes, stops none of the others.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
-from kdump.errors import KdumpError
+from kdump.dump import manifest_schema
+from kdump.errors import KdumpError, describe
 from kdump.fileio import INCOMPLETE as SUFFIX
+from kdump.foreign import Schema, load_object, table, text
 from kdump.host.config import Config, Retention
 from kdump.targets.retention import first_to_go
 from kdump.units import duration_text, size_text
 
 FOREIGN: Final = "no manifest"
+DAMAGED: Final = "damaged"  # its manifest cannot be used
+UNREADABLE: Final = "unreadable"
 FULL_REPORT: Final = "report-full.json"  # written by `kdump collect`; the capture kernel's own is short
+_FIRST: Final = 1577836800  # Unix time, 2020: a date before is that of a clock that was never set
+_AHEAD: Final = 86400  # seconds that a clock may be ahead of this one
 _LOG_END: Final = 256 << 10  # bytes at the end of a log in which the panic is looked for
+
+
+_REPORT: Final[Schema] = {"verdict": table({"title": text(1024), "signature": text(64)})}
 
 
 @dataclass(frozen=True)
 class Crash:
-    """One stored crash. `status`: "complete", "degraded", "incomplete" or "no manifest"; `size` in bytes on disk;
-    `when` Unix time of the panic; crashes of one `signature` have one cause, as far as can be told.
+    """One stored crash. `size` in bytes on disk; `when` Unix time of the panic, 0 if no believable clock told it;
+    crashes of one `signature` have one cause, as far as can be told; `problem` is why its files cannot be used.
+
+    `status`: "complete", "degraded", "incomplete", "no manifest", "damaged" (its manifest) or "unreadable".
     """
 
     path: Path
@@ -40,6 +51,7 @@ class Crash:
     release: str
     title: str
     signature: str
+    problem: str = ""
 
     @property
     def name(self) -> str:
@@ -60,8 +72,11 @@ def directories(config: Config) -> list[Path]:
     return [Path(url.removeprefix("file://")) for url in config.targets if url.startswith("file://")]
 
 
-def scan(places: Iterable[Path]) -> list[Crash]:
-    """The crashes in these directories, newest first. Raises KdumpError if one exists but cannot be read."""
+def scan(places: Iterable[Path], failed: Callable[[KdumpError], None] | None = None) -> list[Crash]:
+    """The crashes in these directories, newest first.
+
+    A directory that exists but cannot be read is told to `failed`; without that, KdumpError is raised.
+    """
     found = []
     for place in places:
         try:
@@ -69,52 +84,87 @@ def scan(places: Iterable[Path]) -> list[Crash]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise KdumpError(
-                f"{place} cannot be read", why=error.strerror or str(error), remedy="run as root"
-            ) from None
+            remedy = "run as root" if isinstance(error, PermissionError) else ""
+            problem = KdumpError(f"{place} cannot be read", why=error.strerror or str(error), remedy=remedy)
+            if failed is None:
+                raise problem from None
+            failed(problem)
+            continue
         found += [read(entry) for entry in entries if _is_crash(entry)]
     return sorted(found, key=lambda crash: (crash.when, crash.name), reverse=True)
 
 
 def read(path: Path) -> Crash:
-    """The crash in a directory."""
-    known = manifest(path)
-    report = _json(path / FULL_REPORT) or _json(path / REPORT_JSON)
+    """The crash in a directory; whatever is wrong with it is in its status. Never raises."""
+    try:
+        return _read(path)
+    except Exception as error:  # noqa: BLE001 -- one bad crash must not hide the others
+        return Crash(path, UNREADABLE, 0, 0, "", "", "", "", f"cannot be examined: {describe(error)}")
+
+
+def _read(path: Path) -> Crash:
+    known, problem = _manifest(path)
     files = [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
+    # The capture kernel writes its manifest last: with its files but without that, it did not finish.
+    partial = any(each.name.endswith(SUFFIX) for each in files) or not (path / VMCORE).exists()
     if known:
         status = str(known.get("status", INCOMPLETE))
     else:
-        # The capture kernel writes its manifest last: with its files but without that, it did not finish.
-        partial = any(each.name.endswith(SUFFIX) for each in files) or not (path / VMCORE).exists()
-        status = INCOMPLETE if partial else FOREIGN
-    title, signature = title_and_signature(path, report)
+        status = INCOMPLETE if partial else DAMAGED if problem else FOREIGN
+    title, signature = title_and_signature(path)
+    claims = [known[name] for name in ("panic_time", "saved_time") if known.get(name)]
     return Crash(
         path=path,
         status=status,
-        when=float(known.get("panic_time") or known.get("saved_time") or path.stat().st_mtime),
+        when=believable(*(claims or [path.stat().st_mtime])),
         size=sum(each.stat().st_blocks * 512 for each in files),
-        host=str(known.get("host", "")),
-        release=str(known.get("kernel", {}).get("release", "")),
+        host=known.get("host", ""),
+        release=known.get("kernel", {}).get("release", ""),
         title=title,
         signature=signature,
+        problem=problem,
     )
 
 
+def believable(*times: float) -> float:
+    """The first of some Unix times that a clock which was set can have told by now; 0 if there is none.
+
+    A clock without a battery begins in 1970, or when its firmware was made; a date in the future, forged or not, would
+    keep a crash for ever at the cost of the others.
+    """
+    latest = time.time() + _AHEAD
+    return next((each for each in times if _FIRST <= each <= latest), 0.0)
+
+
 def manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the crash in a directory; empty if it has none, or a broken one."""
-    return _json(path / MANIFEST)
+    """The manifest of the crash in a directory; empty if it has none, or one that cannot be used."""
+    return _manifest(path)[0]
 
 
-def title_and_signature(path: Path, report: dict[str, Any]) -> tuple[str, str]:
+def _manifest(path: Path) -> tuple[dict[str, Any], str]:
+    """The manifest, and why it cannot be used ("" if it can, or if there is none)."""
+    try:
+        return manifest_schema.parse((path / MANIFEST).read_bytes()), ""
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, KdumpError) as error:
+        return {}, f"its manifest cannot be used: {describe(error)}"
+
+
+def title_and_signature(path: Path) -> tuple[str, str]:
     """What happened in one line, and what crashes of one cause share: the report's verdict, else that of the log."""
-    verdict = report.get("verdict", {})
-    if verdict.get("title") and verdict.get("signature"):
-        return str(verdict["title"]), str(verdict["signature"])
+    for report in (path / FULL_REPORT, path / REPORT_JSON):
+        try:
+            verdict = load_object(report.read_bytes(), report, _REPORT).get("verdict", {})
+        except (OSError, KdumpError):
+            continue
+        if verdict.get("title") and verdict.get("signature"):
+            return verdict["title"], verdict["signature"]
     for log in (path / DMESG, path / (DMESG + SUFFIX)):
         if log.exists():
             with log.open("rb") as file:
                 file.seek(max(0, log.stat().st_size - _LOG_END))
-                return judged(file.read().decode("utf-8", "replace"))
+                return judged(file.read(_LOG_END).decode("utf-8", "replace"))
     return "", ""
 
 
@@ -131,11 +181,12 @@ def judged(log: str) -> tuple[str, str]:
 def victims(crashes: Sequence[Crash], rules: Retention, free: int, now: float | None = None) -> list[Victim]:
     """What has to go, in the order in which it goes. `free`: bytes that are free on the file system.
 
-    The newest crash always stays. Of the others, those whose signature another remaining crash has go first, the
-    oldest of them first; the last one of a signature goes only if no such crash is left. Crashes of other tools stay.
+    The newest crash always stays, by the dates that are believable. Of the others, those whose signature another
+    remaining crash has that is as whole go first, the oldest of them first; the last one of a signature goes only if no
+    such crash is left. Crashes of other tools stay, and those that cannot be read.
     """
     moment = time.time() if now is None else now
-    remaining = [crash for crash in crashes if crash.status != FOREIGN]
+    remaining = [crash for crash in crashes if crash.status not in (FOREIGN, UNREADABLE)]
     gone: list[Victim] = []
 
     def drop(reason: str, choose_from: Sequence[Crash]) -> bool:
@@ -148,7 +199,7 @@ def victims(crashes: Sequence[Crash], rules: Retention, free: int, now: float | 
 
     if rules.max_age:
         reason = f"older than {duration_text(rules.max_age)}"
-        while drop(reason, [crash for crash in remaining if moment - crash.when > rules.max_age]):
+        while drop(reason, [crash for crash in remaining if crash.when and moment - crash.when > rules.max_age]):
             pass
     if rules.keep:
         while len(remaining) > rules.keep and drop(f"more than {rules.keep} crashes", remaining):
@@ -164,15 +215,27 @@ def victims(crashes: Sequence[Crash], rules: Retention, free: int, now: float | 
     return gone
 
 
-def prune(config: Config, *, dry_run: bool = False) -> Iterator[Victim]:
-    """Apply retention to each directory of crashes; yields each victim after it is gone. Raises KdumpError."""
+def prune(
+    config: Config, *, dry_run: bool = False, failed: Callable[[KdumpError], None] | None = None
+) -> Iterator[Victim]:
+    """Apply retention to each directory of crashes; yields each victim after it is gone.
+
+    A directory that cannot be read and a crash that cannot be deleted are told to `failed`; without that, KdumpError is
+    raised.
+    """
     for place in directories(config):
-        crashes = scan([place])
+        crashes = scan([place], failed)
         if not crashes:
             continue
         for victim in victims(crashes, config.retention, shutil.disk_usage(place).free):
-            if not dry_run:
-                remove(victim.crash)
+            try:
+                if not dry_run:
+                    remove(victim.crash)
+            except KdumpError as error:
+                if failed is None:
+                    raise
+                failed(error)
+                continue
             yield victim
 
 
@@ -189,7 +252,7 @@ def remove(crash: Crash) -> None:
 def _next(remaining: Sequence[Crash], choose_from: Sequence[Crash]) -> Crash | None:
     if len(remaining) < 2:
         return None
-    newest = max(remaining, key=lambda crash: crash.when)
+    newest = max(remaining, key=lambda crash: (crash.when, crash.name))
     return first_to_go(remaining, (crash for crash in choose_from if crash is not newest))
 
 
@@ -198,12 +261,3 @@ def _is_crash(path: Path) -> bool:
         return False
     names = (MANIFEST, VMCORE, DMESG)
     return any((path / (name + suffix)).exists() for name in names for suffix in ("", SUFFIX))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; empty if the file is missing or (cut off, say) not JSON."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

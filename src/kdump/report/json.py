@@ -9,9 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
+from kdump import foreign
+from kdump.foreign import items, mapping, table, text
 from kdump.report.model import SCHEMA, Block, Facts, Frame, Report, Section, Stacks, Table
+
+LIMIT: Final = 512 << 20  # bytes of a report that is read again
+# What of a report is relied on when it is read again.
+SHAPE: Final[foreign.Schema] = {
+    "verdict": table(
+        {"title": text(), "signature": text(), "frames": items(table({"function": text()}), 100000)},
+        ("title", "signature", "frames"),
+    ),
+    "findings": items(table({"text": text(1 << 20)}, ("text",)), 100000),
+    "sections": mapping(table({})),
+}
 
 
 def document(report: Report) -> dict[str, Any]:

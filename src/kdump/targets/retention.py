@@ -1,19 +1,20 @@
 """Which old crashes of this host go when a new one is safe: one order, for the healthy host and the capture kernel.
 
-Of what may go, crashes whose signature another one has go first, incomplete ones before complete ones, old before new:
+Of what may go, crashes whose signature another one has that is as whole go first, incomplete ones before complete ones,
+old before new:
 the only trace of a kind of crash goes last. A crash's signature is in its manifest if the capture made a report; one
 that has none is taken for the only one of its kind.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from kdump.dump import manifest_schema
 from kdump.targets.protocol import LAST
 
 _NAME = re.compile(r"^(.+)-(\d{8}T\d{6}Z)-[0-9a-f]{4}$")
@@ -42,9 +43,12 @@ R = TypeVar("R", bound=Ranked)
 def first_to_go(crashes: Sequence[R], candidates: Iterable[R]) -> R | None:
     """Which of `candidates` goes first if `crashes` are what there is; None if there is no candidate."""
     copies = Counter(crash.signature for crash in crashes if crash.signature)
+    whole = Counter(crash.signature for crash in crashes if crash.signature and crash.status == _COMPLETE)
 
     def order(crash: R) -> tuple[bool, bool, float]:
-        return copies[crash.signature] < 2, crash.status == _COMPLETE, crash.when
+        complete = crash.status == _COMPLETE
+        # A complete crash has no copy in one that holds less.
+        return (whole if complete else copies)[crash.signature] < 2, complete, crash.when
 
     return min(candidates, key=order, default=None)
 
@@ -108,8 +112,7 @@ def older(names: Iterable[str], newest: str) -> list[str]:
 def _look(store: Store, name: str, age: int) -> _Old:
     """What a crash's manifest says; nothing, if it has none that can be read. Its age stands in its name."""
     try:
-        known = json.loads(store.read(f"{name}/{LAST}"))
+        found = manifest_schema.parse(store.read(f"{name}/{LAST}"))
     except Exception:  # noqa: BLE001 -- whatever is wrong with an old crash must not keep the new one from its place
-        known = None
-    found = known if isinstance(known, dict) else {}
+        found = {}
     return _Old(name, str(found.get("status", "")), age, str(found.get("signature", "")))
