@@ -41,9 +41,10 @@ class Wait(NamedTuple):
 class Locks:
     """Finds what tasks wait for."""
 
-    def __init__(self, objects: Objects, tasks: Iterable[Task]) -> None:
+    def __init__(self, objects: Objects, stacks: Iterable[int]) -> None:
+        """`stacks`: where the stacks of all tasks begin."""
         self._objects = objects
-        self._stacks = {int(task.struct.stack) for task in tasks}
+        self._stacks = set(stacks)
         symbols = objects.symbols
         bounds = [
             (symbols.get(f"__start_init_{name}"), symbols.get(f"__end_init_{name}")) for name in ("stack", "task")

@@ -8,7 +8,8 @@ structures are bounded and never raise half way: what stopped them is noted in `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdump.errors import KdumpError, NotPresentError
@@ -16,6 +17,7 @@ from kdump.kernel import btf
 from kdump.kernel.btf import Type
 
 if TYPE_CHECKING:
+    from kdump.kernel.columns import Columns
     from kdump.kernel.kernel import Kernel
 
 _PAGE = 4096  # granularity of the cache below, not the kernel's page size
@@ -157,6 +159,13 @@ class Objects:
         self._fields: dict[tuple[btf.Btf, int], dict[str, _Field]] = {}
         self._per_cpu_types: dict[str, Type] | None = None
 
+    @cached_property
+    def columns(self) -> Columns:
+        """Fields of many objects at once, as arrays."""
+        from kdump.kernel.columns import Columns
+
+        return Columns(self)
+
     # Memory
 
     def bytes(self, address: int, size: int) -> memoryview:
@@ -277,12 +286,18 @@ class Objects:
         for node in self.nodes(start, limit, f"list of struct {name}"):
             yield Struct(self, kind, node - offset)
 
-    def nodes(self, start: int, limit: int = _LIST_LIMIT, what: str = "list") -> Iterator[int]:
-        """Addresses of a list's nodes after `start`; ends at `start`, at NULL, at damage (noted), or after `limit`."""
+    def nodes(
+        self, start: int, limit: int = _LIST_LIMIT, what: str = "list", known: Mapping[int, int] | None = None
+    ) -> Iterator[int]:
+        """Addresses of a list's nodes after `start`; ends at `start`, at NULL, at damage (noted), or after `limit`.
+
+        `known` holds the next node of those that were read before, many at once.
+        """
         seen = {start}
         node = start
+        following = (known or {}).get
         try:
-            node = self.unsigned(start)
+            node = following(start) or self.unsigned(start)
             while node and node != start:
                 if node in seen:
                     self.problem(f"{what} runs in a circle at {node:#x}")
@@ -292,7 +307,7 @@ class Objects:
                     return
                 seen.add(node)
                 yield node
-                node = self.unsigned(node)
+                node = following(node) or self.unsigned(node)
         except NotPresentError:
             self.problem(f"{what} breaks off: {node:#x} cannot be read")
 

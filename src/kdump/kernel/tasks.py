@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import KdumpError
 from kdump.kernel.orc import Registers, Unwinder, Unwound, from_prstatus
+from kdump.kernel.task_table import TaskTable, read_all
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -43,12 +45,21 @@ class Task(NamedTuple):
         return self.state == "D"
 
 
+def letter(left: int, bits: int) -> str:
+    """The state's letter of an exit state and a state."""
+    if left:
+        return "X" if left & _DEAD else "Z" if left & _ZOMBIE else "?"
+    if bits & 0x02 and bits & _NOLOAD:
+        return "I"
+    return next((letter for bit, letter in _LETTERS if bits & bit), "R")
+
+
 class Tasks:
     """Tasks, CPUs and their stacks."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._objects = kernel.objects
+        self.objects = self._objects = kernel.objects
         self._unwinder: Unwinder | None = None
         self._running: dict[int, Struct] | None = None
 
@@ -58,28 +69,12 @@ class Tasks:
         Damaged links end the walk with a note in the objects' problems; a task that cannot be read is left out and
         noted.
         """
-        objects = self._objects
-        offset = objects.types.struct("task_struct").offset("signal")
-        for leader in objects.list(objects.variable("init_task").tasks, "task_struct", "tasks", _MAX_TASKS):
-            try:
-                signal = objects.unsigned(objects.address(leader) + offset)
-                threads = objects.cast("signal_struct", signal).thread_head if signal else None
-            except KdumpError as error:
-                objects.problem(f"a process cannot be read: {error}")
-                continue
-            found = False
-            if threads is not None:
-                for thread in objects.list(threads, "task_struct", "thread_node", _MAX_TASKS):
-                    found = True
-                    yield from self._read(thread)
-            if not found:  # already detached from its threads: exiting
-                yield from self._read(leader)
+        return iter(self.all.tasks)
 
-    def _read(self, task: Struct) -> Iterator[Task]:
-        try:
-            yield self.describe(task)
-        except KdumpError as error:
-            self._objects.problem(f"a task cannot be read: {error}")
+    @cached_property
+    def all(self) -> TaskTable:
+        """All threads with their columns."""
+        return read_all(self)
 
     def describe(self, task: Struct) -> Task:
         """What is read of a task_struct."""
@@ -95,11 +90,8 @@ class Tasks:
         """The state's letter: R S D T t Z X P I."""
         left = int(task.exit_state)
         if left:
-            return "X" if left & _DEAD else "Z" if left & _ZOMBIE else "?"
-        bits = int(task.__getattr__("__state") if self._objects.has(task, "__state") else task.state)
-        if bits & 0x02 and bits & _NOLOAD:
-            return "I"
-        return next((letter for bit, letter in _LETTERS if bits & bit), "R")
+            return letter(left, 0)
+        return letter(0, int(task.__getattr__("__state") if self._objects.has(task, "__state") else task.state))
 
     def running(self) -> dict[int, Struct]:
         """The task on each online CPU (its idle task included), from the run queues."""

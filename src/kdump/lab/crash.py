@@ -53,7 +53,8 @@ class Scenario:
     the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
     `files` go into the capture image beside what the lab's disk needs, `guest_files` into the production machine's.
     `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms. `firmware` is a
-    UEFI image to start by in the place of SeaBIOS.
+    UEFI image to start by in the place of SeaBIOS. `crowd` is how many threads, processes and control groups there
+    shall be.
     """
 
     tree: KernelTree
@@ -76,6 +77,7 @@ class Scenario:
     guest_files: Mapping[str, bytes | Path] = field(default_factory=dict)
     watchdog: str = ""
     firmware: Path | None = None
+    crowd: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         method=scenario.method,
         modules=module_paths(scenario.tree, modules),
         watchdog="/dev/watchdog0" if scenario.watchdog else "",
+        crowd=scenario.crowd,
     )
     build(
         scenario.tree,

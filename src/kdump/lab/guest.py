@@ -44,7 +44,8 @@ class Orders:
     `modules` are paths in the image, in load order; `disk` the UUID of its ext4 file system; `kernel` and `initrd`
     paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes
     of page cache, anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
-    `watchdog` is a file to be armed, and left alone, before the crash.
+    `watchdog` is a file to be armed, and left alone, before the crash. `crowd` is how many threads, processes and
+    control groups shall be there (`kdump.lab.crowd`).
     """
 
     disk: str
@@ -56,6 +57,7 @@ class Orders:
     append: str = ""
     method: str = "auto"
     watchdog: str = ""
+    crowd: Sequence[int] = ()
 
     def to_json(self) -> bytes:
         """The text of guest.json."""
@@ -95,6 +97,11 @@ def _carry_out(orders: Orders) -> None:
     device = wait_for(lambda: find_uuid(orders.disk), f"the file system {orders.disk}", 20)
     system.mount(device, str(DISK), "ext4")
     held = [_witnesses(), _work(orders.work)]
+    if orders.crowd:
+        from kdump.lab.crowd import gather
+
+        gather(*orders.crowd)
+        say("a crowd of {} threads, {} processes and {} control groups is there".format(*orders.crowd))
     if orders.crash:
         cause = find_cause(orders.crash)
         _load(orders)

@@ -6,10 +6,18 @@ few dumps use (lzo, snappy) come from optional packages (the extra `codecs`); th
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import FormatError, KdumpError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kdump.memory.unpack import Unpacker
 
 __capture_omits__ = ("lzallright", "cramjam")  # 5 MB that a capture image need not carry
 
@@ -19,12 +27,27 @@ NAMES = {ZLIB: "zlib", LZO: "lzo", SNAPPY: "snappy", ZSTD: "zstd"}
 Codec = Callable[[memoryview], bytes]
 
 
+class Pieces(NamedTuple):
+    """Parts of a file, a descriptor, or of bytes: where each begins (rising) and how long it is."""
+
+    data: memoryview | int
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def piece(self, offset: int, size: int) -> memoryview:
+        """One of them."""
+        if isinstance(self.data, int):
+            return memoryview(os.pread(self.data, size, offset))
+        return self.data[offset : offset + size]
+
+
 class Decompressor:
     """Decompresses pages of `page_size` bytes. Thread-safe: each thread has its own contexts."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self._local = threading.local()
+        self._shared: dict[int, Unpacker | None] = {}
 
     def __call__(self, data: memoryview, codec: int, path: str, offset: int) -> memoryview:
         """The page in `data`. Raises `FormatError` (naming `path` and `offset`) if it is damaged."""
@@ -47,6 +70,42 @@ class Decompressor:
                 offset=offset,
             )
         return memoryview(page)
+
+    def many(
+        self, pieces: Pieces, codec: int, pages: NDArray[np.uint8], rows: NDArray[np.intp], path: str
+    ) -> NDArray[np.bool_]:
+        """Unpack pieces of the file `path` to `pages[rows]`; which of them are whole pages now.
+
+        `codec` 0 stands for pages that are not compressed.
+        """
+        native = self._native(codec)
+        if native is not None:
+            return native(pieces, pages, rows)
+        _, offsets, sizes = pieces
+        import numpy as np
+
+        done = np.zeros(len(rows), np.bool_)
+        for index, (offset, size, row) in enumerate(zip(offsets.tolist(), sizes.tolist(), rows.tolist(), strict=True)):
+            piece = pieces.piece(offset, size)
+            try:
+                page = self(piece, codec, path, offset) if codec else piece
+            except FormatError:
+                continue
+            if len(page) == self._page_size:
+                pages[row] = np.frombuffer(page, np.uint8)
+                done[index] = True
+        return done
+
+    def _native(self, codec: int) -> Unpacker | None:
+        """Unpacks in C; None where libkdump.so or the codec's library is not there."""
+        if codec not in self._shared:
+            from kdump.memory.unpack import Shared
+
+            try:
+                self._shared[codec] = Shared(codec, self._page_size)
+            except LookupError:
+                self._shared[codec] = None
+        return self._shared[codec]
 
     def _codec(self, codec: int, path: str, offset: int) -> Codec:
         make = {ZLIB: _zlib, ZSTD: _zstd, LZO: _lzo, SNAPPY: _snappy}.get(codec)

@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.errors import FormatError, NotPresentError
-from kdump.memory.decompress import Decompressor
+from kdump.memory.decompress import Decompressor, Pieces
 from kdump.memory.elf import parse_notes
 from kdump.memory.kdump_format import COMPRESSION
 from kdump.memory.kdump_part import Part, runs
 from kdump.memory.protocol import Dump, Note, Range
-from kdump.memory.source import Source
+from kdump.memory.source import FileSource, Source
 
 RANGES_LIMIT = 1 << 16
 CACHED_PAGES = 512
 BATCH = 1 << 14  # pages looked up together
+STRETCH = 16 << 20  # bytes of a file that are mapped together
 INFO_LIMIT = 64 << 20  # bytes of VMCOREINFO or notes
 
 
@@ -74,6 +75,58 @@ class KdumpMemory:
         for part in self.parts:
             for start, end in runs(part.dumped, part.first, part.end):
                 yield Range(start * self.page_size, end * self.page_size)
+
+    def gather(self, pfns: NDArray[np.int64], pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """See `kdump.memory.gather.GathersPages`."""
+        held = np.zeros(len(pfns), np.bool_)
+        for part in self.parts:
+            first, end = (int(place) for place in np.searchsorted(pfns, (part.first, min(part.end, part.max_pfn))))
+            if first < end:
+                rows = slice(first, end)
+                held[rows] = self._gather(part, pfns[rows], pages[rows])
+        return held
+
+    def _gather(self, part: Part, pfns: NDArray[np.int64], pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        numbers = part.places(pfns)
+        rows = np.flatnonzero((numbers >= 0) & (numbers < part.described))
+        table = part.table(numbers[rows])
+        offsets, sizes = table["offset"], table["size"]
+        whole = (offsets > 0) & (sizes > 0) & (sizes <= self.page_size)
+        whole &= offsets + sizes.astype(np.int64) <= part.source.size
+        rows, table = rows[whole], table[whole]
+        done = self._unpack(part.source, table, rows, pages)
+        held = np.zeros(len(pfns), np.bool_)
+        held[rows[done]] = True
+        return held
+
+    def _unpack(
+        self, source: Source, table: NDArray[np.void], rows: NDArray[np.intp], pages: NDArray[np.uint8]
+    ) -> NDArray[np.bool_]:
+        """Unpack what these descriptors tell of to these rows; which of them worked."""
+        done = np.zeros(len(table), np.bool_)
+        offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+        codecs = table["flags"] & COMPRESSION
+        order = np.argsort(offsets, kind="stable")
+        file = source.descriptor if isinstance(source, FileSource) else None
+        if file is not None:
+            for codec in np.unique(codecs).tolist():
+                these = order[codecs[order] == codec]
+                pieces = Pieces(file, offsets[these], sizes[these])
+                done[these] = self._decompress.many(pieces, codec, pages, rows[these], source.path)
+            return done
+        start = 0
+        while start < len(order):
+            # What lies within one stretch of the file is unpacked from one view of it.
+            base = int(offsets[order[start]])
+            inside = np.searchsorted(offsets[order[start:]], base + STRETCH)
+            chosen = order[start : start + int(inside)]
+            start += int(inside)
+            data = source.view(base, int((offsets[chosen] + sizes[chosen]).max()) - base)
+            for codec in np.unique(codecs[chosen]).tolist():
+                these = chosen[codecs[chosen] == codec]
+                pieces = Pieces(data, offsets[these] - base, sizes[these])
+                done[these] = self._decompress.many(pieces, codec, pages, rows[these], source.path)
+        return done
 
     def close(self) -> None:
         """See `Memory.close`."""

@@ -69,6 +69,23 @@ class Part:
             count += (int(self.dumped(pfn >> 3, (pfn >> 3) + 1)[0]) & (1 << (pfn & 7)) - 1).bit_count()
         return count
 
+    def places(self, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each pfn (rising, within the part) the number of its descriptor in this part, -1 if it has none."""
+        if self._ranks is None:
+            self._ranks = self._count()
+        steps, lines = np.unique((pfns >> 3) // RANK_STEP, return_inverse=True)
+        words = np.empty((len(steps), RANK_STEP // 8), np.uint64)
+        for row, step in enumerate(steps.tolist()):
+            words[row] = np.frombuffer(self.dumped(step * RANK_STEP, (step + 1) * RANK_STEP), np.uint64)
+        # Set bits before each word of a line, then those before the page's own bit within its word.
+        before = np.cumsum(np.bitwise_count(words), axis=1, dtype=np.int64) - np.bitwise_count(words)
+        word = (pfns >> 6) % (RANK_STEP // 8)
+        value = words[lines, word]
+        bit = (pfns & 63).astype(np.uint64)
+        below = np.bitwise_count(value & ((np.uint64(1) << bit) - np.uint64(1))).astype(np.int64)
+        found = self._ranks[steps[lines]] + before[lines, word] + below - self.rank(self.first)
+        return np.where(value >> bit & np.uint64(1), found, -1)
+
     def existed(self, pfn: int) -> bool:
         """Whether `pfn` was memory."""
         return pfn < self.max_pfn and bool(self.present(pfn >> 3, (pfn >> 3) + 1)[0] >> (pfn & 7) & 1)
@@ -77,6 +94,23 @@ class Part:
         """Descriptors of `count` pages from the `first`th of this part on; dtype `DESCRIPTOR`."""
         offset = self.descriptors_offset + first * DESCRIPTOR.itemsize
         return np.frombuffer(self.source.view(offset, count * DESCRIPTOR.itemsize), DESCRIPTOR)
+
+    @cached_property
+    def described(self) -> int:
+        """How many of its descriptors the file holds."""
+        return min(self.total, max(self.source.size - self.descriptors_offset, 0) // DESCRIPTOR.itemsize)
+
+    def table(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
+        """Descriptors by their numbers (rising) in this part; dtype `DESCRIPTOR`."""
+        found = np.empty(len(numbers), DESCRIPTOR)
+        start = 0
+        while start < len(numbers):
+            first = int(numbers[start])
+            end = int(np.searchsorted(numbers, first + DESCRIPTORS_CHUNK))
+            last = int(numbers[end - 1])
+            found[start:end] = self.descriptors(first, last + 1 - first)[numbers[start:end] - first]
+            start = end
+        return found
 
     def pages(self, pfn: int, count: int) -> Iterator[tuple[int, int, int]]:
         """(offset, size, flags) of each of `count` consecutive pages, all of which the second bitmap has.

@@ -5,6 +5,7 @@ Single look-ups do without NumPy, so that the log can be saved before that is lo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,6 +98,62 @@ class VirtualMemory:
             if nul:
                 break
         return text
+
+    def frames(self, pages: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Shape (n,): the page frame number of each virtual page number (rising); -1 where nothing is mapped."""
+        import numpy as np
+
+        found = np.full(len(pages), -1, np.int64)
+        width = self._block_shift - self._page_shift
+        blocks, starts = np.unique(pages >> np.uint64(width), return_index=True)
+        ends = [*starts[1:].tolist(), len(pages)]
+        for block, start, end in zip(blocks.tolist(), starts.tolist(), ends, strict=True):
+            base = block << self._block_shift
+            with contextlib.suppress(NotPresentError):
+                self.translate(base)
+            offset = self._blocks.get(base >> self._block_shift)
+            if offset is not None:
+                inside = pages[start:end].astype(np.int64)
+                found[start:end] = inside + (offset >> self._page_shift)
+                continue
+            found[start:end] = self._small_frames(base, pages[start:end])
+        return found
+
+    def _small_frames(self, base: int, pages: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The same within one block that is mapped page by page."""
+        import numpy as np
+
+        found = np.full(len(pages), -1, np.int64)
+        place = self._last_table(base)
+        if place is None:
+            return found
+        try:
+            table = np.frombuffer(self._table(place), "<u8")
+        except NotPresentError:
+            return found
+        leaf, _, physical = self._decode(table, self._page_shift)
+        index = (pages & np.uint64(len(table) - 1)).astype(np.intp)
+        held = leaf[index]
+        found[held] = (physical[index[held]] >> np.uint64(self._page_shift)).astype(np.int64)
+        return found
+
+    def _last_table(self, address: int) -> int | None:
+        """Physical address of the table of single pages that covers `address`, None if there is none."""
+        paging = self.paging
+        if not self._canonical(address):
+            return None
+        place = paging.root
+        try:
+            for shift in paging.shifts[:-1]:
+                index = address >> shift & (1 << paging.index_bits) - 1
+                entry = int.from_bytes(self._table(place)[8 * index : 8 * index + 8], "little")
+                leaf, present, physical = self._decode_entry(entry, shift)
+                if leaf or not present:
+                    return None
+                place = physical
+        except NotPresentError:
+            return None
+        return place
 
     def extents(self, address: int, size: int) -> Iterator[Extent]:
         """What is mapped in [address, address+size), in order, joined where physically contiguous.

@@ -41,6 +41,11 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.kdump_tails.restype = size
     found.kdump_fates.argtypes = [pointer, pointer, size, pointer, pointer, pointer, pointer]
     found.kdump_fates.restype = None
+    found.kdump_unpack.argtypes = [pointer, pointer, pointer, pointer, pointer, size, pointer, pointer]
+    found.kdump_unpack_file.argtypes = [
+        pointer, number, pointer, pointer, pointer, size, pointer, size, pointer, pointer,
+    ]  # fmt: skip
+    found.kdump_unpack.restype = found.kdump_unpack_file.restype = None
     found.kdump_checksum.argtypes = [pointer, size]
     found.kdump_checksum.restype = ctypes.c_uint64
     found.kdump_deflate_work.restype = found.kdump_lz_work.restype = size

@@ -298,3 +298,88 @@ uint64_t kdump_checksum(const unsigned char *data, size_t count)
 	}
 	return sum;
 }
+
+/* How one page is unpacked, by the signatures of the codecs' libraries. */
+struct unpacking {
+	int codec;		/* as in a descriptor: 0 raw, 1 zlib, 2 LZO, 4 snappy, 32 zstd */
+	void *function;		/* uncompress, lzo1x_decompress_safe, snappy_uncompress, ZSTD_decompressDCtx */
+	void *context;		/* zstd's */
+	size_t page;
+};
+
+/* Whether `size` bytes are a page that unpacks to exactly `target`. */
+static int unpack(const struct unpacking *how, const unsigned char *source, size_t size, unsigned char *target)
+{
+	size_t length = how->page;
+	unsigned long zlib_length = how->page;
+
+	switch (how->codec) {
+	case 0:
+		if (size != how->page)
+			return 0;
+		memcpy(target, source, size);
+		return 1;
+	case 1:
+		return !((int (*)(void *, unsigned long *, const void *, unsigned long))how->function)(
+			       target, &zlib_length, source, size) && zlib_length == how->page;
+	case 2:
+		return !((int (*)(const void *, size_t, void *, size_t *, void *))how->function)(
+			       source, size, target, &length, NULL) && length == how->page;
+	case 4:
+		return !((int (*)(const void *, size_t, void *, size_t *))how->function)(
+			       source, size, target, &length) && length == how->page;
+	case 32:
+		return ((size_t (*)(void *, void *, size_t, const void *, size_t))how->function)(
+			       how->context, target, how->page, source, size) == how->page;
+	}
+	return 0;
+}
+
+/* Unpacks data[offsets[i]] of sizes[i] bytes to pages[rows[i]] and says in done[i] whether it is a whole page now. */
+void kdump_unpack(const struct unpacking *how, const unsigned char *data, const int64_t *offsets, const int64_t *sizes,
+		  const int64_t *rows, size_t count, unsigned char *pages, unsigned char *done)
+{
+	for (size_t i = 0; i < count; i++)
+		done[i] = (unsigned char)unpack(how, data + offsets[i], (size_t)sizes[i],
+						pages + (size_t)rows[i] * how->page);
+}
+
+/*
+ * The same of pieces that are in a file, by rising offsets. They are read to `buffer`, which has room for `room` bytes (a
+ * page or more), as many together as fit. A piece that cannot be read is not done.
+ */
+void kdump_unpack_file(const struct unpacking *how, int file, const int64_t *offsets, const int64_t *sizes,
+		       const int64_t *rows, size_t count, unsigned char *buffer, size_t room, unsigned char *pages,
+		       unsigned char *done)
+{
+	int64_t start = 0, end = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		int64_t after = offsets[i] + sizes[i];
+
+		done[i] = 0;
+		if (sizes[i] < 0 || (size_t)sizes[i] > room)
+			continue;
+		if (offsets[i] < start || after > end) {
+			int64_t wanted = after;
+
+			/* On as far as there are pieces close behind: what lies between is cheaper read than sought. */
+			for (size_t next = i + 1; next < count; next++) {
+				int64_t behind = offsets[next] + sizes[next];
+
+				if (offsets[next] - wanted > 4096 || behind - offsets[i] > (int64_t)room)
+					break;
+				if (behind > wanted)
+					wanted = behind;
+			}
+			start = offsets[i];
+			end = wanted;
+			if (read_all(file, buffer, (size_t)(end - start), start)) {
+				end = start;
+				continue;
+			}
+		}
+		done[i] = (unsigned char)unpack(how, buffer + (offsets[i] - start), (size_t)sizes[i],
+						pages + (size_t)rows[i] * how->page);
+	}
+}

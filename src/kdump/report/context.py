@@ -12,9 +12,13 @@ from kdump.report.logtext import Line, from_log
 from kdump.report.model import Frame, Stack
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kdump.kernel.kernel import Kernel
     from kdump.kernel.objects import Objects, Struct
     from kdump.kernel.orc import Unwound
+    from kdump.kernel.task_table import Threads
     from kdump.kernel.tasks import Task, Tasks
 
 # What reading a kernel of another make, or damaged memory, may raise: a missing symbol, type or member is a LookupError
@@ -87,9 +91,9 @@ class Context:
         return Tasks(self.kernel)
 
     @cached_property
-    def all_tasks(self) -> list[Task]:
-        """Every thread."""
-        return list(self.tasks)
+    def all_tasks(self) -> Threads:
+        """Every thread; each is made when it is asked for, so ask `tasks.all.columns` about all of them."""
+        return self.tasks.all.tasks
 
     @cached_property
     def panic_cpu(self) -> int | None:
@@ -116,6 +120,13 @@ class Context:
             return None
         arrival = int(task.struct.sched_info.last_arrival)
         return max(self.now - arrival, 0) / 1e9 if arrival else None
+
+    @cached_property
+    def resident_sizes(self) -> NDArray[np.int64]:
+        """Shape (threads,), as `all_tasks`: resident bytes of each process in the row of its first thread, else -1."""
+        from kdump.report.resident import sizes
+
+        return sizes(self.objects, self.tasks.all, self.kernel.vmcoreinfo.page_size)
 
     def resident(self, task: Struct) -> int | None:
         """Resident bytes of a process, None for a kernel thread."""

@@ -54,10 +54,11 @@ def collect(context: Context, section: Section) -> None:
 
 
 def _blocked(context: Context, section: Section) -> list[_Blocked]:
-    sleeping = [task for task in context.all_tasks if task.blocked and not task.running]
+    threads = context.all_tasks
+    sleeping = [task for task in threads.matching(threads.states == "D") if not task.running]
     locks: Locks | None = None
     try:
-        locks = Locks(context.objects, context.all_tasks) if sleeping else None
+        locks = Locks(context.objects, context.tasks.all.columns["stack"].tolist()) if sleeping else None
     except DAMAGE as error:
         section.notes.append(f"locks: {error}")
     out = []
@@ -71,30 +72,30 @@ def _blocked(context: Context, section: Section) -> list[_Blocked]:
 
 def _locks(context: Context, section: Section, blocked: list[_Blocked]) -> None:
     """The locks that are waited for, and the findings about them."""
-    tasks = {context.objects.address(task.struct): task for task in context.all_tasks}
+    rows = dict(zip(context.tasks.all.address.tolist(), range(len(context.all_tasks)), strict=True))
     waiters: dict[Wait, list[_Blocked]] = defaultdict(list)
     for found in blocked:
         if found.wait:
             waiters[found.wait].append(found)
-    rows: list[tuple[Value, ...]] = []
+    lines: list[tuple[Value, ...]] = []
     for wait, members in waiters.items():
         longest = max(member.waited for member in members)
-        holder = tasks.get(wait.owner)
+        holder = context.all_tasks[rows[wait.owner]] if wait.owner in rows else None
         symbol = context.kernel.symbolizer.at(wait.address)
         name = symbol.name if symbol and symbol.name and symbol.address == wait.address else f"{wait.address:#x}"
         held = f"{clean(holder.command)} (pid {holder.pid})" if holder else ""
         held = f"readers, the last {held or 'unknown'}" if wait.readers else held
-        rows.append((name, wait.kind, held, len(members), longest, ", ".join(member.name for member in members[:20])))
+        lines.append((name, wait.kind, held, len(members), longest, ", ".join(member.name for member in members[:20])))
         if longest >= _LONG or len(members) > 1:
             what = members[0].name if len(members) == 1 else f"{len(members)} tasks"
             text = f"{what} blocked for {duration_text(longest)} on the {wait.kind} {name}"
             section.findings.append(Finding("warning", text + (f", held by {held}" if held else "")))
-    if rows:
+    if lines:
         columns = [
             Column("lock", "Lock"), Column("kind", "Kind"), Column("owner", "Held by"), Column("waiting", "Waiting"),
             Column("longest", "Longest", "seconds"), Column("waiters", "By"),
         ]  # fmt: skip
-        section.blocks.append(Table("locks", "Locks", columns, rows))
+        section.blocks.append(Table("locks", "Locks", columns, lines))
     for circle in _circles({context.objects.address(found.task.struct): found for found in blocked}):
         names = [found.name for found in circle]
         text = f"{names[0]} waits for a lock of " + ", which waits for one of ".join([*names[1:], names[0]])

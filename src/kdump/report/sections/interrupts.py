@@ -112,11 +112,10 @@ def _of_cpus(context: Context, section: Section) -> None:
     """Interrupts that CPUs send each other or have of their own (x86): members of irq_stat, an array since 7.x."""
     objects = context.objects
     totals: dict[str, int] = {}
-    numbers = objects.types.enum("irq_stat_counts")
     for cpu in objects.cpus("possible"):
         stat = objects.per_cpu("irq_stat", cpu)
         if objects.has(stat, "counts"):
-            for name, number in numbers.items():
+            for name, number in objects.types.enum("irq_stat_counts").items():
                 if number < len(stat.counts):
                     key = name.removeprefix("IRQ_COUNT_").lower()
                     totals[key] = totals.get(key, 0) + int(stat.counts[number])

@@ -6,6 +6,9 @@ Sources: fs/proc/meminfo.c and mm/show_mem.c (which counters make which line), m
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
 from kdump.report.context import DAMAGE, Context
@@ -188,22 +191,25 @@ def _zones(context: Context, section: Section, total: int) -> None:
 
 
 def _users(context: Context, section: Section, total: int) -> None:
-    found = []
-    for task in context.all_tasks:
-        if task.kernel_thread or task.pid != task.tgid:
-            continue
-        size = context.resident(task.struct)
-        if size:
-            found.append((size, task.pid, clean(task.command)))
-    found.sort(reverse=True)
+    sizes, tasks = context.resident_sizes, context.all_tasks
+    users = int((sizes > 0).sum())
+    top = sorted(((int(sizes[row]), tasks[row].pid, row) for row in largest(sizes, 2 * _TOP)), reverse=True)
+    found = [(size, pid, clean(tasks[row].command)) for size, pid, row in top if size > 0]
     columns = [Column("rss", "Resident", "bytes"), Column("pid", "PID"), Column("command", "Command")]
     rows: list[tuple[Value, ...]] = list(found[:_TOP])
-    section.blocks.append(Table("users", "Top users", columns, rows, max(0, len(found) - _TOP)))
+    section.blocks.append(Table("users", "Top users", columns, rows, max(0, users - _TOP)))
     for size, pid, name in found[:3]:
         if size > total * _MUCH:
             section.findings.append(
                 Finding("warning", f"{name} (pid {pid}) holds {size_text(size)} of {size_text(total)}")
             )
+
+
+def largest(values: NDArray[np.int64], count: int) -> list[int]:
+    """Places of the `count` largest values, unordered."""
+    if len(values) <= count:
+        return list(range(len(values)))
+    return [int(place) for place in np.argpartition(-values, count)[:count]]
 
 
 def _slabs(context: Context, section: Section, total: int) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from kdump.kernel.objects import Objects, Struct
 from kdump.report.context import Context
 from kdump.report.logtext import clean
@@ -49,7 +51,8 @@ def collect(context: Context, section: Section) -> None:
 def _mounts(context: Context) -> Iterator[Struct]:
     """Mounts of the first process's namespace, in order of mounting."""
     objects = context.objects
-    init = next((task.struct for task in context.all_tasks if task.pid == 1), None)
+    first = np.flatnonzero(context.tasks.all.columns["pid"] == 1)
+    init = context.all_tasks[int(first[0])].struct if len(first) else None
     namespace = (init if init is not None and init.nsproxy else objects.variable("init_task")).nsproxy.mnt_ns
     if objects.types.struct("mount").has("mnt_node"):
         yield from objects.rbtree(namespace.mounts, "mount", "mnt_node")

@@ -96,11 +96,11 @@ def _tcp(objects: Objects) -> Counter[str]:
         column = (
             objects.field(heads[0]._type, "nulls_head" if heads[0]._type.has("nulls_head") else "chain").offset // 8
         )
-        first = words[:, column]
-        for bucket in np.flatnonzero((first & np.uint64(1) == 0) & (first != 0)):
-            chain = int(heads) + int(bucket) * step + column * 8
-            for socket in objects.hlist(chain, "sock_common", "skc_nulls_node"):
-                counts[names.get(int(socket.skc_state), str(int(socket.skc_state)))] += 1
+        sockets = objects.columns.chains(words[:, column])
+        common = objects.types.struct("sock_common")
+        found = objects.columns.table(common, sockets - np.uint64(common.offset("skc_nulls_node")), "skc_state")
+        for state, count in zip(*np.unique(found["skc_state"][found.ok], return_counts=True), strict=True):
+            counts[names.get(int(state), str(int(state)))] += int(count)
     return counts
 
 

@@ -1,6 +1,6 @@
 """Who owns memory: all of it by class, what no class accounts for, and vmalloc() by caller; what stands out as a leak.
 
-Sources: fs/proc/meminfo.c (the classes), mm/vmalloc.c (`vmap_area_list`, since 6.9 `vmap_nodes`),
+Sources: fs/proc/meminfo.c (the classes), mm/vmalloc.c (`vmap_area_root`, since 6.9 `vmap_nodes`),
 include/linux/vmalloc.h, mm/page_owner.c.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from kdump.kernel.objects import Objects, Struct
+import numpy as np
+
+from kdump.kernel.objects import Objects
 from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
@@ -20,7 +22,7 @@ TITLE = "Memory by owner"
 NEEDS_DUMP = True
 _TOP = 15
 _VM_ALLOC = 0x2
-_MAX_AREAS, _MAX_NODES = 1 << 20, 1 << 12
+_MAX_AREAS, _MAX_NODES = 1 << 22, 1 << 12
 _MUCH = 0.25  # share of all memory that one caller, or nobody, should not have
 _LEAST = 256 << 20  # below that nothing is called a leak
 
@@ -98,14 +100,13 @@ def _vmalloc(context: Context, section: Section, figures: dict[str, int], total:
     page = context.kernel.vmcoreinfo.page_size
     sizes: Counter[str] = Counter()
     areas: Counter[str] = Counter()
-    for area in _areas(objects):
-        if int(area.flags) & _VM_ALLOC:
-            symbol = context.kernel.symbolizer.at(int(area.caller))
-            name = f"{int(area.caller):#x}"
-            if symbol and symbol.name:
-                name = clean(f"{symbol.name} [{symbol.module}]" if symbol.module else symbol.name)
-            sizes[name] += int(area.nr_pages) * page
-            areas[name] += 1
+    for caller, pages, count in _callers(objects):
+        symbol = context.kernel.symbolizer.at(caller)
+        name = f"{caller:#x}"
+        if symbol and symbol.name:
+            name = clean(f"{symbol.name} [{symbol.module}]" if symbol.module else symbol.name)
+        sizes[name] += pages * page
+        areas[name] += count
     rows: list[tuple[Value, ...]] = []
     for name, size in sizes.most_common(_TOP):
         rows.append((size, areas[name], name))
@@ -115,16 +116,26 @@ def _vmalloc(context: Context, section: Section, figures: dict[str, int], total:
     section.blocks.append(Table("vmalloc", "vmalloc() by caller", columns, rows, max(0, len(sizes) - _TOP)))
 
 
-def _areas(objects: Objects) -> Iterator[Struct]:
-    """struct vm_struct of every mapped area."""
-    if objects.symbols.get("vmap_area_list") is not None:
-        heads = [objects.symbols.address("vmap_area_list")]
-    else:
-        nodes = objects.unsigned(objects.symbols.address("vmap_nodes"))
-        count = min(objects.number("nr_vmap_nodes") or 1, _MAX_NODES)
-        kind = objects.types.struct("vmap_node")
-        heads = [nodes + number * kind.size + kind.offset("busy.head") for number in range(count)]
-    for head in heads:
-        for area in objects.list(head, "vmap_area", "list", _MAX_AREAS):
-            if area.vm:
-                yield objects.struct("vm_struct", area.vm)
+def _callers(objects: Objects) -> Iterator[tuple[int, int, int]]:
+    """(caller, pages, areas) of what vmalloc() gave out."""
+    columns = objects.columns
+    area, kind = objects.types.struct("vmap_area"), objects.types.struct("vm_struct")
+    nodes = np.concatenate([columns.tree(root, _MAX_AREAS) for root in _roots(objects)])
+    places = columns.pointers(nodes - np.uint64(area.offset("rb_node")), area.offset("vm"))
+    table = columns.table(kind, places[places != 0], "flags", "caller", "nr_pages")
+    given = table.ok & (table["flags"] & np.uint64(_VM_ALLOC) != 0)
+    distinct, place, count = np.unique(table["caller"][given], return_inverse=True, return_counts=True)
+    pages = np.zeros(len(distinct), np.int64)
+    np.add.at(pages, place, table["nr_pages"][given])
+    yield from zip(distinct.tolist(), pages.tolist(), count.tolist(), strict=True)
+
+
+def _roots(objects: Objects) -> list[int]:
+    """The roots of the trees of mapped areas: one, since 6.9 one for each of several nodes."""
+    place = objects.symbols.get("vmap_area_root")
+    if place is not None:
+        return [objects.unsigned(place)]
+    nodes = objects.unsigned(objects.symbols.address("vmap_nodes"))
+    count = min(objects.number("nr_vmap_nodes") or 1, _MAX_NODES)
+    kind = objects.types.struct("vmap_node")
+    return [objects.unsigned(nodes + number * kind.size + kind.offset("busy.root")) for number in range(count)]

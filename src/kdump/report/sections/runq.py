@@ -5,6 +5,8 @@ Source: include/linux/sched.h: `on_rq` is 1 for a task in a run queue, `sched_in
 
 from __future__ import annotations
 
+import numpy as np
+
 from kdump.kernel.tasks import Task
 from kdump.report.context import Context
 from kdump.report.logtext import clean
@@ -22,8 +24,10 @@ def collect(context: Context, section: Section) -> None:
     """Fill the section."""
     objects = context.objects
     ready: dict[int, list[tuple[float, Task]]] = {cpu: [] for cpu in objects.cpus("online")}
-    for task in context.all_tasks:
-        if not task.running and int(task.struct.on_rq) == _QUEUED:
+    on_queue = context.tasks.all.columns["on_rq"]
+    for row in np.flatnonzero(on_queue == _QUEUED).tolist():
+        task = context.all_tasks[row]
+        if not task.running:
             ready.setdefault(task.cpu, []).append((_waited(context, task), task))
     queues: list[tuple[Value, ...]] = []
     tasks: list[tuple[Value, ...]] = []

@@ -6,18 +6,22 @@ Sources: kernel/time/timer.c (`timer_bases`: wheels of struct timer_list, in jif
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdump.report.context import DAMAGE, Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
 from kdump.units import duration_text
 
+Numbers = NDArray[np.uint64]
+
 TITLE = "Timers"
 NEEDS_DUMP = True
 _SHOWN = 200
-_MANY = 100_000  # timers of one wheel
+_MANY = 1 << 21  # timers of one CPU
 _LATE = 5.0  # seconds after which a timer that has not run is worth a word
 _RATES = (100, 250, 300, 1000)  # values of CONFIG_HZ
 
@@ -27,13 +31,14 @@ def collect(context: Context, section: Section) -> None:
     rows: list[tuple[Value, ...]] = []
     for cpu in context.objects.cpus("online"):
         for kind, read in (("wheel", _wheel), ("high resolution", _high)):
-            groups: dict[str, list[float]] = defaultdict(list)
+            groups: dict[str, list[float]] = {}
             try:
-                for function, left in read(context, cpu):
-                    groups[_name(context, function)].append(left)
+                for function, count, first in _by_function(*read(context, cpu)):
+                    known = groups.setdefault(_name(context, function), [0, first])
+                    known[:] = known[0] + count, min(known[1], first)
             except DAMAGE as error:
                 section.notes.append(f"timers of CPU {cpu}, {kind}: {error}")
-            ordered = sorted((min(times), name, len(times)) for name, times in groups.items())
+            ordered = sorted((first, name, int(count)) for name, (count, first) in groups.items())
             rows += [(cpu, kind, name, count, round(first, 3)) for first, name, count in ordered]
             if ordered and ordered[0][0] < -_LATE:
                 overdue, name, _ = ordered[0]
@@ -51,26 +56,35 @@ def _name(context: Context, address: int) -> str:
     return clean(symbol.name) if symbol and symbol.name else f"{address:#x}"
 
 
-def _wheel(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
-    """(function, seconds left) of every timer in a CPU's wheels; of delayed work, the function of the work."""
-    objects = context.objects
+def _by_function(functions: Numbers, left: NDArray[np.float64]) -> Iterator[tuple[int, int, float]]:
+    """(function, how many timers call it, seconds until the first)."""
+    distinct, place, count = np.unique(functions, return_inverse=True, return_counts=True)
+    first = np.full(len(distinct), np.inf)
+    np.minimum.at(first, place, left)
+    yield from zip(distinct.tolist(), count.tolist(), first.tolist(), strict=True)
+
+
+def _wheel(context: Context, cpu: int) -> tuple[Numbers, NDArray[np.float64]]:
+    """Functions and seconds left of the timers in a CPU's wheels; of delayed work, the function of the work."""
+    objects, columns = context.objects, context.objects.columns
     jiffies = objects.unsigned(objects.symbols.address("jiffies"))
-    rate = _rate(context, jiffies)
     kind = objects.types.struct("timer_list")
+    # One read for a whole wheel: most slots are empty.
+    heads = [
+        np.frombuffer(objects.bytes(objects.address(base.vectors), 8 * len(base.vectors)), "<u8")
+        for base in objects.per_cpu("timer_bases", cpu)
+    ]
+    nodes = columns.chains(np.concatenate(heads), _MANY)
+    timers = nodes - np.uint64(kind.offset("entry"))
+    table = columns.table(kind, timers, "expires", "function")
+    functions = table["function"].astype(np.uint64)
     delayed = objects.symbols.get("delayed_work_timer_fn")
-    expires, function = kind.offset("expires"), kind.offset("function")
-    for base in objects.per_cpu("timer_bases", cpu):
-        heads = objects.address(base.vectors)
-        # One read for the whole wheel: most slots are empty.
-        raw = objects.bytes(heads, 8 * len(base.vectors)).cast("Q")
-        for slot in (slot for slot, first in enumerate(raw) if first):
-            for timer in objects.hlist(heads + 8 * slot, "timer_list", "entry", _MANY):
-                place = objects.address(timer)
-                left = objects.unsigned(place + expires) - jiffies
-                called = objects.unsigned(place + function)
-                if called == delayed:
-                    called = int(objects.container(timer, "delayed_work", "timer").work.func)
-                yield called, left / rate
+    works = np.flatnonzero(functions == np.uint64(delayed or 0))
+    if len(works) and delayed:
+        work = objects.types.struct("delayed_work")
+        functions[works] = columns.pointers(timers[works] - np.uint64(work.offset("timer")), work.offset("work.func"))
+    left = (table["expires"].astype(np.uint64) - np.uint64(jiffies)).view(np.int64)
+    return functions[table.ok], left[table.ok] / _rate(context, jiffies)
 
 
 def _rate(context: Context, jiffies: int) -> int:
@@ -79,11 +93,17 @@ def _rate(context: Context, jiffies: int) -> int:
     return min(_RATES, key=lambda rate: abs(((jiffies + 300 * rate) & 0xFFFFFFFF) / rate - uptime % (2**32 / rate)))
 
 
-def _high(context: Context, cpu: int) -> Iterator[tuple[int, float]]:
+def _high(context: Context, cpu: int) -> tuple[Numbers, NDArray[np.float64]]:
     """The same of the high resolution timers; seconds are those of the timer's own clock."""
-    objects = context.objects
+    objects, columns = context.objects, context.objects.columns
+    kind = objects.types.struct("hrtimer")
+    functions, left = [], []
     for base in objects.per_cpu("hrtimer_bases", cpu).clock_base:
         # The scheduler's clock stands for CLOCK_MONOTONIC; each base keeps how far its own clock is ahead of that.
         now = context.now + int(base.offset)
-        for timer in objects.rbtree(base.active.rb_root, "hrtimer", "node.node"):
-            yield int(timer.function), (int(timer.node.expires) - now) / 1e9
+        root = base.active.rb_root
+        nodes = columns.tree(int(root.rb_root.rb_node if objects.has(root, "rb_root") else root.rb_node), _MANY)
+        table = columns.table(kind, nodes - np.uint64(kind.offset("node.node")), "function", "node.expires")
+        functions.append(table["function"][table.ok].astype(np.uint64))
+        left.append((table["node.expires"][table.ok] - now) / 1e9)
+    return np.concatenate(functions), np.concatenate(left)
