@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from tests import foreign
 from tests.targets.servers import client_of, sshd, weed
 
-from kdump.capture.plan import ALL, CapturePlan
+from kdump.capture.fence import MESSAGE
+from kdump.capture.plan import ALL, CapturePlan, Fence
 from kdump.cli.main import main
 from kdump.dump.manifest import check
 from kdump.image.kernel_tree import KernelTree
@@ -89,7 +91,13 @@ def test_every_target_at_once(
     tmp_path: Path,
 ) -> None:
     secure = series == "6.1"  # S3 by TLS, in the smaller reservation
-    with sshd(tmp_path / "sshd", HOST) as ssh, weed(tmp_path / "weed", tls_for=HOST if secure else "") as bucket:
+    with (
+        sshd(tmp_path / "sshd", HOST) as ssh,
+        weed(tmp_path / "weed", tls_for=HOST if secure else "") as bucket,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node,
+    ):
+        node.bind(("127.0.0.1", 0))  # QEMU's user network leads there
+        node.setblocking(False)
         keys = {"identity": "/etc/kdump/id", "known_hosts": "/etc/kdump/known_hosts"}
         to_ssh = Spec(f"ssh://root@{HOST}:{ssh.port}{tmp_path}/received", keys)
         endpoint = bucket.endpoint.replace(bucket.address, HOST)
@@ -105,7 +113,8 @@ def test_every_target_at_once(
         more, devices, raw = local_disks(tmp_path) if series == "6.12" else ((), (), tmp_path)
         cpus = 2 if more else 1
         targets = (Spec(f"file:///{DUMPS}"), to_ssh, to_s3, *more)
-        plan = CapturePlan(targets=targets, mode=ALL, network=NETWORK, cpus=cpus)
+        fence = Fence((HOST,), node.getsockname()[1], interval=1)
+        plan = CapturePlan(targets=targets, mode=ALL, network=NETWORK, cpus=cpus, fence=fence)
         modules = ("virtio_net", "bonding", "bridge", *(["xfs", "btrfs"] if more else []))
         scenario = Scenario(
             kernel(series), find_cause("sysrq"), memory=1 << 30, work=16 << 20, crashkernel=crashkernel,
@@ -117,6 +126,7 @@ def test_every_target_at_once(
         saved = crash(scenario, directory)
         assert saved.manifest["status"] == "complete"
         assert saved.manifest["capture"]["cpus"] == cpus
+        assert [node.recv(64) for _ in range(2)] == [MESSAGE] * 2
         name = saved.manifest["crash"]
         names = {path.name for path in saved.directory.iterdir()}
         assert {path.name for path in (tmp_path / "received" / name).iterdir()} == names

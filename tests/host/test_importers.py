@@ -110,8 +110,8 @@ FEDORA = [
     ),
     (
         "ext4 UUID=03138356-5e61-4ab3-b58e-27507ac41937\npath /x\nfence_kdump_nodes node1 node2\nfrobnicate 1\n",
-        {"targets": ("file:///x",)},
-        3,
+        {"targets": ("file:///x",), "fence.nodes": ("node1", "node2")},
+        2,
     ),
     ("core_collector cp --sparse=always\n", {"dump.level": 0}, 0),
 ]
@@ -302,6 +302,13 @@ def test_a_line_that_needs_a_shell_is_lost_and_the_rest_is_read(line: str, why: 
         ('core_collector makedumpfile -d 17 "\nraw /dev/sdb1\n', {"targets": ("block:///dev/sdb1",)}, 1),
         ("core_collector makedumpfile -d 99 -z\n", {"dump.level": 31, "dump.codec": "zstd"}, 1),
         ("core_collector makedumpfile -d x\n", {"dump.level": 31}, 1),
+        # a cluster's nodes
+        (
+            "fence_kdump_nodes a b\nfence_kdump_args -p 7411 -f auto -c 0 -i 5 -x\n",
+            {"fence.nodes": ("a", "b"), "fence.port": 7411, "fence.interval": 5},
+            1,
+        ),
+        ("fence_kdump_args --ipport=99999 --interval=7\n", {"fence.port": 7410, "fence.interval": 7}, 1),
         # hooks: ours take no arguments
         ("kdump_pre /x --arg\nkdump_post '/y arg'\n", {"hooks.pre": (), "hooks.post": (), "hooks.failed": ()}, 2),
         ("kdump_pre relative\npath /z\n", {"hooks.pre": (), "targets": ("file:///z",)}, 1),
@@ -335,6 +342,13 @@ def test_suse_values_of_every_kind(tmp_path: Path, text: str, expected: dict[str
         assert value(found.config(), key) == wanted
     assert len(found.lost) == lost, found.lost
     assert "hunter2" not in repr(found)
+
+
+def test_suse_scripts_that_only_tell_the_cluster_become_messages(tmp_path: Path) -> None:
+    found = draft(tmp_path, 'KDUMP_SAVEDIR=/x\nKDUMP_POSTSCRIPT="/usr/lib/fence_kdump_send -i 3 n1 n2"\n', "kdump")
+    assert found.config().fence.nodes == ("n1", "n2")
+    assert found.config().fence.interval == 3
+    assert found.lost == []
 
 
 def test_options_that_the_capture_kernel_must_not_have_are_lost(tmp_path: Path) -> None:

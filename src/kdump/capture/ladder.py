@@ -19,7 +19,7 @@ from kdump import __version__
 from kdump.capture import crash as names
 from kdump.capture.console import Console
 from kdump.capture.meminfo import Sampler, meminfo
-from kdump.capture.plan import ALL, NETWORK, CapturePlan
+from kdump.capture.plan import ALL, FENCE, NETWORK, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
 from kdump.capture.vault import Begin, Vault
 from kdump.digest import kernel_hashes
@@ -128,6 +128,9 @@ class Ladder:
             bring_up = partial(self._network, self.plan.deadlines.network)
             self._dns = self.stages.run("network", self.plan.deadlines.network, bring_up) or []
             self.ground = replace(self.ground, dns=self._dns)
+            if fence := self.plan.fence.nodes:
+                self.console.say(f"fence_kdump: telling {', '.join(fence)}")
+                import_module(FENCE).start(fence, self.plan.fence.port, self.plan.fence.interval, self.console.say)
 
     def _network(self, seconds: float) -> list[str]:
         # By name: the image holds it only if a target of the plan needs it.

@@ -21,6 +21,7 @@ ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
 FIRST, ALL = "first", "all"
 ENCRYPTION = "kdump.targets.encrypted"
 NETWORK = "kdump.capture.network"
+FENCE = "kdump.capture.fence"
 _LONGEST = 30 * 86400  # seconds that anything in a plan may last
 _LARGEST = (1 << 63) - 1
 
@@ -34,6 +35,15 @@ class Hooks:
     failed: tuple[str, ...] = ()
     seconds: float = 30.0  # bound of each
     network: bool = False  # it comes up before the first of them
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Cluster nodes (addresses) that are told every `interval` seconds that a dump is being saved; none: nobody is."""
+
+    nodes: tuple[str, ...] = ()
+    port: int = 7410
+    interval: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class CapturePlan:
     on_success: str = "reboot"
     on_failure: str = "reboot"
     hooks: Hooks = field(default_factory=Hooks)
+    fence: Fence = field(default_factory=Fence)
     report: bool = True
     recipients: tuple[str, ...] = ()
     network: Mapping[str, typing.Any] = field(default_factory=dict)
@@ -80,11 +91,17 @@ class CapturePlan:
     watchdog: bool = True
     inject: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def online_first(self) -> bool:
+        """Whether the network comes up before anything else, not when the first target needs it."""
+        return self.hooks.network or bool(self.fence.nodes)
+
     def imports(self) -> tuple[str, ...]:
         """The modules that this plan needs in its image beyond those that every plan needs."""
         schemes = dict.fromkeys(spec.parts.scheme for spec in self.targets)
         found = [SCHEMES[scheme].partition(":")[0] for scheme in schemes if scheme in SCHEMES]
-        found += [NETWORK] if self.hooks.network or any(scheme in NETWORKED for scheme in schemes) else []
+        found += [NETWORK] if self.online_first or any(scheme in NETWORKED for scheme in schemes) else []
+        found += [FENCE] if self.fence.nodes else []
         found += ["ssl"] if any(map(uses_tls, self.targets)) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))
 

@@ -46,7 +46,7 @@ def work(
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
     crash = str(recall().get("crash", "")) if attempt > 1 else ""
     ladder = Ladder(plan, console, stages, ground, crash=crash, attempt=attempt, source=source)
-    if plan.hooks.network:
+    if plan.online_first:
         ladder.go_online()
     run_hooks(plan.hooks.pre, "pre", plan, stages)
     ladder.open_memory()

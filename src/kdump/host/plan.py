@@ -17,11 +17,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from kdump.capture import devicemapper
-from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Hooks
+from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
 from kdump.host import storage
 from kdump.host.config import Config
-from kdump.host.network import resolve
+from kdump.host.network import addresses, resolve
 from kdump.host.python_search import python_search
 from kdump.image.build import module_paths
 from kdump.image.closure import Closure, Search
@@ -82,9 +82,10 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     hardware: list[Drivers] = [storage.watchdogs(), *((each.modules, each.modaliases) for each in found)]
     plan = plan_of(config)
     hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
+    hosts += config.fence.nodes
     if hosts or plan.hooks.network:
         network = resolve(config.network, hosts, anywhere=plan.hooks.network)
-        plan = replace(plan, network=network.plan)
+        plan = replace(plan, network=network.plan, fence=_fence(config))
         hardware.append((network.modules, network.modaliases))
     modules = modules_for(specs, hardware, tree)
     modules.update(dict.fromkeys(config.capture.modules))
@@ -153,6 +154,12 @@ def plan_of(config: Config) -> CapturePlan:
         keep=0 if pruned_here(config) else config.retention.keep,
         min_free=config.retention.min_free,
     )
+
+
+def _fence(config: Config) -> Fence:
+    """Node names as addresses: the capture kernel need not look them up. Raises KdumpError for an unknown one."""
+    nodes = tuple(dict.fromkeys(each for node in config.fence.nodes for each in addresses(node)))
+    return Fence(nodes, config.fence.port, config.fence.interval)
 
 
 def _hooks(config: Config) -> Hooks:

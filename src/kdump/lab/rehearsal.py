@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.crash import COMPLETE
-from kdump.capture.plan import PLAN_PATH, Deadlines
+from kdump.capture.plan import PLAN_PATH, Deadlines, Fence
 from kdump.errors import KdumpError
 from kdump.host.config import Config
 from kdump.host.plan import Prepared
@@ -84,6 +84,7 @@ def scenario(
             modules=(),
             storage=(),
             network={},
+            fence=Fence(),
             recipients=(),
             deadlines=_patient(plan.deadlines, timeout),
         ),

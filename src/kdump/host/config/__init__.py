@@ -221,6 +221,15 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Fence:
+    """A cluster's nodes hear of a running dump by fence_kdump's messages, and do not fence this machine meanwhile."""
+
+    nodes: tuple[str, ...] = key((), list_of(text), "Names or addresses of the other nodes; none: no messages.")
+    port: int = key(7410, integer(1, 65535), "Where fence_kdump(8) listens.")
+    interval: int = key(10, _BRIEF, "Time between two messages.")
+
+
+@dataclass(frozen=True)
 class Ssh:
     """ssh:// targets: a key and a known host, never a password."""
 
@@ -334,6 +343,7 @@ class Config:
     deadlines: Deadlines = table(Deadlines)
     retention: Retention = table(Retention)
     network: Network = table(Network)
+    fence: Fence = table(Fence)
     ssh: Ssh = table(Ssh)
     s3: S3 = table(S3)
     nfs: Nfs = table(Nfs)

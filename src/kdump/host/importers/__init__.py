@@ -135,6 +135,23 @@ class Draft:
         for key in keys:
             self.set(key, words, origin)
 
+    def fence(self, arguments: Iterable[str], origin: str) -> None:
+        """What fence_kdump_send(8) is called with: options for the port and the interval, and nodes."""
+        keys = {"-p": "port", "--ipport": "port", "-i": "interval", "--interval": "interval"}
+        words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        queue = iter(words)
+        for word in queue:
+            if word in keys:
+                value = next(queue, "")
+                self.set(f"fence.{keys[word]}", int(value) if value.isdecimal() else value, origin)
+            elif word in ("-f", "--family", "-c", "--count"):
+                next(queue, None)  # every address of a node is told, until the end
+            elif word.startswith("-"):
+                if word not in ("-v", "--verbose"):
+                    self.lose(origin, f"fence_kdump_send's {word}")
+            else:
+                self.set("fence.nodes", [word], origin)
+
     def nfs(self, export: str, path: str, origin: str) -> None:
         """An NFS target, from "server:/export" and a path below it."""
         server, colon, directory = export.rpartition(":/")

@@ -20,8 +20,6 @@ NO_EQUIVALENT: Final = {
     "force_rebuild": "not needed: the image is rebuilt when its contents would change",
     "force_no_rebuild": "the image is rebuilt when its contents would change",
     "dracut_args": "the image is not built by dracut; see [capture] modules and files",
-    "fence_kdump_args": "fence_kdump is not sent; a hook (pre) can",
-    "fence_kdump_nodes": "fence_kdump is not sent; a hook (pre) can",
     "override_resettable": "devices are always reset",
     "link_delay": "links are waited for, see [deadlines] network",
     "disk_timeout": "see [deadlines] target",
@@ -67,6 +65,10 @@ def _one(name: str, value: str, path: str, origin: str, draft: Draft) -> None:
     elif name == "kdump_post":
         # It runs whether the dump succeeded or not, and is told by its argument; ours by its environment.
         draft.hook(["hooks.post", "hooks.failed"], value, origin)
+    elif name == "fence_kdump_nodes":
+        draft.set("fence.nodes", plain.split(), origin)
+    elif name == "fence_kdump_args":
+        draft.fence(plain.split(), origin)
     elif name == "extra_modules":
         draft.set("capture.modules", plain.split(), origin)
     elif name == "extra_bins":

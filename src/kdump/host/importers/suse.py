@@ -74,6 +74,8 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
         draft.set("action.success", "reboot" if switch else "shell", origin)
     elif name == "KDUMP_CONTINUE_ON_ERROR":
         draft.set("action.failure", "reboot" if switch else "shell", origin)
+    elif name in ("KDUMP_PRESCRIPT", "KDUMP_POSTSCRIPT") and value.split(maxsplit=1)[0].endswith("/fence_kdump_send"):
+        draft.fence(value.split()[1:], origin)
     elif name in ("KDUMP_PRESCRIPT", "KDUMP_POSTSCRIPT"):
         draft.hook(["hooks.pre" if name == "KDUMP_PRESCRIPT" else "hooks.post"], value, origin)
     elif name == "KDUMP_REQUIRED_PROGRAMS":
