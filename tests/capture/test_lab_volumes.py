@@ -18,7 +18,7 @@ from tests.capture.md_guest import ARRAYS, CHUNK, GAP, HALF
 
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.dump.manifest import check
-from kdump.host.plan import modules_for
+from kdump.host.drivers import modules_for
 from kdump.image.build import build, module_paths
 from kdump.lab import disk
 from kdump.lab.causes import find_cause

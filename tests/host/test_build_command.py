@@ -37,7 +37,7 @@ def test_reasons(
 
     monkeypatch.setattr(config, "load", lambda _path: None)
     monkeypatch.setattr(plan, "capture_kernel", lambda _config: SimpleNamespace(release="6.1"))
-    monkeypatch.setattr(plan, "prepare", lambda *_: None)
+    monkeypatch.setattr(plan, "prepare", lambda *_: SimpleNamespace(notes=()))
     monkeypatch.setattr(built, "recorded", lambda *_: record(before) if before else None)
     monkeypatch.setattr(built, "fingerprint", lambda _prepared: record("new").parts)
     monkeypatch.setattr(built, "build_image", build_image)

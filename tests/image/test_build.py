@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import textwrap
 from collections.abc import Callable, Iterator
@@ -19,9 +20,20 @@ from kdump.lab.qemu import Spec
 ENTRY = textwrap.dedent('''
     """Says what it sees, and powers off."""
 
-    import json, os, sys
+    import json, os, socket, sys
     import numpy, zstandard
-    from kdump.capture import randomness, system
+    from kdump.capture import modprobe, randomness, system
+
+    def asked():
+        """The kernel wants af_alg for the address family and algif_hash for the type, and asks by their aliases."""
+        modprobe.answer()
+        found = []
+        for name in ("sha256", "no-such-hash"):
+            try:
+                found.append(socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET).bind(("hash", name)))
+            except OSError as error:
+                found.append(error.errno)
+        return found
 
     def main():
         memory = dict(line.split(":") for line in open("/proc/meminfo"))
@@ -41,6 +53,8 @@ ENTRY = textwrap.dedent('''
             "path": sys.path,
             "available": int(memory["MemAvailable"].split()[0]),
             "seeded": [randomness.ready(), randomness.add_entropy(bytes(32)), randomness.ready()],
+            "asked": asked(),
+            "modules_asked": [line.split()[0] for line in open("/proc/modules")],
             "read_only": not os.access("/etc", os.W_OK),
         }
         print("SEEN " + json.dumps(seen), flush=True)
@@ -88,6 +102,9 @@ def test_a_guest_enters_the_image(tmp_path: Path, entry: str, series: str, kerne
     assert seen["release"] == tree.release
     assert seen["secret_mode"] == "0o100600"
     assert seen["read_only"]
+    assert not {"af_alg", "algif_hash"} & set(seen["modules"])
+    assert seen["asked"] == [None, errno.ENOENT]
+    assert {"af_alg", "algif_hash"} <= set(seen["modules_asked"])
     assert seen["seeded"] == [True, None, True]
     assert seen["tool"] == 0
     assert ["/", "squashfs"] in seen["mounts"]

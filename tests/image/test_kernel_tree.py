@@ -62,7 +62,7 @@ def test_order_compression_built_in_and_soft_dependencies(directory: Path) -> No
     index = ModuleIndex(directory)
     assert [module.name for module in index.load_order(["disk"])] == ["ring", "bus_core", "disk"]
     assert [module.name for module in index.load_order(["fs", "old_name", "disk", "bus-core"])] == [
-        "ring", "crc", "fs", "bus_core", "disk",
+        "ring", "crc", "fs", "later", "bus_core", "disk",
     ]  # fmt: skip
     disk = index.get("disk")
     assert disk

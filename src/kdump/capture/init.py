@@ -14,7 +14,7 @@ import signal
 import time
 from pathlib import Path
 
-from kdump.capture import final, system
+from kdump.capture import final, modprobe, system
 from kdump.capture.console import Console
 from kdump.capture.plan import PLAN_PATH, CapturePlan, load_plan
 from kdump.capture.state import BROKEN, DEGRADED, FAILED, SAVED
@@ -59,6 +59,7 @@ def prepare(console: Console) -> None:
         system.lock_memory()
         for name, value in _SYSCTLS.items():
             Path("/proc/sys/vm", name).write_text(str(value), encoding="ascii")
+        modprobe.answer()
     except OSError as error:
         console.say(f"supervisor: {describe(error)}")
 

@@ -31,6 +31,8 @@ POWER_OFF = 0x4321FEDC
 KEXEC = 0x45584543
 
 MODULES = "/usr/lib/modules"  # where the image has kernel modules, each as NAME.ko
+MODPROBE = "/usr/bin/modprobe"  # what the kernel starts when it wants a module
+REQUESTS = "/etc/kdump/requests"  # what that answers: `kdump.capture.modprobe`
 
 _SYS_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
 _LOOP_CTL_GET_FREE = 0x4C82

@@ -61,6 +61,7 @@ def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
         result["loaded"] = True
     try:
         prepared = plan.prepare(wanted, tree, search)
+        told += [f"note: {note}" for note in prepared.notes]
         parts = built.fingerprint(prepared) if record and args.if_stale else None
         if record is None or parts is None or built.stale(record, parts):
             before, (record, summary) = record, built.build_image(prepared, parts, state)

@@ -21,7 +21,7 @@ from kdump.fileio import replace_file
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, capture_cpus
 from kdump.host.python_search import ENTRY, STATE
-from kdump.image.build import ImageSummary, build, shared_libraries
+from kdump.image.build import ImageSummary, build, request_table, shared_libraries
 from kdump.image.made import content_digest, file_digest
 from kdump.kexec import load as kexec
 from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, running_command_line, split
@@ -89,13 +89,17 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
     """Digest of each part of an image made from `prepared`. Reads everything that goes into it."""
     files = dict(prepared.files)
     plan = files.pop(PLAN_PATH)
-    modules = prepared.kernel.module_index.load_order(prepared.modules)
+    modules = prepared.kernel.module_index.closure(prepared.modules)
     python = prepared.python.modules
     binaries = [Path("/proc/self/exe").resolve(), *(module.path for module in python if not module.code)]
     parts: dict[str, list[bytes | Path]] = {
         "plan": [plan],
         "kernel": [prepared.kernel.vmlinuz],
-        "modules": [*(module.path for module in modules), *prepared.kernel.firmware(modules).values()],
+        "modules": [
+            request_table(prepared.kernel, prepared.modules).encode(),
+            *(module.path for module in modules),
+            *prepared.kernel.firmware(modules).values(),
+        ],
         "python": [*(module.code for module in python), *binaries],
         "libraries": [*shared_libraries(binaries).values()],
         "files": [part for name in sorted(files) for part in (name.encode(), files[name])],

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
-from kdump.host import storage
+from kdump.host import drivers, storage
 from kdump.host.config import Config
 from kdump.host.network import addresses, resolve
 from kdump.host.python_search import python_search
+from kdump.image import modprobe_conf
 from kdump.image.build import module_paths
 from kdump.image.closure import Closure, Search
 from kdump.image.kernel_tree import KernelTree, tree_of
@@ -31,24 +32,17 @@ from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import RAID_MEMBER, Content, identify
 
-FILESYSTEM_MODULES: Final = {
-    "ext2": "ext4",
-    "ext3": "ext4",
-    "nfs": "nfsv3",
-    "nfs4": "nfsv4",
-}  # others are called like the file system
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
 PLAIN_VOLUMES: Final = frozenset({"linear", "striped"})  # segments whose whole state is their table
-
-Drivers = tuple[Iterable[str], Iterable[str]]  # modules in use, modaliases of the same devices
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What to build the image from.
 
-    `modules` are names for `kdump.image.build.build`, `files` paths in the image with their contents (the plan is one);
-    `layers` are the block devices under the local targets; `search` finds the Python modules.
+    `modules` are names for `kdump.image.build.build` (the plan says which are loaded at once); `files` maps paths in
+    the image to contents (the plan is one); `layers` are the block devices under the local targets; `notes` is what to
+    tell the administrator; `search` finds the Python modules.
     """
 
     kernel: KernelTree
@@ -56,6 +50,7 @@ class Prepared:
     modules: tuple[str, ...]
     files: Mapping[str, bytes | Path]
     layers: tuple[storage.Layer, ...]
+    notes: tuple[str, ...] = ()
     search: Search = field(default_factory=lambda: python_search(None))
 
     @functools.cached_property
@@ -72,14 +67,14 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     Raises KdumpError for a target that could not take a dump, a device that the capture kernel could not reach, a
     module or file that does not exist.
     """
-    tree = kernel or capture_kernel(config)
+    tree = replace(kernel or capture_kernel(config), conf=modprobe_conf.read())
     targets = [target_for(specification(url, config)) for url in config.targets]
     specs = [target.check() for target in targets]
     found = [storage.walk(device) for device in filter(None, map(device_under, specs))]
     lowest_first = {layer.name: layer for each in found for layer in reversed(each.layers)}
     layers = tuple(reversed(lowest_first.values()))
     refuse_unreachable(layers)
-    hardware: list[Drivers] = [storage.watchdogs(), *((each.modules, each.modaliases) for each in found)]
+    hardware: list[drivers.Drivers] = [storage.watchdogs(), *((each.modules, each.modaliases) for each in found)]
     plan = plan_of(config)
     hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
     hosts += config.fence.nodes
@@ -87,7 +82,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         network = resolve(config.network, hosts, anywhere=plan.hooks.network)
         plan = replace(plan, network=network.plan, fence=_fence(config))
         hardware.append((network.modules, network.modaliases))
-    modules = modules_for(specs, hardware, tree)
+    modules = drivers.modules_for(specs, hardware, tree)
     modules.update(dict.fromkeys(config.capture.modules))
     files = carried(config)
     for target in targets:
@@ -99,7 +94,16 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         storage=volumes(layers),
     )
     files[PLAN_PATH] = plan.to_json().encode()
-    return Prepared(tree, plan, tuple(modules), files, layers, search or python_search(None))
+    carried_modules = tuple(dict.fromkeys((*modules, *drivers.asked_for_at_run_time(tree))))
+    return Prepared(
+        kernel=tree,
+        plan=plan,
+        modules=carried_modules,
+        files=files,
+        layers=layers,
+        notes=drivers.notes(tree, carried_modules),
+        search=search or python_search(None),
+    )
 
 
 def capture_kernel(config: Config) -> KernelTree:
@@ -268,28 +272,6 @@ def volumes(
         lines = [line._replace(parameters=re.sub(r"\b\d+:\d+\b", identity, line.parameters)) for line in table]
         made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines]})
     return tuple(made)
-
-
-def modules_for(specs: Iterable[Spec], hardware: Iterable[Drivers], tree: KernelTree) -> dict[str, None]:
-    """Names of the modules that the targets need, in the order of first need, as a dict's keys.
-
-    For the running kernel, the drivers in use; for another one, those whose aliases match the devices.
-    """
-    modules: dict[str, None] = {}
-    running = tree.release == os.uname().release
-    for drivers, modaliases in hardware:
-        for name in drivers:
-            modules.update(dict.fromkeys(tree.module_index.matching(name) if "-" in name else [name]))
-        for modalias in () if running else modaliases:
-            modules.update(dict.fromkeys(tree.module_index.matching(modalias)))
-    for spec in specs:
-        if fstype := spec.facts.get("fstype"):
-            modules[FILESYSTEM_MODULES.get(fstype, fstype)] = None
-    known = tree.module_index
-    if not running:
-        # A driver that is a module here may be called differently there: its alias has found it.
-        return {name: None for name in modules if known.get(name) or name in known.builtin}
-    return modules
 
 
 def carried(config: Config) -> dict[str, bytes | Path]:

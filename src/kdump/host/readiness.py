@@ -69,6 +69,7 @@ class Examination:
         steps: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
             ("reservation", self.reservation),
             ("targets", self.targets),
+            ("modules", self.modules),
             ("image", self.image),
             ("loaded", self.loaded),
             ("space", self.space),
@@ -121,6 +122,11 @@ class Examination:
         for spec in self.prepared.plan.targets:
             facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
             yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))
+
+    def modules(self) -> Iterator[Check]:
+        """What of modprobe.d will not be as on this machine?"""
+        for note in self.prepared.notes if self.prepared else ():
+            yield Check("modules", NOTE, note, "see modprobe.d(5)")
 
     def image(self) -> Iterator[Check]:
         """Is the image built from what is there now, drivers included?"""

@@ -24,13 +24,15 @@ from kdump.errors import KdumpError
 from kdump.fileio import replace_file
 from kdump.image import blas, cpio, elf_files, squashfs, stage0
 from kdump.image.closure import Closure, PythonModule
-from kdump.image.kernel_tree import KernelTree, read_compressed
+from kdump.image.kernel_tree import KernelTree, Module, ModuleIndex, read_compressed
 from kdump.image.made import Made
+from kdump.image.module_aliases import is_pattern, normalised
 from kdump.image.python import STAGE0, python_modules
 from kdump.image.tree import Tree
 
 PYTHON = "/usr/bin/python3"
 FIRMWARE = "usr/lib/firmware"  # the kernel looks in /lib/firmware
+_MODPROBE = "kdump.capture.modprobe"
 _STAGE0_MODULES = ("loop", "squashfs")
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
@@ -58,8 +60,29 @@ class ImageSummary:
 
 
 def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
-    """Where an image built with these modules has them, in the order in which they are to be loaded."""
-    return [f"{system.MODULES}/{module.name}.ko" for module in tree.module_index.load_order(names)]
+    """ "PATH" or "PATH PARAMETERS" of these modules in an image, in the order in which they are to be loaded."""
+    index = tree.module_index
+    return [_loading(module, index) for module in index.load_order(names)]
+
+
+def request_table(tree: KernelTree, names: Iterable[str]) -> str:
+    """What `kdump.capture.modprobe` answers the kernel with: lines "WORD\\tPATH PARAMETERS\\tPATH …" in load order.
+
+    Words are the names and aliases of the modules in the image, as `normalised` writes them. Aliases with wildcards are
+    left out: they stand for devices, for which the kernel tells user space instead of asking.
+    """
+    index = tree.module_index
+    answers: dict[str, dict[str, None]] = {}
+    for module in index.closure(names):
+        loading = [_loading(each, index) for each in index.load_order([module.name])]
+        for word in (module.name, *module.aliases, *index.configured_aliases(module.name)):
+            if not is_pattern(word):
+                answers.setdefault(normalised(word), {}).update(dict.fromkeys(loading))
+    return "".join("\t".join([word, *loading]) + "\n" for word, loading in sorted(answers.items()))
+
+
+def _loading(module: Module, index: ModuleIndex) -> str:
+    return f"{system.MODULES}/{module.name}.ko {index.conf.parameters(module.name)}".rstrip()
 
 
 def shared_libraries(executables: Iterable[Path]) -> dict[str, bytes | Path]:
@@ -108,6 +131,8 @@ def build(
         index = tree.module_index
         hashing = [name for name in (*digest.KERNEL_MODULES, digest.PROCESSOR_MODULE) if name in index.paths]
         root.kernel_modules(tree, (*modules, *hashing))
+        if any(module.name == _MODPROBE for module in needed.modules):
+            root.modprobe(request_table(tree, (*modules, *hashing)))
         if first_stage:
             outer = Tree()
             outer.file(stage0.IMAGE.lstrip("/"), squashfs.pack(root.tree, made=made))
@@ -218,12 +243,18 @@ class _Root:
 
     def kernel_modules(self, tree: KernelTree, names: Iterable[str]) -> None:
         """Kernel modules and their firmware, uncompressed: the squashfs compresses better than they do one by one."""
-        modules = tree.module_index.load_order(names)
+        modules = tree.module_index.closure(names)
         for module in modules:
             self.module_names.append(module.name)
             self.add("modules", f"{system.MODULES}/{module.name}.ko".lstrip("/"), module.data)
         for name, path in tree.firmware(modules).items():
             self.add("firmware", f"{FIRMWARE}/{name}", read_compressed(path))
+
+    def modprobe(self, table: str) -> None:
+        """What the kernel starts when it wants a module, once `kdump.capture.modprobe.answer` has told it so."""
+        script = f"#!{PYTHON} -ISB\nfrom {_MODPROBE} import main\nmain()\n"
+        self.add("python", system.MODPROBE.lstrip("/"), script.encode(), 0o755)
+        self.add("files", system.REQUESTS.lstrip("/"), table.encode(), 0o600)
 
     def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
         """What the kernel starts: the first stage, which becomes `entry` in the end."""

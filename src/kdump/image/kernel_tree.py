@@ -12,33 +12,37 @@ libkmod-module.c, kmod_module_new_from_lookup.
 from __future__ import annotations
 
 import functools
-import re
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kdump.errors import KdumpError
 from kdump.image.elf_files import section
+from kdump.image.modprobe_conf import NEVER, ModprobeConf, SoftDependencies, logical_lines, soft_dependencies
+from kdump.image.module_aliases import Aliases, normalised
 
 _SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
-_WILDCARD = re.compile(r"[*?[]")
 _VERSION_OFFSET = 0x20E  # kernel_version in the setup header, Documentation/arch/x86/boot.rst
 
 
 @dataclass(frozen=True)
 class KernelTree:
-    """A kernel: its release (`uname -r`), its bootable image, and its modules' directory (None: it has none)."""
+    """A kernel: its release (`uname -r`), its bootable image, and its modules' directory (None: it has none).
+
+    `conf` is what the machine's administrator says about modules.
+    """
 
     release: str
     vmlinuz: Path
     modules: Path | None
+    conf: ModprobeConf = field(default_factory=ModprobeConf)
 
     @functools.cached_property
     def module_index(self) -> ModuleIndex:
         """The kernel's modules by name."""
-        return ModuleIndex(self.modules)
+        return ModuleIndex(self.modules, self.conf)
 
     def firmware(self, modules: Iterable[Module]) -> dict[str, Path]:
         """Files that these modules may ask for, as far as they are installed, by the names that the kernel asks by.
@@ -110,18 +114,11 @@ class Module:
         return [canonical(name) for key, value in self.info if key == "depends" for name in value.split(",") if name]
 
     @property
-    def soft_before(self) -> list[str]:
-        """Names or aliases in `softdep: pre:`, wanted before it but not required."""
-        found: list[str] = []
-        for key, value in self.info:
-            if key == "softdep":
-                kind = ""
-                for word in value.split():
-                    if word.endswith(":"):
-                        kind = word
-                    elif kind == "pre:":
-                        found.append(word)
-        return found
+    def soft(self) -> SoftDependencies:
+        """Its own `softdep` and `weakdep`: wanted with it, but not required."""
+        found = [soft_dependencies(value.split()) for key, value in self.info if key == "softdep"]
+        weak = (word for key, value in self.info if key == "weakdep" for word in value.split())
+        return combined([*found, SoftDependencies(weak=tuple(weak))])
 
     @property
     def aliases(self) -> list[str]:
@@ -134,11 +131,18 @@ class Module:
         return [value for key, value in self.info if key == "firmware"]
 
 
-class ModuleIndex:
-    """Modules below /lib/modules/RELEASE, found by name or by modalias."""
+def combined(every: Iterable[SoftDependencies]) -> SoftDependencies:
+    """All of them together, each word once."""
+    lists = list(zip(*((each.before, each.after, each.weak) for each in every), strict=True)) or [(), (), ()]
+    return SoftDependencies(*(tuple(dict.fromkeys(word for words in each for word in words)) for each in lists))
 
-    def __init__(self, directory: Path | None) -> None:
+
+class ModuleIndex:
+    """Modules below /lib/modules/RELEASE, found by name, by alias or by modalias."""
+
+    def __init__(self, directory: Path | None, conf: ModprobeConf | None = None) -> None:
         self.directory = directory
+        self.conf = conf or ModprobeConf()
         self._modules: dict[str, Module] = {}
 
     @functools.cached_property
@@ -186,8 +190,10 @@ class ModuleIndex:
     def lookup(self, word: str) -> list[str] | None:
         """Names of the module files that modprobe(8) would load for a name or an alias, in this order.
 
-        Empty if it is built in, None if nothing here is called so.
+        Empty if it is built in, None if nothing here is called so. An alias of modprobe.d comes before a name.
         """
+        if found := list(self._configured.find(word)):
+            return [name for name in found if name in self.paths]
         name = canonical(word)
         if name in self.builtin:
             return []
@@ -197,8 +203,13 @@ class ModuleIndex:
             return [name for name in found if name in self.paths]
         return [] if normalised(word) in self.builtin_aliases else None
 
+    def soft(self, module: Module) -> SoftDependencies:
+        """What modprobe.d, modules.softdep, modules.weakdep and the module itself want with it."""
+        named = (each for pattern, each in (*self.conf.soft, *self._listed) if fnmatchcase(module.name, pattern))
+        return combined([*named, module.soft])
+
     def load_order(self, names: Iterable[str]) -> list[Module]:
-        """The modules of these names or aliases and all they need, each after what it needs.
+        """The modules of these names or aliases and all that is loaded with them, each after what it needs.
 
         Built-in ones are left out. KdumpError names a module that is neither a file nor built in.
         """
@@ -214,13 +225,18 @@ class ModuleIndex:
                 why = f"{wanted_by} needs it" if wanted_by else ""
                 raise KdumpError(f"there is no module {name!r} in {where}", why=why)
             under_way.add(name)
-            for word in module.soft_before:
-                for before in self.lookup(word) or ():
-                    if before not in under_way:
-                        add(before, name)
+            soft = self.soft(module)
+            wish(soft.before, name)
             for before in module.depends:
                 add(before, name)
             order[name] = module
+            wish(soft.after, name)
+
+        def wish(words: Iterable[str], wanted_by: str) -> None:
+            for word in words:
+                for name in self.lookup(word) or ():
+                    if name not in under_way and self.conf.install.get(name) not in NEVER:
+                        add(name, wanted_by)
 
         under_way: set[str] = set()  # soft dependencies may form a circle, which modprobe breaks too
         for word in names:
@@ -228,6 +244,42 @@ class ModuleIndex:
             for name in [word] if found is None else found:
                 add(name, "")
         return list(order.values())
+
+    def closure(self, names: Iterable[str]) -> list[Module]:
+        """`load_order`, and behind it what these modules may ask for later (weakdep)."""
+        wanted = list(names)
+        while True:
+            modules = self.load_order(wanted)
+            weak = dict.fromkeys(word for module in modules for word in self.soft(module).weak)
+            new = [name for word in weak for name in self.lookup(word) or () if name not in {m.name for m in modules}]
+            if not new:
+                return modules
+            wanted += new
+
+    def configured_aliases(self, name: str) -> list[str]:
+        """What modprobe.d calls a module."""
+        return [alias for alias, module in self.conf.aliases if module == name]
+
+    @functools.cached_property
+    def _configured(self) -> Aliases:
+        return Aliases(self.conf.aliases)
+
+    @functools.cached_property
+    def _listed(self) -> list[tuple[str, SoftDependencies]]:
+        """The dependencies that depmod found, which an administrator may have edited."""
+        found = []
+        for file, word in (("modules.softdep", "softdep"), ("modules.weakdep", "weakdep")):
+            listing = self.directory / file if self.directory else None
+            lines = logical_lines(listing.read_text(errors="replace")) if listing and listing.exists() else ()
+            for words in (line.split() for _, line in lines):
+                if words[0] == word and len(words) > 2:
+                    soft = (
+                        soft_dependencies(words[2:])
+                        if word == "softdep"
+                        else SoftDependencies((), (), tuple(words[2:]))
+                    )
+                    found.append((canonical(words[1]), soft))
+        return found
 
     def aliases(self) -> Iterator[tuple[str, str]]:
         """(alias, name of the module) pairs, from modules.alias or else from every module."""
@@ -240,46 +292,17 @@ class ModuleIndex:
             yield from ((alias, name) for alias in Module(path).aliases)  # forgotten at once: all are hundreds of MB
 
     @functools.cached_property
-    def _aliases(self) -> _Aliases:
-        return _Aliases(self.aliases())
+    def _aliases(self) -> Aliases:
+        return Aliases(self.aliases())
 
     def matching(self, modalias: str) -> Iterator[str]:
-        """Names of the modules that have this alias, or serve the device whose `modalias` file in sysfs says this."""
-        yield from self._aliases.find(modalias)
+        """Names of the modules that have this alias, or serve the device whose `modalias` file in sysfs says this.
 
-
-def normalised(alias: str) -> str:
-    """An alias with underscores, as kmod compares them; what is in brackets is a class of characters and stays."""
-    parts = re.split(r"(\[[^]]*\])", alias)
-    return "".join(part if number % 2 else part.replace("-", "_") for number, part in enumerate(parts))
-
-
-class _Aliases:
-    """Aliases and the modules that they stand for; most have wildcards, of which there are tens of thousands."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._exact: dict[str, list[str]] = {}
-        self._patterns: dict[str, list[tuple[str, str]]] = {}  # by what precedes the first colon or wildcard
-        for alias, name in pairs:
-            pattern = normalised(alias)
-            if _WILDCARD.search(pattern):
-                self._patterns.setdefault(self._head(pattern), []).append((pattern, name))
-            else:
-                self._exact.setdefault(pattern, []).append(name)
-
-    @staticmethod
-    def _head(alias: str) -> str:
-        """A key that a pattern and what it matches share, or "" for a pattern with a wildcard before its colon."""
-        head, colon, _ = alias.partition(":")
-        return head if colon and not _WILDCARD.search(head) else ""
-
-    def find(self, alias: str) -> Iterator[str]:
-        """Names of the modules that have the alias, each once."""
-        alias = normalised(alias)
-        heads = dict.fromkeys((self._head(alias), ""))
-        candidates = [pair for head in heads for pair in self._patterns.get(head, ())]
-        matches = [name for pattern, name in candidates if fnmatchcase(alias, pattern)]
-        yield from dict.fromkeys([*self._exact.get(alias, ()), *matches])
+        Blacklisted ones are left out: they would not be loaded for a device either.
+        """
+        for name in self._aliases.find(modalias):
+            if name not in self.conf.blacklist and self.conf.install.get(name) not in NEVER:
+                yield name
 
 
 def release_of(vmlinuz: Path) -> str:
