@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "kdump"
 
 # Top to bottom; a package may import from those after it, and everything may import the modules beside them (errors …).
 LAYERS = (
-    "cli", "lab", "host", "image", "kexec", "capture", "targets", "report", "dump", "kernel", "memory",
+    "cli", "fleet", "lab", "host", "image", "kexec", "capture", "targets", "report", "dump", "kernel", "memory",
     "native", "arch",
 )  # fmt: skip
 

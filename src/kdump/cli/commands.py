@@ -24,6 +24,7 @@ LOAD = "Put the capture kernel in place"
 CAPTURE = "The second kernel"
 DUMP = "Read, check and reshape a dump"
 REPORT = "What happened"
+FLEET = "Many machines"
 SHELL = "For the shell"
 
 COMMANDS: tuple[Command, ...] = (
@@ -52,6 +53,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("report", REPORT, "kdump.cli.report", "say what happened: verdict, stacks, state of the machine"),
     Command("diff", REPORT, "kdump.cli.diff", "compare two crashes: the same one? what moved?"),
     Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
+    Command("fleet", FLEET, "kdump.cli.fleet", "collect and group the crashes of many machines"),
     Command("man", SHELL, "kdump.cli.man", "manual pages"),
     Command("completion", SHELL, "kdump.cli.completion", "completion for bash, zsh and fish"),
 )

@@ -1,0 +1,150 @@
+"""Collect the crashes of many machines: reports, groups, dumps on demand.
+
+`kdump fleet serve` is a collector with its pages and a worker in one process; without options all it knows is in the
+directory --data. `kdump fleet worker` adds workers where PostgreSQL is the database. `kdump fleet token` makes the
+token with which a host may write, `kdump fleet user` an account for a person. docs/fleet.md describes the rest.
+Needs the extra: pip install 'linux-kdump[fleet]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdump.errors import KdumpError
+
+if TYPE_CHECKING:
+    from kdump.fleet.service import Options, Service
+
+PORT = 8765
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    serve = actions.add_parser("serve", help="a collector, its pages and a worker on one port")
+    _place(serve)
+    serve.add_argument("--listen", default=f"127.0.0.1:{PORT}", metavar="HOST:PORT", help="default: %(default)s")
+    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, PEM; with --tls-key: https")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
+    serve.add_argument(
+        "--client-ca", type=Path, metavar="FILE", help="hosts must show a certificate that this CA signed"
+    )
+    serve.add_argument("--page", default="", metavar="URL", help="the address that people use, for links in alerts")
+    serve.add_argument("--no-worker", action="store_true", help="leave the work to `kdump fleet worker`")
+    serve.add_argument(
+        "--open-to", default="none", choices=("none", "metadata", "report", "dump", "engineer", "admin"),
+        help="what people who are not signed in may do (default: %(default)s)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--oidc", type=Path, metavar="FILE", help="TOML: issuer, client_id, client_secret, roles; mode 0600"
+    )
+    worker = actions.add_parser("worker", help="a worker for a fleet whose database is PostgreSQL")
+    _place(worker)
+    token = actions.add_parser("token", help="print the token with which a host may write")
+    _place(token)
+    token.add_argument("host", nargs="?", default="*", help="host name (default: a token for any host)")
+    token.add_argument("--revoke", metavar="TOKEN", help="this token is not good any more")
+    user = actions.add_parser("user", help="make or change the account of a person; the password is asked for")
+    _place(user)
+    user.add_argument("name", help="of the person")
+    user.add_argument(
+        "--role", default="engineer", help="none, metadata, report, dump, engineer, admin (default: %(default)s)"
+    )
+    user.add_argument("--password-file", type=Path, metavar="FILE", help="read the password from a file")
+
+
+def _place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, default=Path("/var/lib/kdump-fleet"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--database", default="", metavar="URL", help="postgresql://… (default: SQLite in --data)")
+    parser.add_argument(
+        "--store", default="", metavar="URL", help="s3://bucket/prefix?endpoint=… (default: files in --data)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; returns the exit status."""
+    try:
+        import httptools  # noqa: F401
+        import jinja2  # noqa: F401
+        import msgspec  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise KdumpError(
+            "the fleet is an extra", why=f"{error.name} is not installed", remedy="pip install 'linux-kdump[fleet]'"
+        ) from None
+    actions: dict[str, Any] = {"serve": serve, "worker": worker, "token": token, "user": user}
+    status: int = actions[args.action](args)
+    return status
+
+
+def options(args: argparse.Namespace) -> Options:
+    """What the command line says of a process."""
+    from kdump.fleet.service import Options
+
+    return Options(args.data, args.database, args.store)
+
+
+def opened(args: argparse.Namespace, **more: Any) -> Service:
+    """The fleet that the command line names."""
+    from dataclasses import replace
+
+    from kdump.fleet.service import Service
+
+    return Service(replace(options(args), **more))
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Until SIGTERM or SIGINT."""
+    from kdump.fleet import serving
+
+    service = opened(args, page=args.page.rstrip("/"), open_to=args.open_to, oidc=serving.oidc(args.oidc))
+    tls = serving.Tls(args.tls_cert, args.tls_key, args.client_ca)
+    return serving.serve(service, args.listen, tls, working=not args.no_worker)
+
+
+def worker(args: argparse.Namespace) -> int:
+    """Until SIGTERM or SIGINT."""
+    from kdump.fleet import serving
+
+    return serving.work(opened(args))
+
+
+def token(args: argparse.Namespace) -> int:
+    """Print or revoke."""
+    from kdump.fleet import auth
+
+    service = opened(args)
+    try:
+        if args.revoke:
+            service.database.run(lambda session: auth.revoke(session, args.revoke))
+            return 0
+        print(service.keys.token(args.host))
+        return 0
+    finally:
+        service.close()
+
+
+def user(args: argparse.Namespace) -> int:
+    """Make or change an account."""
+    from getpass import getpass
+
+    from kdump.fleet import auth
+
+    if args.password_file:
+        password = args.password_file.read_text(encoding="utf-8").rstrip("\n")
+    elif sys.stdin.isatty():
+        password = getpass(f"password of {args.name}: ")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    service = opened(args)
+    try:
+        service.database.run(lambda session: auth.set_person(session, args.name, password, args.role))
+    finally:
+        service.close()
+    return 0

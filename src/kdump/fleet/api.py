@@ -1,0 +1,248 @@
+"""What hosts send, by HTTP: reports, inventories, and the files of crashes. A token may write, and nothing else.
+
+The report's path is the one that must be fast, so it is plain ASGI; docs/fleet.md describes all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+
+from kdump.errors import KdumpError
+from kdump.fleet import auth, evidence, inventory, uploads
+from kdump.fleet.evidence import RefusedError
+from kdump.fleet.ingest import Writer
+from kdump.fleet.objects import CHUNK
+from kdump.fleet.service import Service
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_REVOKED_FOR: Final = 5.0  # seconds for which the list of revoked tokens is believed
+_HOSTS: Final = 200_000  # hosts whose rate is remembered
+_encode = msgspec.json.Encoder().encode
+
+
+class Rates:
+    """How many reports each host has sent lately: a bucket of `burst` that fills at `rate` a second."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, host: str) -> bool:
+        """Whether this host may send one more now."""
+        now = time.monotonic()
+        left, since = self._left.get(host, (float(self._burst), now))
+        left = min(float(self._burst), left + (now - since) * self._rate)
+        if len(self._left) > _HOSTS:
+            self._left.clear()
+        self._left[host] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
+
+
+class Api:
+    """The ASGI application below /v1/."""
+
+    def __init__(self, service: Service, writer: Writer) -> None:
+        self._service = service
+        self._writer = writer
+        self._rates = Rates(service.options.host_rate, service.options.host_burst)
+        self._revoked: set[str] = set()
+        self._revoked_at = 0.0
+        self.refused: dict[int, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            status, answer, headers = await self._route(scope, receive)
+        except RefusedError as error:
+            status, headers = error.status, []
+            answer = {"error": error.what, "why": error.why, "remedy": error.remedy}
+        except KdumpError as error:
+            status, headers, answer = 502, [], {"error": error.what, "why": error.why, "remedy": error.remedy}
+        except Exception as error:
+            import logging
+
+            logging.getLogger("kdump.fleet").exception("%s %s", scope["method"], scope["path"])
+            status, headers, answer = 503, [], {"error": "the collector failed", "why": type(error).__name__}
+        if status >= 400:
+            self.refused[status] = self.refused.get(status, 0) + 1
+        await _answer(send, status, answer, headers, empty=scope["method"] == "HEAD")
+
+    async def _route(self, scope: Scope, receive: Receive) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
+        headers = dict(scope["headers"])
+        method, path = scope["method"], scope["path"].rstrip("/").split("/")[2:]
+        host = await self._host(headers)
+        match method, path:
+            case "POST", ["crashes"]:
+                return await self._crash(host, headers, receive)
+            case "POST", ["inventory"]:
+                return await self._inventory(host, headers, receive)
+            case (("PUT" | "HEAD" | "POST" | "DELETE"), ["crashes", crash, "files", name, *rest]) if len(rest) < 2:
+                return await self._file(host, scope, receive, crash, name, rest)
+            case "PUT", ["crashes", crash, "manifest"]:
+                body = await _body(receive, headers, evidence.PACKED)
+                text = evidence.unpack(body, _coding(headers))
+                await asyncio.to_thread(uploads.manifest, self._service, _own(host, headers), crash, text)
+                return 200, {"stored": True}, []
+        if path and path[0] in ("crashes", "inventory"):
+            raise RefusedError(405, "the method is not allowed here")
+        raise RefusedError(404, "there is no such resource")
+
+    async def _host(self, headers: dict[bytes, bytes]) -> str:
+        """The host that the token is for. Raises `RefusedError`."""
+        given = headers.get(b"authorization", b"").decode("latin-1")
+        token = given[7:].strip() if given[:7].lower() == "bearer " else ""
+        host = self._service.keys.host_of(token)
+        if time.monotonic() - self._revoked_at > _REVOKED_FOR:
+            self._revoked_at = time.monotonic()
+            self._revoked = await asyncio.to_thread(self._read_revoked)
+        if host is None or auth.is_revoked(token, self._revoked):
+            raise RefusedError(401, "a host's token is needed", remedy="`kdump fleet token HOST` makes one")
+        return host
+
+    def _read_revoked(self) -> set[str]:
+        with self._service.database.read() as session:
+            return auth.revoked(session)
+
+    async def _crash(
+        self, host: str, headers: dict[bytes, bytes], receive: Receive
+    ) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
+        coding = _coding(headers)
+        body = await _body(receive, headers, evidence.PACKED)
+        text = evidence.unpack(body, coding)
+        crash = evidence.read(text)
+        if host not in (auth.ANY, crash.host):
+            raise RefusedError(403, "this token is another host's")
+        if not self._rates.take(crash.host):
+            raise RefusedError(429, "this host reports too often")
+        answer = await self._writer.add(crash, body if coding == "zstd" else evidence.pack(text))
+        return (200 if answer.again else 201), replace(answer, title=answer.title[:200]).to_dict(), []
+
+    async def _inventory(
+        self, host: str, headers: dict[bytes, bytes], receive: Receive
+    ) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
+        text = evidence.unpack(await _body(receive, headers, 1 << 20), _coding(headers))
+        facts = inventory.read(text)
+        if host not in (auth.ANY, facts.host):
+            raise RefusedError(403, "this token is another host's")
+        if not self._rates.take(facts.host):
+            raise RefusedError(429, "this host reports too often")
+        now = time.time()
+        await asyncio.to_thread(self._service.database.run, lambda session: inventory.store(session, facts, now))
+        return 200, {"stored": True}, []
+
+    async def _file(
+        self, host: str, scope: Scope, receive: Receive, crash: str, name: str, rest: list[str]
+    ) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
+        headers = dict(scope["headers"])
+        own = _own(host, headers)
+        match scope["method"], rest:
+            case "PUT", []:
+                offset = _offset(scope)
+                data = await _body(receive, headers, CHUNK)
+                if not self._service.objects.direct:
+                    await asyncio.to_thread(uploads.piece, self._service, own, crash, name, offset, data)
+                    return 200, {"offset": offset, "size": len(data)}, []
+                raise RefusedError(409, "this collector wants parts in its bucket", remedy="POST …/parts")
+            case "HEAD", []:
+                spans = await asyncio.to_thread(uploads.arrived, self._service, own, crash, name)
+                first = spans[0][1] if spans and spans[0][0] == 0 else 0
+                text = ",".join(f"{begin}-{end}" for begin, end in spans)
+                return 200, None, [(b"upload-offset", str(first).encode()), (b"upload-spans", text.encode())]
+            case "POST", ["parts"]:
+                asked = _json(await _body(receive, headers, 1 << 16))
+                return 200, await asyncio.to_thread(uploads.parts, self._service, own, crash, name, asked), []
+            case "POST", ["complete"]:
+                asked = _json(await _body(receive, headers, 4 << 20))
+                done = await asyncio.to_thread(uploads.complete, self._service, own, crash, name, asked)
+                return 200, done, []
+            case "DELETE", []:
+                await asyncio.to_thread(uploads.abandon, self._service, own, crash, name)
+                return 200, {"abandoned": True}, []
+        raise RefusedError(405, "the method is not allowed here")
+
+
+def _own(host: str, headers: dict[bytes, bytes]) -> str:
+    """The host that a request is about: the token's, or the one that a token for all names in a header."""
+    named = headers.get(b"kdump-host", b"").decode("latin-1")
+    if host == auth.ANY:
+        if not named:
+            raise RefusedError(400, "which host?", remedy="send its name in Kdump-Host")
+        return named
+    if named and named != host:
+        raise RefusedError(403, "this token is another host's")
+    return host
+
+
+def _coding(headers: dict[bytes, bytes]) -> str:
+    return headers.get(b"content-encoding", b"").decode("latin-1").lower()
+
+
+def _offset(scope: Scope) -> int:
+    from urllib.parse import parse_qs
+
+    text = parse_qs(scope["query_string"].decode("latin-1")).get("offset", ["0"])[-1]
+    if not (text.isascii() and text.isdigit()) or len(text) > 15:
+        raise RefusedError(400, "offset is not a number of bytes")
+    return int(text)
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, "the request is not JSON", why=str(error)[:200]) from None
+    if not isinstance(found, dict):
+        raise RefusedError(400, "the request is not a JSON object")
+    return found
+
+
+async def _body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """A request's body. Raises `RefusedError` as soon as it is too long."""
+    said = headers.get(b"content-length", b"0")
+    if said.isdigit() and int(said) > limit:
+        raise RefusedError(413, f"a body of more than {limit >> 10} KiB")
+    first = await receive()
+    body: bytes = first.get("body", b"")
+    if first.get("more_body"):
+        pieces, size = [body], len(body)
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedError(400, "the connection broke off")
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise RefusedError(413, f"a body of more than {limit >> 10} KiB")
+            if not message.get("more_body"):
+                break
+        body = b"".join(pieces)
+    return body
+
+
+async def _answer(
+    send: Send, status: int, answer: Any, headers: list[tuple[bytes, bytes]], *, empty: bool = False
+) -> None:
+    body = b"" if empty else _encode(answer)
+    more = [(b"retry-after", b"2")] if status in (429, 503) else []
+    more += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+                (b"cache-control", b"no-store"), *more, *headers,
+            ],
+        }
+    )  # fmt: skip
+    await send({"type": "http.response.body", "body": body})

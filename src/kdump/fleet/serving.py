@@ -1,0 +1,108 @@
+"""Processes: a collector under uvicorn, or a worker alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import ssl
+import stat
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdump.errors import KdumpError, UsageError
+from kdump.fleet import queue
+from kdump.fleet.app import App, background
+from kdump.fleet.service import Service
+
+_BACKLOG = 2048
+_GRACE = 10  # seconds that requests under way may take when the process is told to end
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Certificate, its key, and the CA whose certificates hosts must show; None: none."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+
+
+def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> int:
+    """Serve until the process is told to end; 0."""
+    import uvicorn
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit() or not 0 <= int(port) < 65536:
+        raise UsageError(f"{listen!r} is not an address to listen on", remedy="HOST:PORT")
+    if tls.certificate is None and host not in ("127.0.0.1", "localhost", "::1", "[::1]"):
+        logging.getLogger("kdump.fleet").warning(
+            "without --tls-cert, reports and tokens cross the network in the clear"
+        )
+    config = uvicorn.Config(
+        App(service, working=working),
+        host=host.strip("[]") or "127.0.0.1",
+        port=int(port),
+        http="httptools",
+        loop="auto",
+        backlog=_BACKLOG,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        timeout_keep_alive=30,
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        ssl_ca_certs=str(tls.client_ca) if tls.client_ca else None,
+        ssl_cert_reqs=ssl.CERT_OPTIONAL if tls.client_ca else ssl.CERT_NONE,
+    )
+    scheme = "https" if tls.certificate else "http"
+    print(f"kdump fleet: {scheme}://{listen}/, data in {service.options.data}", flush=True)
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    finally:
+        service.close()
+    if not server.started:
+        raise KdumpError(f"the collector cannot listen on {listen}")
+    return 0
+
+
+def work(service: Service) -> int:
+    """Work until the process is told to end; 0."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if not service.database.postgres:
+        raise UsageError("a worker of its own needs PostgreSQL", remedy="with SQLite, `kdump fleet serve` works itself")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.create_task(each) for each in background(service, queue.opened(service.database))]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: [task.cancel() for task in tasks])
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks)
+
+    try:
+        asyncio.run(main())
+    finally:
+        service.close()
+    return 0
+
+
+def oidc(path: Path | None) -> dict[str, str]:
+    """The OIDC configuration in a file that nobody else may read; docs/fleet.md lists its keys."""
+    if path is None:
+        return {}
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise KdumpError(f"{path} may be read by others", remedy=f"chmod 600 {path}")
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KdumpError(f"{path}: the OIDC configuration cannot be read", why=str(error)) from None
+    missing = {"issuer", "client_id", "client_secret"} - set(found)
+    if missing:
+        raise KdumpError(f"{path}: {', '.join(sorted(missing))} missing")
+    return {"name": "OIDC", **{str(name): str(value) for name, value in found.items() if not isinstance(value, dict)}}
