@@ -137,7 +137,7 @@ def test_diff() -> None:
     def document(name: str) -> dict[str, object]:
         return as_json.document(build(Context(None, logtext.from_text((LOGS / f"{name}.txt").read_text())), name))
 
-    assert compare(document("null"), document("null")) == (True, [])
+    assert compare(document("null"), document("null")) == (True, False, [])
     other = compare(document("null"), document("list"))
     assert not other.same
     assert "verdict.kind" in [item.path for item in other.differences]

@@ -14,6 +14,11 @@ from typing import Any
 from kdump.report.logtext import clean
 
 _SHOWN = 60
+_SENTENCES = {
+    (True, False): "The same crash: one signature.",
+    (False, True): "Nearly the same crash: one kind and guilty function, but the signatures differ.",
+    (False, False): "Different crashes: the signatures differ, or one has none.",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
 
     found = compare(_document(args.first), _document(args.second))
     if args.json:
-        print(json.dumps({"same": found.same, "differences": [item._asdict() for item in found.differences]}, indent=1))
+        differences = [item._asdict() for item in found.differences]
+        print(json.dumps({"same": found.same, "near": found.near, "differences": differences}, indent=1))
         return 0 if found.same else 1
-    print("The same crash: one signature." if found.same else "Different crashes: the signatures differ.")
+    print(_SENTENCES[found.same, found.near])
     shown = found.differences if args.all else found.differences[:_SHOWN]
     for item in shown:
         print(f"{item.path}:")

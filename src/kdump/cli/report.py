@@ -1,7 +1,8 @@
 """Say what happened: the verdict on a crash, the panicking stack, and the state of the machine.
 
 Needs the dump alone, of any format: symbols, types and unwind tables are read from the dead kernel's memory. A text
-file with a kernel log (vmcore-dmesg.txt, a serial or netconsole log, pstore) gives the verdict and the signature.
+file with a kernel log (vmcore-dmesg.txt, a serial or netconsole log, pstore, a journal) gives the verdict and the
+signature.
 --live reports on the running kernel; that, and a dump saved of one, is marked live.
 """
 
@@ -34,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="for programs; docs/report.md describes it")
     form.add_argument("--html", action="store_true", help="one self-contained page")
     form.add_argument("--signature", action="store_true", help="only the crash's signature, for grouping")
+    parser.add_argument(
+        "--explain", action="store_true", help="with --signature: what it is made of, in words, and the coarser key"
+    )
     parser.add_argument("-s", "--short", action="store_true", help="only what the capture kernel would say")
     parser.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section (repeatable)")
     parser.add_argument(
@@ -45,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; exit status 3 if the dump is incomplete, or not of a running kernel and tells of no crash."""
+    """Print the report; exit status 3 for an incomplete dump and for one that tells of no fatal crash."""
     from kdump.errors import UsageError
     from kdump.report import sections
 
@@ -54,12 +58,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"there is no section {unknown[0]!r}", remedy=f"sections: {', '.join(sections.ALL)}")
     if args.live == bool(args.dump):
         raise UsageError("what is to be read?", remedy="name a dump, or --live for the running kernel")
+    if args.explain and not args.signature:
+        raise UsageError("--explain explains a signature", remedy="give --signature too")
     with opened([KCORE] if args.live else args.dump) as context:
         if args.signature:
-            from kdump.report.verdict import signature_of
+            from kdump.report.verdict import explain, is_fatal, signature_of
 
-            print(signature_of(context))
-            return 0 if context.crash.event.kind.id != "none" else 3
+            lines = explain(context) if args.explain else [signature_of(context)]
+            print("\n".join(lines))
+            return 0 if is_fatal(context) else 3
         from kdump.report.build import build
 
         report = build(context, " ".join(args.dump) or KCORE, short=args.short, only=args.section)
@@ -75,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
             # What a dump holds is secret: so is a report of it.
             with outputs.text(args.output, [*map(_inside, args.dump), *args.debug]) as file:
                 file.writelines(f"{line}\n" for line in _render(args, context, report))
-    found = report.live or report.verdict.kind != "none"
-    return 3 if report.incomplete or not found else 0
+    return 3 if report.incomplete or not (report.live or report.verdict.fatal) else 0
 
 
 @contextmanager
@@ -86,9 +92,9 @@ def opened(paths: list[str]) -> Iterator[Context]:
 
     paths = [_inside(path) for path in paths]
     if len(paths) == 1 and _is_text(paths[0]):
-        from kdump.report.logtext import from_text
+        from kdump.report.logtext import decode, from_text
 
-        yield Context(None, from_text(Path(paths[0]).read_text("utf-8", "replace")))
+        yield Context(None, from_text(decode(Path(paths[0]).read_bytes())))
         return
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
@@ -110,8 +116,16 @@ def _inside(path: str) -> str:
 def _is_text(path: str) -> bool:
     with open(path, "rb") as file:
         start = file.read(1 << 16)
-    # A dump's header is full of zero bytes; the flattened format's too.
-    return bool(start) and b"\0" not in start
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return True  # UTF-16
+    # A dump's header is full of zero bytes; the flattened format's too. In a log they are few (a serial line's noise,
+    # the end of a pstore record) or every second byte (UTF-16).
+    zeros = start.count(b"\0")
+    if not zeros:
+        return bool(start)
+    text = start.replace(b"\0", b"")
+    printable = sum(32 <= byte < 127 or byte in b"\t\r\n\x1b" for byte in text)
+    return len(text) >= 0.45 * len(start) and printable > 0.9 * len(text)
 
 
 def _render(args: argparse.Namespace, context: Context, report: Report) -> Iterable[str]:

@@ -82,6 +82,11 @@ class Context:
         """The crash as the log tells it."""
         return oops.find(self.lines)
 
+    @property
+    def crashed(self) -> bool:
+        """Whether the dump itself says that its kernel crashed: it noted the time (crash_save_vmcoreinfo())."""
+        return self._kernel is not None and bool(self._kernel.vmcoreinfo.crash_time)
+
     @cached_property
     def tasks(self) -> Tasks:
         """Tasks and CPUs."""

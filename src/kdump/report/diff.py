@@ -18,9 +18,10 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`same` if the signatures agree; `differences` in the order of the report."""
+    """`same` if the signatures agree, `near` if only the coarser keys do; `differences` in the order of the report."""
 
     same: bool
+    near: bool
     differences: list[Difference]
 
 
@@ -40,8 +41,14 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
     sections = [name for name in {**first["sections"], **second["sections"]} if name not in _SKIPPED_SECTIONS]
     for name in sections:
         _walk(name, first["sections"].get(name), second["sections"].get(name), differences)
-    same = first["verdict"]["signature"] == second["verdict"]["signature"]
-    return Comparison(same, differences)
+    same, near = (_agree(first, second, name) for name in ("signature", "key"))
+    return Comparison(same, near and not same, differences)
+
+
+def _agree(first: dict[str, Any], second: dict[str, Any], name: str) -> bool:
+    """Whether both have one value; empty is none, and agrees with nothing."""
+    value = first["verdict"].get(name, "")
+    return bool(value) and value == second["verdict"].get(name, "")
 
 
 def _only(verdict: dict[str, Any]) -> dict[str, Any]:

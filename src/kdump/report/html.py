@@ -99,10 +99,11 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
         cpu = f", CPU {verdict.task.cpu}" if verdict.task.cpu is not None else ""
         facts.append(("Task", f"{verdict.task.command} (pid {verdict.task.pid}{cpu})"))
         facts += [("Command", verdict.task.command_line), ("Container", verdict.task.container)]
-    facts += [("Tainted", "; ".join(verdict.taints)), ("Signature", verdict.signature)]
+    facts += [("Tainted", "; ".join(verdict.taints)), ("Signature", verdict.signature or "none")]
     yield _definitions([(title, value) for title, value in facts if value])
     if verdict.frames:
-        yield f"<div data-item><h2>Stack</h2>{_frames(verdict.frames, verdict.guilty)}</div>"
+        heading = escape(f"Stack of {verdict.stack_of}" if verdict.stack_of else "Stack")
+        yield f"<div data-item><h2>{heading}</h2>{_frames(verdict.frames, verdict.guilty)}</div>"
     if verdict.code:
         yield f"<details><summary><h2>Code</h2></summary>{_lines(verdict.code)}</details>"
     if verdict.registers:

@@ -4,82 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
-from kdump.report import kinds
-from kdump.report.kinds import Kind
+from kdump.report import details, kinds
+from kdump.report.details import Event
 from kdump.report.logtext import Line
-from kdump.report.model import Frame
+
+__all__ = ["Crash", "Event", "find"]
 
 _PANIC = re.compile(r"Kernel panic - not syncing: ?(?P<message>.*)")
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)|^={60,}$")
-_CPU = re.compile(
-    r"CPU: ?(?P<cpu>\d+) (?:UID: (?P<uid>\d+) )?PID: (?P<pid>\d+) (?:UID: (?P<uid2>\d+) )?Comm: (?P<comm>.*?)"
-    r" +(?:Kdump: loaded +)?"
-    r"(?P<taint>Not tainted|Tainted: (?P<flags>[A-Z ]+?)(?:, .*?)?|G\b.*?) +(?P<release>\d+\.\S+)"
-)
-# 6.12 and later spell the flags out: "Tainted: [O]=OOT_MODULE, [E]=UNSIGNED_MODULE".
-_TAINTED = re.compile(r"Tainted: (?P<flags>(?:\[[A-Z]\]=[A-Z_]+(?:, )?)+)")
-_TASK = re.compile(r"task:(?P<comm>.{1,15}?) +state:(?P<state>\S+) .*?pid:(?P<pid>\d+)")
-_FRAME = re.compile(
-    r"^ *(?:\[<[0-9a-f]+>\] )?(?P<unsure>\? )?(?P<function>[A-Za-z_$][\w.$]*)"
-    r"\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)"
-    r"(?: \[(?P<module>[\w-]+)[^\]]*\])?(?: \([A-Z]+\))?$"
-)
-_RIP = re.compile(r"RIP: (?P<cs>[0-9a-f]{4}):(?:\[<[0-9a-f]+>\] )?(?P<where>\S.*)$")
-_PC = re.compile(r"^pc : (?P<where>\S.*)$")  # arm64
-_WHERE = re.compile(
-    r"(?P<function>[A-Za-z_$][\w.$]*)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)(?: \[(?P<module>[\w-]+)[^\]]*\])?"
-)
-_REGISTER = re.compile(
-    r"\b(R[A-DS][XIP]|R\d\d|R[DS]I|RBP|RSP|CR2|EFLAGS|ORIG_RAX): ?(?:[0-9a-f]{4}:)?([0-9a-f]{8,16})\b"
-)
-_CODE = re.compile(r"^ *Code: (?P<bytes>(?:<?[0-9a-f]{2}>? ?)+)$")
-_ACCESS = re.compile(r"#PF: (?P<access>.*)|(?P<kasan>(?:Read|Write) of size \d+) at addr (?P<address>[0-9a-f]+)")
-_OOPS_NUMBER = re.compile(r"\[#(\d+)\]")
-_TRACE = re.compile(r"^ *(?:Call [Tt]race|Backtrace|.*Call Trace):")
-_CUT = re.compile(r"-{8,}\[ cut here \]-{8,}")
-# What may stand between two frames: stack and context marks, addresses without a name, registers of an interrupted
-# context.
-_INSIDE = re.compile(
-    r"^ *(?:</?[A-Z#]+>|\? 0x[0-9a-f]+|0x[0-9a-f]+|RIP:|RSP:|R[A-Z0-9]{2}:|Code:|CR2:|[DEFS]S:|PKRU:|EFLAGS:|ORIG_RAX:"
-    r"|\? |$)"
-)
-_WINDOW = 400  # lines that belong to one report at most
-
-
-@dataclass
-class Event:
-    """One crash report in the log: the line that announces it, and what follows."""
-
-    kind: Kind
-    index: int
-    headline: str
-    groups: dict[str, str] = field(default_factory=dict)
-    seconds: float | None = None
-    cpu: int | None = None
-    pid: int | None = None
-    uid: int | None = None
-    comm: str = ""
-    taint: str = ""
-    release: str = ""
-    rip: Frame | None = None
-    frames: list[Frame] = field(default_factory=list)
-    registers: dict[str, int] = field(default_factory=dict)
-    code: str = ""
-    access: str = ""
-    address: int | None = None
+_CHAIN = 10  # seconds within which one report brings about the next
 
 
 @dataclass
 class Crash:
-    """What the log says about the crash. `panic` is empty when the kernel did not say "Kernel panic"."""
+    """What the log says about the crash. `panic` is empty when the kernel did not say "Kernel panic".
+
+    `fatal` says whether anything tells that the kernel died: a panic, an oops, or a crash that somebody asked for.
+    """
 
     event: Event
     panic: str
     seconds: float | None
     earlier: list[Event]
+    fatal: bool = False
 
 
 def find(lines: Sequence[Line]) -> Crash:
@@ -88,8 +38,10 @@ def find(lines: Sequence[Line]) -> Crash:
     boots = _boots(lines)
     chosen = next((boot for boot in reversed(boots) if _panic(boot)[0] is not None), None)
     if chosen is None:
-        fatal = (boot for boot in reversed(boots) if any(event.kind.oops for event in _events(boot)))
-        chosen = next(fatal, boots[-1])
+        told = [(boot, list(_events(boot))) for boot in boots]
+        fatal = [boot for boot, events in told if any(event.kind.oops for event in events)]
+        any_kind = [boot for boot, events in told if events]
+        chosen = (fatal or any_kind or boots)[-1]
     return _find(chosen)
 
 
@@ -107,9 +59,13 @@ def _find(lines: Sequence[Line]) -> Crash:
     end = len(lines) if panic_at is None else panic_at
     before = [event for event in events if event.index <= end]
     cause = _cause(before, panic, panic_at, lines)
-    _details(cause, lines, panic_at)
+    details.read(cause, lines, _following(cause, events, lines), panic_at)
     seconds = lines[panic_at].seconds if panic_at is not None else cause.seconds
-    return Crash(cause, panic, seconds, [event for event in _distinct(before, lines) if event.index < cause.index])
+    earlier = [burst[0] for burst in _bursts(before, lines) if burst[0].index < cause.index]
+    fatal = panic_at is not None or any(
+        event.kind.oops for burst in _bursts(before, lines) if cause in burst for event in burst
+    )
+    return Crash(cause, panic, seconds, earlier, fatal)
 
 
 def _panic(lines: Sequence[Line]) -> tuple[int | None, str]:
@@ -122,51 +78,62 @@ def _panic(lines: Sequence[Line]) -> tuple[int | None, str]:
 
 def _events(lines: Sequence[Line]) -> Iterator[Event]:
     for index, line in enumerate(lines):
-        if not kinds.HINT.search(line.text):
-            continue
-        for kind, pattern in kinds.HEADLINES:
-            match = pattern.search(line.text)
-            if match:
-                groups = {name: value for name, value in match.groupdict().items() if value}
-                yield Event(kind, index, line.text.strip(), groups, line.seconds)
-                break
+        found = kinds.headline(line.text)
+        if found is not None:
+            yield Event(found[0], index, line.text.strip(), found[1], line.seconds, line.caller)
+
+
+def _following(cause: Event, events: Sequence[Event], lines: Sequence[Line]) -> int:
+    """Where the report of an event ends at the latest: the next report, or for hung tasks the next task."""
+    for burst in _bursts(events, lines):
+        first = burst[0].index
+        if first > cause.index and burst[0].caller == cause.caller:
+            return first
+        for event in burst:
+            if event.index > cause.index and event.kind is cause.kind and event.kind.id == "hung-task":
+                return event.index
+    return len(lines)
 
 
 def _bursts(events: Sequence[Event], lines: Sequence[Line]) -> list[list[Event]]:
-    """Events grouped by report: a report ends at its end mark, or where the log falls silent for a second."""
+    """Events grouped by report: a report ends at its end mark, or where the log falls silent for a second.
+
+    Where the log says who printed, reports of different printers are apart although they interleave.
+    """
     bursts: list[list[Event]] = []
+    latest: dict[str, list[Event]] = {}
     for event in events:
-        if bursts and not _apart(bursts[-1][-1], event, lines):
-            bursts[-1].append(event)
+        burst = latest.get(event.caller)
+        if burst is not None and not _apart(burst[-1], event, lines):
+            burst.append(event)
         else:
-            bursts.append([event])
+            burst = [event]
+            bursts.append(burst)
+        latest[event.caller] = burst
     return bursts
 
 
 def _apart(first: Event, second: Event, lines: Sequence[Line]) -> bool:
-    if second.index - first.index > _WINDOW:
+    if second.index - first.index > details.WINDOW:
         return True
     if first.seconds is not None and second.seconds is not None and second.seconds - first.seconds > 1:
         return True
-    return any(_END.search(line.text) for line in lines[first.index : second.index])
-
-
-def _distinct(events: Sequence[Event], lines: Sequence[Line]) -> list[Event]:
-    return [burst[0] for burst in _bursts(events, lines)]
+    between = lines[first.index : second.index]
+    return any(_END.search(line.text) for line in between if line.caller == second.caller)
 
 
 def _cause(events: Sequence[Event], panic: str, panic_at: int | None, lines: Sequence[Line]) -> Event:
     """The event that made the kernel panic.
 
     What panic() says decides: it names the kind itself, or says that an oops was fatal, or is a caller's own text.
-    Without a panic (an oops goes straight to the capture kernel) it is the last report. Of a report's headlines
-    the first is the most telling: "list_del corruption" comes before "kernel BUG at", which comes before "invalid
-    opcode".
+    Without a panic (an oops goes straight to the capture kernel) it is the first of the last chain of reports: what
+    follows within seconds is mostly a consequence. Of a report's headlines the first is the most telling: "list_del
+    corruption" comes before "kernel BUG at", which comes before "invalid opcode".
     """
     bursts = _bursts(events, lines)
     if panic_at is None:
         fatal = [burst for burst in bursts if any(event.kind.oops for event in burst)]
-        return (fatal or bursts)[-1][0]
+        return _chain(fatal or bursts)[0]
     for kind, pattern in kinds.PANICS:
         match = pattern.match(panic)
         if not match:
@@ -175,94 +142,40 @@ def _cause(events: Sequence[Event], panic: str, panic_at: int | None, lines: Seq
         own = [event for event in events if event.kind is kind]
         if kind.id == "warning":
             # panic_on_warn: whatever warned last, be it WARN(), KASAN or UBSAN.
-            own = [bursts[-1][0]] if bursts else []
+            own = [_by(lines[panic_at].caller, bursts)[0]] if bursts else []
+        if kind.id == "double-fault":
+            # It may happen while a page fault is handled, which is then the cause.
+            own = [burst[0] for burst in bursts if any(event.kind is kind for event in burst)]
         if own:
             # Lockups are announced until one panics: the last is it. Hung tasks are reported in one go: the first.
             last = [event for event in own if event in bursts[-1]] if kind.id == "hung-task" else own[-1:]
             return _with((last or own[-1:])[0], groups)
-        return Event(kind, panic_at, panic, groups, lines[panic_at].seconds)
+        return Event(kind, panic_at, panic, groups, lines[panic_at].seconds, lines[panic_at].caller)
     if kinds.AFTER_OOPS.search(panic) and bursts:
         fatal = [burst for burst in bursts if any(event.kind.oops for event in burst)]
-        return (fatal or bursts)[-1][0]
-    return Event(kinds.GENERIC_PANIC, panic_at, panic, {"message": panic}, lines[panic_at].seconds)
+        return _by(lines[panic_at].caller, fatal or bursts)[0]
+    return Event(
+        kinds.GENERIC_PANIC, panic_at, panic, {"message": panic}, lines[panic_at].seconds, lines[panic_at].caller
+    )
+
+
+def _by(caller: str, bursts: Sequence[list[Event]]) -> list[Event]:
+    """The last report by who panicked, else the last of all."""
+    own = [burst for burst in bursts if burst[0].caller == caller]
+    return (own or bursts)[-1]
+
+
+def _chain(bursts: Sequence[list[Event]]) -> list[Event]:
+    """The first report of the last chain: reports that follow each other within seconds."""
+    place = len(bursts) - 1
+    while place:
+        before, after = bursts[place - 1][-1].seconds, bursts[place][0].seconds
+        if before is not None and after is not None and after - before > _CHAIN:
+            break
+        place -= 1
+    return bursts[place]
 
 
 def _with(event: Event, groups: dict[str, str]) -> Event:
     event.groups = groups | event.groups
     return event
-
-
-def _details(event: Event, lines: Sequence[Line], panic_at: int | None) -> None:
-    """Read what the kernel printed with an event: task, registers, code and the call trace."""
-    start = event.index
-    # Blocks in the order they were printed; what panic() prints afterwards fills only what is still missing.
-    _read_block(event, lines[start : min(start + _WINDOW, panic_at if panic_at and panic_at > start else len(lines))])
-    if panic_at is not None:
-        _read_block(event, lines[panic_at : panic_at + _WINDOW])
-
-
-def _read_block(event: Event, block: Sequence[Line]) -> None:
-    """Fill what is still missing of an event from the lines of one report, which ends where another begins."""
-    wants_trace, wants_registers = not event.frames, not event.registers
-    tracing = in_registers = False
-    for number, (_, text) in enumerate(block):
-        if number and (_END.search(text) or (event.frames and _CUT.search(text))):
-            break
-        _read_line(event, text)
-        if match := _RIP.search(text) or _PC.search(text):
-            kernel = match.re is _PC or int(match["cs"], 16) & 3 == 0
-            # One after the trace has begun belongs to an outer context: an interrupted one, or user space.
-            if kernel and event.rip is None and not event.frames:
-                event.rip = _frame(_WHERE.search(match["where"]))
-                in_registers = wants_registers
-            else:
-                in_registers = False
-                outer = _frame(_WHERE.search(match["where"])) if kernel and tracing else None
-                if outer:
-                    event.frames.append(replace(outer, context="exception"))
-        if in_registers:
-            for name, value in _REGISTER.findall(text):
-                event.registers.setdefault(name.lower(), int(value, 16))
-        if _TRACE.match(text):
-            tracing, in_registers = wants_trace and not event.frames, False
-        elif tracing and (match := _FRAME.match(text)):
-            found = None if match["unsure"] else _frame(match)
-            if found:
-                event.frames.append(found)
-        elif tracing and event.frames and not _INSIDE.match(text):
-            tracing = False
-    if event.address is None and "address" in event.groups:
-        event.address = int(event.groups["address"], 16)
-    if event.address is not None and event.registers and event.kind.id in ("null-dereference", "page-fault"):
-        event.registers["cr2"] = event.address  # what is printed may already be of a later fault
-
-
-def _read_line(event: Event, text: str) -> None:
-    """What stands on one line wherever it is: the task, the access, the code."""
-    if event.pid is None and (match := _CPU.search(text)):
-        _task(event, match, text)
-    elif event.pid is None and (match := _TASK.search(text)):
-        event.comm, event.pid = match["comm"].strip(), int(match["pid"])
-    if not event.access and (match := _ACCESS.search(text)):
-        event.access = match["access"] or match["kasan"]
-        if match["address"]:
-            event.address = int(match["address"], 16)
-    if not event.code and not event.frames and event.rip is not None and (match := _CODE.match(text)):
-        event.code = match["bytes"].strip()
-
-
-def _task(event: Event, match: re.Match[str], text: str) -> None:
-    event.cpu, event.pid, event.comm = int(match["cpu"]), int(match["pid"]), match["comm"]
-    user = match["uid"] or match["uid2"]
-    event.uid = int(user) if user else None
-    spelled = _TAINTED.search(text)
-    event.taint = "" if match["taint"].startswith("Not") else (match["flags"] or "").replace(" ", "")
-    if spelled:
-        event.taint = "".join(re.findall(r"\[([A-Z])\]=", spelled["flags"]))
-    event.release = match["release"]
-
-
-def _frame(match: re.Match[str] | None) -> Frame | None:
-    if match is None:
-        return None
-    return Frame(match["function"], int(match["offset"], 16), int(match["size"], 16), match["module"] or "")

@@ -98,7 +98,7 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
         facts.append(("Function", str(verdict.guilty)))
     for number, taint in enumerate(verdict.taints):
         facts.append(("Tainted" if not number else "", taint))
-    facts.append(("Signature", verdict.signature))
+    facts.append(("Signature", verdict.signature or "none: nothing tells this crash from others"))
     yield from _pairs(facts)
     if verdict.registers:
         yield ""
@@ -114,7 +114,7 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
             )
     if verdict.frames:
         yield ""
-        yield "Stack"
+        yield f"Stack of {verdict.stack_of}" if verdict.stack_of else "Stack"
         yield from (f"  {line}" for line in _frames(verdict.frames, verdict.guilty))
     if verdict.earlier:
         yield ""

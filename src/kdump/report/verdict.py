@@ -12,7 +12,7 @@ from kdump.report import kinds, taints, who
 from kdump.report.context import DAMAGE, Context
 from kdump.report.model import Frame, Task, Verdict
 from kdump.report.oops import Crash, Event
-from kdump.report.signature import signature
+from kdump.report.signature import Parts, key, parts, signature
 
 T = TypeVar("T")
 _FATAL = frozenset(("panic", "vpanic", "die", "oops_end", "crash_kexec", "__crash_kexec"))
@@ -34,17 +34,20 @@ def judge(context: Context) -> Verdict:
     crash, trace = _evidence(context)
     event = crash.event
     detail = _detail(crash)
-    place = names.guilty(trace) if event.kind.stack else None
-    guilty = trace[place] if place is not None else None
+    guilty = _guilty(event, trace)
     task = _task_of_log(event)
-    if context.has_memory:
+    if context.has_memory and not _of_another(event):
         task = _attempt(context, "the panicking task", lambda: _task_of_dump(context)) or task
     read = event.kind is not kinds.NONE or bool(context.lines) or not context.has_memory
+    fatal = crash.fatal or (event.kind is not kinds.NONE and context.crashed)
+    made = parts(event.kind, detail, trace, event.symbol)
     return Verdict(
         kind=event.kind.id,
         title=_title(crash, detail, guilty, read),
-        explanation=_explanation(crash, guilty, read),
-        signature=signature(event.kind, detail, trace),
+        explanation=_explanation(crash, guilty, read, fatal),
+        signature=signature(made),
+        key=key(made),
+        fatal=fatal,
         panic=crash.panic,
         headline=event.headline,
         guilty=guilty,
@@ -55,16 +58,83 @@ def judge(context: Context) -> Verdict:
         access=_access(event),
         taints=_attempt(context, "taints", lambda: _taints(context, event)) or [],
         frames=trace,
+        stack_of=_stack_of(context, event, trace, task),
         registers=event.registers,
         code=[event.code] if event.code else [],
         earlier=[found.headline for found in crash.earlier],
     )
 
 
-def signature_of(context: Context) -> str:
-    """The signature alone: needs only the log if that holds a call trace."""
+def parts_of(context: Context) -> tuple[Crash, list[Frame], Parts]:
+    """The crash, its stack and what its signature is made of: needs only the log if that holds a call trace."""
     crash, trace = _evidence(context)
-    return signature(crash.event.kind, _detail(crash), trace)
+    return crash, trace, parts(crash.event.kind, _detail(crash), trace, crash.event.symbol)
+
+
+def signature_of(context: Context) -> str:
+    """The signature alone, empty if nothing tells the crash apart."""
+    return signature(parts_of(context)[2])
+
+
+def explain(context: Context) -> list[str]:
+    """The signature and the key, and in words what they are made of."""
+    crash, trace, made = parts_of(context)
+    kind = crash.event.kind
+    found = signature(made)
+    lines = [found or "no signature", f"key: {key(made) or 'none'}", f"kind: {kind.id} ({kind.meaning})"]
+    if made.detail:
+        lines.append(f"detail: {made.detail}")
+    if not kind.stack:
+        return [*lines, "stack: left out, it is chance for this kind"]
+    if not made.functions:
+        lines.append("functions: none; no frame of the stack can be guilty, so nothing tells this crash from others")
+    lines += [f"function {number}: {name}" for number, name in enumerate(made.functions, 1)]
+    for frame in trace:
+        if names.normalise(frame.function) in made.functions:
+            break
+        belongs = names.family(frame.function, kind)
+        why = f"{belongs.id}: they {belongs.meaning}" if belongs else "before the code that was interrupted"
+        lines.append(f"left out: {frame.function} ({why})")
+    return lines
+
+
+def is_fatal(context: Context) -> bool:
+    """Whether anything tells that the kernel died of what its log tells, or the dump that it died."""
+    crash, _ = _evidence(context)
+    return crash.fatal or (crash.event.kind is not kinds.NONE and context.crashed)
+
+
+def _guilty(event: Event, trace: list[Frame]) -> Frame | None:
+    """The guilty frame; where all are machinery the function that the headline names, else the nearest frame."""
+    if not event.kind.stack:
+        return None
+    symbol = event.symbol
+    if event.kind.named and symbol is not None and not names.is_reporting(symbol.function):
+        return symbol
+    place = names.guilty(trace, event.kind)
+    if place is not None:
+        return trace[place]
+    if symbol is not None and names.family(symbol.function, event.kind) is None:
+        return symbol
+    if event.kind.stuck:
+        return None  # what was interrupted is not known: nothing near is any better
+    place = names.nearest(trace, event.kind)
+    return trace[place] if place is not None else symbol
+
+
+def _of_another(event: Event) -> bool:
+    """Whether the report is about another task than the one that panicked."""
+    return event.kind.id in ("hung-task", "memory-leak") and event.pid is not None
+
+
+def _stack_of(context: Context, event: Event, trace: list[Frame], task: Task | None) -> str:
+    """Whose stack the verdict shows."""
+    if not trace:
+        return ""
+    if event.frames:
+        return event.owner
+    cpu = f"CPU {task.cpu}" if task is not None and task.cpu is not None else "the CPU that panicked"
+    return f"{cpu}, from memory"
 
 
 def _evidence(context: Context) -> tuple[Crash, list[Frame]]:
@@ -74,12 +144,12 @@ def _evidence(context: Context) -> tuple[Crash, list[Frame]]:
     """
     crash = context.crash
     event = crash.event
-    trace = _log_frames(event)
+    trace = list(event.frames)
     if not trace and context.has_memory and event.kind.stack:
         running = event.kind is kinds.NONE  # then no CPU has to be named as the one that panicked
         trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context, unless_running=running)) or []
     if event.kind is kinds.NONE and any(names.normalise(frame.function) in _FATAL for frame in trace):
-        crash = replace(crash, event=replace(event, kind=kinds.GENERIC_PANIC))
+        crash = replace(crash, event=replace(event, kind=kinds.GENERIC_PANIC), fatal=True)
     return crash, trace
 
 
@@ -89,10 +159,6 @@ def _attempt(context: Context, what: str, call: Callable[[], T]) -> T | None:
     except DAMAGE as error:
         context.problems.append(f"{what} cannot be read: {error}")
         return None
-
-
-def _log_frames(event: Event) -> list[Frame]:
-    return [*([event.rip] if event.rip else []), *event.frames]
 
 
 def _dump_frames(context: Context, *, unless_running: bool) -> list[Frame]:
@@ -123,7 +189,12 @@ def _taints(context: Context, event: Event) -> list[str]:
 def _detail(crash: Crash) -> str:
     """What tells crashes of one kind apart besides their stack."""
     groups = crash.event.groups
-    detail = groups.get("what") or groups.get("other") or groups.get("message") or groups.get("panic") or ""
+    if crash.event.kind.id == "warning":
+        where = groups.get("where") or groups.get("place") or ""
+        return next((word for path, word in kinds.WARNING_SUBJECTS if where.removeprefix("./").startswith(path)), "")
+    detail = next((groups[name] for name in ("what", "other", "limit", "message", "panic") if name in groups), "")
+    if crash.event.kind.id == "hung-task" and "dying" in groups:
+        return "can't die"
     if crash.event.kind is kinds.BY_ID["init-killed"] and (found := _EXIT.search(detail)):
         code = int(found[1], 16)
         return f"{'by' if code & 0x7F else 'with'} {_exit_text(code)}"
@@ -138,9 +209,14 @@ def _exit_text(code: int) -> str:
 
 def _title(crash: Crash, detail: str, guilty: Frame | None, read: bool) -> str:
     kind, groups = crash.event.kind, crash.event.groups
-    values = {"what": detail, "message": detail, "where": groups.get("where", ""), "cache": groups.get("cache", "")}
+    values = {"what": detail, "message": detail, "value": groups.get("value", "bad value"), "subject": ""}
+    values["cache"] = next((groups[name] for name in ("cache", "slab", "doubly") if name in groups), "slab")
+    if kind.id == "warning":
+        values["subject"] = f": {detail}" if detail else ""
+    elif kind.id in ("kasan", "kmsan") and (access := _access(crash.event)) and " " not in detail:
+        values["what"] = f"{detail} {access.capitalize()}" if kind.id == "kasan" else detail
     if not detail and "{what}" in kind.title:
-        values["what"] = {"list-corruption": "list", "ubsan": "error"}.get(kind.id, crash.panic or "fatal")
+        values["what"] = _STAND_INS.get(kind.id, "") or crash.panic or kind.id.replace("-", " ")
     function = names.normalise(guilty.function) if guilty else ""
     if kind is kinds.NONE and not read:
         return "the kernel's log cannot be read"
@@ -150,7 +226,17 @@ def _title(crash: Crash, detail: str, guilty: Frame | None, read: bool) -> str:
     return title.format(function=function, **values).strip()
 
 
-def _explanation(crash: Crash, guilty: Frame | None, read: bool) -> str:
+# What a title says where the message has no word of its own.
+_STAND_INS = {
+    "list-corruption": "list",
+    "ubsan": "error",
+    "machine-check": "logged",
+    "out-of-memory": "a process was killed",
+}
+_NOT_FATAL = " Nothing says that the kernel died of it."
+
+
+def _explanation(crash: Crash, guilty: Frame | None, read: bool, fatal: bool) -> str:
     event = crash.event
     if event.kind is kinds.NONE and not read:
         return "Without the log nothing can be said about the cause; what else could be read follows."
@@ -172,13 +258,15 @@ def _explanation(crash: Crash, guilty: Frame | None, read: bool) -> str:
         text += f" when {groups['invoker']} asked for some"
     elif kind.id == "panic":
         text = f"The kernel called panic(): {crash.panic or 'the log that would say why is lost'}"
+    elif kind.id == "warning" and crash.panic.endswith("panic_on_warn set ..."):
+        text += ", and was told to panic on a warning"
     elif event.address is not None:
         access = _access(event)
         text += f": {access + ' of ' if access else ''}address {event.address:#x}{_hint(event.address)}"
     if guilty:
         text += f", in {names.normalise(guilty.function)}()"
         text += f" of module {guilty.module}" if guilty.module else ""
-    return text + "."
+    return text + "." + ("" if fatal or kind is kinds.NONE else _NOT_FATAL)
 
 
 # include/linux/poison.h; LIST_POISON1 and 2 are followed by small offsets into the entry that was deleted.
