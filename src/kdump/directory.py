@@ -192,8 +192,14 @@ class DraftDirectory:
 
 @contextlib.contextmanager
 def exclusive(path: str | os.PathLike[str]) -> Iterator[bool]:
-    """Hold a lock, in a file that is made if it is missing; False if another process holds it. Raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Hold a lock on a directory, or on a file that is made if it is missing; False if another process holds it.
+
+    Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, _ENTER)
+    except (NotADirectoryError, FileNotFoundError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -140,8 +140,8 @@ class Draft:
         self.called = name
 
     def _create(self) -> int:
-        stem = os.fsdecode(b"." + os.fsencode(self.name)[:_STEM] + b".")
-        self._sweep(stem)
+        stem = _stem(self.name)
+        _sweep(self._directory, stem)
         while True:
             self.called = f"{stem}{os.urandom(_RANDOM).hex()}{INCOMPLETE}"
             descriptor = os.open(self.called, _NEW, self._mode, dir_fd=self._directory)
@@ -151,22 +151,6 @@ class Draft:
             if os.fstat(descriptor).st_nlink:
                 return descriptor
             os.close(descriptor)  # swept before it was locked
-
-    def _sweep(self, stem: str) -> None:
-        """Remove drafts of the same file whose makers are gone."""
-        for name in os.listdir(self._directory):  # noqa: PTH208 -- no pathlib here
-            middle = name[len(stem) : -len(INCOMPLETE)]
-            if not (name.startswith(stem) and name.endswith(INCOMPLETE) and _HEX.fullmatch(middle)):
-                continue
-            with contextlib.suppress(OSError):
-                descriptor = os.open(name, _LOOK, dir_fd=self._directory)
-                try:
-                    state = os.fstat(descriptor)
-                    if stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid():
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        os.unlink(name, dir_fd=self._directory)
-                finally:
-                    os.close(descriptor)
 
     def _resume(self) -> int:
         self.called = self.name + INCOMPLETE
@@ -178,6 +162,37 @@ class Draft:
                 return descriptor
             os.unlink(self.called, dir_fd=self._directory)
         return os.open(self.called, _NEW, self._mode, dir_fd=self._directory)
+
+
+def sweep(path: str | os.PathLike[str]) -> None:
+    """Remove drafts for a file whose makers were killed. Never raises."""
+    directory, name = os.path.split(os.fspath(path))
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _sweep(descriptor, _stem(name))
+        finally:
+            os.close(descriptor)
+
+
+def _stem(name: str) -> str:
+    return os.fsdecode(b"." + os.fsencode(name)[:_STEM] + b".")
+
+
+def _sweep(directory: int, stem: str) -> None:
+    for name in os.listdir(directory):
+        middle = name[len(stem) : -len(INCOMPLETE)]
+        if not (name.startswith(stem) and name.endswith(INCOMPLETE) and _HEX.fullmatch(middle)):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(name, _LOOK, dir_fd=directory)
+            try:
+                state = os.fstat(descriptor)
+                if stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name, dir_fd=directory)
+            finally:
+                os.close(descriptor)
 
 
 def _exists(name: str, directory: int) -> bool:

@@ -41,6 +41,7 @@ def test_reasons(
     monkeypatch.setattr(built, "recorded", lambda *_: record(before) if before else None)
     monkeypatch.setattr(built, "fingerprint", lambda _prepared: record("new").parts)
     monkeypatch.setattr(built, "build_image", build_image)
+    monkeypatch.setattr(built, "damage", lambda _record: "")
     assert main(["build", "--json", "--state", str(tmp_path), *options]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["built"] == (why is not None)

@@ -18,6 +18,7 @@ from kdump.host.plan import Prepared
 from kdump.host.readiness import NO, NOTE, YES, Examination, Readiness
 from kdump.image.closure import Search
 from kdump.image.kernel_tree import KernelTree
+from kdump.image.made import content_digest
 from kdump.targets.protocol import Spec
 
 MIB = 1 << 20
@@ -58,7 +59,13 @@ class Machine:
         state = self.root / "var/lib/kdump"
         image = self.write(f"var/lib/kdump/{os.uname().release}/capture.img", "image")
         record = built.Record(
-            str(image), os.uname().release, "/boot/vmlinuz", 5, 1000.0, built.fingerprint(self.prepared)
+            str(image),
+            os.uname().release,
+            "/boot/vmlinuz",
+            5,
+            1000.0,
+            built.fingerprint(self.prepared),
+            content_digest([b"image"]),
         )
         record.write(built.directory(os.uname().release, state) / built.RECORD)
 
@@ -165,6 +172,13 @@ def test_what_a_rehearsal_measured_is_what_should_be_reserved(machine: Machine) 
     check = the(machine.look(), "reservation")
     assert check.answer == NOTE
     assert check.found == "176 MiB reserved, measurement says 256 MiB"
+
+
+@pytest.mark.parametrize("content", ["", "imag", "imagE", "image of another kernel"])
+def test_a_damaged_image_is_no_image(content: str, machine: Machine) -> None:
+    machine.write(f"var/lib/kdump/{os.uname().release}/capture.img", content)
+    assert not machine.look().ready
+    assert the(machine.look(), "image").remedy == "`kdump build --load`"
 
 
 def test_the_screen_fits(machine: Machine) -> None:

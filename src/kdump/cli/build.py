@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,16 +57,18 @@ def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
     result: dict[str, object] = {"built": False, "loaded": False}
     if args.load and args.if_stale and record and not read_state().crash_loaded:
         # The image there is protects the machine while it is found out whether a newer one is needed.
-        built.load_image(record, wanted)
-        told.append(f"loaded {record.image} with kernel {record.release}")
-        result["loaded"] = True
+        with suppress(KdumpError):  # of a damaged image, say: it is stale, then
+            built.load_image(record, wanted)
+            told.append(f"loaded {record.image} with kernel {record.release}")
+            result["loaded"] = True
     try:
         prepared = plan.prepare(wanted, tree, search)
         told += [f"note: {note}" for note in prepared.notes]
         parts = built.fingerprint(prepared) if record and args.if_stale else None
-        if record is None or parts is None or built.stale(record, parts):
+        damage = built.damage(record) if record else ""
+        if record is None or parts is None or damage or built.stale(record, parts):
             before, (record, summary) = record, built.build_image(prepared, parts, state)
-            reasons = built.stale(before, record.parts)
+            reasons = [damage] * bool(damage) + built.stale(before, record.parts)
             told.append(f"built {record.image} ({size_text(record.size)}) in {duration_text(summary.seconds)}")
             told += [f"  because {reason}" for reason in reasons] if args.if_stale else []
             result |= {"built": True, "reasons": reasons, "modules": list(summary.modules)}

@@ -72,6 +72,8 @@ def _sources(args: argparse.Namespace) -> tuple[Path, Path | None]:
         raise KdumpError(
             f"no capture image is built for {release}", remedy="run `kdump build`, or name an image with --image"
         )
+    if not args.kernel:
+        built.check(record)
     return args.kernel or Path(record.vmlinuz), Path(record.image)
 
 

@@ -11,7 +11,10 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError, UsageError
@@ -42,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from kdump.host import changes, setup
 
     if args.undo:
-        return undo(changes.Journal.read(changes.JOURNAL), assume_yes=args.yes)
+        with alone(changes.JOURNAL):
+            return undo(changes.Journal.read(changes.JOURNAL), assume_yes=args.yes)
     wanted = chosen(args)
     found = setup.plan(
         wanted,
@@ -64,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
     if edit and not (args.yes or confirmed("make these changes?")):
         print("nothing was changed")
         return 1
-    changes.apply(edit, changes.Journal.read(changes.JOURNAL))
-    return finish(wanted, reboot=found.reboot)
+    with alone(changes.JOURNAL):
+        journal = changes.Journal.read(changes.JOURNAL)
+        changes.apply(edit, journal)
+        return finish(wanted, journal, reboot=found.reboot)
 
 
 def chosen(args: argparse.Namespace) -> Config:
@@ -79,7 +85,7 @@ def chosen(args: argparse.Namespace) -> Config:
     return config.from_dict(changed) if args.target or args.crashkernel else wanted
 
 
-def finish(wanted: Config, *, reboot: bool) -> int:
+def finish(wanted: Config, journal: Journal, *, reboot: bool) -> int:
     """Put the new configuration to use: policy, directories, image, load."""
     from kdump.host import built, plan, policy, readiness, stored
     from kdump.host.python_search import python_search
@@ -87,12 +93,13 @@ def finish(wanted: Config, *, reboot: bool) -> int:
     for changed in policy.apply(wanted.panic):
         print(f"set {changed}")
     for place in stored.directories(wanted):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not place.exists():
+            journal.make_directory(str(place), mode=0o700)
     with python_search() as search:
         prepared = plan.prepare(wanted, search=search)
         record = built.recorded(prepared.kernel.release)
         parts = built.fingerprint(prepared) if record else None
-        if record is None or parts is None or built.stale(record, parts):
+        if record is None or parts is None or built.damage(record) or built.stale(record, parts):
             record, summary = built.build_image(prepared, parts)
             print(f"built {record.image} in {summary.seconds:.1f} s")
     if reboot:
@@ -105,13 +112,10 @@ def finish(wanted: Config, *, reboot: bool) -> int:
 
 
 def undo(journal: Journal, *, assume_yes: bool) -> int:
-    """Take everything back."""
-    import shutil
+    """Take everything back that setup made, and nothing else: crashes and what is known of them stay."""
+    from kdump.host import built, setup
 
-    from kdump.host import setup
-    from kdump.host.python_search import STATE
-
-    if not (journal.files or journal.commands):
+    if not journal:
         print("nothing to undo: setup changed nothing here")
         return 0
     need_root()
@@ -121,12 +125,30 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
         print("nothing was changed")
         return 1
     left = setup.undo(journal)
-    if STATE.exists():
-        shutil.rmtree(STATE)
+    built.remove_images()
     for problem in left:
         print(f"left: {problem}")
+    if left:
+        print(f"{journal.path} remembers what is left: `kdump setup --undo` tries again")
     print("undone; memory that is reserved stays so until the next boot")
     return NOT_READY if left else 0
+
+
+@contextmanager
+def alone(journal: Path) -> Iterator[None]:
+    """Keep other setups out. Raises KdumpError if one is at work."""
+    from kdump.directory import exclusive
+
+    if os.geteuid() != 0:
+        yield  # nothing will be changed
+        return
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(journal.parent) as got:
+        if not got:
+            raise KdumpError("another `kdump setup` is at work", remedy="wait for it to end and try again")
+        yield
+        with suppress(OSError):  # there is something in it, as a rule
+            journal.parent.rmdir()
 
 
 def confirmed(question: str) -> bool:

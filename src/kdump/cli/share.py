@@ -10,6 +10,7 @@ from typing import Final
 
 from kdump.cli import completion, roff
 from kdump.cli.parsers import pages
+from kdump.fileio import replace_file
 from kdump.host.changes import Command, Edit
 from kdump.host.units import executable
 
@@ -34,7 +35,7 @@ def write(share: Path) -> int:
     texts = files()
     for name, text in texts.items():
         (share / name).parent.mkdir(parents=True, exist_ok=True)
-        (share / name).write_text(text, encoding="utf-8")
+        replace_file(share / name, text.encode(), mode=0o644)
     return len(texts)
 
 

@@ -11,16 +11,17 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from kdump.capture.plan import PLAN_PATH
 from kdump.errors import KdumpError
-from kdump.fileio import replace_file
+from kdump.fileio import replace_file, sync_directory
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, capture_cpus
-from kdump.host.python_search import ENTRY, STATE
+from kdump.host.python_search import ENTRY, MADE, STATE
 from kdump.image.build import ImageSummary, build, request_table, shared_libraries
 from kdump.image.made import content_digest, file_digest
 from kdump.kexec import load as kexec
@@ -31,6 +32,7 @@ from kdump.kexec.state import read_state
 
 IMAGE: Final = "capture.img"
 RECORD: Final = "image.json"
+NEXT: Final = "image-next.json"  # the record of an image that is about to replace the one there is
 PARTS: Final = {
     "plan": "the configuration or the machine it was resolved on",
     "kernel": "the kernel",
@@ -45,7 +47,7 @@ PARTS: Final = {
 class Record:
     """What is known of a built image: where it is, its kernel, its size in bytes, when it was built (Unix time).
 
-    `parts` maps each of PARTS to the digest of what went in.
+    `parts` maps each of PARTS to the digest of what went in; `digest` is the image's own.
     """
 
     image: str
@@ -54,6 +56,7 @@ class Record:
     size: int
     built: float
     parts: Mapping[str, str]
+    digest: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
@@ -81,8 +84,46 @@ def directory(release: str, state: Path = STATE) -> Path:
 
 def recorded(release: str, state: Path = STATE) -> Record | None:
     """The record of the image for a kernel release, if there is an image."""
-    record = Record.read(directory(release, state) / RECORD)
+    place = directory(release, state)
+    after = Record.read(place / NEXT)
+    if after and not damage(after):
+        return after  # a build was interrupted between the image and its record
+    record = Record.read(place / RECORD)
     return record if record and Path(record.image).exists() else None
+
+
+def damage(record: Record) -> str:
+    """In what way the image is not the one that was built; empty if it is. Reads all of it."""
+    image = Path(record.image)
+    try:
+        size = image.stat().st_size
+        if size != record.size:
+            return f"the image has {size} bytes, {record.size} were built"
+        if file_digest(image) != record.digest:
+            return "the image has another content than the one that was built"
+    except OSError as error:
+        return f"the image cannot be read: {error.strerror or error}"
+    return ""
+
+
+def check(record: Record) -> None:
+    """Raise KdumpError unless image and kernel are those that go together."""
+    if why := damage(record):
+        raise KdumpError(f"{record.image} is damaged", why=why, remedy="kdump build --load")
+    if _digest([Path(record.vmlinuz)]) != record.parts.get("kernel"):
+        raise KdumpError(
+            f"{record.image} is not for {record.vmlinuz}", why="the kernel was replaced", remedy="kdump build --load"
+        )
+
+
+def remove_images(state: Path = STATE) -> None:
+    """Delete images, their records and what the next one would be made of; nothing else that is kept there."""
+    for place in (each.parent for each in state.glob(f"*/{RECORD}")):
+        for name in (IMAGE, RECORD, NEXT):
+            (place / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            place.rmdir()
+    (state / MADE).unlink(missing_ok=True)
 
 
 def fingerprint(prepared: Prepared) -> dict[str, str]:
@@ -109,7 +150,7 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
 
 
 def stale(record: Record | None, now: Mapping[str, str]) -> list[str]:
-    """Why the recorded image is not what would be built `now` (a fingerprint); empty if it is."""
+    """Why the recorded image is not what would be built `now` (a fingerprint); empty if it is. See `damage`, too."""
     if record is None:
         return ["no image is built"]
     return [f"{meaning} changed" for part, meaning in PARTS.items() if record.parts.get(part) != now[part]]
@@ -128,6 +169,14 @@ def build_image(
     python = prepared.python  # both need it
     with ThreadPoolExecutor(1) as pool:
         digests = pool.submit(lambda: parts or fingerprint(prepared))
+
+        def ready(image: bytes) -> None:
+            digest = content_digest([image])
+            vmlinuz = str(prepared.kernel.vmlinuz)
+            Record(
+                str(place / IMAGE), release, vmlinuz, len(image), time.time(), digests.result(), digest
+            ).write(place / NEXT)  # fmt: skip
+
         summary = build(
             prepared.kernel,
             entry=ENTRY,
@@ -136,11 +185,13 @@ def build_image(
             python=python,
             files=dict(prepared.files),
             made=prepared.search.made,
+            ready=ready,
         )
-    record = Record(
-        str(place / IMAGE), release, str(prepared.kernel.vmlinuz), summary.size, time.time(), digests.result()
-    )
-    record.write(place / RECORD)
+    # Power may be cut at any moment: there is always a record that fits the image.
+    (place / NEXT).replace(place / RECORD)
+    sync_directory(str(place))
+    record = Record.read(place / RECORD)
+    assert record is not None
     return record, summary
 
 
@@ -157,7 +208,11 @@ def command_line(config: Config, root: Path = Path("/")) -> CommandLine:
 
 
 def load_image(record: Record, config: Config) -> kexec.LoadResult:
-    """Load the recorded image and its kernel for the next panic, unless just that is loaded. Raises KdumpError."""
+    """Load the recorded image and its kernel for the next panic, unless just that is loaded.
+
+    Raises KdumpError, also if they are not what was recorded.
+    """
+    check(record)
     return kexec.load(Path(record.vmlinuz), Path(record.image), command_line(config).text, if_changed=True)
 
 

@@ -6,10 +6,11 @@ needed to go back, so undoing needs no knowledge of what was done. A file that s
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
-import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.errors import KdumpError
+from kdump.fileio import Draft, pwrite_all, replace_file, sweep, sync_directory
 
 JOURNAL: Final = Path("/var/lib/kdump/setup.json")
 LONG: Final = 3  # lines of a new file that are shown unasked
@@ -82,11 +84,16 @@ class Edit:
 
 def file_change(path: str, after: str | None, root: Path, mode: int = 0o644) -> tuple[FileChange, ...]:
     """The change that gives the file at `path` (below `root`) the text `after`; none if it has that already."""
-    try:
-        before: str | None = below(root, path).read_text()
-    except FileNotFoundError:
-        before = None
+    before = text_of(below(root, path))
     return () if before == after else (FileChange(path, before, after, mode),)
+
+
+def text_of(path: Path) -> str | None:
+    """A file's text, byte for byte: what is not UTF-8 and how lines end comes back as it was. None if there is none."""
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return None
 
 
 def below(root: Path, path: str) -> Path:
@@ -107,51 +114,90 @@ def run_command(argv: Sequence[str]) -> None:
 
 @dataclass
 class Journal:
-    """What was done to the machine, newest last, in a file that is written before each step."""
+    """What was done to the machine, newest last, in a file that is written before each step.
+
+    `files` are changes with every text that was written (`written`); `directories` those that were made for them.
+    """
 
     path: Path
     files: list[dict[str, Any]] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
+    directories: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.commands or self.directories)
 
     @classmethod
     def read(cls, path: Path) -> Journal:
         """The journal in a file; an empty one if there is none. Raises KdumpError if it is broken."""
         try:
-            content = json.loads(path.read_text())
-            return cls(path, content["files"], content["commands"])
+            content = json.loads(path.read_bytes())
         except FileNotFoundError:
             return cls(path)
-        except (ValueError, KeyError) as error:
-            raise KdumpError(f"{path} is broken", why=str(error), remedy="restore the files by hand") from None
+        except (ValueError, RecursionError) as error:
+            raise _broken(path, str(error)) from None
+        if not isinstance(content, dict):
+            raise _broken(path, "it is not an object")
+        parts = [content.get(name, []) for name in ("files", "commands", "directories")]
+        for name, part, good in zip(
+            ("files", "commands", "directories"), parts, (_is_file, _is_command, _is_path), strict=True
+        ):
+            if not isinstance(part, list) or not all(map(good, part)):
+                raise _broken(path, f"its {name} are not such")
+        files, commands, directories = parts
+        return cls(path, [{"written": [entry["after"]], **entry} for entry in files], commands, directories)
 
     def write(self) -> None:
-        """Make the journal durable."""
+        """Make the journal durable, mode 0600; an empty one is no file."""
+        if not self:
+            self.path.unlink(missing_ok=True)
+            sweep(self.path)
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(json.dumps({"files": self.files, "commands": self.commands}, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
+        content = {"files": self.files, "commands": self.commands, "directories": self.directories}
+        replace_file(self.path, (json.dumps(content, indent=1) + "\n").encode())
 
-    def note(self, change: FileChange) -> None:
-        """A file is about to change. Its text before our first change is what undoing goes back to."""
+    def note(self, change: FileChange, root: Path = Path("/")) -> None:
+        """A file is about to change. Its text before our first change is what undoing goes back to.
+
+        Every text of ours is kept, too: whatever interrupts what follows, the file has one that is known.
+        """
         for entry in self.files:
             if entry["path"] == change.path:
+                known = (entry["before"], *entry["written"])
+                entry["mixed"] = entry.get("mixed", False) or change.before not in known
+                entry["written"] = [*entry["written"], change.after]
                 entry["after"] = change.after
                 break
         else:
-            self.files.append(asdict(change))
+            self.files.append(asdict(change) | {"written": [change.after]})
+        if change.after is not None:
+            self._note_parents(change.path, root)
         self.write()
+
+    def make_directory(self, path: str, root: Path = Path("/"), mode: int = 0o755) -> None:
+        """Make a directory, which undoing removes if it is empty then."""
+        self._note_parents(f"{path}/x", root)
+        self.write()
+        below(root, path).mkdir(mode=mode, parents=True, exist_ok=True)
+
+    def forget(self, path: str) -> None:
+        """A file's change is taken back."""
+        self.files = [entry for entry in self.files if entry["path"] != path]
+        self.write()
+
+    def _note_parents(self, path: str, root: Path) -> None:
+        missing = [str(each) for each in Path(path).parents if not below(root, str(each)).exists()]
+        self.directories += [each for each in reversed(missing) if each not in self.directories]
 
 
 def apply(edit: Edit, journal: Journal, root: Path = Path("/"), run: Runner = run_command) -> None:
     """Make the changes. Raises KdumpError or OSError; what was done until then is in the journal."""
     for change in edit.files:
-        journal.note(change)
+        journal.note(change, root)
         put(below(root, change.path), change.after, change.mode)
     for command in edit.commands:
-        entry = asdict(command)
+        entry: dict[str, Any] = json.loads(json.dumps(asdict(command)))  # as it is read back
         if (command.undo or command.again) and entry not in journal.commands:
             journal.commands.append(entry)
             journal.write()
@@ -159,49 +205,125 @@ def apply(edit: Edit, journal: Journal, root: Path = Path("/"), run: Runner = ru
 
 
 def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) -> list[str]:
-    """Take back everything in the journal, and the journal. Returns what could not be taken back, and why."""
+    """Take back everything in the journal; what was taken back leaves it at once.
+
+    Returns what could not be taken back, and why: it stays in the journal, for another attempt.
+    """
     left: list[str] = []
 
-    def attempt(argv: Sequence[str]) -> None:
+    def attempt(argv: Sequence[str]) -> bool:
         try:
             run(argv)
         except KdumpError as error:
             left.append(str(error))
+            return False
+        return True
+
+    def forget(entry: dict[str, Any], done: str) -> None:
+        if entry[done] and not (done == "undo" and entry["again"]):
+            journal.commands.remove(entry)
+            journal.write()
 
     for entry in reversed(journal.commands):
-        if entry["undo"]:
-            attempt(entry["undo"])
+        if entry["undo"] and attempt(entry["undo"]):
+            forget(entry, "undo")
     for entry in reversed(journal.files):
-        path = below(root, entry["path"])
-        now = path.read_text() if path.exists() else None
-        if now not in (entry["after"], entry["before"]):
-            left.append(f"{entry['path']} was changed since, and is left as it is")
-            continue
-        put(path, entry["before"], entry["mode"])
-    for entry in journal.commands:
-        if entry["again"]:
-            attempt(entry["argv"])
-    journal.path.unlink(missing_ok=True)
+        if problem := _take_back(entry, root):
+            left.append(problem)
+        else:
+            journal.forget(entry["path"])
+    for entry in list(journal.commands):
+        # As long as a file is left it will have to run again.
+        if entry["again"] and attempt(entry["argv"]) and not journal.files:
+            forget(entry, "again")
+    for path in reversed(journal.directories):
+        with contextlib.suppress(OSError):  # somebody else's things are in it, or it is gone
+            below(root, path).rmdir()
+    if not (journal.files or journal.commands):
+        journal.directories = []
+    journal.write()
     return left
 
 
 def put(path: Path, text: str | None, mode: int) -> None:
-    """Give a file its text, or remove it, and its directory if that leaves it empty and it is ours by its name."""
+    """Give a file its text, durably, or remove it. A new file has `mode` from its first byte, another keeps its own.
+
+    If the path is a link, the file behind it is meant. Raises OSError.
+    """
+    path = Path(os.path.realpath(path))
     if text is None:
-        path.unlink(missing_ok=True)
-        if path.parent.name.startswith("kdump") and path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+        if path.exists():
+            path.unlink()
+            sync_directory(str(path.parent))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    if path.exists():
-        shutil.copystat(path, draft)
-        owner = path.stat()
-        os.chown(draft, owner.st_uid, owner.st_gid)
-    else:
-        draft.chmod(mode)
-    draft.replace(path)
+    draft = Draft(path, mode=0o600 if path.exists() else mode)
+    try:
+        pwrite_all(draft.fd, text.encode("utf-8", "surrogateescape"), 0)
+        if path.exists():
+            _like(path, draft.fd)
+        draft.commit()
+    finally:
+        draft.discard()
+
+
+def _like(path: Path, descriptor: int) -> None:
+    """Give a file another's owner, extended attributes (SELinux's label is one) and mode."""
+    state = path.stat()
+    os.fchown(descriptor, state.st_uid, state.st_gid)
+    for name in os.listxattr(path):
+        with contextlib.suppress(OSError):  # not every one can be set
+            os.setxattr(descriptor, name, os.getxattr(path, name))
+    os.fchmod(descriptor, stat.S_IMODE(state.st_mode))
+
+
+def _take_back(entry: dict[str, Any], root: Path) -> str:
+    """Give a file its text of before; why not, if that cannot be."""
+    path, before = below(root, entry["path"]), entry["before"]
+    sweep(os.path.realpath(path))
+    try:
+        now = text_of(path)
+        if now == before:
+            return ""
+        if now not in entry["written"]:
+            return f"{entry['path']} was changed since, and is left as it is"
+        if entry.get("mixed"):
+            return f"{entry['path']} was changed by hand between two setups, and is left as it is"
+        put(path, before, entry["mode"])
+    except OSError as error:
+        return f"{entry['path']}: {error.strerror or error}"
+    return ""
+
+
+def _broken(path: Path, why: str) -> KdumpError:
+    return KdumpError(f"{path} is broken", why=why, remedy="restore the files that it names by hand, then remove it")
+
+
+def _is_file(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and _is_path(entry.get("path"))
+        and all(isinstance(entry.get(name, 0), str | None) for name in ("before", "after"))  # 0: it is missing
+        and isinstance(entry.get("mode"), int)
+        and 0 <= entry["mode"] <= 0o7777
+        and isinstance(entry.get("written", []), list)
+        and all(isinstance(text, str | None) for text in entry.get("written", []))
+    )
+
+
+def _is_command(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("again"), bool)
+        and all(
+            isinstance(entry.get(name), list) and all(isinstance(word, str) for word in entry[name])
+            for name in ("argv", "undo")
+        )
+    )
+
+
+def _is_path(entry: object) -> bool:
+    return isinstance(entry, str) and entry.startswith("/") and "\0" not in entry and ".." not in entry.split("/")
 
 
 def combined(edits: Iterable[Edit]) -> Edit:

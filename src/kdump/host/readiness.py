@@ -135,8 +135,11 @@ class Examination:
             return
         record = built.recorded(self.prepared.kernel.release, self.root / "var/lib/kdump")
         reasons = built.stale(record, built.fingerprint(self.prepared) if record else {})
+        remedy = "`kdump build --load`" if self.state.reserved else "`kdump setup` builds it"
+        if record and (damage := built.damage(record)):
+            yield Check("image", NO, damage, remedy)
+            return
         if record is None or reasons:
-            remedy = "`kdump build --load`" if self.state.reserved else "`kdump setup` builds it"
             yield Check("image", NO, "stale: " + ", ".join(reasons) if record else reasons[0], remedy)
             return
         self.figures |= {"image_bytes": record.size, "image_built_timestamp": record.built}

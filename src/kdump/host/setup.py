@@ -76,13 +76,14 @@ def parameters_for(config: Config, wanted: expected.Estimate) -> list[str]:
 def undo(journal: Journal, root: Path = ROOT, run: Runner = run_command) -> list[str]:
     """Take back everything in the journal, and what boot loader entries written since have from us.
 
-    Returns what could not be taken back, and why.
+    Returns what could not be taken back, and why; it stays in the journal.
     """
     parameters = kernel_install.before_setup(journal)
     left = changes.undo(journal, root, run)
     if parameters is not None:
         for change in kernel_install.entries_edit(root, parameters).files:
             changes.put(changes.below(root, change.path), change.after, change.mode)
+            journal.forget(change.path)
             left = [each for each in left if not each.startswith(f"{change.path} ")]
     return left
 

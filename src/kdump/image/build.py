@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,14 +105,16 @@ def build(
     python: Closure | None = None,
     files: Mapping[str, bytes | Path] | None = None,
     made: Made | None = None,
+    ready: Callable[[bytes], None] = lambda _image: None,
 ) -> ImageSummary:
     """Write the image for kernel `tree` whose first process runs the module `entry` (`python -m entry`).
 
     `modules` are names of kernel modules; what they depend on comes along. `python` is what `python_modules` found, if
     `entry` imports modules by name or it was asked for already. `files` maps paths in the image to bytes (mode 0600) or
     to files of this machine (their own mode); shared libraries that an executable needs come along. What `made` knows
-    is not made again. The output is replaced atomically, mode 0600, or left alone if it has these bytes already: what
-    is loaded of it stays up to date. Raises KdumpError: unknown modules, libraries not found, not written.
+    is not made again. `ready` gets the image before it is written. The output is replaced whole, mode 0600, or left
+    alone if it has these bytes already: what is loaded of it stays up to date. Raises KdumpError: unknown modules,
+    libraries not found, not written.
     """
     started = time.monotonic()
     made = made or Made()
@@ -142,6 +144,7 @@ def build(
             image, first = _compress(cpio.archive(root.tree), made), b""
         kept = pool.submit(made.keep)
         data = image + first
+        ready(data)
         _write(output, data)
         kept.result()
     return ImageSummary(
