@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from kdump import processor
+
 __all__ = ["ANNOTATIONS", "DOCUMENTATION", "HANDED_ON", "STARRED", "TRIED", "UNCALLED", "install"]
 
 TRIED = ("2.0.", "2.1.", "2.2.", "2.3.", "2.4.")
@@ -54,6 +56,8 @@ class _Finder:
     """Finds stand-ins: an importer, as `sys.meta_path` has them."""
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        if name == "numpy":  # it would end the process without a word
+            processor.require_numpy()
         # NumPy tells its version before it imports any of these.
         if name not in _NAMES or not getattr(sys.modules["numpy"], "__version__", "").startswith(TRIED):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,16 @@ def test_only_numpys_library_is_replaced() -> None:
     assert not blas.can_replace(name, path, [*USERS, Path("/usr/lib/other.so")])
     assert not blas.can_replace(name, path, [])
     assert not blas.can_replace("libm.so.6", found["libm.so.6"], USERS)
+
+
+def test_a_numpy_that_multiplies_matrices_when_it_is_imported_keeps_its_library(library: Path, tmp_path: Path) -> None:
+    assert blas.serves(library.read_bytes(), USERS)
+    package = next(parent for parent in USERS[0].parents if parent.name == "numpy")
+    site = tmp_path / "site"
+    shutil.copytree(package, site / "numpy", ignore=shutil.ignore_patterns("tests", "*.pyc"))
+    shutil.copytree(package.parent / "numpy.libs", site / "numpy.libs")
+    users = [site / path.relative_to(package.parent) for path in USERS]
+    assert blas.serves(library.read_bytes(), users)
+    with (site / "numpy/__init__.py").open("a") as file:
+        file.write("\nones((20, 20)) @ ones((20, 20))\n")  # as NumPy 2.3 does
+    assert not blas.serves(library.read_bytes(), users)

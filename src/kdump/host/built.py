@@ -142,7 +142,7 @@ def fingerprint(prepared: Prepared) -> dict[str, str]:
             *prepared.kernel.firmware(modules).values(),
         ],
         "python": [*(module.code for module in python), *binaries],
-        "libraries": [*shared_libraries(binaries).values()],
+        "libraries": [*shared_libraries(binaries, prepared.search.made).values()],
         "files": [part for name in sorted(files) for part in (name.encode(), files[name])],
     }
     with ThreadPoolExecutor() as pool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kdump import processor
 from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
@@ -67,6 +68,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     Raises KdumpError for a target that could not take a dump, a device that the capture kernel could not reach, a
     module or file that does not exist.
     """
+    processor.require_numpy()
     tree = replace(kernel or capture_kernel(config), conf=modprobe_conf.read())
     targets = [target_for(specification(url, config)) for url in config.targets]
     specs = [target.check() for target in targets]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kdump import processor
 from kdump.capture.crash import COMPLETE
 from kdump.errors import KdumpError, describe
 from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
@@ -68,6 +69,7 @@ class Examination:
         checks: list[Check] = []
         steps: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
             ("reservation", self.reservation),
+            ("processor", self.processor),
             ("targets", self.targets),
             ("modules", self.modules),
             ("image", self.image),
@@ -115,6 +117,12 @@ class Examination:
             yield Check(
                 "reservation", NO, "no crashkernel= on the kernel command line", "`kdump setup` adds it; reboot once"
             )
+
+    def processor(self) -> Iterator[Check]:
+        """Does what the capture runs on run here? Nothing is said of a processor that lacks nothing."""
+        if lacking := processor.missing():
+            processor.require_numpy()
+            yield Check("processor", YES, f"lacks {', '.join(lacking)}; the NumPy installed here does without")
 
     def targets(self) -> Iterator[Check]:
         """Would each target take a dump? Settles `prepared`."""

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import re
 import struct
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -83,6 +86,21 @@ def stand_in(name: str, library: Path, users: Iterable[Path]) -> bytes:
     """A shared object for `name` defining what `users` (NumPy's extension modules) take from `library`."""
     wanted = {symbol for user in users for symbol in symbols(user).undefined}
     return _shared_object(name, sorted(wanted & symbols(library).defined))
+
+
+def serves(stand_in: bytes, users: Sequence[Path]) -> bool:
+    """Whether the NumPy of these extension modules imports with it: some versions multiply matrices for a check.
+
+    The loader takes a library that is there already, by its name, in the place of the one that NumPy brings.
+    """
+    package = next(parent for parent in users[0].parents if parent.name == "numpy")
+    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import numpy"
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(stand_in)
+        file.flush()
+        command = [sys.executable, "-ISBc", code]
+        done = subprocess.run(command, env={"LD_PRELOAD": file.name}, capture_output=True, timeout=60, check=False)
+    return done.returncode == 0
 
 
 def _code(names: list[str]) -> tuple[bytes, list[int]]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import zstandard
@@ -21,7 +22,7 @@ import zstandard
 from kdump import digest
 from kdump.capture import system
 from kdump.errors import KdumpError
-from kdump.fileio import replace_file
+from kdump.fileio import file_version, replace_file
 from kdump.image import blas, cpio, elf_files, squashfs, stage0
 from kdump.image.closure import Closure, PythonModule
 from kdump.image.kernel_tree import KernelTree, Module, ModuleIndex, read_compressed
@@ -33,6 +34,7 @@ from kdump.image.tree import Tree
 PYTHON = "/usr/bin/python3"
 FIRMWARE = "usr/lib/firmware"  # the kernel looks in /lib/firmware
 _MODPROBE = "kdump.capture.modprobe"
+_YES, _NO = b"yes", b"no"
 _STAGE0_MODULES = ("loop", "squashfs")
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 _MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
@@ -85,15 +87,26 @@ def _loading(module: Module, index: ModuleIndex) -> str:
     return f"{system.MODULES}/{module.name}.ko {index.conf.parameters(module.name)}".rstrip()
 
 
-def shared_libraries(executables: Iterable[Path]) -> dict[str, bytes | Path]:
-    """What these ELF files need in an image, by the names they ask for: files, or what stands in for one."""
+def shared_libraries(executables: Iterable[Path], made: Made) -> dict[str, bytes | Path]:
+    """What these ELF files need in an image, by the names they ask for: files, or what stands in for one.
+
+    Whether that serves is tried once, and `made` knows.
+    """
     users = [elf_files.parse(path) for path in executables]
     stand_ins: dict[str, bytes] = {}
     for name, path in elf_files.resolve(users).items():
         direct = [user.path for user in users if name in user.needed]
         if blas.can_replace(name, path, direct):
-            stand_ins[name] = blas.stand_in(name, path, direct)
+            found = blas.stand_in(name, path, direct)
+            users_of_it = "".join(f"{user} {file_version(user)}" for user in direct)
+            tried = made.get(f"serves {users_of_it}", found, partial(_serves, found, direct))
+            if tried == _YES:
+                stand_ins[name] = found
     return {**stand_ins, **elf_files.resolve(users, provided=stand_ins)}
+
+
+def _serves(stand_in: bytes, users: list[Path]) -> bytes:
+    return _YES if blas.serves(stand_in, users) else _NO
 
 
 def build(
@@ -121,7 +134,7 @@ def build(
     squashed = _can_mount(tree)
     needed = python or python_modules(entry, made=made)
     with ThreadPoolExecutor() as pool:
-        first_stage = _first_stage(tree, needed) if squashed else None
+        first_stage = _first_stage(tree, needed, made) if squashed else None
         root = _Root()
         if first_stage:
             root.borrow(first_stage)
@@ -129,7 +142,7 @@ def build(
             compressed = pool.submit(lambda: _compress(cpio.archive(first_stage.tree), made))
         root.python(needed.modules)
         root.files(files or {})
-        root.libraries()
+        root.libraries(made)
         index = tree.module_index
         hashing = [name for name in (*digest.KERNEL_MODULES, digest.PROCESSOR_MODULE) if name in index.paths]
         root.kernel_modules(tree, (*modules, *hashing))
@@ -215,10 +228,10 @@ class _Root:
         self._executables[place] = path
         self.add(kind, place, elf_files.strip(path.read_bytes()), 0o755)
 
-    def libraries(self) -> None:
+    def libraries(self, made: Made) -> None:
         """Loaders and shared libraries of all executables, in one directory, by the names they are asked for."""
         paths = self._executables.values()
-        for name, library in shared_libraries(paths).items():
+        for name, library in shared_libraries(paths, made).items():
             content = library if isinstance(library, bytes) else elf_files.strip(library.read_bytes())
             self.add("libraries", f"usr/lib/{name.rpartition('/')[2]}", content, 0o755)
         for interpreter in sorted({elf_files.parse(path).interpreter for path in paths} - {""}):
@@ -275,10 +288,10 @@ def _can_mount(tree: KernelTree) -> bool:
     return all(name in index.builtin or name in index.paths for name in _STAGE0_MODULES)
 
 
-def _first_stage(tree: KernelTree, python: Closure) -> _Root:
+def _first_stage(tree: KernelTree, python: Closure, made: Made) -> _Root:
     root = _Root()
     root.python(python.first)
-    root.libraries()
+    root.libraries(made)
     root.kernel_modules(tree, _STAGE0_MODULES)
     root.tree.directory(stage0.ROOT.lstrip("/"))
     return root
