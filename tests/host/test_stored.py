@@ -88,8 +88,21 @@ def test_titles_and_signatures() -> None:
 
 def test_the_report_knows_better_than_the_log(tmp_path: Path) -> None:
     path = write(tmp_path, "c")
-    (path / "report.json").write_text(json.dumps({"verdict": {"title": "T", "signature": "S"}}))
-    assert (stored.read(path).title, stored.read(path).signature) == ("T", "S")
+    (path / "report.json").write_text(json.dumps({"verdict": {"title": "T", "signature": "2-5"}}))
+    assert (stored.read(path).title, stored.read(path).signature) == ("T", "2-5")
+
+
+def test_a_signature_of_an_earlier_version_is_made_again_from_the_log(tmp_path: Path) -> None:
+    path = write(tmp_path, "c")
+    (path / "report.json").write_text(json.dumps({"verdict": {"title": "T", "signature": "1-5"}}))
+    assert (stored.read(path).title, stored.read(path).signature) == ("T", judged(LOG)[1])
+    (path / "vmcore-dmesg.txt").unlink()
+    assert stored.read(path).signature == "1-5"
+
+
+def test_crashes_without_a_signature_are_no_copies() -> None:
+    crashes = [crash("new", 9, ""), crash("old", 3, ""), crash("older-b", 2, "b"), crash("newer-b", 8, "b")]
+    assert names(victims(crashes, Retention(keep=3, min_free=0), 0)) == ["older-b"]
 
 
 def test_copies_go_before_the_only_one_of_a_kind() -> None:

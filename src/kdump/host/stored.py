@@ -153,19 +153,27 @@ def _manifest(path: Path) -> tuple[dict[str, Any], str]:
 
 def title_and_signature(path: Path) -> tuple[str, str]:
     """What happened in one line, and what crashes of one cause share: the report's verdict, else that of the log."""
+    told = ("", "")
     for report in (path / FULL_REPORT, path / REPORT_JSON):
         try:
             verdict = load_object(report.read_bytes(), report, _REPORT).get("verdict", {})
         except (OSError, KdumpError):
             continue
-        if verdict.get("title") and verdict.get("signature"):
-            return verdict["title"], verdict["signature"]
+        if verdict.get("title"):
+            told = verdict["title"], verdict.get("signature", "")
+            break
+    from kdump.report.signature import is_current
+
+    if told[0] and is_current(told[1]):
+        return told
+    # Without a report, or with the signature of an earlier version: the log gives this version's.
     for log in (path / DMESG, path / (DMESG + SUFFIX)):
         if log.exists():
             with log.open("rb") as file:
                 file.seek(max(0, log.stat().st_size - _LOG_END))
-                return judged(file.read(_LOG_END).decode("utf-8", "replace"))
-    return "", ""
+                title, signature = judged(file.read(_LOG_END).decode("utf-8", "replace"))
+            return (told[0] or title, signature) if title else told
+    return told
 
 
 def judged(log: str) -> tuple[str, str]:

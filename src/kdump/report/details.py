@@ -38,8 +38,10 @@ _FAULT_ADDRESS = re.compile(
 )
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)|^={60,}$")
 _CUT = re.compile(r"-{8,}\[ cut here \]-{8,}|8<--- cut here")
-# Lines that name the function at fault: lib/smp_processor_id.c, kernel/workqueue.c, print_lock() of lockdep.c
-_NAMES = re.compile(r"^ *caller is (?P<where>\S.*)$|^ *last function: (?P<last>[\w.$]+)")
+# Lines that name the function at fault: lib/smp_processor_id.c, kernel/workqueue.c, print_lock() in lockdep.c
+_NAMES = re.compile(
+    r"^ *caller is (?P<where>\S.*)$|(?:^ *last function: |in-flight: \d+(?:\(\w+\))?:)(?P<last>[\w.$]+)"
+)
 _OF_LOCK = re.compile(r"\bat: +(?:\[<[0-9a-f]+>\] +)?(?P<where>\S.*)$")
 _OF_LOCKS = frozenset(("lock-usage", "lock-state", "deadlock"))
 WINDOW = 400  # lines that belong to one report at most
@@ -129,6 +131,8 @@ def _report(event: Event, stacks: Traces, texts: Iterator[str]) -> None:
         if not number:
             stacks.headline(text)
             continue
+        if number == 1 and event.kind.id == "rust-panic":
+            event.groups.setdefault("what", text.strip())  # the message stands on a line of its own
         stacks.feed(text)
         if event.rip is None and stacks.first_counter is not None and not known:
             event.rip, in_registers = stacks.first_counter, True
@@ -186,7 +190,11 @@ def _choose(event: Event, stacks: Traces) -> Trace | None:
     running = [trace for trace in stacks.all if trace.runs(event.headline)]
     others = [trace for trace in stacks.all if trace not in running and not trace.secondary]
     candidates = [*running, *others]
-    if event.kind.id == "rcu-stall":
+    if event.kind.id == "hard-lockup" and "cpu" in event.groups:
+        # The buddy detector runs on another CPU than the one that is stuck.
+        stuck = [trace for trace in candidates if trace.cpu == int(event.groups["cpu"])]
+        candidates = stuck or candidates
+    elif event.kind.id == "rcu-stall":
         # The CPU that holds RCU up, else the task that does; RCU's own thread only waits.
         telling = [t for t in candidates if not t.of_grace_period and names.nearest(t.whole, event.kind) is not None]
         stalled = [trace for trace in telling if trace.cpu is not None and trace.cpu in stacks.stalled]

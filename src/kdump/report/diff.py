@@ -41,7 +41,7 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
     sections = [name for name in {**first["sections"], **second["sections"]} if name not in _SKIPPED_SECTIONS]
     for name in sections:
         _walk(name, first["sections"].get(name), second["sections"].get(name), differences)
-    same, near = (_agree(first, second, name) for name in ("signature", "key"))
+    same, near = (_agree(first, second, name) for name in ("signature", "coarse"))
     return Comparison(same, near and not same, differences)
 
 

@@ -13,6 +13,7 @@ Names follow the kernel's sources since 2.6.32; each family cites the directorie
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -41,8 +42,8 @@ NOTICING = (
     Family("x86 exceptions", "deliver an exception on x86", (
         r"page_fault_oops", r"no_context", r"pgtable_bad", r"kernelmode_fixup_or_oops\w*", r"_*bad_area\w*", r"mm_fault_error", r"_*do_(?:user|kern)_addr_fault", r"_*do_page_fault", r"trace_do_page_fault", r"do_async_page_fault", r"spurious_\w*fault\w*",
         r"handle_page_fault", r"(?:async_|trace_)*page_fault", r"(?:asm_)?exc_(?!nmi)\w+", r"_*do_trap\w*", r"do_error_trap", r"do_invalid_op", r"invalid_op", r"error_(?:entry|exit|code|return)", r"common_exception\w*",
-        r"(?:do_)?(?:general_protection|divide_error|double_fault|stack_segment|int3|debug|overflow|bounds|coprocessor_\w+|simd_\w+|alignment_check|invalid_TSS|segment_not_present|device_not_available)", r"math_error", r"gp_\w+",
-        r"paranoid_(?:entry|exit)\w*", r"handle_stack_overflow", r"(?:fixup|ex_handler)_\w+", r"handle_invalid_op", r"xen_\w*exc_\w+", r"idtentry\w*",
+        r"(?:do_)?(?:general_protection|divide_error|double_fault|stack_segment|int3|debug|overflow|bounds|coprocessor_\w+|simd_(?:coprocessor_error|exception)|alignment_check|invalid_TSS|segment_not_present|device_not_available)", r"math_error",
+        r"paranoid_(?:entry|exit)\w*", r"handle_stack_overflow", r"fixup_(?:bug|bad_iret|exception|ump)\w*", r"ex_handler_\w+", r"handle_invalid_op", r"xen_\w*exc_\w+", r"idtentry\w*",
     )),
     # arch/arm/{mm,kernel}, arch/arm64/{mm/fault,kernel/traps,kernel/entry*,kernel/debug-monitors}.c
     Family("arm exceptions", "deliver an exception on arm or arm64", (
@@ -58,7 +59,7 @@ NOTICING = (
     )),
     # kernel/nmi.c, arch/x86/kernel/nmi.c, lib/nmi_backtrace.c, kernel/watchdog*.c, kernel/events/core.c
     Family("NMI and watchdog", "see that a CPU is stuck, and show it", (
-        r"nmi_(?:handle|cpu_backtrace|trigger|raise)\w*", r"trigger_\w*backtrace\w*", r"arch_trigger_\w+", r"unknown_nmi_error", r"(?:io|pci|mem)_\w*nmi\w*error\w*", r"(?:pci_serr|io_check)_error", r"watchdog\w*", r"is_softlockup", r"hardlockup_\w+", r"perf_event_nmi_handler", r"_*perf_event_overflow",
+        r"nmi_(?:handle|cpu_backtrace|trigger|raise)\w*", r"trigger_\w*backtrace\w*", r"arch_trigger_\w+", r"unknown_nmi_error", r"(?:io|pci|mem)_\w*nmi\w*error\w*", r"(?:pci_serr|io_check)_error", r"watchdog(?:_timer_fn|_overflow_callback|_hardlockup\w*|_check\w*|_buddy\w*|_nmi\w*)?", r"is_softlockup", r"hardlockup_\w+", r"perf_event_nmi_handler", r"_*perf_event_overflow",
         r"(?:intel|amd|x86|armv8|armpmu)_?p?mu_handle_irq\w*", r"handle_pmi_common", r"default_do_nmi", r"raise_nmi", r"showacpu", r"sysrq_\w+", r"_*handle_sysrq", r"write_sysrq_trigger", r"mce_(?:panic|reign|end|start)", r"do_machine_check", r"machine_check",
     )),
     # kernel/rcu/{tree,update}*.[ch], kernel/hung_task.c, kernel/workqueue.c
@@ -89,7 +90,7 @@ NOTICING = (
     )),
     # rust/kernel, rust/helpers, library/core/src/panicking.rs (mangled v0 or plain)
     Family("Rust panics", "begin a Rust panic", (
-        r"rust_(?:begin_unwind|helper_BUG|helper_\w*bug\w*|panic)", r"core::(?:panicking|option|result|slice|cell)::.*", r"_R\w*(?:rust_begin_unwind|9panicking\w*|4core6option\w*|4core6result\w*)", r"<?core::.*",
+        r"(?:\w+::)*rust_(?:begin_unwind|helper_BUG|helper_\w*bug\w*|panic\w*)", r"<?core::.*",
     )),
     # mm/oom_kill.c
     Family("out of memory", "choose and kill a process because memory is short", (r"oom_kill_process", r"out_of_memory", r"pagefault_out_of_memory", r"dump_header", r"mem_cgroup_out_of_memory", r"_*alloc_pages_(?:may_oom|slowpath)\w*", r"warn_alloc\w*")),
@@ -99,22 +100,22 @@ SHARED = (
     # lib/string.c, arch/*/lib/mem*, include/linux/uaccess.h, arch/*/lib/{copy,get,put}_user*
     Family("memory and strings", "copy, compare and fill memory, also that of user space", (
         r"_*(?:arch_|pi_|arm64_)?mem(?:cpy|set|move|cmp|chr|scan|zero|dup|32|64|crc)\w*", r"_*(?:str|kstr|sized_str)(?:n?cpy|n?cmp|len|nlen|n?str|n?chr|rchr|pbrk|spn|cspn|sep|l?cat|ncat|scpy|lcpy|casecmp|ncasecmp|dup|ndup|im|reverse|to\w+)\w*", r"_*rep_(?:movs|stos)\w*", r"kmemdup\w*", r"k(?:str|mem)n?dup\w*", r"vmemdup\w*", r"memdup_\w+", r"strndup_\w+",
-        r"_*(?:arch_|raw_|inline_)?_*copy_(?:to|from|in)_(?:user|iter|kernel|user_\w+|iter_\w+)\w*", r"\w*copy_(?:to|from)_iter\w*", r"_*copy_(?:user|mc|page|highpage)_?\w*", r"_*arch_copy_\w+", r"copyout\w*", r"copyin\w*", r"copy_page_(?:to|from)_iter\w*", r"_*clear_(?:page|user|huge_page|highpage)\w*", r"_*(?:get|put)_user\w*", r"csum_(?:partial|and)\w*", r"do_csum", r"_*iov_iter_\w+", r"iterate_and_advance\w*", r"import_iovec", r"raw_copy_\w+", r"copy_struct_from_\w+", r"copy_(?:overflow|from_kernel_nofault|to_kernel_nofault)\w*", r"probe_kernel_\w+", r"fault_in_\w+",
+        r"_*(?:arch_|raw_|inline_)?_*copy_(?:to|from|in)_(?:user|iter|kernel)(?:_(?:full|nocache|inatomic\w*|flushcache|mc|ll|nmi|nofault|overflow|generic|toio|page|fault\w*))?", r"\w*copy_(?:to|from)_iter\w*", r"_*copy_(?:user_(?:generic|enhanced|handle|large|nontemporal|highpage)\w*|mc_\w+|page|page_(?:mc|regs)\w*|highpage\w*)", r"_*arch_copy_\w+", r"copyout\w*", r"copyin\w*", r"copy_page_(?:to|from)_iter\w*", r"_*clear_(?:page|page_(?:rep|erms|orig|mova|std)\w*|user|user_(?:rep|erms|orig|page|highpage)\w*|huge_page|highpage)", r"_*(?:get|put)_user(?:_(?:\d+|nocheck_\w+|bad|nofault|asm\w*|check\w*))?", r"csum_(?:partial|and)\w*", r"do_csum", r"_*iov_iter_\w+", r"iterate_and_advance\w*", r"import_iovec", r"raw_copy_\w+", r"copy_struct_from_\w+", r"copy_(?:overflow|from_kernel_nofault|to_kernel_nofault)\w*", r"probe_kernel_\w+", r"fault_in_\w+",
     )),
     # kernel/locking
     Family("locks", "take and release locks", (
-        r"_*(?:raw_)?(?:spin|read|write|rw)_?(?:try)?(?:un)?lock\w*", r"_*raw_\w*(?:spin|read|write)_\w+", r"do_raw_\w+", r"_*(?:native_)?queued_\w*(?:spin|read|write)_\w+", r"_*pv_(?:queued|hash|unhash|kick|wait|lock)\w*", r"kvm_(?:kick_cpu)", r"_*(?:mutex|ww_mutex|rt_mutex|rtmutex|rwbase|rt_spin|rt_read|rt_write|rwlock|rwsem|percpu_rwsem|osq|mcs|semaphore|seqcount|lockref)_\w+", r"rwsem_\w+", r"_*down(?:_\w+)?", r"_*up(?:_\w+)?", r"_*percpu_(?:down|up)_\w+", r"ticket_spin_\w+", r"arch_(?:spin|read|write|mutex)_\w+", r"_*ldsem_\w+", r"refcount_dec_and_\w*lock\w*", r"_*atomic_dec_and_(?:raw_|mutex_)?\w*lock\w*", r"(?:task|bit|hlist_bl|local)_(?:spin_)?(?:un)?lock\w*", r"_*local_bh_(?:en|dis)able\w*", r"rcu_read_(?:un)?lock\w*", r"rcu_(?:is_watching|is_cpu_rrupt\w*|note_context_switch|preempt_deferred\w*|\w*dynticks\w*)", r"_*rcu_(?:lock|unlock)\w*", r"srcu_read_\w+", r"slow_\w*lock\w*", r"call_rwsem_\w+", r"_*lock_sock\w*", r"release_sock", r"(?!rtnl_)\w+_(?:un|try)?lock(?:_\w*nested|_bh|_irq\w*|_interruptible|_killable|_slow\w*)?", r"read_seq\w+", r"kernel_fpu_\w+",
+        r"_*(?:raw_)?(?:spin|read|write|rw)_?(?:try)?(?:un)?lock\w*", r"_*raw_\w*(?:spin|read|write)_\w+", r"do_raw_\w+", r"_*(?:native_)?queued_\w*(?:spin|read|write)_\w+", r"_*pv_(?:queued|hash|unhash|kick|wait|lock)\w*", r"kvm_(?:kick_cpu)", r"_*(?:mutex|ww_mutex|rt_mutex|rtmutex|rwbase|rt_spin|rt_read|rt_write|rwlock|rwsem|percpu_rwsem|osq|mcs|semaphore|seqcount|lockref)_\w+", r"rwsem_\w+", r"_*down(?:_\w+)?", r"_*up(?:_\w+)?", r"_*percpu_(?:down|up)_\w+", r"ticket_spin_\w+", r"arch_(?:spin|read|write|mutex)_\w+", r"_*ldsem_\w+", r"refcount_dec_and_\w*lock\w*", r"_*atomic_dec_and_(?:raw_|mutex_)?\w*lock\w*", r"(?:task|bit|hlist_bl|local)_(?:spin_)?(?:un)?lock\w*", r"_*local_bh_(?:en|dis)able\w*", r"rcu_read_(?:un)?lock\w*", r"rcu_(?:is_watching|is_cpu_rrupt\w*|note_context_switch|preempt_deferred\w*|\w*dynticks\w*)", r"_*rcu_(?:lock|unlock)\w*", r"srcu_read_\w+", r"slow_\w*lock\w*", r"call_rwsem_\w+", r"_*lock_sock\w*", r"release_sock", r"(?!rtnl_|(?:\w*_)?(?:find|clone|shm|shmem|do|request|init)_)\w+_(?:un|try)?lock(?:_\w*nested|_bh|_irq\w*|_interruptible|_killable|_slow\w*)?", r"read_seq\w+", r"kernel_fpu_\w+",
     )),
     # kernel/sched/core.c, kernel/printk, lib/vsprintf.c
     Family("printing", "write to the log or into a buffer", (r"_?v?printk\w*", r"_*dev_(?:printk|info|notice|warn|err|alert|crit|emerg|vprintk)\w*", r"_*netdev_(?:printk|info|warn|err|notice)\w*", r"v?s[cn]*printf", r"kv?asprintf\w*", r"kvasprintf\w*", r"string(?:_nocheck)?", r"pointer", r"number", r"format_decode", r"console_(?:unlock|flush\w*|emit\w*)", r"call_console_drivers", r"_*pr_\w+", r"widen_string", r"seq_(?:printf|vprintf|put\w+|write|escape\w*)", r"vbin_printf", r"_*dynamic_\w*dbg\w*")),
     # mm/{slab*,slub,vmalloc,util,percpu,mempool,page_alloc}.c
     Family("allocators", "allocate and free memory", (
         r"_*k[mzvc]*alloc(?!_seq)\w*", r"_*kv?z?free\w*", r"kfree_\w*", r"kmem_\w+", r"_*kmem_cache_\w+", r"_*slab_\w+", r"_*slub_\w+", r"cache_(?:alloc|free|grow|flusharray)\w*", r"_*cache_free\w*", r"(?:de)?activate_slab\w*", r"new_slab\w*", r"allocate_slab\w*", r"discard_slab", r"_*free_slab", r"get_(?:any_)?partial\w*", r"_*unfreeze_partials\w*", r"put_cpu_partial\w*", r"flush_cpu_slab\w*", r"set_freepointer", r"get_freepointer\w*", r"freelist_\w+", r"rcu_free_\w*",
-        r"_*(?:vm|vz)alloc\w*", r"vfree\w*", r"_*vunmap\w*", r"_*vmap\w*", r"alloc_vmap_area", r"(?:free_)?unmap_vmap_area\w*", r"remove_vm_area", r"_*get_vm_area\w*", r"pcpu_\w+", r"_*alloc_percpu\w*", r"free_percpu", r"percpu_ref_\w+", r"percpu_counter_\w+", r"mempool_\w+", r"_*(?:alloc|free|get_free|put|get_zeroed)_pages?\w*", r"_*alloc_(?:pages|frozen_pages|page)\w*", r"free_large_kmalloc", r"\w*kmalloc_(?:large|order)\w*", r"_*folio_alloc\w*", r"_*folio_put\w*", r"get_page_from_freelist", r"prep_new_page", r"post_alloc_hook", r"rmqueue\w*", r"free_(?:unref|hot_cold|pcp|the)_\w*page\w*", r"(?:memcg|mem_cgroup)_\w*(?:charge|slab|kmem)\w*", r"obj_cgroup_\w+", r"devm_k\w+", r"devres_\w+", r"release_nodes", r"(?:un)?poison_slab_object", r"krealloc\w*", r"_*do_k[mzv]*alloc\w*", r"_*do_krealloc\w*", r"kfree_sensitive", r"kmalloc_\w+", r"dma_(?:alloc|free|pool)_\w+",
+        r"_*v[mz]alloc(?!_fault|_sync)\w*", r"vfree\w*", r"_*vunmap\w*", r"_*vmap\w*", r"alloc_vmap_area", r"(?:free_)?unmap_vmap_area\w*", r"remove_vm_area", r"_*get_vm_area\w*", r"pcpu_\w+", r"_*alloc_percpu\w*", r"free_percpu", r"percpu_ref_\w+", r"percpu_counter_\w+", r"mempool_\w+", r"_*(?:alloc|free|get_free|put|get_zeroed)_pages?\w*", r"_*alloc_(?:pages|frozen_pages|page)\w*", r"free_large_kmalloc", r"\w*kmalloc_(?:large|order)\w*", r"_*folio_alloc\w*", r"_*folio_put\w*", r"get_page_from_freelist", r"prep_new_page", r"post_alloc_hook", r"rmqueue\w*", r"free_(?:unref|hot_cold|pcp|the)_\w*page\w*", r"(?:memcg|mem_cgroup)_\w*(?:charge|slab|kmem)\w*", r"obj_cgroup_\w+", r"devm_k\w+", r"devres_\w+", r"release_nodes", r"(?:un)?poison_slab_object", r"krealloc\w*", r"_*do_k[mzv]*alloc\w*", r"_*do_krealloc\w*", r"kfree_sensitive", r"kmalloc_\w+", r"dma_(?:alloc|free|pool)_\w+",
     )),
     # lib/{rbtree,radix-tree,xarray,idr,list_sort,rhashtable,maple_tree,llist,bitmap,find_bit,hweight,sbitmap}.c
     Family("lists, trees and bits", "keep data in order", (
-        r"_*list_(?!lru|sort_\w+cmp)\w*", r"_*h?list_\w+", r"llist_\w+", r"plist_\w+", r"_*rb_\w+", r"_*(?:xa|xas|xarray)_\w+", r"_*radix_tree_(?!node_alloc)\w+", r"_*idr_\w+", r"ida_\w+", r"_*mas_\w+", r"_*mt_\w+", r"mtree_\w+", r"_*find_\w*bit\w*", r"_*bitmap_\w+", r"_*(?:set|clear|test|change|test_and_\w+)_bit\w*", r"arch_(?:set|clear|test|change)\w*_bit\w*", r"hweight\w*", r"_*sw_hweight\w*", r"_*arch_(?:atomic|xchg|cmpxchg)\w*", r"_*atomic\w*_(?:read|set|add|sub|inc|dec|fetch|cmpxchg|xchg|try|long|and|or)\w*", r"_*xchg\w*", r"_*cmpxchg\w*", r"sort(?:_r)?", r"klist_(?!devices)\w+", r"crc\w+", r"_*crc\w+", r"sha\d+_\w+", r"jhash\w*", r"siphash\w*", r"interval_tree_\w+", r"u64_stats_\w+", r"_*rhashtable_\w+", r"_*rht_\w+", r"rhash\w+",
+        r"_*h?list_(?:add|del|move|splice|replace|cut|rotate|swap|sort|merge|bulk_move|bl_\w+|nulls_\w+)(?:_(?:rcu|init|tail|head|before|behind|careful|entry|batch|valid|or_report|position|final|run))*", r"llist_\w+", r"plist_\w+", r"_*rb_\w+", r"_*(?:xa|xas|xarray)_\w+", r"_*radix_tree_(?!node_alloc)\w+", r"_*idr_\w+", r"ida_\w+", r"_*mas_\w+", r"_*mt_\w+", r"mtree_\w+", r"_*find_\w*bit\w*", r"_*bitmap_\w+", r"_*(?:set|clear|test|change|test_and_\w+)_bit\w*", r"arch_(?:set|clear|test|change)\w*_bit\w*", r"hweight\w*", r"_*sw_hweight\w*", r"_*arch_(?:atomic|xchg|cmpxchg)\w*", r"_*atomic\w*_(?:read|set|add|sub|inc|dec|fetch|cmpxchg|xchg|try|long|and|or)\w*", r"_*xchg\w*", r"_*cmpxchg\w*", r"sort(?:_r)?", r"klist_(?!devices)\w+", r"crc\w+", r"_*crc\w+", r"sha\d+_\w+", r"jhash\w*", r"siphash\w*", r"interval_tree_\w+", r"u64_stats_\w+", r"_*rhashtable_\w+", r"_*rht_\w+", r"rhash\w+",
     )),
     # include/linux/refcount.h, kref.h
     Family("reference counters", "count users of an object", (r"_*refcount_\w+", r"kref_\w+", r"rcuref_\w+", r"_*ref_tracker_\w+")),
@@ -129,7 +130,7 @@ SHARED = (
     # kernel/sched/{wait,completion,swait}.c
     Family("waiting and waking", "wait, and wake who waits", (r"(?:finish|prepare_to)_wait\w*", r"(?:do_)?wait_for_(?:common|completion)\w*", r"_*wake_up(?!_new_task|_process)\w*", r"complete(?:_all|_with_flags)?", r"swake_up\w*", r"autoremove_wake_function", r"default_wake_function", r"pollwake")),
     # fs/{dcache,inode,buffer}.c, mm/{filemap,truncate,swap}.c: every file system calls them with its own objects
-    Family("file system helpers", "count users and mark the state of files and pages", (r"_*iput\w*", r"(?:fast_|lockref_)?dput\w*", r"(?:drop|clear|inc|set)_nlink", r"ihold", r"_*mark_(?:buffer|inode)_dirty", r"_*brelse", r"(?:folio|page)_(?:un)?lock\w*", r"unlock_(?:page|buffer)", r"end_(?:page|folio|buffer)_\w+", r"folio_end_\w+", r"set_page_dirty\w*", r"truncate_inode_\w*pages\w*", r"find_(?:lock|get)_\w*", r"fput")),
+    Family("file system helpers", "count users and mark the state of files and pages", (r"_*iput\w*", r"(?:fast_|lockref_)?dput\w*", r"(?:drop|clear|inc|set)_nlink", r"ihold", r"_*mark_(?:buffer|inode)_dirty", r"_*brelse", r"(?:folio|page)_(?:un)?lock\w*", r"unlock_(?:page|buffer)", r"end_(?:page|folio|buffer)_\w+", r"folio_end_\w+", r"set_page_dirty\w*", r"truncate_inode_\w*pages\w*", r"find_(?:lock|get)_(?:page|entries|pages|entry|pages_range)\w*", r"fput")),
     # lib/iomap.c, arch/*/include/asm/io.h, lib/logic_pio.c
     Family("register access", "read and write registers of devices", (r"_*(?:raw_)?(?:read|write)(?:s)?[bwlq](?:_relaxed)?", r"(?:logic_)?(?:in|out)s?[bwl]", r"_*(?:io)?(?:read|write)(?:8|16|32|64)(?:be|_rep)?", r"_*memcpy_(?:from|to)io")),
     # net/core/skbuff.c, include/linux/skbuff.h
@@ -138,13 +139,13 @@ SHARED = (
     Family("bus transfers", "hand a driver's request to its bus", (r"usb_(?:submit|kill|poison|unlink)_\w*urbs?\w*", r"usb_(?:control|bulk|interrupt|start_wait)_(?:msg|urb)\w*", r"usb_internal_control_msg", r"usb_hcd_\w+", r"dummy_urb_\w+", r"usb_free_\w*urb", r"_*dma_(?:un)?map_\w+", r"_*regmap_\w+")),
     # arch/*/lib/delay*, arch/x86/lib/retpoline.S, kernel/trace, arch/x86/include/asm/{paravirt,msr}.h
     Family("instructions", "stand for one instruction, a delay or a tracing hook", (
-        r"_*(?:const_)?[unm]?delay\w*", r"delay_(?:tsc|loop|mwaitx?|halt)\w*", r"_*x86_(?:indirect_thunk|return_thunk|retpoline)\w*", r"_*(?:indirect|return)_thunk\w*", r"native_(?:write|read)_msr\w*", r"native_(?:save|restore)_fl", r"pv_native_\w+", r"_*pv_ops\w*", r"_*(?:put|get)_unaligned\w*", r"_*fentry\w*", r"mcount\w*", r"ftrace_(?:caller|call|regs_call\w*|stub\w*|graph_caller|ops_\w+)", r"trace_(?:call_bpf|event_raw_\w+|event_buffer_\w+)", r"perf_trace_\w+", r"_*bpf_trace_run\w*", r"_*traceiter_\w+", r"trampoline_\w+", r"retint_\w+", r"restore_(?:regs|all)\w*", r"(?:ex_)?table_\w+", r"kretprobe_\w+", r"_*preempt_schedule\w*", r"preempt_schedule_irq", r"cpu_relax\w*", r"array_index_\w+", r"_*readq?_?\w*once\w*", r"_*write_once\w*",
+        r"_*(?:const_)?[unm]?delay", r"delay_(?:tsc|loop|mwaitx?|halt)\w*", r"_*x86_(?:indirect_thunk|return_thunk|retpoline)\w*", r"_*(?:indirect|return)_thunk\w*", r"native_(?:write|read)_msr\w*", r"native_(?:save|restore)_fl", r"pv_native_\w+", r"_*pv_ops\w*", r"_*(?:put|get)_unaligned\w*", r"_*fentry\w*", r"mcount\w*", r"ftrace_(?:caller|call|regs_call\w*|stub\w*|graph_caller|ops_\w+)", r"trace_(?:call_bpf|event_raw_\w+|event_buffer_\w+)", r"perf_trace_(?!init|destroy|event_|add|del)\w+", r"_*bpf_trace_run\w*", r"_*traceiter_\w+", r"trampoline_\w+", r"retint_\w+", r"restore_(?:regs|all)\w*", r"(?:ex_)?table_\w+", r"kretprobe_\w+", r"_*preempt_schedule\w*", r"preempt_schedule_irq", r"cpu_relax\w*", r"array_index_\w+", r"_*readq?_?\w*once\w*", r"_*write_once\w*",
     )),
 )  # fmt: skip
 
 # kernel/sched/{core,wait,wait_bit,completion,swait}.c, kernel/time/{timer,hrtimer,sleep_timeout}.c, mm/filemap.c
 SLEEPING = Family("sleeping", "wait", (
-    r"_*schedule(?:_\w+)?", r"_*cond_resched\w*", r"context_switch", r"_*switch_to\w*", r"io_schedule\w*", r"m?sleep\w*", r"ssleep", r"_*usleep_\w+", r"do_nanosleep", r"hrtimer_nanosleep\w*", r"preempt_schedule\w*", r"thread_return", r"(?:do_)?wait_(?:for|on|event|rcu|queue|transaction_locked)\w*", r"\w*wait\w*", r"_*wait_for_common\w*", r"out_of_line_wait_\w+", r"bit_wait\w*", r"prepare_to_wait\w*", r"finish_wait", r"_*folio_(?:wait|lock)\w*", r"_*lock_(?:page|folio|buffer)\w*", r"_*wait_on_\w+", r"sleep_on_\w+", r"rcu_barrier\w*", r"synchronize_irq", r"rwsem_down_\w+", r"_*rt_mutex_\w+", r"rwbase_\w+", r"rcu_sync_\w+", r"kthread_(?:stop|flush\w*|park)", r"_*flush_\w*work\w*", r"lock_sock_nested", r"_*lock_sock", r"_*kthread_\w*should\w*", r"swait_\w+", r"_*synchronize_hardirq", r"_*bio_wait\w*", r"submit_bio_wait", r"_*futex_wait_queue\w*", r"try_to_freeze\w*", r"_*refrigerator",
+    r"_*schedule(?:_\w+)?", r"_*cond_resched\w*", r"context_switch", r"_*switch_to\w*", r"io_schedule\w*", r"m?sleep\w*", r"ssleep", r"_*usleep_\w+", r"do_nanosleep", r"hrtimer_nanosleep\w*", r"preempt_schedule\w*", r"thread_return", r"(?:do_)?wait_(?:for|on|event|rcu|queue|transaction_locked)\w*", r"(?!sys_|kernel_|do_wait|\w*nowait)\w*wait\w*", r"_*wait_for_common\w*", r"out_of_line_wait_\w+", r"bit_wait\w*", r"prepare_to_wait\w*", r"finish_wait", r"_*folio_(?:wait|lock)\w*", r"_*lock_(?:page|folio|buffer)\w*", r"_*wait_on_\w+", r"sleep_on_\w+", r"rcu_barrier\w*", r"synchronize_irq", r"rwsem_down_\w+", r"_*rt_mutex_\w+", r"rwbase_\w+", r"rcu_sync_\w+", r"kthread_(?:stop|flush\w*|park)", r"_*flush_\w*work\w*", r"lock_sock_nested", r"_*lock_sock", r"_*kthread_\w*should\w*", r"swait_\w+", r"_*synchronize_hardirq", r"_*bio_wait\w*", r"submit_bio_wait", r"_*futex_wait_queue\w*", r"try_to_freeze\w*", r"_*refrigerator",
 ))  # fmt: skip
 
 # What allocates for others, and kmemleak itself: mm/kmemleak.c
@@ -156,7 +157,7 @@ ALLOCATING = Family(
         r"kmemleak_\w+",
         r"create_object\w*",
         r"_*create_object",
-        r"\w*(?:dup|clone)(?:_\w+)?",
+        r"(?!sys_|kernel_)\w*(?:dup|clone)(?:_\w+)?",
         r"idr_\w+",
     ),
 )
@@ -164,7 +165,7 @@ ALLOCATING = Family(
 # arch/*/entry, kernel/{kthread,fork}.c, init/main.c: nothing further out tells crashes apart.
 ENTRIES = Family("entries", "begin a task's own work", (
     r"do_syscall_\w+", r"(?:__)?do_(?:fast_)?(?:syscall_32|int80\w*|SYSENTER)\w*", r"entry_\w+", r"(?:x64|ia32)_sys_call", r"(?:compat_)?(?:sysenter|system_call|sysret|syscall|tracesys|cstar)_?\w*", r"ret_(?:from_fork|fast_syscall|from_kernel_thread|from_syscall|from_user_fork|slow_syscall|from_except)\w*", r"kthread", r"kernel_thread_\w+", r"child_rip", r"secondary_(?:startup|start_kernel)\w*", r"cpu_startup_entry", r"(?:x86_64_)?start_(?:kernel|secondary|reservations|here_\w+)", r"common_startup_64", r"rest_init", r"arch_call_rest_init", r"worker_thread", r"smpboot_thread_fn", r"syscall_(?:exit|return)_\w+",
-    r"el0t?_\w+", r"do_el0_\w+", r"invoke_syscall\w*", r"_*el0_\w+", r"__sys_trace\w*", r"local_restart", r"vector_swi", r"arm64_\w*syscall\w*", r"system_call_exception", r"system_call_vectored_common", r"interrupt_exit_\w+", r"handle_(?:syscall|sys)", r"do_trap_ecall_u", r"__do_syscall", r"sysc_\w+", r"irqentry_exit\w*", r"transfer_to_\w+",
+    r"el0t?_\w+", r"do_el0_\w+", r"invoke_syscall\w*", r"_*el0_\w+", r"__sys_trace\w*", r"local_restart", r"vector_swi", r"arm64_\w*syscall\w*", r"system_call_exception", r"system_call_vectored_common", r"interrupt_exit_\w+", r"handle_(?:syscall|sys)", r"do_trap_ecall_u", r"__do_syscall", r"sysc_\w+", r"irqentry_exit\w*", r"transfer_to_(?:handler|syscall)\w*",
 ))  # fmt: skip
 
 # arch/*/entry, arch/x86/kernel/apic, drivers/irqchip, arch/arm64/kernel/entry-common.c
@@ -193,27 +194,60 @@ BY_ID = {family.id: family for family in (*NOTICING, *SHARED, SLEEPING, ALLOCATI
 
 
 class Classes:
-    """Several families, ready to tell names. Expressions are compiled when the first name is asked for."""
+    """Several families, ready to tell names. Expressions are compiled when the first name is asked for.
+
+    Most names are plain or a beginning ("kasan_\\w+"): those are looked up; only the others need an expression.
+    """
 
     def __init__(self, members: tuple[Family, ...]) -> None:
         self.members = members
         self._known: dict[str, bool] = {}
-        self._expression: re.Pattern[str] | None = None
+        self._matcher: _Matcher | None = None
 
     def holds(self, function: str) -> bool:
         """Whether a function (without compiler suffixes) belongs to one of the families."""
         known = self._known.get(function)
         if known is None:
-            if self._expression is None:
-                self._expression = _expression(self.members)
-            known = self._known[function] = self._expression.fullmatch(function) is not None
+            if self._matcher is None:
+                self._matcher = _Matcher([name for family in self.members for name in family.names])
+            known = self._known[function] = self._matcher.matches(function)
         return known
 
     def of(self, function: str) -> Family | None:
         """The family that a function belongs to."""
-        return next((family for family in self.members if _expression((family,)).fullmatch(function)), None)
+        return next((family for family in self.members if _Matcher(family.names).matches(function)), None)
 
 
-def _expression(members: tuple[Family, ...]) -> re.Pattern[str]:
-    # An empty alternative would match everything: no families match nothing.
-    return re.compile("|".join(f"(?:{name})" for family in members for name in family.names) or r"(?!)")
+_SIMPLE = re.compile(r"(?P<bars>_\*)?(?P<text>\w+?)(?P<rest>\\w[*+])?")
+
+
+class _Matcher:
+    """Names as sets and beginnings, as far as their expressions are that simple."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names: dict[bool, set[str]] = {False: set(), True: set()}
+        beginnings: dict[bool, list[str]] = {False: [], True: []}
+        others = []
+        for name in names:
+            found = _SIMPLE.fullmatch(name)
+            if found is None:
+                others.append(f"(?:{name})")
+            elif not found["rest"]:
+                self._names[bool(found["bars"])].add(found["text"])
+            elif found["rest"].endswith("*") or found["text"].endswith("_"):
+                beginnings[bool(found["bars"])].append(found["text"])
+            else:
+                others.append(f"(?:{name})")
+        self._beginnings = {bars: tuple(texts) for bars, texts in beginnings.items()}
+        self._others = re.compile("|".join(others) or r"(?!)")  # without any, nothing matches
+
+    def matches(self, function: str) -> bool:
+        """Whether one of the names is this function's; "_*" before a name allows any number of underscores."""
+        bare = function.lstrip("_")
+        return (
+            function in self._names[False]
+            or bare in self._names[True]
+            or function.startswith(self._beginnings[False])
+            or bare.startswith(self._beginnings[True])
+            or self._others.fullmatch(function) is not None
+        )

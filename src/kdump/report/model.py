@@ -145,7 +145,7 @@ class Verdict:
 
     `kind` is one of `kdump.report.kinds`; `title` the one line kernel developers would write; `explanation` the same
     in plain words. `guilty` is the first frame after the kernel's infrastructure. `address` and `access` are of the
-    access that failed. `signature` and the coarser `key` are empty where nothing tells the crash apart; `fatal` says
+    access that failed. `signature` and the coarser `coarse` are empty where nothing tells the crash apart; `fatal` says
     whether anything tells that the kernel died of it; `stack_of` whose stack `frames` are.
     """
 
@@ -167,7 +167,7 @@ class Verdict:
     code: list[str] = field(default_factory=list)
     earlier: list[str] = field(default_factory=list)
     stack_of: str = ""
-    key: str = ""
+    coarse: str = ""
     fatal: bool = False
 
 

@@ -12,7 +12,8 @@ newline:
    is chance (out of memory, machine check, NMI, a killed init)
 
 Where the kind needs a stack and no frame of it can be guilty, there is no signature (an empty string): such crashes
-are told apart by nothing, so none is a copy of another. The key beside it is coarser: the kind and the guilty function.
+are told apart by nothing, so none is a copy of another. The coarser key beside it (`coarse`) is the kind and the guilty
+function.
 
 Frames come from the call trace in the log, and only if that has none from unwinding the dump, so that a dump and its
 dmesg give the same signature. A change of any of this, also of what counts as machinery, takes a new version.
@@ -76,7 +77,12 @@ def signature(found: Parts) -> str:
     return f"{VERSION}-{digest.hexdigest()[:16]}"
 
 
-def key(found: Parts) -> str:
+def is_current(text: str) -> bool:
+    """Whether a signature is of this version, or empty, which it is in every version."""
+    return not text or text.startswith(f"{VERSION}-")
+
+
+def coarse(found: Parts) -> str:
     """The coarser key: kind and guilty function, or the detail of a kind without a stack; empty without a signature."""
     if not found.usable:
         return ""

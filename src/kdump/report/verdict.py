@@ -12,10 +12,14 @@ from kdump.report import kinds, taints, who
 from kdump.report.context import DAMAGE, Context
 from kdump.report.model import Frame, Task, Verdict
 from kdump.report.oops import Crash, Event
-from kdump.report.signature import Parts, key, parts, signature
+from kdump.report.signature import Parts, coarse, parts, signature
 
 T = TypeVar("T")
 _FATAL = frozenset(("panic", "vpanic", "die", "oops_end", "crash_kexec", "__crash_kexec"))
+# Kinds whose report is about another task or CPU than the one that panicked: its stack would be somebody else's.
+_ELSEWHERE = frozenset(
+    ("hung-task", "rcu-stall", "workqueue-lockup", "workqueue-leak", "memory-leak", "device-references")
+)
 _EXIT = re.compile(r"exitcode=0x([0-9a-f]+)")
 _SIGNALS = {
     4: "SIGILL",
@@ -46,7 +50,7 @@ def judge(context: Context) -> Verdict:
         title=_title(crash, detail, guilty, read),
         explanation=_explanation(crash, guilty, read, fatal),
         signature=signature(made),
-        key=key(made),
+        coarse=coarse(made),
         fatal=fatal,
         panic=crash.panic,
         headline=event.headline,
@@ -77,11 +81,11 @@ def signature_of(context: Context) -> str:
 
 
 def explain(context: Context) -> list[str]:
-    """The signature and the key, and in words what they are made of."""
+    """The signature, the coarser key, and in words what they are made of."""
     crash, trace, made = parts_of(context)
     kind = crash.event.kind
     found = signature(made)
-    lines = [found or "no signature", f"key: {key(made) or 'none'}", f"kind: {kind.id} ({kind.meaning})"]
+    lines = [found or "no signature", f"coarse: {coarse(made) or 'none'}", f"kind: {kind.id} ({kind.meaning})"]
     if made.detail:
         lines.append(f"detail: {made.detail}")
     if not kind.stack:
@@ -116,15 +120,15 @@ def _guilty(event: Event, trace: list[Frame]) -> Frame | None:
         return trace[place]
     if symbol is not None and names.family(symbol.function, event.kind) is None:
         return symbol
-    if event.kind.stuck:
-        return None  # what was interrupted is not known: nothing near is any better
+    if event.kind.stuck or event.kind.shared:
+        return None  # what was interrupted, or who waits, is not known: what merely waits says nothing
     place = names.nearest(trace, event.kind)
     return trace[place] if place is not None else symbol
 
 
 def _of_another(event: Event) -> bool:
     """Whether the report is about another task than the one that panicked."""
-    return event.kind.id in ("hung-task", "memory-leak") and event.pid is not None
+    return event.kind.id in _ELSEWHERE and event.pid is not None
 
 
 def _stack_of(context: Context, event: Event, trace: list[Frame], task: Task | None) -> str:
@@ -145,7 +149,7 @@ def _evidence(context: Context) -> tuple[Crash, list[Frame]]:
     crash = context.crash
     event = crash.event
     trace = list(event.frames)
-    if not trace and context.has_memory and event.kind.stack:
+    if not trace and context.has_memory and event.kind.stack and event.kind.id not in _ELSEWHERE:
         running = event.kind is kinds.NONE  # then no CPU has to be named as the one that panicked
         trace = _attempt(context, "the panicking stack", lambda: _dump_frames(context, unless_running=running)) or []
     if event.kind is kinds.NONE and any(names.normalise(frame.function) in _FATAL for frame in trace):
