@@ -84,19 +84,11 @@ class Directory:
 
     def open_file(self, name: str) -> int:
         """A descriptor of a regular file, to read; anything else is EINVAL, and never waits for anybody."""
-        descriptor = os.open(_plain(name), _READ, dir_fd=self.fd)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "is not a regular file", f"{self.path}/{name}")
-        return descriptor
+        return open_regular(_plain(name), dir_fd=self.fd)
 
     def read(self, name: str, limit: int = SMALL) -> bytes:
         """A file whole; EFBIG if it has more than `limit` bytes."""
-        with open(self.open_file(name), "rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise OSError(errno.EFBIG, f"has more than {limit} bytes", f"{self.path}/{name}")
-        return data
+        return read_regular(_plain(name), limit, dir_fd=self.fd)
 
     def read_end(self, name: str, size: int) -> bytes:
         """The last `size` bytes of a file, or all it has."""
@@ -136,6 +128,24 @@ class Directory:
                 else:
                     os.unlink(each, dir_fd=inner.fd)
         os.rmdir(name, dir_fd=self.fd)
+
+
+def open_regular(path: str | os.PathLike[str], dir_fd: int | None = None) -> int:
+    """A descriptor of a regular file, to read; anything else is EINVAL, a link ELOOP. Never waits. Raises OSError."""
+    descriptor = os.open(path, _READ, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+    return descriptor
+
+
+def read_regular(path: str | os.PathLike[str], limit: int = SMALL, dir_fd: int | None = None) -> bytes:
+    """A regular file whole; EFBIG if it has more than `limit` bytes, else as `open_regular`. Raises OSError."""
+    with open(open_regular(path, dir_fd), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"has more than {limit} bytes", os.fspath(path))
+    return data
 
 
 class DraftDirectory:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.host.test_aftermath import crash
 
 from kdump.cli.main import main
+from kdump.directory import Directory
 from kdump.dump import manifest_schema
 from kdump.errors import KdumpError
 from kdump.host import aftermath, notify, stored
@@ -160,10 +161,10 @@ def test_a_crash_that_breaks_the_code_is_listed(tmp_path: Path, monkeypatch: pyt
     crash(tmp_path, "h-20261123T120000Z-0002")
     ordinary = stored.title_and_signature
 
-    def breaks(path: Path) -> tuple[str, str]:
-        if path.name.endswith("0001"):
+    def breaks(directory: Directory) -> tuple[str, str]:
+        if directory.path.endswith("0001"):
             raise MemoryError
-        return ordinary(path)
+        return ordinary(directory)
 
     monkeypatch.setattr(stored, "title_and_signature", breaks)
     status = {each.name: each.status for each in stored.scan([tmp_path])}

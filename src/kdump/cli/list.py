@@ -50,4 +50,5 @@ def lines(crash: stored.Crash) -> list[str]:
     head = f"{when:<23}  {crash.status:<11} {size_text(crash.size):>8}  {crash.signature or '-'}"
     release = f"kernel {crash.release}" if crash.release else ""
     what = ", ".join(filter(None, (crash.title[: WIDTH - len(release) - 4], release)))
-    return [head, *(f"  {line}" for line in (what, crash.problem, str(crash.path)) if line)]
+    foreign = f"FOREIGN: {crash.foreign}; it is not reported on, announced or pruned" if crash.foreign else ""
+    return [head, *(f"  {line}" for line in (what, crash.problem, foreign, str(crash.path)) if line)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdump import outputs
+from kdump.directory import Directory
 from kdump.errors import KdumpError
 from kdump.memory import KCORE
 
@@ -107,9 +108,10 @@ def _inside(path: str) -> str:
     """What there is of a crash in its directory: the dump, a dump that was not finished, or the log."""
     if not Path(path).is_dir():
         return path
-    for name in ("vmcore", "vmcore.incomplete", "vmcore-dmesg.txt"):
-        if (found := Path(path) / name).is_file():
-            return str(found)
+    with Directory.open(path) as crash:
+        for name in ("vmcore", "vmcore.incomplete", "vmcore-dmesg.txt"):
+            if crash.has_file(name):
+                return str(Path(path) / name)
     raise KdumpError(f"{path}: there is no vmcore and no vmcore-dmesg.txt in this directory")
 
 

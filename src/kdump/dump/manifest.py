@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from kdump import __version__
 from kdump.digest import sha256
+from kdump.directory import open_regular, read_regular
 from kdump.dump import manifest_schema
 from kdump.dump.manifest_schema import FORMAT
 from kdump.errors import FormatError, KdumpError
@@ -65,7 +66,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 def read(path: Path) -> dict[str, Any]:
     """Read a manifest. Raises `FormatError` if it is none."""
-    content = manifest_schema.parse(path.read_bytes(), path)
+    content = manifest_schema.parse(read_regular(path), path)
     if content.get("format") != FORMAT:
         raise FormatError(f"not a manifest of the format {FORMAT}", path=path, field="format")
     if "files" not in content:
@@ -95,7 +96,7 @@ def check(
     name = entry["name"]
     path = directory / name
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path)
     except OSError as error:
         yield Finding(name, error.strerror or "cannot be opened")
         return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import COMPLETE, MANIFEST, VMCORE
+from kdump.directory import Directory
 from kdump.dump import manifest
 from kdump.errors import KdumpError, describe
 from kdump.fileio import replace_file
@@ -53,7 +53,11 @@ def deal_with_new(
     for crash in reversed(crashes):
         if crash.name in seen.done or crash.status == stored.FOREIGN:
             continue
-        result = examine(crash, config, seen.told.get(crash.name, ()))
+        result = (
+            Examined(crash, (f"foreign, and left alone: {crash.foreign}",), (), ())
+            if crash.foreign
+            else examine(crash, config, seen.told.get(crash.name, ()))
+        )
         seen.note(crash.name, result)
         seen.write(state)
         yield result
@@ -63,12 +67,13 @@ def examine(crash: stored.Crash, config: Config, told_before: Sequence[str] = ()
     """Verify, report and notify whoever is not in `told_before`. Never raises."""
     problems = [crash.problem] if crash.problem else []
     try:
-        problems += verify(crash.path)
-        if crash.status == COMPLETE and not problems:
-            problems += report(crash.path)
+        with Directory.open(crash.path.parent) as place, place.enter(crash.name) as directory:
+            problems += verify(directory)
+            if crash.status == COMPLETE and not problems:
+                problems += report(directory)
+            crash = stored.look(directory)
     except Exception as error:  # noqa: BLE001 -- one bad crash must not keep the next from being announced
         problems.append(f"it could not be examined: {describe(error)}")
-    crash = stored.read(crash.path)
     outcomes = list(notify(config.notify, summary(crash, problems), told_before))
     return Examined(
         crash,
@@ -78,10 +83,11 @@ def examine(crash: stored.Crash, config: Config, told_before: Sequence[str] = ()
     )
 
 
-def verify(path: Path) -> Iterator[str]:
+def verify(directory: Directory) -> Iterator[str]:
     """What the manifest says of the files that is not so. Without a manifest there is nothing to compare."""
-    if not (path / MANIFEST).exists():
+    if directory.look(MANIFEST) is None:
         return
+    path = Path(directory.beneath)  # this very directory, whatever is renamed meanwhile
     try:
         entries = manifest.read(path / MANIFEST)["files"]
     except (OSError, KdumpError) as error:
@@ -94,8 +100,8 @@ def verify(path: Path) -> Iterator[str]:
             yield f"{entry['name']} cannot be verified: {describe(error)}"
 
 
-def report(path: Path) -> Iterator[str]:
-    """Write the full report of a whole dump; yields why it cannot be written."""
+def report(directory: Directory) -> Iterator[str]:
+    """Write the full report of a whole dump; yields why it cannot be written. Nothing is written where others can."""
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
     from kdump.report import json as as_json
@@ -103,13 +109,13 @@ def report(path: Path) -> Iterator[str]:
     from kdump.report.build import build
     from kdump.report.context import Context
 
-    if not (path / VMCORE).exists() or (path / stored.FULL_REPORT).exists():
+    if directory.foreign or not directory.has_file(VMCORE) or directory.look(stored.FULL_REPORT):
         return
     try:
-        with open_dump(path / VMCORE) as dump:
-            found = build(Context(Kernel(dump)), str(path / VMCORE))
-        _write(path / REPORT, "\n".join(as_text.render(found)))
-        _write(path / stored.FULL_REPORT, "\n".join(as_json.render(found)))
+        with open_dump(f"{directory.beneath}/{VMCORE}") as dump:
+            found = build(Context(Kernel(dump)), f"{directory.path}/{VMCORE}")
+        for name, render in ((REPORT, as_text.render), (stored.FULL_REPORT, as_json.render)):
+            directory.write(name, ("\n".join(render(found)).rstrip("\n") + "\n").encode("utf-8", "backslashreplace"))
     except Exception as error:  # noqa: BLE001 -- a report that fails must not keep the crash from being announced
         yield f"no report: {describe(error)}"
 
@@ -168,9 +174,3 @@ class _Seen:
         """Remember it."""
         state.mkdir(parents=True, exist_ok=True)
         replace_file(state / SEEN, (json.dumps({"done": self.done, "told": self.told}) + "\n").encode())
-
-
-def _write(path: Path, content: str) -> None:
-    """What a dump holds is secret: so is a report of it."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(content.rstrip("\n") + "\n")

@@ -71,7 +71,7 @@ def check(drill: Drill, config: Config, root: Path = Path("/")) -> Result:
     if not places:
         return Result(None, "no target is a directory of this machine: look on the target for the crash")
     # Clocks of two kernels and whole seconds in the dump: a little before counts, too.
-    new = [each for each in stored.scan(places) if each.when >= drill.when - 5]
+    new = [each for each in stored.scan(places) if each.when >= drill.when - 5 and not each.foreign]
     if not new:
         return Result(None, "no crash was stored since: the console of the capture kernel says why")
     oldest = new[-1]

@@ -114,6 +114,8 @@ def _peaks(config: Config, root: Path) -> Iterator[tuple[str, int]]:
     if rehearsal and rehearsal.passed and rehearsal.peak:
         yield "peak of the last rehearsal", rehearsal.peak
     for crash in stored.scan(stored.directories(config)):
+        if crash.foreign:
+            continue
         memory = stored.manifest(crash.path).get("memory") or {}
         # What was available at the worst moment was not needed; the rest of the reservation of then was.
         if crash.status == COMPLETE and 0 < memory.get("lowest_available", 0) < memory.get("ram", 0):

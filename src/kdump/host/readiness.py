@@ -218,7 +218,7 @@ class Examination:
     def crashes(self) -> Iterator[Check]:
         """What is stored, and when was the last?"""
         problems: list[KdumpError] = []
-        crashes = stored.scan(stored.directories(self.config), problems.append)
+        crashes = [each for each in stored.scan(stored.directories(self.config), problems.append) if not each.foreign]
         for problem in problems:
             yield Check("crashes", NOTE, describe(problem), problem.remedy)
         self.figures["crashes"] = len(crashes)

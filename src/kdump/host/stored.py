@@ -7,14 +7,17 @@ with one directory of crashes, stops none of the others.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
+from kdump.directory import Directory
 from kdump.dump import manifest_schema
 from kdump.errors import KdumpError, describe
 from kdump.fileio import INCOMPLETE as SUFFIX
@@ -29,6 +32,7 @@ UNREADABLE: Final = "unreadable"
 FULL_REPORT: Final = "report-full.json"  # written by `kdump collect`; the capture kernel's own is short
 _FIRST: Final = 1577836800  # Unix time, 2020: a date before is that of a clock that was never set
 _AHEAD: Final = 86400  # seconds that a clock may be ahead of this one
+_DOOMED: Final = ".deleting-"  # begins the name of a crash that is being deleted
 _LOG_END: Final = 256 << 10  # bytes at the end of a log in which the panic is looked for
 
 
@@ -38,7 +42,8 @@ _REPORT: Final[Schema] = {"verdict": table({"title": text(1024), "signature": te
 @dataclass(frozen=True)
 class Crash:
     """One stored crash. `size` in bytes on disk; `when` Unix time of the panic, 0 if no believable clock told it;
-    crashes of one `signature` have one cause, as far as can be told; `problem` is why its files cannot be used.
+    crashes of one `signature` have one cause, as far as can be told; `problem` is why its files cannot be used;
+    `foreign` why it may not be what the capture kernel wrote: somebody but root could have changed it.
 
     `status`: "complete", "degraded", "incomplete", "no manifest", "damaged" (its manifest) or "unreadable".
     """
@@ -52,6 +57,7 @@ class Crash:
     title: str
     signature: str
     problem: str = ""
+    foreign: str = ""
 
     @property
     def name(self) -> str:
@@ -77,10 +83,11 @@ def scan(places: Iterable[Path], failed: Callable[[KdumpError], None] | None = N
 
     A directory that exists but cannot be read is told to `failed`; without that, KdumpError is raised.
     """
-    found = []
+    found: list[Crash] = []
     for place in places:
         try:
-            entries = sorted(place.iterdir())
+            with Directory.open(place) as parent:
+                found += _scan(parent)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -89,40 +96,66 @@ def scan(places: Iterable[Path], failed: Callable[[KdumpError], None] | None = N
             if failed is None:
                 raise problem from None
             failed(problem)
-            continue
-        found += [read(entry) for entry in entries if _is_crash(entry)]
     return sorted(found, key=lambda crash: (crash.when, crash.name), reverse=True)
+
+
+def _scan(parent: Directory) -> Iterator[Crash]:
+    for name in parent.names():
+        if name.startswith("."):
+            continue
+        try:
+            with parent.enter(name) as directory:
+                if _is_crash(directory):
+                    yield look(directory)
+        except (NotADirectoryError, FileNotFoundError):  # a link is no directory here
+            continue
+        except OSError as error:
+            yield _unreadable(Path(parent.path, name), error)
 
 
 def read(path: Path) -> Crash:
     """The crash in a directory; whatever is wrong with it is in its status. Never raises."""
     try:
-        return _read(path)
+        with Directory.open(path.parent) as parent, parent.enter(path.name) as directory:
+            return look(directory)
+    except OSError as error:
+        return _unreadable(path, error)
+
+
+def look(directory: Directory) -> Crash:
+    """As `read`, of a directory that is open."""
+    try:
+        return _read(directory)
     except Exception as error:  # noqa: BLE001 -- one bad crash must not hide the others
-        return Crash(path, UNREADABLE, 0, 0, "", "", "", "", f"cannot be examined: {describe(error)}")
+        return _unreadable(Path(directory.path), error, directory.foreign)
 
 
-def _read(path: Path) -> Crash:
-    known, problem = _manifest(path)
-    files = [each for each in path.rglob("*") if each.is_file() and not each.is_symlink()]
+def _unreadable(path: Path, error: Exception, foreign: str = "") -> Crash:
+    return Crash(path, UNREADABLE, 0, 0, "", "", "", "", f"cannot be examined: {describe(error)}", foreign)
+
+
+def _read(directory: Directory) -> Crash:
+    known, problem = _manifest(directory)
+    files = dict(directory.files())
     # The capture kernel writes its manifest last: with its files but without that, it did not finish.
-    partial = any(each.name.endswith(SUFFIX) for each in files) or not (path / VMCORE).exists()
+    partial = any(name.endswith(SUFFIX) for name in files) or VMCORE not in files
     if known:
         status = str(known.get("status", INCOMPLETE))
     else:
         status = INCOMPLETE if partial else DAMAGED if problem else FOREIGN
-    title, signature = title_and_signature(path)
+    title, signature = title_and_signature(directory)
     claims = [known[name] for name in ("panic_time", "saved_time") if known.get(name)]
     return Crash(
-        path=path,
+        path=Path(directory.path),
         status=status,
-        when=believable(*(claims or [path.stat().st_mtime])),
-        size=sum(each.stat().st_blocks * 512 for each in files),
+        when=believable(*(claims or [directory.state.st_mtime])),
+        size=sum(state.st_blocks * 512 for state in files.values()),
         host=known.get("host", ""),
         release=known.get("kernel", {}).get("release", ""),
         title=title,
         signature=signature,
         problem=problem,
+        foreign=directory.foreign,
     )
 
 
@@ -138,25 +171,29 @@ def believable(*times: float) -> float:
 
 def manifest(path: Path) -> dict[str, Any]:
     """The manifest of the crash in a directory; empty if it has none, or one that cannot be used."""
-    return _manifest(path)[0]
+    try:
+        with Directory.open(path) as directory:
+            return _manifest(directory)[0]
+    except OSError:
+        return {}
 
 
-def _manifest(path: Path) -> tuple[dict[str, Any], str]:
+def _manifest(directory: Directory) -> tuple[dict[str, Any], str]:
     """The manifest, and why it cannot be used ("" if it can, or if there is none)."""
     try:
-        return manifest_schema.parse((path / MANIFEST).read_bytes()), ""
+        return manifest_schema.parse(directory.read(MANIFEST), f"{directory.path}/{MANIFEST}"), ""
     except FileNotFoundError:
         return {}, ""
     except (OSError, KdumpError) as error:
         return {}, f"its manifest cannot be used: {describe(error)}"
 
 
-def title_and_signature(path: Path) -> tuple[str, str]:
+def title_and_signature(directory: Directory) -> tuple[str, str]:
     """What happened in one line, and what crashes of one cause share: the report's verdict, else that of the log."""
     told = ("", "")
-    for report in (path / FULL_REPORT, path / REPORT_JSON):
+    for report in (FULL_REPORT, REPORT_JSON):
         try:
-            verdict = load_object(report.read_bytes(), report, _REPORT).get("verdict", {})
+            verdict = load_object(directory.read(report), report, _REPORT).get("verdict", {})
         except (OSError, KdumpError):
             continue
         if verdict.get("title"):
@@ -167,11 +204,9 @@ def title_and_signature(path: Path) -> tuple[str, str]:
     if told[0] and is_current(told[1]):
         return told
     # Without a report, or with the signature of an earlier version: the log gives this version's.
-    for log in (path / DMESG, path / (DMESG + SUFFIX)):
-        if log.exists():
-            with log.open("rb") as file:
-                file.seek(max(0, log.stat().st_size - _LOG_END))
-                title, signature = judged(file.read(_LOG_END).decode("utf-8", "replace"))
+    for log in (DMESG, DMESG + SUFFIX):
+        if directory.has_file(log):
+            title, signature = judged(directory.read_end(log, _LOG_END).decode("utf-8", "replace"))
             return (told[0] or title, signature) if title else told
     return told
 
@@ -191,10 +226,11 @@ def victims(crashes: Sequence[Crash], rules: Retention, free: int, now: float | 
 
     The newest crash always stays, by the dates that are believable. Of the others, those whose signature another
     remaining crash has that is as whole go first, the oldest of them first; the last one of a signature goes only if no
-    such crash is left. Crashes of other tools stay, and those that cannot be read.
+    such crash is left. Crashes of other tools stay, those that cannot be read and those that others could have changed;
+    they do not count either.
     """
     moment = time.time() if now is None else now
-    remaining = [crash for crash in crashes if crash.status not in (FOREIGN, UNREADABLE)]
+    remaining = [crash for crash in crashes if crash.status not in (FOREIGN, UNREADABLE) and not crash.foreign]
     gone: list[Victim] = []
 
     def drop(reason: str, choose_from: Sequence[Crash]) -> bool:
@@ -232,6 +268,8 @@ def prune(
     raised.
     """
     for place in directories(config):
+        if not dry_run:
+            _finish_removing(place)
         crashes = scan([place], failed)
         if not crashes:
             continue
@@ -249,12 +287,26 @@ def prune(
 
 def remove(crash: Crash) -> None:
     """Delete a stored crash. It loses its name first, so that one half deleted is never taken for a whole one."""
-    doomed = crash.path.with_name(f".deleting-{crash.name}")
+    doomed = f"{_DOOMED}{crash.name}"
     try:
-        crash.path.rename(doomed)
-        shutil.rmtree(doomed)
+        with Directory.open(crash.path.parent) as parent:
+            with parent.enter(crash.name) as directory:
+                if directory.foreign:  # since it was looked at
+                    raise KdumpError(f"{crash.path} is not deleted", why=f"it is {directory.foreign}")
+            os.rename(crash.name, doomed, src_dir_fd=parent.fd, dst_dir_fd=parent.fd)
+            parent.remove(doomed)
     except OSError as error:
         raise KdumpError(f"{crash.path} cannot be deleted", why=error.strerror or str(error)) from None
+
+
+def _finish_removing(place: Path) -> None:
+    """Delete what a prune that was killed has begun to."""
+    with suppress(OSError), Directory.open(place) as parent:
+        for name in parent.names():
+            if name.startswith(_DOOMED):
+                with suppress(OSError), parent.enter(name) as directory:
+                    if not directory.foreign:
+                        parent.remove(name)
 
 
 def _next(remaining: Sequence[Crash], choose_from: Sequence[Crash]) -> Crash | None:
@@ -264,8 +316,6 @@ def _next(remaining: Sequence[Crash], choose_from: Sequence[Crash]) -> Crash | N
     return first_to_go(remaining, (crash for crash in choose_from if crash is not newest))
 
 
-def _is_crash(path: Path) -> bool:
-    if path.is_symlink() or not path.is_dir() or path.name.startswith("."):
-        return False
+def _is_crash(directory: Directory) -> bool:
     names = (MANIFEST, VMCORE, DMESG)
-    return any((path / (name + suffix)).exists() for name in names for suffix in ("", SUFFIX))
+    return any(directory.look(name + suffix) for name in names for suffix in ("", SUFFIX))

@@ -6,12 +6,14 @@ Facts in the specification: `uuid` and `fstype` of the file system, `options` fo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from kdump.directory import Directory
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile, sync_directory
 from kdump.targets.devices import find_uuid, wait_for
@@ -23,6 +25,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
 _WAIT = 30.0  # seconds for the device to appear
 _RESERVED = 128 << 10  # bytes
+_SMALL = 4 << 20  # bytes of an old manifest: memory is scarce here
 _REFUSED = {
     "vfat": "a file on FAT cannot exceed 4 GiB",
     "ext2": "without a journal it cannot be trusted after a crash",
@@ -116,19 +119,35 @@ class DirectorySession:
         *,
         shown: str = "",
         release: Callable[[], None] | None = None,
+        shared: bool = False,
     ) -> None:
+        """`shared`: a server owns the directories, as it sees fit; what can be known of one here says nothing."""
         self._release = release
+        self._shared = shared
         self._parent = directory.rstrip("/")
         self.directory = f"{self._parent}/{crash}"
         self.where = f"{(shown or directory).rstrip('/')}/{crash}"
         try:
             Path(directory).mkdir(parents=True, exist_ok=True)
-            Path(self.directory).mkdir(mode=0o700, exist_ok=True)
+            self._make(crash)
             sync_directory(directory)
             self._reserve()
-        except OSError:
+        except BaseException:
             self.close()
             raise
+
+    def _make(self, crash: str) -> None:
+        """The crash's directory: a new one, or that of an earlier attempt, but nobody else's."""
+        with Directory.open(self._parent or "/") as parent:
+            try:
+                os.mkdir(crash, 0o700, dir_fd=parent.fd)
+            except FileExistsError:
+                with parent.enter(crash) as found:
+                    if why := self._foreign(found):
+                        raise KdumpError(f"{self.where} is there already", why=f"it is {why}") from None
+
+    def _foreign(self, directory: Directory) -> str:
+        return "" if self._shared else directory.foreign
 
     def _reserve(self) -> None:
         """Room for the file that is written last: a dump that fills the disk must not keep the manifest out."""
@@ -153,16 +172,25 @@ class DirectorySession:
         return list(prune(self, self.directory.rpartition("/")[2], keep, min_free))
 
     def names(self) -> list[str]:
-        """The directories beside the crash's."""
-        return [entry.name for entry in os.scandir(self._parent) if entry.is_dir(follow_symlinks=False)]
+        """The directories beside the crash's, but those that somebody else could have made or changed."""
+        found = []
+        with Directory.open(self._parent) as parent:
+            for name in parent.names():
+                with contextlib.suppress(OSError), parent.enter(name) as directory:
+                    if not self._foreign(directory):
+                        found.append(name)
+        return found
 
     def read(self, name: str) -> bytes:
-        """A file below the target's directory."""
-        return Path(self._parent, name).read_bytes()
+        """A small file of a crash below the target's directory, "CRASH/FILE"."""
+        crash, _, file = name.partition("/")
+        with Directory.open(self._parent) as parent, parent.enter(crash) as directory:
+            return directory.read(file, _SMALL)
 
     def remove(self, name: str) -> None:
         """Delete another crash."""
-        _remove(f"{self._parent}/{name}")
+        with Directory.open(self._parent) as parent:
+            parent.remove(name)
 
     def close(self) -> None:
         """Unmount, if this session mounted."""
@@ -178,13 +206,3 @@ class FileStream(PartFile):
         super().__init__(f"{directory}/{name}", resume=True)
         self.name = name
         sync_directory(directory)  # a power cut from now on leaves a file that is named incomplete
-
-
-def _remove(directory: str) -> None:
-    """As shutil.rmtree, which would bring three compressors into the image."""
-    for entry in os.scandir(directory):
-        if entry.is_dir(follow_symlinks=False):
-            _remove(entry.path)
-        else:
-            os.unlink(entry.path)  # noqa: PTH108 -- a DirEntry's path
-    os.rmdir(directory)  # noqa: PTH106 -- likewise

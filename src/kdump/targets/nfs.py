@@ -78,7 +78,7 @@ class NfsTarget:
                     continue
             # Every file was synced when it was sealed; a server that is gone must not hold up what comes next.
             release = partial(ground.unmount, mountpoint, _FORCE | _DETACH)
-            return DirectorySession(mountpoint, crash, shown=self.describe(), release=release)
+            return DirectorySession(mountpoint, crash, shown=self.describe(), release=release, shared=True)
         raise KdumpError(f"{self.describe()} cannot be mounted (NFS {version})", why=failure, remedy=_REMEDY)
 
     def source(self, address: str) -> str:
