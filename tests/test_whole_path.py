@@ -113,6 +113,10 @@ def test_the_crash_lands_and_every_tool_opens_it(
     # A hung task's verdict is about its own stack; who panicked then is the watchdog, on a CPU.
     stacks = [verdict["frames"], *(stack["frames"] for stack in report["sections"]["cpus"]["stacks"])]
     assert cause.function in {normalise(frame.get("function", "")) for frames in stacks for frame in frames}
+    if row.cause == "hung":  # why it hung, from the semaphore that a reader waits for to the file system that has it
+        assert re.search(
+            r"It has waited for [\d.]+ s for the ext4 file system at /run/disk, frozen for", verdict["explanation"]
+        )
     if row.cause == "cpu":
         assert verdict["task"]["cpu"] != 0
 

@@ -122,6 +122,32 @@ def report(vmcore: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+_HOLDER = r"crasher_hold \(pid \d+\), which was asleep in hold\(\) \[kdump_crasher\]"
+
+
+def check_chains(sentences: list[str], *, real_time: bool) -> None:
+    """One task waits for each kind of thing; each sentence ends with what holds everything up."""
+    lock = "rt_mutex" if real_time else "mutex"
+    told = {sentence.split(" ")[0]: sentence for sentence in sentences}
+    has_waited = r" \(pid \d+\)(?: \(and \d more\))? has waited for [\d.]+ s for "
+    # The worker and the task wait for one mutex: the sentence is of whichever has waited longer.
+    mutex = next(sentence for sentence in sentences if f"for the {lock} held_lock" in sentence)
+    assert re.fullmatch(rf"(?:crasher_mutex|kworker\S*){has_waited}the {lock} held_lock, held by {_HOLDER}", mutex)
+    semaphore = rf"crasher_percpu{has_waited}the per-CPU rw_semaphore held_semaphore"
+    assert re.fullmatch(semaphore, told["crasher_percpu"])
+    assert re.fullmatch(rf"crasher_compl{has_waited}the completion never", told["crasher_compl"])
+    flush = (
+        rf"crasher_flush{has_waited}the work item stuck_function\(\), which runs in kworker\S* \(pid \d+\), "
+        rf"which waits for the {lock} held_lock, held by {_HOLDER}"
+    )
+    assert re.fullmatch(flush, told["crasher_flush"])
+    circle = (
+        rf"crasher_(one|two){has_waited}the {lock} (?:first|second)_lock, held by crasher_(?:one|two) \(pid \d+\), "
+        rf"which waits for the {lock} (?:first|second)_lock, held by crasher_\1 \(pid \d+\), which closes the circle"
+    )
+    assert any(re.fullmatch(circle, sentence) for sentence in sentences)
+
+
 @pytest.mark.parametrize(("series", "name"), [marked(*each) for each in ALL])
 def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
     row = BY_NAME[name]
@@ -134,6 +160,7 @@ def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
     findings = [finding["text"] for finding in found["findings"]]
     if name == "deadlock":
         assert findings[0].startswith("deadlock: crasher_")
+        check_chains(found["sections"]["blocked"]["chains"], real_time=series.endswith("-rt"))
         events = found["sections"]["ftrace"]["events"]
         assert len(events) > 50 and {event["event"] for event in events} == {"sched_switch"}
     if name == "hardlockup":
@@ -142,6 +169,10 @@ def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
         requests = found["sections"]["block"]["requests"]
         assert [(request["disk"], request["operation"]) for request in requests] == [("nvme0n1", "write")]
         assert requests[0]["age"] > 2
+        reason = (
+            r"for page \d+ of nvme0n1 to be written back, for which a write at sector \d+ of nvme0n1 has been in flight"
+        )
+        assert re.search(reason, verdict["explanation"]), verdict["explanation"]
     if name == "livepatch":
         patches = found["sections"]["livepatch"]
         assert [(patch["patch"], patch["state"]) for patch in patches["patches"]] == [("kdump_livepatch", "enabled")]

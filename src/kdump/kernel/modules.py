@@ -95,7 +95,8 @@ class Module:
         place = int(np.searchsorted(values, np.uint64(address), side="right"))
         while place > 0:
             start, end = int(np.searchsorted(values, values[place - 1], side="left")), place
-            for index in range(start, end):
+            # What has no size (an empty lock_class_key) may share its place with what has one.
+            for index in sorted(range(start, end), key=lambda index: not symbols["size"][index]):
                 found = self._symbol(symbols, names, index)
                 if found.name and not found.name.startswith(_NO_FUNCTION):
                     size = int(values[end]) - found.address if end < len(values) else found.size

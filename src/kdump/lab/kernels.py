@@ -65,7 +65,7 @@ def headers(tree: KernelTree) -> Path:
             package = pending.pop()
             done.add(package)
             _extract(_download(package, directory), directory)
-            wanted = re.compile(r"linux-(?:headers-\S+-common|kbuild-\S+)")
+            wanted = re.compile(r"linux-(?:headers-\S+-common(?:-rt)?|kbuild-\S+)")
             pending += [name for name in _dependencies(package) if wanted.fullmatch(name) and name not in done]
         # The packages refer to each other by absolute paths below /usr.
         for makefile in directory.glob("usr/src/linux-headers-*/Makefile"):

@@ -11,8 +11,10 @@ from types import ModuleType
 from kdump.errors import KdumpError
 from kdump.report import code, kinds, sections
 from kdump.report.context import DAMAGE, Context
-from kdump.report.model import Report, Section
+from kdump.report.model import Report, Section, Verdict
 from kdump.report.verdict import judge
+
+_HANGS = frozenset(("hung-task",))  # kinds whose cause may be what a blocked task waits for
 
 
 def build(context: Context, source: str, *, short: bool = False, only: Iterable[str] = ()) -> Report:
@@ -36,9 +38,19 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
             report.verdict = replace(verdict, title="a running kernel", explanation="It had not crashed.")
     wanted = list(only) or (sections.SHORT if short else sections.ALL)
     report.sections = [make(name, context) for name in wanted]
+    report.verdict = _with_chain(report.verdict, context)
     report.problems = context.problems
     report.seconds = time.monotonic() - started
     return report
+
+
+def _with_chain(verdict: Verdict, context: Context) -> Verdict:
+    """The verdict on a task that hung, with the reason that the section of blocked tasks found."""
+    if verdict.kind not in _HANGS:
+        return verdict
+    pid = context.crash.event.pid
+    reason = context.chains.get(pid) if pid is not None else None
+    return replace(verdict, explanation=f"{verdict.explanation} It {reason}.") if reason else verdict
 
 
 def make(name: str, context: Context) -> Section:

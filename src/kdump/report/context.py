@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdump.kernel.orc import Unwound
     from kdump.kernel.task_table import Threads
     from kdump.kernel.tasks import Task, Tasks
+    from kdump.report.storage import Request
 
 # What reading a kernel of another make, or damaged memory, may raise: a missing symbol, type or member is a LookupError
 # or AttributeError, and nonsense values bring about the others. Reports note them and go on.
@@ -34,6 +35,8 @@ class Context:
         self._kernel = kernel
         self._lines = lines
         self.problems: list[str] = []
+        self.lost_requests: list[str] = []
+        self.chains: dict[int, str] = {}  # by PID: why a task is blocked, as the section of blocked tasks found out
 
     @property
     def has_memory(self) -> bool:
@@ -118,6 +121,26 @@ class Context:
         """The scheduler's clock at the crash, in nanoseconds since boot: the latest of all run queues."""
         objects = self.objects
         return max(int(objects.per_cpu("runqueues", cpu).clock) for cpu in objects.cpus("online"))
+
+    @cached_property
+    def disks(self) -> list[Struct]:
+        """struct gendisk of every disk that has a size."""
+        from kdump.report import storage
+
+        return storage.disks(self.objects)
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """Requests in flight on all disks; what could not be read is noted in `lost_requests`."""
+        from kdump.report import storage
+
+        found = []
+        for disk in self.disks:
+            try:
+                found += storage.in_flight(self.objects, disk, self.now)
+            except DAMAGE as error:
+                self.lost_requests.append(f"requests of {storage.name_of(self.objects, disk)}: {error}")
+        return found
 
     def waiting_seconds(self, task: Task) -> float | None:
         """For how long a task has not run, None if the kernel does not keep that (CONFIG_SCHED_INFO)."""

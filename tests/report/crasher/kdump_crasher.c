@@ -3,17 +3,20 @@
  * Crashes the kernel in the way its parameter names, for tests of the report: Debian builds no LKDTM.
  * insmod kdump_crasher.ko kind=null
  */
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/kfence.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/percpu-rwsem.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 static char *kind = "null";
 module_param(kind, charp, 0);
@@ -169,10 +172,74 @@ static noinline int take_both(void *reverse)
 	return 0;
 }
 
+/* Holds a mutex and a per-CPU semaphore and sleeps, as a task may that waits for an answer that never comes. */
+static DEFINE_MUTEX(held_lock);
+static struct percpu_rw_semaphore held_semaphore;
+static DECLARE_COMPLETION(never);
+
+static noinline int hold(void *unused)
+{
+	mutex_lock(&held_lock);
+	percpu_down_write(&held_semaphore);
+	for (;;)
+		msleep_interruptible(600000);
+	return 0;
+}
+
+static noinline int wait_mutex(void *unused)
+{
+	mutex_lock(&held_lock);
+	mutex_unlock(&held_lock);
+	return 0;
+}
+
+static noinline int wait_percpu(void *unused)
+{
+	percpu_down_read(&held_semaphore);
+	percpu_up_read(&held_semaphore);
+	return 0;
+}
+
+static noinline void stuck_function(struct work_struct *work)
+{
+	mutex_lock(&held_lock);
+	mutex_unlock(&held_lock);
+}
+static DECLARE_WORK(stuck_work, stuck_function);
+
+static noinline int wait_work(void *unused)
+{
+	schedule_work(&stuck_work);
+	msleep(200);
+	flush_work(&stuck_work);
+	return 0;
+}
+
+static noinline int wait_completion(void *unused)
+{
+	wait_for_completion(&never);
+	return 0;
+}
+
+/* One task waits for each kind of thing, and the chains end in the holder. */
+static void start_chains(void)
+{
+	if (percpu_init_rwsem(&held_semaphore))
+		return;
+	kthread_run(hold, NULL, "crasher_hold");
+	msleep(200);
+	kthread_run(wait_mutex, NULL, "crasher_mutex");
+	kthread_run(wait_percpu, NULL, "crasher_percpu");
+	kthread_run(wait_work, NULL, "crasher_flush");
+	kthread_run(wait_completion, NULL, "crasher_compl");
+}
+
 static void crash_deadlock(void)
 {
 	kthread_run(take_both, NULL, "crasher_one");
 	kthread_run(take_both, (void *)1, "crasher_two");
+	msleep(1000);
+	start_chains();
 }
 
 static const struct {

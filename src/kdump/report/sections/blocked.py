@@ -1,23 +1,27 @@
-"""Blocked tasks: those in uninterruptible sleep (D), grouped by equal stacks, the longest wait first; the locks they
-wait for, who holds those, and whether the waiting goes round in a circle.
+"""Blocked tasks: those in uninterruptible sleep (D), grouped by equal stacks, the longest wait first; what they wait
+for, who could end that, and so on, as sentences; and whether the waiting goes round in a circle.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdump.kernel.locks import Locks, Wait
 from kdump.kernel.tasks import Task
+from kdump.report.chains import Chain, Chains, name_of
 from kdump.report.context import DAMAGE, Context
-from kdump.report.logtext import clean
-from kdump.report.model import Column, Finding, Frame, Section, Stack, Stacks, Table, Value
+from kdump.report.model import Column, Finding, Frame, Section, Stack, Stacks, Table, Text, Value
+from kdump.report.waits import Wait
 from kdump.units import duration_text
 
 TITLE = "Blocked tasks"
 NEEDS_DUMP = True
 _GROUPS = 40
 _LONG = 10.0  # seconds in uninterruptible sleep that deserve to be mentioned first
+_SENTENCES = 20  # chains that are told
+_WAITERS = 20  # names of waiters for one lock
+_ALIKE = 8  # tasks of equal stacks whose waits are looked at one by one
 
 
 class _Blocked(NamedTuple):
@@ -29,12 +33,13 @@ class _Blocked(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{clean(self.task.command)} (pid {self.task.pid})"
+        return name_of(self.task)
 
 
 def collect(context: Context, section: Section) -> None:
     """Fill the section."""
-    blocked = _blocked(context, section)
+    chains = _chains(context, section)
+    blocked = list(_blocked(context, chains))
     groups: dict[tuple[tuple[str, int], ...], list[_Blocked]] = defaultdict(list)
     for found in blocked:
         groups[tuple((frame.function, frame.offset) for frame in found.frames)].append(found)
@@ -49,71 +54,83 @@ def collect(context: Context, section: Section) -> None:
     section.blocks.append(Stacks("blocked", stacks[:_GROUPS]))
     if len(stacks) > _GROUPS:
         section.notes.append(f"{len(stacks) - _GROUPS} more stacks are not shown")
-    if blocked:
-        _locks(context, section, blocked)
+    if blocked and chains is not None:
+        _locks(context, section, chains, blocked)
 
 
-def _blocked(context: Context, section: Section) -> list[_Blocked]:
-    threads = context.all_tasks
-    sleeping = [task for task in threads.matching(threads.states == "D") if not task.running]
-    locks: Locks | None = None
+def _chains(context: Context, section: Section) -> Chains | None:
     try:
-        locks = Locks(context.objects, context.tasks.all.columns["stack"].tolist()) if sleeping else None
+        return Chains(context)
     except DAMAGE as error:
-        section.notes.append(f"locks: {error}")
-    out = []
-    for task in sleeping:
-        unwound = context.tasks.stack(task)
-        frames = context.frames(unwound)
-        wait = locks.awaited(task, [frame.function for frame in frames]) if locks else None
-        out.append(_Blocked(task, context.waiting_seconds(task) or 0.0, frames, unwound.note, wait))
-    return out
+        section.notes.append(f"what tasks wait for: {error}")
+        return None
 
 
-def _locks(context: Context, section: Section, blocked: list[_Blocked]) -> None:
-    """The locks that are waited for, and the findings about them."""
-    rows = dict(zip(context.tasks.all.address.tolist(), range(len(context.all_tasks)), strict=True))
-    waiters: dict[Wait, list[_Blocked]] = defaultdict(list)
+def _blocked(context: Context, chains: Chains | None) -> Iterator[_Blocked]:
+    """Every blocked task. Of very many that are alike one stack is unwound, and the first waits are looked at."""
+    threads = context.all_tasks
+    known: dict[bytes, tuple[list[Frame], str]] = {}
+    counts: dict[bytes, int] = defaultdict(int)
+    for task in threads.matching(threads.states == "D"):
+        if task.running:
+            continue
+        print_ = chains.fingerprint(task) if chains is not None else b""
+        counts[print_] += 1
+        if print_ not in known or not print_:
+            unwound = context.tasks.stack(task)
+            known[print_] = context.frames(unwound), unwound.note
+        found, note = known[print_]
+        looked = chains is not None and counts[print_] <= _ALIKE * _SENTENCES
+        wait = chains.assume(task, found, note) if looked and chains is not None else None
+        yield _Blocked(task, context.waiting_seconds(task) or 0.0, found, note, wait)
+
+
+def _locks(context: Context, section: Section, chains: Chains, blocked: list[_Blocked]) -> None:
+    """What is waited for, by whom, and the chains behind it."""
+    waiters: dict[tuple[str, int], list[_Blocked]] = defaultdict(list)
     for found in blocked:
         if found.wait:
-            waiters[found.wait].append(found)
+            waiters[found.wait.key].append(found)
+    ordered = sorted(waiters.values(), key=lambda members: -max(member.waited for member in members))
     lines: list[tuple[Value, ...]] = []
-    for wait, members in waiters.items():
-        longest = max(member.waited for member in members)
-        holder = context.all_tasks[rows[wait.owner]] if wait.owner in rows else None
-        symbol = context.kernel.symbolizer.at(wait.address)
-        name = symbol.name if symbol and symbol.name and symbol.address == wait.address else f"{wait.address:#x}"
-        held = f"{clean(holder.command)} (pid {holder.pid})" if holder else ""
+    sentences: list[str] = []
+    circles: dict[frozenset[int], str] = {}
+    for members in ordered:
+        first = max(members, key=lambda member: member.waited)
+        wait = first.wait
+        if wait is None:
+            continue
+        holder = chains.task(wait.owner) if wait.owner else None
+        held = name_of(holder) if holder else ""
         held = f"readers, the last {held or 'unknown'}" if wait.readers else held
-        lines.append((name, wait.kind, held, len(members), longest, ", ".join(member.name for member in members[:20])))
-        if longest >= _LONG or len(members) > 1:
-            what = members[0].name if len(members) == 1 else f"{len(members)} tasks"
-            text = f"{what} blocked for {duration_text(longest)} on the {wait.kind} {name}"
-            section.findings.append(Finding("warning", text + (f", held by {held}" if held else "")))
+        names = ", ".join(member.name for member in members[:_WAITERS])
+        name = wait.what.removeprefix("the ").removeprefix(f"{_KINDS.get(wait.kind, wait.kind)} ")
+        lines.append((name, wait.kind, held, len(members), first.waited, names))
+        if len(sentences) < _SENTENCES and (chain := chains.behind(first.task, first.waited)):
+            sentence = _sentence(first, members, chain)
+            sentences.append(sentence)
+            context.chains.update((member.task.pid, chain.text) for member in members)
+            if chain.circle:
+                own = context.objects.address(first.task.struct)
+                if chain.tasks[-1] == own:
+                    circles.setdefault(frozenset(chain.tasks), sentence)
+            elif first.waited >= _LONG or len(members) > 1:
+                section.findings.append(Finding("warning", sentence))
+    if sentences:
+        section.blocks.append(Text("chains", sentences, "What they wait for"))
     if lines:
         columns = [
             Column("lock", "Lock"), Column("kind", "Kind"), Column("owner", "Held by"), Column("waiting", "Waiting"),
             Column("longest", "Longest", "seconds"), Column("waiters", "By"),
         ]  # fmt: skip
         section.blocks.append(Table("locks", "Locks", columns, lines))
-    for circle in _circles({context.objects.address(found.task.struct): found for found in blocked}):
-        names = [found.name for found in circle]
-        text = f"{names[0]} waits for a lock of " + ", which waits for one of ".join([*names[1:], names[0]])
-        section.findings.insert(0, Finding("critical", f"deadlock: {text}"))
+    for sentence in circles.values():
+        section.findings.insert(0, Finding("critical", f"deadlock: {sentence}"))
 
 
-def _circles(blocked: dict[int, _Blocked]) -> list[list[_Blocked]]:
-    """Tasks that wait for each other, each circle once."""
-    circles: list[list[_Blocked]] = []
-    done: set[int] = set()
-    for start in blocked:
-        path: list[int] = []
-        at = start
-        while at in blocked and at not in done:
-            done.add(at)
-            path.append(at)
-            wait = blocked[at].wait
-            at = wait.owner if wait and not wait.readers else 0
-        if at in path:
-            circles.append([blocked[member] for member in path[path.index(at) :]])
-    return circles
+def _sentence(first: _Blocked, members: list[_Blocked], chain: Chain) -> str:
+    more = f" (and {len(members) - 1} more)" if len(members) > 1 else ""
+    return f"{first.name}{more} {chain.text}"
+
+
+_KINDS = {"percpu_rw_semaphore": "per-CPU rw_semaphore"}

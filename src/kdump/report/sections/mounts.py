@@ -27,7 +27,7 @@ def collect(context: Context, section: Section) -> None:
     objects = context.objects
     rows: list[tuple[Value, ...]] = []
     frozen: set[str] = set()
-    for mount in _mounts(context):
+    for mount in mounts(context):
         block = mount.mnt.mnt_sb
         kind = clean(objects.string(block.s_type.name))
         where = clean(path_of_mount(objects, mount))
@@ -48,7 +48,7 @@ def collect(context: Context, section: Section) -> None:
     section.blocks.append(Table("mounts", "", columns, rows[:_SHOWN], max(0, len(rows) - _SHOWN)))
 
 
-def _mounts(context: Context) -> Iterator[Struct]:
+def mounts(context: Context) -> Iterator[Struct]:
     """Mounts of the first process's namespace, in order of mounting."""
     objects = context.objects
     first = np.flatnonzero(context.tasks.all.columns["pid"] == 1)

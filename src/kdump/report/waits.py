@@ -1,0 +1,416 @@
+"""What a sleeping task waits for, in words, and who could end the wait: one link of the chain behind a hang.
+
+Waits for locks are those of `kdump.kernel.locks`. All others leave a struct on the waiting task's stack that points
+back to the task or to the thing it waits for, and a link counts only if what that leads to points back too.
+
+Sources: kernel/sched/completion.c, swait.c; mm/filemap.c (struct wait_page_queue); include/linux/wait_bit.h;
+include/linux/buffer_head.h; kernel/workqueue.c (struct wq_barrier, wq_flusher: `worker.scheduled`, `pool.worklist`);
+kernel/rcu/tree.h (leaves of the tree have a bit for each CPU that has yet to report); fs/super.c (freezing takes the
+per-CPU semaphores `s_writers.rw_sem`); include/linux/jbd2.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from kdump.kernel.locks import Locks, Stacks
+from kdump.kernel.locks import Wait as LockWait
+from kdump.kernel.objects import Objects, Pointer, Struct
+from kdump.kernel.tasks import Task
+from kdump.report import storage
+from kdump.report.context import DAMAGE, Context
+from kdump.report.logtext import clean
+
+_DEEP = 14  # frames from the innermost in which the wait must show
+_MAX_NODES, _MAX_POOLS, _MAX_QUEUES = 1 << 16, 1 << 16, 1 << 16
+_LEVELS = 5  # s_writers.rw_sem has fewer
+_NAME = 64
+
+
+class Wait(NamedTuple):
+    """A task waits for `what`; `owner` is the task_struct that could end it, or 0, `how` what that does ("held by").
+
+    `kind` is the lock's type, or "completion", "page", "buffer", "work", "workqueue", "grace period", "journal";
+    `address` tells equal waits apart. `request` is the I/O that it comes down to. `readers`: others may hold the lock
+    too.
+    """
+
+    kind: str
+    address: int
+    what: str
+    owner: int = 0
+    how: str = "held by"
+    readers: bool = False
+    request: storage.Request | None = None
+    frozen: str = ""  # where the file system is mounted that does not let anybody write
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Tasks with the same one wait for the same thing."""
+        return self.kind, self.address
+
+
+class Waits:
+    """Finds what tasks wait for."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._objects: Objects = context.objects
+        self._stacks = Stacks(self._objects, context.tasks.all.columns["stack"].tolist())
+        self._locks = Locks(self._objects, self._stacks)
+        self._finders = (
+            (("folio_wait_bit", "__folio_lock", "wait_on_page_bit", "__lock_page"), self._page),
+            (("__wait_on_buffer", "out_of_line_wait_on_bit", "__wait_on_bit"), self._bit),
+            (("__flush_work", "flush_work", "__cancel_work_timer", "__cancel_work_sync"), self._work),
+            (("__flush_workqueue", "flush_workqueue", "drain_workqueue"), self._workqueue),
+            (("__wait_rcu_gp", "wait_rcu_gp", "synchronize_rcu"), self._grace_period),
+            (("jbd2_log_wait_", "wait_transaction_", "add_transaction_", "start_this_handle"), self._journal),
+            (("submit_bio_wait", "blkdev_issue_flush", "blk_execute_rq"), self._io),
+            (("wait_for_completion", "__wait_for_common", "wait_for_common"), self._completion),
+        )  # fmt: skip
+
+    def awaited(self, task: Task, functions: Sequence[str]) -> Wait | None:
+        """What a task waits for; `functions` are those on its stack. None where that is not known."""
+        try:
+            lock = self._locks.awaited(task, functions)
+            if lock:
+                return self._lock(lock)
+            inner = functions[:_DEEP]
+            for names, find in self._finders:
+                if any(function.startswith(names) for function in inner) and (found := find(task)):
+                    return found
+        except DAMAGE as error:
+            self._objects.problem(f"what {clean(task.command)} (pid {task.pid}) waits for: {error}")
+        return None
+
+    def fingerprint(self, task: Task) -> bytes:
+        """Equal for tasks whose stacks hold the same code addresses at the same depths; empty where it is unknown."""
+        _, words = self._stacks.words(task)
+        text = self._objects.symbols.get("_stext")
+        return np.where(words >= np.uint64(text), words, np.uint64(0)).tobytes() if text else b""
+
+    # Locks
+
+    def _lock(self, lock: LockWait) -> Wait:
+        name = self.name(lock.address)
+        what = f"the {_WORDS.get(lock.kind, lock.kind)} {name}"
+        if lock.kind == "percpu_rw_semaphore" and (found := self._frozen(lock.address)):
+            where, kind = found
+            what = f"the {kind} file system at {where}, which is frozen"
+            return Wait(lock.kind, lock.address, what, lock.owner, frozen=where)
+        return Wait(lock.kind, lock.address, what, lock.owner, readers=lock.readers)
+
+    def name(self, address: int) -> str:
+        """The symbol at an address, else the address."""
+        symbol = self._context.kernel.symbolizer.at(address)
+        exact = symbol is not None and symbol.address == address and symbol.name
+        return clean(symbol.name) if symbol and exact else f"{address:#x}"
+
+    def _frozen(self, lock: int) -> tuple[str, str] | None:
+        """Path and type of the frozen file system that has this lock, None if none has."""
+        for block in self._blocks:
+            levels = block.s_writers.rw_sem
+            start, step = self._objects.address(levels), self._objects.sizeof("percpu_rw_semaphore")
+            if start <= lock < start + step * min(len(levels), _LEVELS):
+                if not int(block.s_writers.frozen):
+                    return None
+                return self._mounted(self._objects.address(block)), clean(self._objects.string(block.s_type.name))
+        return None
+
+    @cached_property
+    def _blocks(self) -> list[Struct]:
+        objects = self._objects
+        return list(objects.list(objects.variable("super_blocks"), "super_block", "s_list"))
+
+    def _mounted(self, block: int) -> str:
+        """Where a file system is mounted; its device's name if it is nowhere in the first namespace."""
+        from kdump.report.sections.mounts import mounts, path_of_mount
+
+        for mount in mounts(self._context):
+            if int(mount.mnt.mnt_sb) == block:
+                return clean(path_of_mount(self._objects, mount))
+        return clean(self._objects.string(self._objects.struct("super_block", block).s_id))
+
+    # Pages and buffers
+
+    def _page(self, task: Task) -> Wait | None:
+        objects, types = self._objects, self._objects.types
+        layout = types.struct("wait_page_queue")
+        member = layout.first("folio", "page")
+        if member is None:
+            return None
+        for place in self._stacks.places(task, objects.address(task.struct)):
+            queue = place - layout.offset("wait") - types.struct("wait_queue_entry").offset("private")
+            page = objects.unsigned(queue + member.offset)
+            bit = objects.signed(queue + layout.offset("bit_nr"))
+            if page >> 47 != 0x1FFFF or page & 7 or not self._stacks.ring(self._entry(queue + layout.offset("wait"))):
+                continue
+            bits = {value: name for name, value in types.enum("pageflags").items()}
+            state = {"PG_writeback": "to be written back", "PG_locked": "to be unlocked"}.get(bits.get(bit, ""), "")
+            if state:
+                where, request = self._of_page(page)
+                return Wait("page", page, f"{where} {state}", request=request)
+        return None
+
+    def _entry(self, queue_entry: int) -> int:
+        return queue_entry + self._objects.types.struct("wait_queue_entry").offset("entry")
+
+    def _of_page(self, page: int) -> tuple[str, storage.Request | None]:
+        """What a page belongs to, and the request that is reading or writing it."""
+        objects = self._objects
+        found = objects.struct("page", page)
+        mapping, words = int(found.mapping), "a page"
+        if mapping and not mapping & 3:
+            host = objects.struct("address_space", mapping).host
+            if host:
+                words = f"page {self._index(found)} of {self._file(host)}"
+        end = page + objects.sizeof("page")
+        requests = (each for each in self._context.requests if storage.holds_page(objects, each, page, end))
+        return words, next(requests, None)
+
+    def _index(self, page: Struct) -> int:
+        return int(page.index if self._objects.has(page, "index") else page.__getattr__("__folio_index"))
+
+    def _file(self, inode: Pointer) -> str:
+        objects = self._objects
+        block = inode.i_sb
+        kind = clean(objects.string(block.s_type.name))
+        if kind == "bdev":
+            device = objects.container(int(inode), "bdev_inode", "vfs_inode").bdev
+            return self._device(device)
+        alias = int(inode.i_dentry.first)
+        if alias:
+            entry = objects.types.struct("dentry")
+            member = entry.first("d_u.d_alias", "d_alias")
+            if member is not None:
+                name = objects.string(objects.struct("dentry", alias - member.offset).d_name.name, _NAME)
+                return f"the file {clean(name)} on {clean(objects.string(block.s_id))} ({kind})"
+        return f"inode {int(inode.i_ino)} on {clean(objects.string(block.s_id))} ({kind})"
+
+    def _device(self, device: Pointer) -> str:
+        name = storage.name_of(self._objects, device.bd_disk)
+        number = int(device.bd_partno) if self._objects.has(device, "bd_partno") else 0
+        return f"{name}{'p' if name[-1:].isdigit() else ''}{number}" if number else name
+
+    def _bit(self, task: Task) -> Wait | None:
+        """A wait for a bit; that of a buffer, which most are, is for I/O."""
+        objects, types = self._objects, self._objects.types
+        layout, buffer = types.struct("wait_bit_queue_entry"), types.struct("buffer_head")
+        for place in self._stacks.places(task, objects.address(task.struct)):
+            entry = place - types.struct("wait_queue_entry").offset("private")
+            flags = objects.unsigned(entry - layout.offset("wq_entry") + layout.offset("key.flags"))
+            if flags >> 47 != 0x1FFFF or not self._stacks.ring(self._entry(entry)):
+                continue
+            head = objects.struct("buffer_head", flags - buffer.offset("b_state"))
+            device = head.b_bdev
+            if not device or int(device.bd_disk) not in {objects.address(disk) for disk in self._context.disks}:
+                continue
+            block, size = int(head.b_blocknr), int(head.b_size)
+            start = int(device.bd_start_sect) if objects.has(device, "bd_start_sect") else 0
+            request = self._at(int(device.bd_disk), start + block * (size // storage.SECTOR))
+            return Wait(
+                "buffer", flags, f"block {block} of {self._device(device)} to be read or written", request=request
+            )
+        return None
+
+    def _at(self, disk: int, sector: int) -> storage.Request | None:
+        for request in self._context.requests:
+            if request.disk == disk and request.sector <= sector < request.sector + request.size // storage.SECTOR:
+                return request
+        return None
+
+    # Completions
+
+    def _done(self, task: Task) -> int:
+        """Address of the struct completion that a task waits for, 0 if there is none."""
+        objects, types = self._objects, self._objects.types
+        entry, layout = types.struct("swait_queue"), types.struct("completion")
+        for place in self._stacks.places(task, objects.address(task.struct)):
+            node = place - entry.offset("task") + entry.offset("task_list")
+            head = self._head_of(node)
+            if head:
+                done = head - layout.offset("wait.task_list")
+                if objects.unsigned(done, 4) == 0:
+                    return done
+        return 0
+
+    def _head_of(self, node: int) -> int:
+        """The head of the ring in which a waiter is: the one node whose neighbours are not waiters' own."""
+        ring = self._stacks.ring(node)
+        if len(ring) < 2:
+            return 0
+        kind = self._objects.types.struct("swait_queue")
+        tasks = self._tasks
+        heads = [
+            each
+            for each in ring
+            if self._objects.unsigned(each - kind.offset("task_list") + kind.offset("task")) not in tasks
+        ]
+        return heads[0] if len(heads) == 1 else 0
+
+    @cached_property
+    def _tasks(self) -> set[int]:
+        return set(self._context.tasks.all.address.tolist())
+
+    def _completion(self, task: Task) -> Wait | None:
+        done = self._done(task)
+        if not done:
+            return None
+        name = "" if self._stacks.holds(done) else f" {self.name(done)}"
+        return Wait("completion", done, f"the completion{name}", self._stack_owner(done, task), how="on the stack of")
+
+    def _stack_owner(self, address: int, task: Task) -> int:
+        """The task on whose stack an address lies, if that is another one."""
+        if not self._stacks.holds(address):
+            return 0
+        table = self._context.tasks.all
+        rows = (table.columns["stack"].astype("u8") == address & -self._stacks.size).nonzero()[0]
+        owner = int(table.address[rows[0]]) if len(rows) else 0
+        return owner if owner != self._objects.address(task.struct) else 0
+
+    def _io(self, task: Task) -> Wait | None:
+        """A bio or request of the task's own: its `bi_private` or `end_io_data` is the completion."""
+        objects = self._objects
+        done = self._done(task)
+        if not done:
+            return None
+        for request in self._context.requests:
+            if int(request.struct.end_io_data) == done or any(int(b.bi_private) == done for b in storage.bios(request)):
+                return Wait("request", done, _of_request(request), request=request)
+        layout = objects.types.struct("bio")
+        for place in self._stacks.places(task, done):
+            bio = objects.struct("bio", place - layout.offset("bi_private"))
+            disk = int(bio.bi_bdev.bd_disk) if bio.bi_bdev else 0
+            if disk in {objects.address(each) for each in self._context.disks}:
+                oldest = max(
+                    (request for request in self._context.requests if request.disk == disk),
+                    key=lambda request: request.age or 0.0,
+                    default=None,
+                )
+                name = self._device(bio.bi_bdev)
+                return Wait("request", done, f"I/O of its own to {name}", request=oldest)
+        return None
+
+    # Work
+
+    @cached_property
+    def _pools(self) -> list[Struct]:
+        objects = self._objects
+        pools = objects.struct("idr", objects.symbols.address("worker_pool_idr")).idr_rt
+        return [objects.struct("worker_pool", address) for _, address in objects.xarray(pools, _MAX_POOLS)]
+
+    @cached_property
+    def _workers(self) -> list[Struct]:
+        objects = self._objects
+        heads = [head for pool in self._pools for head in pool.busy_hash]
+        return [worker for head in heads for worker in objects.hlist(head, "worker", "hentry")]
+
+    def _work(self, task: Task) -> Wait | None:
+        """A flush of one work item: a barrier on the task's stack, queued behind the item."""
+        objects, types = self._objects, self._objects.types
+        layout = types.struct("wq_barrier")
+        own = objects.address(task.struct)
+        for place in self._stacks.places(task, own):
+            node = place - layout.offset("task") + layout.offset("work.entry")
+            ring = self._stacks.ring(node)
+            for worker in self._workers if ring else ():
+                if objects.address(worker.scheduled) in ring:
+                    name = self._function(int(worker.current_func))
+                    return Wait("work", node, f"the work item {name}", int(worker.task), how="which runs in")
+            for pool in self._pools if ring else ():
+                if objects.address(pool.worklist) in ring:
+                    before = ring[ring.index(node) - 1]
+                    work = objects.container(before, "work_struct", "entry")
+                    busy = [each for each in self._workers if each.pool == objects.address(pool)]
+                    what = f"the work item {self._function(int(work.func))}, which has not begun"
+                    owner = int(busy[0].task) if len(busy) == 1 else 0
+                    return Wait("work", node, what, owner, how="behind that of")
+        return None
+
+    def _workqueue(self, task: Task) -> Wait | None:
+        objects, types = self._objects, self._objects.types
+        done = self._done(task)
+        if not done or not types.has_struct("wq_flusher"):
+            return None
+        flusher = done - types.struct("wq_flusher").offset("done")
+        for queue in objects.list(objects.variable("workqueues"), "workqueue_struct", "list"):
+            waiting = list(objects.nodes(objects.address(queue.flusher_queue), _MAX_QUEUES, "list of flushers"))
+            if int(queue.first_flusher) != flusher and flusher not in waiting:
+                continue
+            here = objects.address(queue)
+            busy = [worker for worker in self._workers if worker.current_pwq and worker.current_pwq.wq == here]
+            functions = ", ".join(dict.fromkeys(self._function(int(worker.current_func)) for worker in busy))
+            what = f"the workqueue {clean(objects.string(queue.name))}" + (f" (it runs {functions})" if busy else "")
+            return Wait("workqueue", here, what, int(busy[0].task) if busy else 0, how="whose worker is")
+        return None
+
+    def _function(self, address: int) -> str:
+        symbol = self._context.kernel.symbolizer.at(address)
+        return f"{clean(symbol.name)}()" if symbol and symbol.name else f"{address:#x}"
+
+    # RCU
+
+    def _grace_period(self, task: Task) -> Wait | None:
+        """A grace period: the CPU or the reader that has yet to let it end, where the tree of RCU tells one."""
+        objects = self._objects
+        done = self._done(task)
+        if not done:
+            return None
+        for node in self._leaves():
+            if objects.has(node, "gp_tasks") and node.gp_tasks:
+                member = objects.types.struct("task_struct").offset("rcu_node_entry")
+                return Wait("grace period", done, "the end of an RCU grace period", int(node.gp_tasks) - member,
+                            how="which waits for a reader,")  # fmt: skip
+            late = int(node.qsmask)
+            if late:
+                cpu = int(node.grplo) + (late & -late).bit_length() - 1
+                running = self._context.tasks.running().get(cpu)
+                owner = objects.address(running) if running is not None and int(running.pid) else 0
+                return Wait("grace period", done, f"the end of an RCU grace period, which CPU {cpu} has not passed",
+                            owner, how="where there runs")  # fmt: skip
+        return Wait("grace period", done, "the end of an RCU grace period")
+
+    def _leaves(self) -> Iterator[Struct]:
+        objects = self._objects
+        place = objects.symbols.get("rcu_state")
+        if place is None or not objects.types.has_struct("rcu_state"):
+            return
+        nodes = objects.struct("rcu_state", place).node
+        last = (objects.number("rcu_num_lvls") or 1) - 1
+        for index in range(min(objects.number("rcu_num_nodes") or 1, len(nodes), _MAX_NODES)):
+            if int(nodes[index].level) == last:
+                yield nodes[index]
+
+    # Journals
+
+    def _journal(self, task: Task) -> Wait | None:
+        """A commit of an ext4 journal: one of the journal's wait queues holds the task."""
+        objects, types = self._objects, self._objects.types
+        if not types.has_struct("journal_s") or not types.has_struct("ext4_sb_info"):
+            return None
+        size = types.struct("journal_s").size
+        private = types.struct("wait_queue_entry").offset("private")
+        for block in self._blocks:
+            if objects.string(block.s_type.name) != "ext4" or not block.s_fs_info:
+                continue
+            journal = objects.struct("ext4_sb_info", block.s_fs_info).s_journal
+            for place in self._stacks.places(task, objects.address(task.struct)) if journal else ():
+                ring = self._stacks.ring(self._entry(place - private))
+                if any(int(journal) <= node < int(journal) + size for node in ring):
+                    what = f"the journal of {self._mounted(objects.address(block))}"
+                    return Wait("journal", int(journal), what, int(journal.j_task), how="committed by")
+        return None
+
+
+_WORDS = {
+    "mutex": "mutex", "rw_semaphore": "rw_semaphore", "percpu_rw_semaphore": "per-CPU rw_semaphore",
+    "rt_mutex": "rt_mutex",
+}  # fmt: skip
+
+
+def _of_request(request: storage.Request) -> str:
+    return f"its {request.operation} to {request.name}"
