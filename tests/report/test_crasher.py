@@ -78,6 +78,7 @@ ROWS = [
 ]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 ALL = [(series, row.name) for series in SERIES for row in ROWS if series in row.only]
+ALL.append(("6.12-rt", "deadlock"))  # where every mutex is an rt_mutex
 # Known not to get as far as their panic.
 UNSEEN = {
     ("6.12", "rcustall"): "the stall detector does not speak in time",
@@ -122,6 +123,7 @@ def report(vmcore: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+STUCK = ("stuck_function", "wait_mutex", "wait_percpu", "wait_work", "wait_completion")
 _HOLDER = r"crasher_hold \(pid \d+\), which was asleep in hold\(\) \[kdump_crasher\]"
 
 
@@ -154,7 +156,10 @@ def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
     vmcore = crash_it(series, row).directory / "vmcore"
     found = report(vmcore)
     verdict = found["verdict"]
-    assert (verdict["kind"], re.sub(r"0x[0-9a-f]+", "0xN", verdict["title"])) == (row.kind, row.title)
+    # Many tasks hang in a deadlock: which of them the detector comes to first is chance.
+    titles = {row.title, *(f"INFO: task hung in {function}" for function in (STUCK if name == "deadlock" else ()))}
+    assert verdict["kind"] == row.kind
+    assert re.sub(r"0x[0-9a-f]+", "0xN", verdict["title"]) in titles
     assert [section for section in found["sections"].values() if section.get("error")] == []
     assert found["problems"] == []
     findings = [finding["text"] for finding in found["findings"]]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _FLAGS = 7
 _READERS = 1  # RWSEM_READER_OWNED
+KERNEL = 0xFF00 << 48  # addresses of the kernel with five levels of page tables; with four they begin higher up
 _RT_WAITERS = 1  # RT_MUTEX_HAS_WAITERS
 _MAX_WAITERS = 1 << 16
 _DEEP = 16  # frames from the innermost in which the wait must show
@@ -82,7 +83,7 @@ class Stacks:
     def pointing(self, task: Task, offset: int, value: int) -> int:
         """The first pointer on a task's stack at which, `offset` bytes on, there is `value`; 0 if there is none."""
         _, words = self.words(task)
-        pointers = np.unique(words[(words >> np.uint64(47) == np.uint64(0x1FFFF)) & (words & np.uint64(7) == 0)])
+        pointers = np.unique(words[(words >= np.uint64(KERNEL)) & (words & np.uint64(7) == 0)])
         found = self.objects.columns.pointers(pointers, offset) == np.uint64(value)
         return int(pointers[found][0]) if found.any() else 0
 

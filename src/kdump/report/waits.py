@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdump.kernel.locks import Locks, Stacks
+from kdump.kernel.locks import KERNEL, Locks, Stacks
 from kdump.kernel.locks import Wait as LockWait
 from kdump.kernel.objects import Objects, Pointer, Struct
 from kdump.kernel.tasks import Task
@@ -147,7 +147,7 @@ class Waits:
             queue = place - layout.offset("wait") - types.struct("wait_queue_entry").offset("private")
             page = objects.unsigned(queue + member.offset)
             bit = objects.signed(queue + layout.offset("bit_nr"))
-            if page >> 47 != 0x1FFFF or page & 7 or not self._stacks.ring(self._entry(queue + layout.offset("wait"))):
+            if page < KERNEL or page & 7 or not self._stacks.ring(self._entry(queue + layout.offset("wait"))):
                 continue
             bits = {value: name for name, value in types.enum("pageflags").items()}
             state = {"PG_writeback": "to be written back", "PG_locked": "to be unlocked"}.get(bits.get(bit, ""), "")
@@ -203,7 +203,7 @@ class Waits:
         for place in self._stacks.places(task, objects.address(task.struct)):
             entry = place - types.struct("wait_queue_entry").offset("private")
             flags = objects.unsigned(entry - layout.offset("wq_entry") + layout.offset("key.flags"))
-            if flags >> 47 != 0x1FFFF or not self._stacks.ring(self._entry(entry)):
+            if flags < KERNEL or not self._stacks.ring(self._entry(entry)):
                 continue
             head = objects.struct("buffer_head", flags - buffer.offset("b_state"))
             device = head.b_bdev
