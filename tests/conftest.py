@@ -31,6 +31,7 @@ Once = Callable[[str, Callable[[Path], Any]], Any]
 # Files whose tests may run in different workers: they share machines by `once`, or by having the same parameters.
 APART = (
     "capture/test_lab_faults.py",
+    "capture/test_lab_luks.py",
     "capture/test_lab_nfs.py",
     "capture/test_lab_targets.py",
     "capture/test_lab_volumes.py",

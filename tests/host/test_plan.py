@@ -12,7 +12,7 @@ import pytest
 from kdump.capture.devicemapper import DmTarget
 from kdump.capture.plan import PLAN_PATH, CapturePlan
 from kdump.errors import KdumpError
-from kdump.host import built, config, plan
+from kdump.host import built, config, encryption, plan
 from kdump.host.config import Config, Retention
 from kdump.host.storage import Layer
 from kdump.image import closure
@@ -70,8 +70,6 @@ def test_specifications_carry_what_their_table_says() -> None:
 
 
 def test_devices_that_the_capture_kernel_cannot_open_are_refused() -> None:
-    with pytest.raises(KdumpError, match="luks-home is encrypted"):
-        plan.refuse_unreachable([Layer("dm-1", "253:1", "crypt", "luks-home", "CRYPT-LUKS2-x")])
     plan.refuse_unreachable([Layer("md0", "9:0", "md", "raid1", metadata="1.2")])
     for layer in (Layer("md0", "9:0", "md", "raid1", metadata="0.90"), Layer("dm-1", "253:1", "dmraid", "isw_x")):
         with pytest.raises(KdumpError, match="only those with metadata 1"):
@@ -96,6 +94,34 @@ def test_volumes_are_carried_with_uuids_for_numbers() -> None:
     with pytest.raises(KdumpError, match="stands on vda2"):
         plan.volumes(layers, lambda _device: table, lambda _path: None)
     assert plan.volumes([Layer("dm-1", "253:1", "multipath", "m", "mpath-1")]) == ()
+
+
+def test_encrypted_volumes_are_carried_without_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encryption, "_unreadable", lambda _root: "")
+    layers = [
+        Layer("dm-1", "253:1", "lvm", "vg-crash", "LVM-x", ("dm-0",)),
+        Layer("dm-0", "253:0", "crypt", "home", "CRYPT-LUKS2-x", ("vda2",)),
+        Layer("vda2", "254:2", "partition"),
+    ]
+    tables = {
+        "253:0": [DmTarget(0, 8192, "crypt", "aes-xts-plain64 :64:logon 0 254:2 32768 1 allow_discards")],
+        "253:1": [DmTarget(0, 2048, "linear", "253:0 384")],
+    }
+    content = {"/dev/vda2": Content("crypto_LUKS", "L-1"), "/dev/dm-0": Content("LVM2_member", "PV-1")}
+    assert plan.volumes(layers, tables.__getitem__, content.get) == (
+        {
+            "name": "home",
+            "uuid": "CRYPT-LUKS2-x",
+            "table": [[0, 8192, "crypt", "aes-xts-plain64 :64:logon 0 <L-1> 32768"]],
+            "holds": "PV-1",
+        },
+        {"name": "vg-crash", "uuid": "LVM-x", "table": [[0, 2048, "linear", "<PV-1> 384"]]},
+    )
+    with pytest.raises(KdumpError, match="stands on dm-0, and nothing there has a UUID"):
+        plan.volumes(layers[1:], tables.__getitem__, {"/dev/vda2": content["/dev/vda2"]}.get)
+    tables["253:0"] = [DmTarget(0, 8192, "crypt", "serpent-xts-plain64 :64:logon 0 254:2 32768")]
+    with pytest.raises(KdumpError, match="the encrypted volume home cannot be opened after a crash"):
+        plan.volumes(layers, tables.__getitem__, content.get)
 
 
 def test_arrays_come_before_the_volumes_on_them() -> None:

@@ -155,7 +155,7 @@ class Ladder:
     def _write_dmesg(self, begin: Begin) -> None:
         from kdump.capture import rungs
 
-        for sentence in rungs.dmesg(self._need_dump(), begin()):
+        for sentence in rungs.dmesg(self.need_dump(), begin()):
             self.stages.degrade(sentence)
 
     def _report(self, vault: Vault) -> None:
@@ -171,7 +171,7 @@ class Ladder:
         from kdump.capture.child import bytes_from_child
 
         import_module(_PIPELINE)  # before the fork: both need NumPy, and it is half of what either imports
-        answer = bytes_from_child(partial(rungs.report, self._need_dump()), available - _REPORT_SPARES)
+        answer = bytes_from_child(partial(rungs.report, self.need_dump()), available - _REPORT_SPARES)
         *pages, self._hints = answer.split(rungs.BETWEEN)
         for name, text in zip((names.REPORT, names.REPORT_JSON), pages, strict=True):
             vault.save(name, partial(_write_all, text))
@@ -181,7 +181,7 @@ class Ladder:
         from kdump.capture import rungs
 
         around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say, self._hints)
-        summary = rungs.vmcore(self._need_dump(), begin, self.plan, around, frugal=self.attempt > 1)
+        summary = rungs.vmcore(self.need_dump(), begin, self.plan, around, frugal=self.attempt > 1)
         self._summary = summary.to_dict()
         if summary.incomplete:
             raise KdumpError("the dump is incomplete", why=summary.incomplete)
@@ -197,7 +197,8 @@ class Ladder:
         self.stages.renew(self.plan.deadlines.stall)
         self.console.progress(f"vmcore {what}", done, total)
 
-    def _need_dump(self) -> Dump:
+    def need_dump(self) -> Dump:
+        """The dead kernel's memory. Raises KdumpError if it could not be opened."""
         if self._dump is None:
             raise KdumpError(f"{self._source} could not be opened")
         return self._dump

@@ -34,6 +34,9 @@ def assemble(
     allow, all of them until `patience` on the monotonic clock. Raises KdumpError if it cannot be run.
     """
     name, disks = str(array["array"]), int(array["disks"])
+    md = Path("/sys/block", name, "md")
+    if md.exists() and (md / "array_state").read_text().strip() not in ("clear", "inactive"):
+        return  # an earlier attempt was here
     found = _wait(lambda: members(array["uuid"]), disks, seconds, patience)
     if not found:
         raise KdumpError(
@@ -41,7 +44,6 @@ def assemble(
             why=f"none bears the UUID {array['uuid']}",
             remedy="the driver may be missing from the capture image: kdump build",
         )
-    md = Path("/sys/block", name, "md")
     taken = 0
     try:
         _write(Path("/sys/module/md_mod/parameters/new_array"), name)

@@ -20,6 +20,7 @@ PLAN_PATH = "/etc/kdump/plan.json"
 ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
 FIRST, ALL = "first", "all"
 ENCRYPTION = "kdump.targets.encrypted"
+DECRYPTION = "kdump.capture.crypt"
 NETWORK = "kdump.capture.network"
 FENCE = "kdump.capture.fence"
 _LONGEST = 30 * 86400  # seconds that anything in a plan may last
@@ -103,6 +104,7 @@ class CapturePlan:
         found += [NETWORK] if self.online_first or any(scheme in NETWORKED for scheme in schemes) else []
         found += [FENCE] if self.fence.nodes else []
         found += ["ssl"] if any(map(uses_tls, self.targets)) else []
+        found += [DECRYPTION] if any("holds" in volume for volume in self.storage) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))
 
     def to_json(self) -> str:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from math import inf
+from typing import TYPE_CHECKING
 
 from kdump import digest
 from kdump.capture import crash as names
 from kdump.capture import randomness, system
 from kdump.capture.console import Console
 from kdump.capture.ladder import VMCORE_SOURCE, Ladder
-from kdump.capture.plan import CapturePlan
+from kdump.capture.plan import DECRYPTION, CapturePlan
 from kdump.capture.stages import Stages, install_alarm
 from kdump.capture.state import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.errors import KdumpError, describe
 from kdump.targets.protocol import Ground
+
+if TYPE_CHECKING:
+    from kdump.memory.protocol import Dump
 
 _RANDOMNESS = 20.0  # seconds in which the seed is made; after that, each target's own deadline bounds the wait
 _EXIT = {names.COMPLETE: SAVED, names.DEGRADED: DEGRADED, names.INCOMPLETE: FAILED}
@@ -41,16 +46,16 @@ def work(
         stages.run("randomness", _RANDOMNESS, partial(_seed, source, console))
     stages.run("drivers", plan.deadlines.target, lambda: load_modules(plan.modules, stages))
     let_kernel_hash()
-    if plan.storage and attempt == 1:  # the second attempt finds what the first put together
-        stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console))
     ground = Ground(system.mount, system.unmount, console.say, stages.remaining)
     crash = str(recall().get("crash", "")) if attempt > 1 else ""
     ladder = Ladder(plan, console, stages, ground, crash=crash, attempt=attempt, source=source)
     if plan.online_first:
         ladder.go_online()
-    run_hooks(plan.hooks.pre, "pre", plan, stages)
     ladder.open_memory()
     remember({"crash": ladder.crash})
+    if plan.storage:
+        stages.run("volumes", plan.deadlines.target, lambda: _assemble(plan, stages, console, ladder.need_dump))
+    run_hooks(plan.hooks.pre, "pre", plan, stages)
     outcome = ladder.climb()
     console.say(f"{outcome}: {ladder.crash}")
     hooks = plan.hooks.failed if outcome == names.INCOMPLETE else plan.hooks.post
@@ -91,15 +96,18 @@ def let_kernel_hash() -> None:
     digest.prefer_kernel()
 
 
-def _assemble(plan: CapturePlan, stages: Stages, console: Console) -> None:
-    """Arrays and logical volumes, lowest first, as the healthy host had them; what one breaks does not take another."""
+def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callable[[], Dump]) -> None:
+    """Arrays and volumes, lowest first, as the healthy host had them; what one breaks does not take another.
+
+    What an earlier attempt put together is left as it is.
+    """
     import time
 
     from kdump.capture import devicemapper, mdraid
     from kdump.targets.devices import find_uuid, members, wait_for
 
     def find(uuid: str) -> str:
-        return wait_for(lambda: find_uuid(uuid), f"the physical volume {uuid}", share)
+        return wait_for(lambda: find_uuid(uuid), f"the device that holds {uuid}", share)
 
     patience = time.monotonic() + mdraid.PATIENCE
     for number, volume in enumerate(plan.storage):
@@ -107,10 +115,13 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console) -> None:
         try:
             if "array" in volume:
                 mdraid.assemble(volume, members, share, patience, console.say)
-            else:
-                devicemapper.assemble(volume, find, console.say)
+            elif not devicemapper.is_active(volume["name"]):
+                if "holds" in volume:
+                    import_module(DECRYPTION).assemble(volume, dump(), find, console.say)
+                else:
+                    devicemapper.assemble(volume, find, console.say)
         except (KdumpError, OSError) as error:
-            stages.degrade(describe(error))
+            stages.degrade(f"volume {volume.get('name') or volume['array']}: {describe(error)}")
 
 
 def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:

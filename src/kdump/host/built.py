@@ -19,6 +19,7 @@ from typing import Final
 from kdump.capture.plan import PLAN_PATH
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file, sync_directory
+from kdump.host import encryption
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, capture_cpus
 from kdump.host.python_search import ENTRY, MADE, STATE
@@ -160,6 +161,9 @@ def build_image(
     prepared: Prepared, parts: Mapping[str, str] | None = None, state: Path = STATE
 ) -> tuple[Record, ImageSummary]:
     """Build the image and its record; `parts` is its fingerprint if that was taken already. Raises KdumpError."""
+    for volume in prepared.plan.storage:
+        if "holds" in volume:
+            encryption.prove(volume)
     release = prepared.kernel.release
     place = directory(release, state)
     try:

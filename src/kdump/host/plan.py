@@ -20,7 +20,7 @@ from kdump import processor
 from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
-from kdump.host import drivers, storage
+from kdump.host import drivers, encryption, storage
 from kdump.host.config import Config
 from kdump.host.network import addresses, resolve
 from kdump.host.python_search import python_search
@@ -84,6 +84,8 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         network = resolve(config.network, hosts, anywhere=plan.hooks.network)
         plan = replace(plan, network=network.plan, fence=_fence(config))
         hardware.append((network.modules, network.modaliases))
+    made = volumes(layers)
+    hardware += [(encryption.modules_of(each, tree), ()) for each in made if "holds" in each]
     modules = drivers.modules_for(specs, hardware, tree)
     modules.update(dict.fromkeys(config.capture.modules))
     files = carried(config)
@@ -93,7 +95,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         plan,
         targets=tuple(specs),
         modules=tuple(module_paths(tree, modules)),
-        storage=volumes(layers),
+        storage=made,
     )
     files[PLAN_PATH] = plan.to_json().encode()
     carried_modules = tuple(dict.fromkeys((*modules, *drivers.asked_for_at_run_time(tree))))
@@ -216,11 +218,6 @@ def device_under(spec: Spec) -> str | None:
 def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
     """Raise KdumpError for a layer that the capture kernel cannot put together."""
     for layer in layers:
-        if layer.kind == "crypt":
-            raise KdumpError(
-                f"{layer.detail or layer.name} is encrypted: the capture kernel has no key to open it",
-                remedy="choose a plain file system or the network; [encrypt] in kdump.toml protects dumps",
-            )
         if layer.kind == "loop":
             raise KdumpError(
                 f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"
@@ -239,7 +236,9 @@ def volumes(
     table_of: Callable[[str], list[devicemapper.DmTarget]] = devicemapper.read_table,
     content_of: Callable[[str], Content | None] = identify,
 ) -> tuple[dict[str, Any], ...]:
-    """The arrays and logical volumes among `layers` (each above what it stands on), lowest first, for the plan.
+    """The arrays and volumes among `layers` (each above what it stands on), lowest first, for the plan.
+
+    Of an encrypted one, "holds" is the UUID of what is on it, by which its key will be proved.
 
     Multipath maps are left out: the capture kernel finds what is on them on any one path. Raises KdumpError for a
     volume that is not made of plain segments, or something that stands on a device without a UUID.
@@ -250,7 +249,10 @@ def volumes(
     def uuid(name: str, fstype: str = "") -> str:
         content = content_of(f"/dev/{name}") if name in names.values() else None
         if content is None or not content.uuid or fstype not in ("", content.fstype):
-            raise KdumpError(f"a volume stands on {name}, and nothing there has a UUID")
+            raise KdumpError(
+                f"a volume stands on {name}, and nothing there has a UUID",
+                remedy="choose a file system elsewhere, or the network",
+            )
         return content.uuid
 
     def identity(found: re.Match[str]) -> str:
@@ -262,17 +264,20 @@ def volumes(
             array = uuid(layer.beneath[0], RAID_MEMBER)
             disks = len(layer.beneath)
             made.append({"array": layer.name, "uuid": array, "metadata": layer.metadata, "disks": disks})
-        if layer.kind not in ("lvm", "dm"):
+        if layer.kind not in ("lvm", "dm", "crypt"):
             continue
         table = table_of(layer.device)
-        if kinds := sorted({line.kind for line in table} - PLAIN_VOLUMES):
+        if layer.kind == "crypt":
+            table = [encryption.plan_of(layer.detail or layer.name, table)]
+        elif kinds := sorted({line.kind for line in table} - PLAIN_VOLUMES):
             raise KdumpError(
                 f"the volume {layer.detail} is of kind {', '.join(kinds)}: the capture kernel assembles only "
                 + " and ".join(sorted(PLAIN_VOLUMES)),
                 remedy="choose another file system, or the network",
             )
         lines = [line._replace(parameters=re.sub(r"\b\d+:\d+\b", identity, line.parameters)) for line in table]
-        made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines]})
+        holds = {"holds": uuid(layer.name)} if layer.kind == "crypt" else {}
+        made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines], **holds})
     return tuple(made)
 
 

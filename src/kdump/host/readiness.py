@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 from kdump import processor
 from kdump.capture.crash import COMPLETE
 from kdump.errors import KdumpError, describe
-from kdump.host import built, crashkernel, expected, policy, rehearsed, reservation, stored
+from kdump.host import built, crashkernel, encryption, expected, policy, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
 from kdump.host.python_search import python_search
@@ -130,6 +130,9 @@ class Examination:
         for spec in self.prepared.plan.targets:
             facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
             yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))
+        for volume in self.prepared.plan.storage:
+            if "holds" in volume:
+                yield _opened(volume, self.root)
 
     def modules(self) -> Iterator[Check]:
         """What of modprobe.d will not be as on this machine?"""
@@ -232,6 +235,18 @@ class Examination:
         age = f"last {duration_text(max(time.time() - last.when, 0))} ago" if last.when else "dates not known"
         found = f"{len(crashes)} stored, {age}: {last.title or last.name}"
         yield Check("crashes", YES if last.status == COMPLETE else NOTE, f"{found} ({last.status})")
+
+
+def _opened(volume: Mapping[str, Any], root: Path) -> Check:
+    """Could the capture kernel open an encrypted volume?"""
+    try:
+        proved = encryption.prove(volume, root)
+    except KdumpError as error:
+        return Check("encryption", NO, f"{error.what}: {error.why}", error.remedy)
+    name = volume["name"]
+    if proved:
+        return Check("encryption", YES, f"{name}: its key is found in this kernel's memory, its LUKS header agrees")
+    return Check("encryption", NOTE, f"{name}: whether its key will be found cannot be tried here (/proc/kcore)")
 
 
 def as_json(readiness: Readiness) -> dict[str, Any]:

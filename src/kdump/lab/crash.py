@@ -51,7 +51,8 @@ class Scenario:
     kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules and final
     action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
     the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
-    `files` go into the capture image beside what the lab's disk needs, `guest_files` into the production machine's.
+    `files` go into the capture image beside what the lab's disk needs; `guest_modules` and `guest_files` into the
+    production machine's, which runs `guest_commands` before it loads the capture kernel.
     `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms. `firmware` is a
     UEFI image to start by in the place of SeaBIOS. `crowd` is how many threads, processes and control groups there
     shall be.
@@ -74,7 +75,9 @@ class Scenario:
     devices: Sequence[str] = ()
     modules: Sequence[str] = ()
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
+    guest_modules: Sequence[str] = ()
     guest_files: Mapping[str, bytes | Path] = field(default_factory=dict)
+    guest_commands: Sequence[Sequence[str]] = ()
     watchdog: str = ""
     firmware: Path | None = None
     crowd: Sequence[int] = ()
@@ -188,7 +191,7 @@ def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary
 
 def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
     """The production machine's image, with its orders."""
-    modules = (*MODULES, *filter(None, [scenario.watchdog]))
+    modules = (*MODULES, *scenario.guest_modules, *filter(None, [scenario.watchdog]))
     work = scenario.memory // 10 if scenario.work is None else scenario.work
     orders = Orders(
         disk=volume,
@@ -201,6 +204,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         modules=module_paths(scenario.tree, modules),
         watchdog="/dev/watchdog0" if scenario.watchdog else "",
         crowd=scenario.crowd,
+        commands=scenario.guest_commands,
     )
     build(
         scenario.tree,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kdump.capture import system
+from kdump.capture.worker import run_bounded
 from kdump.errors import KdumpError
 from kdump.kexec.cmdline import capture_command_line, running_command_line
 from kdump.kexec.load import load
@@ -32,6 +33,8 @@ DISK = Path("/run/disk")
 BEFORE = "before-panic.json"  # on the disk: what the machine knew of itself, for tests to compare with the dump
 
 MIB = 1 << 20
+# For LVM's tools and cryptsetup: they make device nodes themselves, and have no directory for their archives.
+WITHOUT_UDEV = {"DM_DISABLE_UDEV": "1", "LVM_SYSTEM_DIR": "", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 HOST_INSIDE, LISTENS, BPF_PROGRAM = "inside", 7, "kdump_lab"
 _CLONE_NEWUTS, _CLONE_NEWPID = 0x04000000, 0x20000000  # include/uapi/linux/sched.h
 _SYS_BPF, _BPF_PROG_LOAD, _BPF_SOCKET_FILTER = 321, 5, 1
@@ -45,7 +48,8 @@ class Orders:
     paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes
     of page cache, anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
     `watchdog` is a file to be armed, and left alone, before the crash. `crowd` is how many threads, processes and
-    control groups shall be there (`kdump.lab.crowd`).
+    control groups shall be there (`kdump.lab.crowd`). `commands` are run one after the other before the capture kernel
+    is loaded; all must succeed.
     """
 
     disk: str
@@ -58,6 +62,7 @@ class Orders:
     method: str = "auto"
     watchdog: str = ""
     crowd: Sequence[int] = ()
+    commands: Sequence[Sequence[str]] = ()
 
     def to_json(self) -> bytes:
         """The text of guest.json."""
@@ -96,6 +101,8 @@ def _carry_out(orders: Orders) -> None:
     DISK.mkdir()
     device = wait_for(lambda: find_uuid(orders.disk), f"the file system {orders.disk}", 20)
     system.mount(device, str(DISK), "ext4")
+    for command in orders.commands:
+        run_bounded(command, {**os.environ, **WITHOUT_UDEV})
     held = [_witnesses(), _work(orders.work)]
     if orders.crowd:
         from kdump.lab.crowd import gather

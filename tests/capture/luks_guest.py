@@ -1,0 +1,117 @@
+"""PID 1 of a virtual machine with encrypted disks, which cryptsetup and LVM's own tools make or open.
+
+Its orders are one word. "make": make them, and say what kdump's healthy side finds out ("luks-guest: found" and JSON:
+what the capture plan has under `storage`, the modules, the UUIDs of the file systems, what `prove` says of each).
+"open": open them with the passphrase, and say which findings there are about the crashes on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from kdump.capture import system
+from kdump.capture.worker import run_bounded
+from kdump.dump import manifest
+from kdump.host import encryption, plan, storage
+from kdump.lab.guest import WITHOUT_UDEV
+from kdump.targets.superblock import identify
+
+ORDERS, MODULES, KEY = "/etc/orders", "/etc/modules.txt", "/etc/passphrase"
+CRYPTSETUP, LVM, MKFS = "/usr/sbin/cryptsetup", "/usr/sbin/lvm", "/usr/sbin/mkfs.ext4"
+FORMAT = ("luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", KEY)
+# name of the volume -> device, options of luksFormat; in this order, as some stand on others
+VOLUMES = {
+    "luks2": ("/dev/vdb1", ["--type", "luks2"]),
+    "luks1": ("/dev/vdc", ["--type", "luks1", "--cipher", "aes-xts-plain64", "--key-size", "256"]),
+    "on-lvm": ("/dev/mapper/vg-lv", ["--type", "luks2", "--key-size", "256"]),
+    "under-lvm": ("/dev/vde", ["--type", "luks2", "--sector-size", "4096"]),
+    "cbc": ("/dev/vdf", ["--type", "luks2", "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"]),
+    "suspended": ("/dev/vdg", ["--type", "luks2"]),
+}
+SUSPENDED = "suspended"  # one more, whose key is wiped before the crash
+LAST_DISK = "/dev/vdg"
+# where the file systems are
+PLACES = {name: f"/dev/mapper/{name}" for name in VOLUMES} | {"under-lvm": "/dev/mapper/inner-lv"}
+OPEN = [
+    [LVM, "vgchange", "-ay", "--sysinit", "vg"],
+    *([CRYPTSETUP, "open", "--key-file", KEY, device, name] for name, (device, _) in VOLUMES.items()),
+    [LVM, "vgchange", "-ay", "--sysinit", "inner"],
+]
+
+
+def main() -> None:
+    """Carry the orders out, say so, power off."""
+    try:
+        for module in Path(MODULES).read_text().split():
+            system.load_module(module)
+        while not Path(LAST_DISK).exists():
+            time.sleep(0.05)
+        if Path(ORDERS).read_text() == "make":
+            make()
+            print("luks-guest: found", json.dumps(look()), flush=True)
+        else:
+            for command in OPEN:
+                run(*command)
+            print("luks-guest: findings", json.dumps(inspect_all()), flush=True)
+    except Exception as error:
+        print(f"luks-guest: FAILED {type(error).__name__}: {error}", flush=True)
+    time.sleep(0.3)
+    os.sync()
+    system.reboot(system.POWER_OFF)
+
+
+def make() -> None:
+    """Encrypt the disks, put file systems on them."""
+    run(LVM, "pvcreate", "-q", "/dev/vdd")
+    run(LVM, "vgcreate", "-q", "vg", "/dev/vdd")
+    run(LVM, "lvcreate", "-q", "-y", "-Zn", "-l", "100%FREE", "-n", "lv", "vg")
+    for name, (device, options) in VOLUMES.items():
+        run(CRYPTSETUP, *FORMAT, *options, device)
+        run(CRYPTSETUP, "open", "--key-file", KEY, device, name)
+    run(LVM, "pvcreate", "-q", "/dev/mapper/under-lvm")
+    run(LVM, "vgcreate", "-q", "inner", "/dev/mapper/under-lvm")
+    run(LVM, "lvcreate", "-q", "-y", "-Zn", "-l", "100%FREE", "-n", "lv", "inner")
+    for place in PLACES.values():
+        run(MKFS, "-q", "-F", "-E", "lazy_itable_init=1", place)
+
+
+def look() -> dict[str, object]:
+    """What `kdump build` would put into the plan for a target on each."""
+    found = {name: storage.walk(storage.device_of(place)) for name, place in PLACES.items()}
+    content = {name: identify(place) for name, place in PLACES.items()}
+    volumes = {entry["name"]: entry for each in found.values() for entry in plan.volumes(each.layers)}
+    proved = {name: encryption.prove(entry) for name, entry in volumes.items() if "holds" in entry}
+    return {
+        "storage": list(volumes.values()),
+        "modules": list(dict.fromkeys(name for each in found.values() for name in each.modules)),
+        "uuids": {name: each.uuid for name, each in content.items() if each},
+        "proved": proved,
+    }
+
+
+def inspect_all() -> dict[str, list[str]]:
+    """What is wrong with the crashes, by volume."""
+    return {name: inspect(name) for name in PLACES if name != SUSPENDED}
+
+
+def inspect(name: str) -> list[str]:
+    """What is wrong with the crash on a volume."""
+    place = f"/run/{name}"
+    Path(place).mkdir()
+    system.mount(PLACES[name], place, "ext4", system.MS_RDONLY)
+    crashes = list(Path(place, "crash").iterdir())
+    content = manifest.read(crashes[0] / manifest.NAME)
+    findings = [f"{each.name}: {each.what}" for entry in content["files"] for each in manifest.check(crashes[0], entry)]
+    return [f"status {content['status']}", f"{len(content['files'])} files", *findings]
+
+
+def run(*command: str) -> None:
+    """Run a program; its failure is ours."""
+    run_bounded(command, {**os.environ, **WITHOUT_UDEV})
+
+
+if __name__ == "__main__":
+    main()
