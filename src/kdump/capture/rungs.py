@@ -16,7 +16,8 @@ from kdump.targets.protocol import Stream
 if TYPE_CHECKING:
     from kdump.dump.pipeline import Summary
 
-__capture_imports__ = tuple(f"{sections.__name__}.{name}" for name in sections.SHORT)  # imported by name
+# Imported by name: the sections, and what numpy.unique asks.
+__capture_imports__ = (*(f"{sections.__name__}.{name}" for name in sections.SHORT), "numpy.ma")
 
 BETWEEN = b"\0"
 _SPARSEST = 31

@@ -58,6 +58,8 @@ getattr_static = getattr
 def cleandoc(text):
     return text
 """,
+    # numpy.unique asks whether its argument is masked: nothing here is.
+    "numpy.ma": b"def is_masked(_array):\n    return False\n",
     # NumPy's documentation, its hooks for arrays of others, its types for annotations (in their place is a class that
     # can be subscripted as they can).
     **dict.fromkeys(lean_numpy.DOCUMENTATION, b""),
