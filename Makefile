@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench dist clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -22,6 +22,10 @@ bench: .venv/test.stamp
 
 .venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap test
+
+# sdist, wheel, .deb and rpm in dist/: packaging/README.md
+dist: .venv/test.stamp
+	@$(PY) tools/dist.py $(DIST)
 
 clean:
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

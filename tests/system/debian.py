@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import shutil
@@ -20,7 +21,7 @@ MIB = 1 << 20
 SIZE = 4000 * MIB  # a multiple of LVM's extents
 UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7001"
 PACKAGES = (
-    "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3", "python3-venv",
+    "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3",
     "initramfs-tools", "e2fsprogs", "iproute2", "busybox", "lvm2", "qemu-system-x86", "man-db",
 )  # fmt: skip
 ROOT = Path(__file__).parent.parent.parent
@@ -62,7 +63,7 @@ GRUB_DISABLE_OS_PROBER=true
 
 
 def base(packages: Sequence[str] = ()) -> Path:
-    """A tar of the installed system (with more Debian `packages`) and kdump's dependencies in /opt/kdump; cached."""
+    """A tar of the installed system (with more Debian `packages`), without kdump; cached."""
     digest = hashlib.sha256(repr((PACKAGES, tuple(packages))).encode()).hexdigest()
     return cache.entry(f"system/bookworm-{digest[:8]}", lambda place: _make_base(place, packages)) / "root.tar"
 
@@ -70,13 +71,18 @@ def base(packages: Sequence[str] = ()) -> Path:
 def _make_base(place: Path, packages: Sequence[str]) -> None:
     root = place / "root"
     run("debootstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *packages))}", "bookworm", str(root))
-    wheels = root / "root/wheels"
-    run(sys.executable, "-m", "pip", "wheel", "-q", str(ROOT), "-w", str(wheels))
-    install = "python3 -m venv /opt/kdump && /opt/kdump/bin/pip install -q --no-index -f /root/wheels linux-kdump"
-    run("chroot", str(root), "sh", "-c", f"{install} && rm -r /root/wheels && apt-get clean")
-    (root / "usr/local/sbin/kdump").symlink_to("/opt/kdump/bin/kdump")
+    run("chroot", str(root), "apt-get", "clean")
     run("tar", "-C", str(root), "-cf", str(place / "root.tar"), ".")
     shutil.rmtree(root)
+
+
+@functools.cache
+def package() -> bytes:
+    """This tree's .deb for Debian 12, as `make dist` makes it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run(sys.executable, str(ROOT / "tools/dist.py"), "deb", "--release", "12", "--output", scratch)
+        (made,) = Path(scratch).glob("*.deb")
+        return made.read_bytes()
 
 
 def make(
@@ -87,7 +93,7 @@ def make(
     volume_group: bool = False,
     packages: Sequence[str] = (),
 ) -> tuple[Path, Path]:
-    """Write a disk with the system, this tree's wheel installed, a script for each boot and `extra` trees.
+    """Write a disk with the system, this tree's .deb installed, a script for each boot and `extra` trees.
 
     The root file system is on a partition or, if `volume_group`, on a logical volume there: `root_device`. Returns the
     kernel and the initramfs to boot it with before GRUB is on it.
@@ -96,9 +102,8 @@ def make(
         root = Path(scratch) / "root"
         root.mkdir()
         run("tar", "-C", str(root), "-xf", str(base(packages)))
-        run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", str(ROOT), "-w", str(root / "root/wheels"))
-        pip = "/opt/kdump/bin/pip install -q --no-index --no-deps --force-reinstall /root/wheels/*.whl"
-        run("chroot", str(root), "sh", "-c", pip)
+        (root / "root/kdump.deb").write_bytes(package())
+        run("chroot", str(root), "dpkg", "--install", "/root/kdump.deb")
         _configure(root)
         for number, script in enumerate(boots, 1):
             (root / f"root/boot{number}").write_text(script)

@@ -121,6 +121,9 @@ step left sh -c 'ls -d /etc/kdump /etc/*.d/*kdump* /etc/systemd/system/kdump* /v
 step units systemctl list-unit-files 'kdump*' --no-legend
 step twice kdump setup --undo --yes
 step after kdump status
+step purge dpkg --purge linux-kdump
+step nothing sh -c 'ls -d /usr/*/kdump /usr/share/man/man8/kdump* /etc/kdump /var/lib/kdump 2>/dev/null; true'
+step crashes ls /var/crash
 sync; poweroff
 """
 )
@@ -218,6 +221,9 @@ def test_from_nothing_to_a_dump_and_back(kernel: Callable[[str], KernelTree], tm
     assert system.lines("4 units") == []
     assert system.said["4 twice"] == (0, ["nothing to undo: setup changed nothing here"])
     assert system.status("4 after") == 3
+    assert system.status("4 purge") == 0
+    assert system.lines("4 nothing") == []
+    assert system.lines("4 crashes") == [crash["name"]]
 
 
 def test_root_on_a_logical_volume(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -57,12 +56,11 @@ def remove(share: Path) -> int:
 def edit() -> Edit:
     """What puts the files where man and the shells look, unless the installation did so or they are there."""
     texts = files()
-    for share in (Path(sys.prefix) / "share", SHARE):
-        found = share in (SHARE, Path("/usr/share")) and all(
+    for share in (SHARE, Path("/usr/share")):
+        if all(
             (share / name).exists() and (share / name).read_text(encoding="utf-8") == text
             for name, text in texts.items()
-        )
-        if found:
+        ):
             return Edit()
     command = (executable(), "man")
     return Edit((), (Command((*command, "--install"), undo=(*command, "--remove")),))

@@ -21,7 +21,8 @@ from kdump.errors import KdumpError
 from kdump.fileio import replace_file, sync_directory
 from kdump.host import encryption
 from kdump.host.config import Config
-from kdump.host.plan import Prepared, capture_cpus
+from kdump.host.expected import capture_cpus
+from kdump.host.plan import Prepared
 from kdump.host.python_search import ENTRY, MADE, STATE
 from kdump.image.build import ImageSummary, build, request_table, shared_libraries
 from kdump.image.made import content_digest, file_digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from kdump.capture.meminfo import meminfo
 from kdump.host import crashkernel, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
-from kdump.host.plan import capture_cpus
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
 
@@ -81,6 +81,12 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     if (cpus := capture_cpus(config)) > 1:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
     return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
+
+
+def capture_cpus(config: Config) -> int:
+    """CPUs of the capture kernel: as many as asked for (0: all), but no more than the machine has."""
+    present = os.cpu_count() or 1
+    return min(config.capture.cpus, present) or present
 
 
 def distributions(ram: int) -> dict[str, int]:

@@ -22,6 +22,7 @@ from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
 from kdump.host import drivers, encryption, storage
 from kdump.host.config import Config
+from kdump.host.expected import capture_cpus
 from kdump.host.network import addresses, resolve
 from kdump.host.python_search import python_search
 from kdump.image import modprobe_conf
@@ -128,12 +129,6 @@ def kernel_image(release: str) -> Path:
         why="looked for " + ", ".join(places),
         remedy="name it in kdump.toml: [capture] kernel = …",
     )
-
-
-def capture_cpus(config: Config) -> int:
-    """CPUs of the capture kernel: as many as asked for (0: all), but no more than the machine has."""
-    present = os.cpu_count() or 1
-    return min(config.capture.cpus, present) or present
 
 
 def plan_of(config: Config) -> CapturePlan:
