@@ -88,15 +88,17 @@ def stand_in(name: str, library: Path, users: Iterable[Path]) -> bytes:
     return _shared_object(name, sorted(wanted & symbols(library).defined))
 
 
-def serves(stand_in: bytes, users: Sequence[Path]) -> bool:
-    """Whether the NumPy of these extension modules imports with it: some versions multiply matrices for a check.
+def serves(name: str, library: Path, user: Path) -> bool:
+    """Whether the NumPy that `user` belongs to imports with a stand-in: some versions multiply matrices for a check.
 
-    The loader takes a library that is there already, by its name, in the place of the one that NumPy brings.
+    All of NumPy is imported, so the stand-in has what all of NumPy takes. The loader prefers a library that is there
+    already, by its name, to the one that NumPy brings.
     """
-    package = next(parent for parent in users[0].parents if parent.name == "numpy")
+    package = next(parent for parent in user.parents if parent.name == "numpy")
+    users = [path for path in package.rglob("*.so") if name in parse(path).needed]
     code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import numpy"
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
-        file.write(stand_in)
+        file.write(stand_in(name, library, users))
         file.flush()
         command = [sys.executable, "-ISBc", code]
         done = subprocess.run(command, env={"LD_PRELOAD": file.name}, capture_output=True, timeout=60, check=False)

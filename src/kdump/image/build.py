@@ -99,14 +99,14 @@ def shared_libraries(executables: Iterable[Path], made: Made) -> dict[str, bytes
         if blas.can_replace(name, path, direct):
             found = blas.stand_in(name, path, direct)
             users_of_it = "".join(f"{user} {file_version(user)}" for user in direct)
-            tried = made.get(f"serves {users_of_it}", found, partial(_serves, found, direct))
+            tried = made.get(f"serves {users_of_it}", found, partial(_serves, name, path, direct[0]))
             if tried == _YES:
                 stand_ins[name] = found
     return {**stand_ins, **elf_files.resolve(users, provided=stand_ins)}
 
 
-def _serves(stand_in: bytes, users: list[Path]) -> bytes:
-    return _YES if blas.serves(stand_in, users) else _NO
+def _serves(name: str, library: Path, user: Path) -> bytes:
+    return _YES if blas.serves(name, library, user) else _NO
 
 
 def build(
