@@ -17,7 +17,8 @@ from kdump.report.traces import Trace, Traces
 _CPU = re.compile(
     r"(?:CPU: ?(?P<cpu>\d+) (?:UID: (?P<uid>\d+) )?PID: (?P<pid>\d+) (?:UID: (?P<uid2>\d+) )?Comm: "
     r"|Pid: (?P<old>\d+), comm: )(?P<comm>.*?) +(?:Kdump: loaded +)?"
-    r"(?P<taint>Not tainted|Tainted: (?P<flags>[A-Z -]+?)(?:, .*?)?|G\b.*?) +\(?(?P<release>\d+\.\d+\S*|[a-z]\S* #\d+)"
+    r"(?P<taint>Not tainted[ -]*?|Tainted: (?P<flags>[A-Z -]+?)(?:, .*?)?|G\b.*?)"
+    r" +\(?(?P<release>\d+\.\d+\S*|[a-z]\S* #\d+)"
 )
 # 6.12 and later spell the flags out: "Tainted: [O]=OOT_MODULE, [E]=UNSIGNED_MODULE".
 _TAINTED = re.compile(r"Tainted: (?P<flags>(?:\[[A-Z]\]=[A-Z_]+(?:, )?)+)")
@@ -159,7 +160,7 @@ def _facts(event: Event, text: str, *, tracing: bool) -> None:
         event.address = int(match["address"], 16)
     if not event.code and not tracing and event.rip is not None and (match := _CODE.match(text)):
         event.code = match["bytes"].strip()
-    if event.symbol is None and (match := _NAMES.match(text)):
+    if event.symbol is None and (match := _NAMES.search(text)):
         event.symbol = Frame(match["last"]) if match["last"] else shapes.where(match["where"])
     elif event.symbol is None and event.kind.id in _OF_LOCKS and (match := _OF_LOCK.search(text)):
         event.symbol = shapes.where(match["where"])

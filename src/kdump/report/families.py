@@ -36,7 +36,7 @@ NOTICING = (
     Family("panic", "end the kernel or a task, or warn", (
         r"_*v?panic(?:_\w+)?", r"nmi_panic\w*", r"check_panic_on_\w+", r"_*crash_(?:kexec\w*|save_\w+|setup_regs|nmi_callback|smp_send_stop|ipi_callback|shutdown\w*|prepare_\w+)", r"machine_kexec\w*", r"machine_(?:restart|halt|power_off)", r"emergency_restart",
         r"kdump_nmi_\w+", r"native_machine_crash_shutdown", r"_*die(?:_(?:body|header|addr|if_kernel|kernel_fault))?", r"arm(?:64)?_notify_die", r"oops_\w+", r"make_task_dead", r"rewind_stack_\w+",
-        r"_*warn(?:_\w+)?", r"warn_slowpath_\w+", r"\w+_panic", r"assert\w*fail\w*", r"\w+_assert\w*fail\w*", r"_*report_bug\w*", r"fixup_bug\w*", r"handle_bug\w*", r"__bug_\w+", r"is_valid_bugaddr", r"notify_die", r"notifier_call_chain", r"(?:__)?atomic_notifier_call_chain", r"mach_power_\w+",
+        r"_*warn(?:_printk|_thunk|_flush_item)?", r"warn_slowpath_\w+", r"\w+_panic", r"assert\w*fail\w*", r"\w+_assert\w*fail\w*", r"_*report_bug\w*", r"fixup_bug\w*", r"handle_bug\w*", r"__bug_\w+", r"is_valid_bugaddr", r"notify_die", r"notifier_call_chain", r"(?:__)?atomic_notifier_call_chain", r"mach_power_\w+",
     )),
     # arch/x86/kernel/{traps,nmi}.c, arch/x86/mm/fault.c, arch/x86/entry
     Family("x86 exceptions", "deliver an exception on x86", (
@@ -153,7 +153,7 @@ ALLOCATING = Family(
     "allocating",
     "allocate for their caller",
     (
-        r"\w*alloc\w*",
+        r"(?!sys_|\w*fallocate|\w*prealloc)\w*alloc\w*",
         r"kmemleak_\w+",
         r"create_object\w*",
         r"_*create_object",

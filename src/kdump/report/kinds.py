@@ -150,7 +150,7 @@ KINDS = (
          r"(?P<panic>(?:EXT[234]-fs|BTRFS|XFS|F2FS|JBD2|ocfs2|GFS2|dm-verity|FAT-fs|UBIFS).*)"),
     Kind("unhandled-fault", "the processor reported a fault that the kernel has no answer to", "Unhandled fault" + _IN,
          r"Unhandled (?:fault|prefetch abort)(?:: (?P<what>[\w -]+?))? \(0x[0-9a-f]+\)|Alignment trap: |Unhandled kernel unaligned access", oops=True),
-    Kind("exception", "the processor reported an exception", "{what}" + _IN, r"(?:Oops: )?(?P<what>(?!Oops)[A-Za-z][\w /-]{2,40}?): [0-9a-f]{4} (?:ilc:\d )?\[#\d+\]", oops=True),
+    Kind("exception", "the processor reported an exception", "{what}" + _IN, r"(?:Oops: )?(?<![A-Za-z])(?P<what>(?!Oops)[A-Za-z][\w /-]{2,40}?): [0-9a-f]{4} (?:ilc:\d )?\[#\d+\]", oops=True),
     Kind("oops", "the kernel met an exception it cannot handle", "Oops" + _IN, r"(?:Oops|traps: [\w ]+)\b.*\[#\d+\]|Internal error: |in kernel code\[#\d+\]|PANIC: early exception|\bBad mode in ", oops=True),
     Kind("complaint", "the kernel found itself in a state that must not be", "BUG: {what}" + _IN, r"^BUG: (?P<what>[A-Za-z][\w'() -]{5,60})"),
 )  # fmt: skip
