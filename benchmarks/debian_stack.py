@@ -34,7 +34,7 @@ images)
     kdump-config show
     for i in 1 2 3; do
         clock debian /etc/kernel/postinst.d/kdump-tools $(uname -r)
-        rm -f /var/lib/kdump/build.cache
+        rm -f /var/lib/linux-kdump/build.cache
         clock kdump_anew kdump build
         clock kdump kdump build
     done

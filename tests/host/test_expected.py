@@ -61,7 +61,7 @@ def test_the_worst_measurement_counts_with_the_reservation_it_was_made_in(root: 
     captured(root, "old", {"lowest_available": 1 * MIB})
     found = expected.wanted(here(root), root)
     assert (found.reason, found.parts[0], found.value) == ("measurement", ("peak of a", 120 * MIB), "160M")
-    rehearsed.record(rehearsed.Rehearsal(1, True, "6.1", 256 * MIB, 128 * MIB), root / "var/lib/kdump")
+    rehearsed.record(rehearsed.Rehearsal(1, True, "6.1", 256 * MIB, 128 * MIB), root / "var/lib/linux-kdump")
     assert expected.wanted(here(root), root).parts[0] == ("peak of the last rehearsal", 128 * MIB)
     assert expected.wanted(here(root, "[crashkernel]\nmargin = 100\n"), root).size == 256 * MIB
 

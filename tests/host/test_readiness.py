@@ -56,8 +56,8 @@ class Machine:
         return path
 
     def build(self) -> None:
-        state = self.root / "var/lib/kdump"
-        image = self.write(f"var/lib/kdump/{os.uname().release}/capture.img", "image")
+        state = self.root / "var/lib/linux-kdump"
+        image = self.write(f"var/lib/linux-kdump/{os.uname().release}/capture.img", "image")
         record = built.Record(
             str(image),
             os.uname().release,
@@ -108,7 +108,7 @@ def test_every_no_has_a_remedy_and_a_place_in_the_verdict(machine: Machine) -> N
     machine.write("sys/kernel/kexec_crash_loaded", "0\n")
     machine.write("sys/kernel/kexec_crash_size", "0\n")
     machine.write("proc/cmdline", "quiet\n")
-    (machine.root / f"var/lib/kdump/{os.uname().release}/capture.img").unlink()
+    (machine.root / f"var/lib/linux-kdump/{os.uname().release}/capture.img").unlink()
     found = machine.look()
     assert found.verdict == "not ready: reservation, image, loaded"
     assert all(check.remedy for check in found.checks if check.answer == NO)
@@ -129,7 +129,7 @@ def test_a_stale_image_and_an_older_one_in_memory(machine: Machine) -> None:
     assert the(machine.look(), "image").found == "stale: the plan changed"
     machine.differences = ["the image"]
     assert the(machine.look(), "loaded").found == "what is loaded is not the image of now: the image"
-    (machine.root / f"var/lib/kdump/{os.uname().release}/capture.img").unlink()
+    (machine.root / f"var/lib/linux-kdump/{os.uname().release}/capture.img").unlink()
     assert "not an image that kdump built" in the(machine.look(), "loaded").found
 
 
@@ -155,7 +155,7 @@ def test_policy_lockdown_and_room(machine: Machine, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_last_rehearsal(machine: Machine) -> None:
-    state = machine.root / "var/lib/kdump"
+    state = machine.root / "var/lib/linux-kdump"
     good = rehearsed.Rehearsal(1e9, True, os.uname().release, 176 * MIB, 120 * MIB)
     rehearsed.record(good, state)
     assert the(machine.look(), "rehearsal").answer == NOTE  # too long ago
@@ -168,7 +168,7 @@ def test_the_last_rehearsal(machine: Machine) -> None:
 
 
 def test_what_a_rehearsal_measured_is_what_should_be_reserved(machine: Machine) -> None:
-    rehearsed.record(rehearsed.Rehearsal(1e9, True, "6.1", 256 * MIB, 200 * MIB), machine.root / "var/lib/kdump")
+    rehearsed.record(rehearsed.Rehearsal(1e9, True, "6.1", 256 * MIB, 200 * MIB), machine.root / "var/lib/linux-kdump")
     check = the(machine.look(), "reservation")
     assert check.answer == NOTE
     assert check.found == "176 MiB reserved, measurement says 256 MiB"
@@ -176,7 +176,7 @@ def test_what_a_rehearsal_measured_is_what_should_be_reserved(machine: Machine) 
 
 @pytest.mark.parametrize("content", ["", "imag", "imagE", "image of another kernel"])
 def test_a_damaged_image_is_no_image(content: str, machine: Machine) -> None:
-    machine.write(f"var/lib/kdump/{os.uname().release}/capture.img", content)
+    machine.write(f"var/lib/linux-kdump/{os.uname().release}/capture.img", content)
     assert not machine.look().ready
     assert the(machine.look(), "image").remedy == "`kdump build --load`"
 

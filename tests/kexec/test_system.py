@@ -23,7 +23,7 @@ systemd-run -q --unit=witness -p "ExecStop=/bin/sh -c 'echo stopped in boot $n >
 SCRIPTS = f"""\
 printf '#!/bin/sh\\nexec %s kexec "$@"\\n' "$(command -v kdump)" > /sbin/kexec; chmod 755 /sbin/kexec
 echo USE_KDUMP=1 > /etc/default/kdump-tools
-mkdir -p /var/lib/kdump /var/crash
+mkdir -p /var/lib/linux-kdump /var/crash
 step load kdump-config load
 step loaded cat /sys/kernel/kexec_crash_loaded
 step show kdump-config status

@@ -83,7 +83,7 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The command on this host, with a lab kernel for its own. Only where it would keep state is elsewhere."""
-    state = tmp_path / "var/lib/kdump"
+    state = tmp_path / "var/lib/linux-kdump"
     monkeypatch.setattr(python_search, "STATE", state)
     # This host as one that was started by UEFI.
     ovmf = kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd"

@@ -53,9 +53,9 @@ step reloads systemctl show kdump-reload.service -P ExecMainStartTimestampMonoto
 step status kdump status
 step json kdump status --json --prometheus /root/kdump.prom
 step prometheus cat /root/kdump.prom
-step image sh -c 'sha256sum /var/lib/kdump/*/capture.img'
+step image sh -c 'sha256sum /var/lib/linux-kdump/*/capture.img'
 step build kdump build
-step rebuilt sh -c 'sha256sum /var/lib/kdump/*/capture.img'
+step rebuilt sh -c 'sha256sum /var/lib/linux-kdump/*/capture.img'
 step still kdump status
 """
 LIFE = """\
@@ -102,7 +102,7 @@ step saved kdump info /root/live --json
 rm /root/live*
 mv /root/new/vmlinuz /boot/vmlinuz-NEW; mv /root/new/config /boot/config-NEW; mv /root/new/modules /lib/modules/NEW
 step hooks sh -c 'depmod NEW && run-parts --arg=NEW --arg=/boot/vmlinuz-NEW /etc/kernel/postinst.d'
-step built ls /var/lib/kdump/NEW
+step built ls /var/lib/linux-kdump/NEW
 sync; reboot
 """
 UNDO = (
@@ -117,7 +117,7 @@ update-grub 2>/dev/null
 snapshot > /root/snapshot.after
 step same diff /root/snapshot.before /root/snapshot.after
 step menu diff /root/grub.cfg.before /boot/grub/grub.cfg
-step left sh -c 'ls -d /etc/kdump /etc/*.d/*kdump* /etc/systemd/system/kdump* /var/lib/kdump 2>/dev/null; true'
+step left sh -c 'ls -d /etc/kdump /etc/*.d/*kdump* /etc/systemd/system/kdump* /var/lib/linux-kdump 2>/dev/null; true'
 step units systemctl list-unit-files 'kdump*' --no-legend
 step twice kdump setup --undo --yes
 step after kdump status

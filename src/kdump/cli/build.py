@@ -1,8 +1,8 @@
 """Build the capture image for this machine, and load it.
 
 What goes in follows from kdump.toml and the machine: the plan of the capture, the kernel modules that lead to the
-targets, keys and hooks. The image lies in /var/lib/kdump/RELEASE/. --if-stale builds only if anything that goes into
-the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only
+targets, keys and hooks. The image lies in /var/lib/linux-kdump/RELEASE/. --if-stale builds only if anything that goes
+into the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only
 because memory was added. If the machine cannot be examined, a target's server being away, --load takes the image there
 is; exit status 3 then.
 """
@@ -37,9 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and load; returns the exit status."""
-    from kdump.host.python_search import STATE, python_search
+    from kdump.host.home import settled
+    from kdump.host.python_search import python_search
 
-    state = args.state or STATE
+    state = args.state or settled()
     with python_search(state) as search:
         return _run(args, state, search)
 

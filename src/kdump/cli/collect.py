@@ -77,10 +77,10 @@ def _silent(_text: str) -> None:
 
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say, failed: Callable[[Exception], None]) -> None:
     from kdump.host import aftermath, config, stored
-    from kdump.host.python_search import STATE
+    from kdump.host.home import settled
 
     wanted = config.load()
-    for found in aftermath.deal_with_new(wanted, STATE, failed):
+    for found in aftermath.deal_with_new(wanted, settled(), failed):
         say(f"{found.crash.path}: {found.crash.status}: {found.crash.title or 'no title'}")
         for line in (
             *found.problems,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kdump.cli import values
 from kdump.host import config
+from kdump.host.home import STATE, settled
 from kdump.units import duration_text, parse_size
 
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--crashkernel", metavar="SIZE", help="its reservation (default: this machine's)")
     parser.add_argument("--kernel", type=Path, help="kernel to crash (default: the configured or the running one)")
-    parser.add_argument("--output", type=Path, default=Path("/var/lib/kdump/rehearsals"), metavar="DIR",
+    parser.add_argument("--output", type=Path, default=STATE / "rehearsals", metavar="DIR",
                         help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=values.duration(1, 86400), default="3min", metavar="TIME",
                         help="for each phase and each stage of the capture (default: %(default)s)")  # fmt: skip
@@ -44,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from kdump.host import expected, plan, rehearsed
-    from kdump.host.python_search import STATE
     from kdump.image.kernel_tree import tree_of
     from kdump.kexec.state import read_state
     from kdump.lab import demo, rehearsal
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(f"kdump rehearse: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)
 
+    settled()
     wanted = config.load(args.config)
     prepared = plan.prepare(wanted, tree_of(args.kernel) if args.kernel else None)
     reserved = read_state().reserved or expected.wanted(wanted).size

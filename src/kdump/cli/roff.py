@@ -84,7 +84,7 @@ def _head(name: str, section: int = 8) -> str:
 
 def _tail() -> list[str]:
     status = "0 done, 1 failed, 2 wrong usage, 3 done but not as asked (incomplete, degraded, not ready)."
-    return [".SH EXIT STATUS", status, ".SH FILES", "/etc/kdump/kdump.toml, /var/crash, /var/lib/kdump"]
+    return [".SH EXIT STATUS", status, ".SH FILES", "/etc/kdump/kdump.toml, /var/crash, /var/lib/linux-kdump"]
 
 
 def _roff(text: str) -> str:

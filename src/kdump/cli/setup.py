@@ -42,8 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Set up, or undo; returns the exit status."""
     from kdump.cli import share
-    from kdump.host import changes, setup
+    from kdump.host import changes, home, setup
 
+    if not (args.json or args.dry_run):
+        home.move_in()
     if args.undo:
         with alone(changes.JOURNAL):
             return undo(changes.Journal.read(changes.JOURNAL), assume_yes=args.yes)

@@ -37,11 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine the machine; returns the exit status."""
-    from kdump.host import policy, readiness
+    from kdump.host import home, policy, readiness
 
     wanted = config.load(args.config)
     if args.policy:
         return show_policy(list(policy.settings(wanted.panic)), as_json=args.json)
+    home.move_in()
     found = readiness.Examination(wanted).run()
     if args.prometheus:
         outputs.check(args.prometheus, replace=True)

@@ -30,17 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Crash, or check; returns the exit status."""
     from kdump.host import drill
-    from kdump.host.python_search import STATE
+    from kdump.host.home import settled
 
+    state = settled()
     wanted = config.load(args.config)
     if args.real:
         refuse_if_not_ready(wanted)
         confirm(args.confirm)
-        drill.begin(STATE)
+        drill.begin(state)
         print("crashing now; after the reboot, `kdump test` says what came of it", flush=True)
         drill.crash()
         raise KdumpError("the machine did not crash", why="the kernel did not act on SysRq c")
-    last = drill.begun(STATE)
+    last = drill.begun(state)
     if last is None:
         raise KdumpError("no test was begun on this machine", remedy="`kdump test --real` crashes it")
     result = drill.check(last, wanted)

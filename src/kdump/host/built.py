@@ -22,8 +22,9 @@ from kdump.fileio import replace_file, sync_directory
 from kdump.host import encryption
 from kdump.host.config import Config
 from kdump.host.expected import capture_cpus
+from kdump.host.home import STATE
 from kdump.host.plan import Prepared
-from kdump.host.python_search import ENTRY, MADE, STATE
+from kdump.host.python_search import ENTRY, MADE
 from kdump.image.build import ImageSummary, build, request_table, shared_libraries
 from kdump.image.made import content_digest, file_digest
 from kdump.kexec import load as kexec

@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from kdump.errors import KdumpError
 from kdump.fileio import Draft, pwrite_all, replace_file, sweep, sync_directory
+from kdump.host.home import STATE
 
-JOURNAL: Final = Path("/var/lib/kdump/setup.json")
+JOURNAL: Final = STATE / "setup.json"
 LONG: Final = 3  # lines of a new file that are shown unasked
 TIMEOUT: Final = 300  # seconds for one command; update-grub probes disks
 

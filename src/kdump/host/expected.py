@@ -11,7 +11,7 @@ from typing import Final
 
 from kdump.capture.crash import COMPLETE
 from kdump.capture.meminfo import meminfo
-from kdump.host import crashkernel, rehearsed, reservation, stored
+from kdump.host import crashkernel, home, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
 
@@ -116,7 +116,7 @@ def free_space(place: Path) -> int:
 
 def _peaks(config: Config, root: Path) -> Iterator[tuple[str, int]]:
     """(what, bytes of the reservation that were in use at most), for each capture that measured itself."""
-    rehearsal = rehearsed.last(root / "var/lib/kdump")
+    rehearsal = rehearsed.last(home.below(root))
     if rehearsal and rehearsal.passed and rehearsal.peak:
         yield "peak of the last rehearsal", rehearsal.peak
     for crash in stored.scan(stored.directories(config)):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from kdump.host.home import STATE
 from kdump.image.closure import Search
 from kdump.image.made import Made
 from kdump.image.python import search
 
-STATE: Final = Path("/var/lib/kdump")  # not /boot, which may be read-only, small or FAT
 MADE: Final = "build.cache"
 ENTRY: Final = "kdump.capture"  # what the image runs
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from kdump import processor
 from kdump.capture.crash import COMPLETE
 from kdump.errors import KdumpError, describe
-from kdump.host import built, crashkernel, encryption, expected, policy, rehearsed, reservation, stored
+from kdump.host import built, crashkernel, encryption, expected, home, policy, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
 from kdump.host.python_search import python_search
@@ -126,7 +126,7 @@ class Examination:
 
     def targets(self) -> Iterator[Check]:
         """Would each target take a dump? Settles `prepared`."""
-        self.prepared = prepare(self.config, search=python_search(self.root / "var/lib/kdump"))
+        self.prepared = prepare(self.config, search=python_search(home.below(self.root)))
         for spec in self.prepared.plan.targets:
             facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
             yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))
@@ -144,7 +144,7 @@ class Examination:
         if self.prepared is None:
             yield Check("image", NO, "cannot be judged before the targets are in order")
             return
-        record = built.recorded(self.prepared.kernel.release, self.root / "var/lib/kdump")
+        record = built.recorded(self.prepared.kernel.release, home.below(self.root))
         reasons = built.stale(record, built.fingerprint(self.prepared) if record else {})
         remedy = "`kdump build --load`" if self.state.reserved else "`kdump setup` builds it"
         if record and (damage := built.damage(record)):
@@ -165,7 +165,7 @@ class Examination:
             yield Check("loaded", NO, "no capture kernel is loaded", remedy)
             return
         release = self.prepared.kernel.release if self.prepared else os.uname().release
-        record = built.recorded(release, self.root / "var/lib/kdump")
+        record = built.recorded(release, home.below(self.root))
         if record is None:
             yield Check("loaded", NO, "something is loaded, but not an image that kdump built", "`kdump build --load`")
         elif differences := built.outdated(record, self.config, self.root):
@@ -208,7 +208,7 @@ class Examination:
 
     def rehearsal(self) -> Iterator[Check]:
         """Has the whole path been tried, and lately?"""
-        last = rehearsed.last(self.root / "var/lib/kdump")
+        last = rehearsed.last(home.below(self.root))
         if last is None:
             yield Check("rehearsal", NOTE, "never rehearsed", "`kdump rehearse` crashes a virtual twin")
             return
