@@ -17,6 +17,7 @@ from tests.targets.test_file import ground
 
 from kdump.errors import KdumpError
 from kdump.targets import s3http, target_for
+from kdump.targets.https import Answer
 from kdump.targets.protocol import Session, Spec
 from kdump.targets.s3 import MINIMUM, PART, S3Session, read_credentials
 
@@ -210,9 +211,9 @@ def test_parts_grow_so_that_their_number_is_enough() -> None:
 
         sizes: ClassVar[list[int]] = []
 
-        def request(self, method: str, key: str, query: object = None, body: bytes = b"") -> s3http.Answer:
+        def request(self, method: str, key: str, query: object = None, body: bytes = b"") -> Answer:
             self.sizes.append(len(body))
-            return s3http.Answer(200, {"etag": "x"}, b"<UploadId>1</UploadId>")
+            return Answer(200, {"etag": "x"}, b"<UploadId>1</UploadId>")
 
     counting = Counting()
     stream = S3Session(counting, "p", "s3://b").create("vmcore")  # type: ignore[arg-type]

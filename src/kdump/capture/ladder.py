@@ -35,6 +35,7 @@ VMCORE_SOURCE = "/proc/vmcore"
 _PIPELINE = "kdump.dump.pipeline"
 _REPORT_NEEDS = 64 << 20  # bytes available before the report is tried: it takes up to 48 MiB, NumPy included
 _REPORT_SPARES = 16 << 20  # bytes of them that it must leave
+_ANSWER = 4.0  # seconds for a collector to connect anew and to answer; it fails by itself after two
 _LAST_WORDS = 20.0  # seconds for manifest and log
 
 
@@ -145,6 +146,10 @@ class Ladder:
         self.stages.run("dmesg", deadlines.dmesg, partial(vault.save, names.DMESG, self._write_dmesg))
         if self.plan.report and self.attempt == 1:
             self._report(vault)
+        self._ask(vault)
+        if vault.unwanted:
+            self.stages.skip("vmcore", vault.unwanted)
+            return True
         return (
             self.stages.run(
                 "vmcore", deadlines.stall, partial(vault.save, names.VMCORE, partial(self._write_vmcore, vault))
@@ -157,6 +162,20 @@ class Ladder:
 
         for sentence in rungs.dmesg(self.need_dump(), begin()):
             self.stages.degrade(sentence)
+
+    def _ask(self, vault: Vault) -> None:
+        """Targets that answer to a report say whether they want the dump. One that does not answer is lost."""
+        for session in vault.sessions:
+            decide = getattr(session, "decide", None)
+            if decide is None or id(session) in vault.lost:
+                continue
+            listing = partial(self.listing, vault, names.INCOMPLETE)
+            said = listing if vault.encrypted else partial(self.manifest, vault, session, names.INCOMPLETE)
+            why = self.stages.run("collector", _ANSWER, lambda decide=decide, said=said: decide(said()))  # type: ignore[misc]
+            if why is None:
+                vault.drop(session, self.stages.records[-1].error)
+            elif why:
+                vault.declined[id(session)] = why
 
     def _report(self, vault: Vault) -> None:
         """The short report, unless memory is short: the dump matters more."""
@@ -181,16 +200,22 @@ class Ladder:
         from kdump.capture import rungs
 
         around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say, self._hints)
-        summary = rungs.vmcore(self.need_dump(), begin, self.plan, around, frugal=self.attempt > 1)
+        plan = replace(self.plan, level=self._level(vault))
+        summary = rungs.vmcore(self.need_dump(), begin, plan, around, frugal=self.attempt > 1)
         self._summary = summary.to_dict()
         if summary.incomplete:
             raise KdumpError("the dump is incomplete", why=summary.incomplete)
-        if summary.level != self.plan.level:
-            self.stages.degrade(f"no room at level {self.plan.level}, saved at level {summary.level}")
+        if summary.level != plan.level:
+            self.stages.degrade(f"no room at level {plan.level}, saved at level {summary.level}")
         for name, why in summary.not_applied.items():
             self.stages.degrade(f"{name.removesuffix(' pages')} pages are kept: {why}")
         if summary.pages_unreadable:
             self.stages.degrade(f"{summary.pages_unreadable} pages could not be read")
+
+    def _level(self, vault: Vault) -> int:
+        """The dump level: the plan's, or the lowest that a target asks for and this machine allows."""
+        asked = [session.level(self.plan.level) for session in vault.sessions if hasattr(session, "level")]
+        return min(asked, default=self.plan.level)
 
     def _progress(self, what: str, done: int, total: int) -> None:
         """Bytes of memory done and to do: said now and then; as long as they grow there is no stall."""

@@ -124,6 +124,8 @@ class CapturePlan:
 
 def uses_tls(spec: Spec) -> bool:
     """Whether a target is reached by https: Amazon's own endpoint, which is what no endpoint means, is."""
+    if spec.parts.scheme == "collector+https":
+        return True
     return spec.parts.scheme == "s3" and not spec.facts.get("endpoint", "").startswith("http:")
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from kdump.capture.console import Console
+from kdump.capture.crash import VMCORE
 from kdump.capture.plan import ENCRYPTION
 from kdump.capture.tee import Tee
 from kdump.errors import KdumpError, describe
@@ -35,6 +36,7 @@ class Vault:
         """`fault` fails on purpose if a test asks for it: see `Stages.fault`."""
         self.sessions = sessions
         self.lost: dict[int, str] = {}
+        self.declined: dict[int, str] = {}  # sessions that do not want the dump, and why
         self.gone: set[int] = set()  # those of `lost` on which nothing more is tried: each try may take half a minute
         self.entries: list[dict[str, Any]] = []  # as the manifest lists them
         self._recipients = recipients
@@ -67,7 +69,7 @@ class Vault:
             if top:
                 top.pop().abort()
                 tee.pop()
-            tee.append(Tee(self._called(name), [s for s in self.sessions if id(s) not in self.lost], self._lose))
+            tee.append(Tee(self._called(name), self._takers(name), self._lose))
             top.append(self._over(tee[0]))
             return top[0]
 
@@ -83,6 +85,22 @@ class Vault:
         self.entries.append(tee[0].describe())
         self._console.say(f"{name} saved, {size_text(self.entries[-1]['size'])}")
         return True
+
+    def drop(self, session: Session, why: str) -> None:
+        """Nothing more goes to a session."""
+        self.lost[id(session)] = why
+        self.gone.add(id(session))
+
+    @property
+    def unwanted(self) -> str:
+        """Why none of the sessions that are left wants the dump; empty if one does, or none is left."""
+        left = [id(session) for session in self.sessions if id(session) not in self.lost]
+        return "; ".join(self.declined[each] for each in left) if left and set(left) <= set(self.declined) else ""
+
+    def _takers(self, name: str) -> list[Session]:
+        """Who gets a file: everybody that is left, but the dump only those that want it."""
+        without = set(self.lost) | (set(self.declined) if name == VMCORE else set())
+        return [session for session in self.sessions if id(session) not in without]
 
     def put(self, session: Session, name: str, text: Callable[[], bytes], *, public: bool = False) -> None:
         """A small file for one target, all at once. `public`: as it is, even if everything else is encrypted."""

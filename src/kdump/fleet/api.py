@@ -9,7 +9,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -58,6 +57,7 @@ class Api:
         self._revoked: set[str] = set()
         self._revoked_at = 0.0
         self.refused: dict[int, int] = {}
+        self._upload = "parts" if service.objects.direct else "pieces"  # how files arrive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,6 +82,8 @@ class Api:
         method, path = scope["method"], scope["path"].rstrip("/").split("/")[2:]
         host = await self._host(headers)
         match method, path:
+            case "GET", ["check"]:
+                return 200, {"host": host, "upload": self._upload}, []
             case "POST", ["crashes"]:
                 return await self._crash(host, headers, receive)
             case "POST", ["inventory"]:
@@ -125,7 +127,7 @@ class Api:
         if not self._rates.take(crash.host):
             raise RefusedError(429, "this host reports too often")
         answer = await self._writer.add(crash, body if coding == "zstd" else evidence.pack(text))
-        return (200 if answer.again else 201), replace(answer, title=answer.title[:200]).to_dict(), []
+        return (200 if answer.again else 201), answer.to_dict() | {"upload": self._upload}, []
 
     async def _inventory(
         self, host: str, headers: dict[bytes, bytes], receive: Receive

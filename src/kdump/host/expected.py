@@ -14,6 +14,7 @@ from kdump.capture.meminfo import meminfo
 from kdump.host import crashkernel, home, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
+from kdump.targets import NETWORKED
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
 
@@ -76,7 +77,7 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     """What the capture kernel should need on this machine with this configuration."""
     ram = meminfo(str(root / "proc/meminfo"))["MemTotal"]
     parts = [("kernel, image, filter", FLOOR), (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB)]
-    if any(url.partition("://")[0] in ("nfs", "ssh", "s3") for url in config.targets):
+    if any(url.partition("://")[0] in NETWORKED for url in config.targets):
         parts.append(("network", NETWORK))
     if (cpus := capture_cpus(config)) > 1:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))

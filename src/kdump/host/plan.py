@@ -192,6 +192,13 @@ def specification(url: str, config: Config) -> Spec:
         },
         "nfs": {"options": config.nfs.options},
     }
+    facts["collector+https"] = facts["collector+http"] = {
+        "token": config.collector.token,
+        "ca_file": config.collector.ca_file,
+        "dump": config.collector.dump,
+        "least_level": str(config.collector.least_level),
+        "host": plan_of(config).hostname,
+    }
     return Spec(url, {name: value for name, value in facts.get(scheme, {}).items() if value})
 
 
@@ -282,6 +289,8 @@ def carried(config: Config) -> dict[str, bytes | Path]:
     wanted = [*config.hooks.pre, *config.hooks.post, *config.hooks.failed, *config.capture.files]
     if "ssh" in schemes:
         wanted += [config.ssh.identity, config.ssh.known_hosts]
+    if schemes & {"collector+https", "collector+http"}:
+        wanted += [config.collector.token, *filter(None, [config.collector.ca_file])]
     if "s3" in schemes:
         wanted += [config.s3.credentials, *filter(None, [config.s3.ca_file])]
     files: dict[str, bytes | Path] = {}

@@ -13,9 +13,11 @@ SCHEMES = {
     "block": "kdump.targets.block:BlockTarget",
     "nfs": "kdump.targets.nfs:NfsTarget",
     "s3": "kdump.targets.s3:S3Target",
+    "collector+https": "kdump.targets.collector:CollectorTarget",
+    "collector+http": "kdump.targets.collector:CollectorTarget",
     "ssh": "kdump.targets.ssh:SshTarget",
 }
-NETWORKED = ("ssh", "nfs", "s3")
+NETWORKED = ("ssh", "nfs", "s3", "collector+https", "collector+http")
 
 
 def target_for(spec: Spec) -> Target:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
+from kdump.targets.https import certificates
 from kdump.targets.names import resolve, system_addresses
 from kdump.targets.protocol import Ground, Session, Spec, Stream
 from kdump.targets.s3http import Client, Credentials
@@ -26,7 +27,6 @@ from kdump.targets.s3http import Client, Credentials
 PART = 8 << 20  # bytes of a part to begin with
 MINIMUM = 5 << 20  # the smallest part, but for the last, that S3 takes
 _DOUBLED_EVERY = 1000  # parts after which parts are twice as large: at most 10,000 are allowed
-_SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _PROBE = ".kdump-check"
 
 
@@ -85,9 +85,7 @@ class S3Target:
         return Client(self.endpoint, self.bucket, self.region, credentials, address, self._certificates())
 
     def _certificates(self) -> str:
-        if own := self.spec.facts.get("ca_file", ""):
-            return own
-        return next((path for path in _SYSTEM_CERTIFICATES if Path(path).exists()), "")
+        return certificates(self.spec.facts.get("ca_file", ""))
 
 
 def read_credentials(path: str) -> Credentials:
@@ -130,17 +128,18 @@ class S3Session:
         self.client.close()
 
 
-class S3Stream:
-    """An object in the making. The first MINIMUM bytes (or the gap, if that is larger) stay in memory until `seal`."""
+class PartStream:
+    """A file that is sent in parts. The first MINIMUM bytes (or the gap, if larger) stay in memory until `seal`.
 
-    def __init__(self, client: Client, name: str, key: str) -> None:
+    A kind of storage brings how a part is sent and what makes a file of the parts: `_put`, `_whole`, `_finish`,
+    `_forget`.
+    """
+
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._client = client
-        self._key = key
         self._first = bytearray()
         self._gap = 0
         self._pending = bytearray()
-        self._upload = ""
         self._parts: dict[int, str] = {}  # part number → ETag; 1 is sent last
         self._done = False
 
@@ -171,32 +170,68 @@ class S3Stream:
         return len(raw)
 
     def seal(self) -> None:
-        """Send the rest and the first part, and make the object appear."""
+        """Send the rest and the first part, and make the file appear."""
         if not self._parts and not self._pending:
-            self._client.request("PUT", self._key, body=bytes(self._first))
+            self._whole(bytes(self._first))
         else:
             if self._pending:
                 self._send(len(self._parts) + 2, bytes(self._pending))
                 self._pending.clear()
             self._send(1, bytes(self._first))
-            listed = "".join(
-                f"<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>"
-                for number, tag in sorted(self._parts.items())
-            )
-            body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-            answer = self._client.request("POST", self._key, {"uploadId": self._upload}, body)
-            if b"<Error>" in answer.body:  # it may fail after it has said 200
-                raise self._client.refusal("the upload could not be completed", answer)
+            self._finish(sorted(self._parts.items()))
         self._done = True
 
     def abort(self) -> None:
         """Leave nothing."""
-        if not self._done and self._upload:
+        if not self._done:
             with contextlib.suppress(OSError, KdumpError):
-                self._client.request("DELETE", self._key, {"uploadId": self._upload})
+                self._forget()
         self._done = True
 
     def _send(self, number: int, data: bytes) -> None:
+        self._parts[number] = self._put(number, data)
+
+    def _put(self, number: int, data: bytes) -> str:
+        """Send one part; its ETag."""
+        raise NotImplementedError
+
+    def _whole(self, data: bytes) -> None:
+        """Send a file that is small enough for one request."""
+        raise NotImplementedError
+
+    def _finish(self, parts: list[tuple[int, str]]) -> None:
+        """Make a file of the parts."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """The parts that were sent are not needed."""
+        raise NotImplementedError
+
+
+class S3Stream(PartStream):
+    """An object in the making."""
+
+    def __init__(self, client: Client, name: str, key: str) -> None:
+        super().__init__(name)
+        self._client = client
+        self._key = key
+        self._upload = ""
+
+    def _whole(self, data: bytes) -> None:
+        self._client.request("PUT", self._key, body=data)
+
+    def _finish(self, parts: list[tuple[int, str]]) -> None:
+        listed = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>" for number, tag in parts)
+        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
+        answer = self._client.request("POST", self._key, {"uploadId": self._upload}, body)
+        if b"<Error>" in answer.body:  # it may fail after it has said 200
+            raise self._client.refusal("the upload could not be completed", answer)
+
+    def _forget(self) -> None:
+        if self._upload:
+            self._client.request("DELETE", self._key, {"uploadId": self._upload})
+
+    def _put(self, number: int, data: bytes) -> str:
         if not self._upload:
             answer = self._client.request("POST", self._key, {"uploads": ""})
             found = re.search(rb"<UploadId>([^<]+)</UploadId>", answer.body)
@@ -204,4 +239,4 @@ class S3Stream:
                 raise self._client.refusal("the upload could not be begun", answer)
             self._upload = found[1].decode()
         query = {"partNumber": str(number), "uploadId": self._upload}
-        self._parts[number] = self._client.request("PUT", self._key, query, data).headers.get("etag", "")
+        return self._client.request("PUT", self._key, query, data).headers.get("etag", "")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from kdump.digest import hmac_sha256, sha256
 from kdump.errors import KdumpError
-
-__capture_omits__ = ("ssl",)  # the plan asks for it if the endpoint is https
+from kdump.targets.https import Answer, Server, exchange
 
 _TIMEOUT = 20.0  # seconds without a byte
 _TRIES = 4
@@ -35,27 +32,20 @@ class Credentials:
         return f"Credentials({self.access_key!r}, …)"
 
 
-class Answer(NamedTuple):
-    """What the service said. Header names are lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Client:
     """Requests for the objects of one bucket, path style. `address` is where the endpoint's name leads."""
 
     def __init__(  # noqa: PLR0917
         self, endpoint: str, bucket: str, region: str, credentials: Credentials, address: str = "", ca_file: str = ""
     ) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise KdumpError(f"{endpoint!r} is not an S3 endpoint", remedy="write https://host or http://host:port")
-        self.secure = parts.scheme == "https"
-        self.host = parts.hostname
-        self._port = parts.port or (443 if self.secure else 80)
-        self._authority = parts.netloc
+        try:
+            self._server = Server.of(endpoint)
+        except KdumpError:
+            raise KdumpError(
+                f"{endpoint!r} is not an S3 endpoint", remedy="write https://host or http://host:port"
+            ) from None
+        self.secure, self.host = self._server.secure, self._server.host
+        self._endpoint = endpoint.rstrip("/")
         self._bucket = bucket
         self._region = region
         self._credentials = credentials
@@ -66,24 +56,7 @@ class Client:
     def connect(self) -> None:
         """Open the connection. Raises `KdumpError`."""
         self.close()
-        connection = http.client.HTTPConnection(self.host, self._port, timeout=_TIMEOUT)
-        try:
-            # Not by http.client: its look-up of names wants codecs that the capture image lacks.
-            plain = socket.socket(socket.AF_INET6 if ":" in self._address else socket.AF_INET)
-            plain.settimeout(_TIMEOUT)
-            plain.connect((self._address, self._port))
-            connection.sock = self._secured(plain) if self.secure else plain
-        except OSError as error:
-            raise KdumpError(f"{self.host} cannot be reached", why=error.strerror or str(error)) from None
-        self._connection = connection
-
-    def _secured(self, plain: socket.socket) -> socket.socket:
-        """Connected to the address, but the name is verified."""
-        import ssl
-
-        context = ssl.create_default_context(cafile=self._ca_file or None)
-        # As bytes: for a string the codec "idna" would be asked, which the capture image lacks.
-        return context.wrap_socket(plain, server_hostname=self.host.encode("ascii"))
+        self._connection = self._server.connect(self._address, self._ca_file, _TIMEOUT)
 
     def close(self) -> None:
         """Close the connection."""
@@ -123,35 +96,63 @@ class Client:
         if self._connection is None:
             self.connect()
         assert self._connection is not None
-        path = f"/{self._bucket}/{quote(key, safe='/~')}"
-        text = "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
+        path, text = self._path(key), _query(query)
         headers = self._signed(method, path, text, body)
-        self._connection.request(method, f"{path}?{text}" if text else path, body or None, headers)
-        answer = self._connection.getresponse()
-        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        return exchange(self._connection, method, f"{path}?{text}" if text else path, body, headers)
+
+    def presigned(self, method: str, key: str, query: Mapping[str, str], seconds: int) -> str:
+        """A URL with which anybody may make this one request for so long.
+
+        Source: "Authenticating Requests: Using Query Parameters" in the Amazon S3 API reference.
+        """
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        scope = f"{moment[:8]}/{self._region}/s3/aws4_request"
+        signed = {
+            **query,
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Credential": f"{self._credentials.access_key}/{scope}",
+            "X-Amz-Date": moment,
+            "X-Amz-Expires": str(seconds),
+            "X-Amz-SignedHeaders": "host",
+            **({"X-Amz-Security-Token": self._credentials.token} if self._credentials.token else {}),
+        }
+        path, text = self._path(key), _query(signed)
+        lines = f"host:{self._server.authority}\n"
+        canonical = "\n".join((method, path, text, lines, "host", _UNSIGNED))
+        return f"{self._endpoint}{path}?{text}&X-Amz-Signature={self._signature(canonical, moment, scope)}"
 
     def _signed(self, method: str, path: str, query: str, body: bytes) -> dict[str, str]:
         """The request's headers with its signature, version 4."""
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = _UNSIGNED if self.secure else _hex(body)
-        headers = {"host": self._authority, "x-amz-content-sha256": digest, "x-amz-date": moment}
+        headers = {"host": self._server.authority, "x-amz-content-sha256": digest, "x-amz-date": moment}
         if self._credentials.token:
             headers["x-amz-security-token"] = self._credentials.token
         names = ";".join(headers)
         lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
         scope = f"{moment[:8]}/{self._region}/s3/aws4_request"
         canonical = "\n".join((method, path, query, lines, names, digest))
-        to_sign = "\n".join(("AWS4-HMAC-SHA256", moment, scope, _hex(canonical.encode())))
-        key = b"AWS4" + self._credentials.secret_key.encode()
-        for part in scope.split("/"):
-            key = hmac_sha256(key, part.encode())
-        signature = hmac_sha256(key, to_sign.encode()).hex()
+        signature = self._signature(canonical, moment, scope)
         credential = f"{self._credentials.access_key}/{scope}"
         headers["authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}"
         )
         headers["content-length"] = str(len(body))
         return headers
+
+    def _signature(self, canonical: str, moment: str, scope: str) -> str:
+        to_sign = "\n".join(("AWS4-HMAC-SHA256", moment, scope, _hex(canonical.encode())))
+        key = b"AWS4" + self._credentials.secret_key.encode()
+        for part in scope.split("/"):
+            key = hmac_sha256(key, part.encode())
+        return hmac_sha256(key, to_sign.encode()).hex()
+
+    def _path(self, key: str) -> str:
+        return f"/{self._bucket}/{quote(key, safe='/~')}"
+
+
+def _query(query: Mapping[str, str]) -> str:
+    return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in sorted(query.items()))
 
 
 def _hex(data: bytes) -> str:

@@ -22,7 +22,7 @@ from kdump.host.config import tables
 from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
 
 CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
-SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3")
+SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3", "collector+https", "collector+http")
 CODECS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
 CODEC_LEVELS: Final = {"zstd": 22, "zlib": 3}  # the highest; the others have none
 _EFFORTS: Final = ", ".join(f"{name} 1 to {most}" for name, most in CODEC_LEVELS.items())
@@ -256,6 +256,20 @@ class S3:
 
 
 @dataclass(frozen=True)
+class Collector:
+    """collector+https:// targets: a fleet's collector."""
+
+    token: str = key(
+        "/etc/kdump/collector.token",
+        _path,
+        "File, mode 0600, with the token that `kdump fleet token HOST` printed.",
+    )
+    ca_file: str = key("", text, "Certificates that vouch for the collector; empty: the system's.")
+    dump: str = key("asked", choice("asked", "always"), "Send the dump when the collector asks for it, or always.")
+    least_level: int = key(31, integer(0, 31), "The lowest dump level (most memory) that the collector may ask for.")
+
+
+@dataclass(frozen=True)
 class Nfs:
     """nfs:// targets."""
 
@@ -332,7 +346,7 @@ class Config:
         ("file:///var/crash",),
         list_of(_url),
         "Where dumps go, in order of preference: file:///path, block:///dev/disk/by-partuuid/…, nfs://server/export/path,\n"
-        "ssh://user@host:port/path, s3://bucket/prefix.",
+        "ssh://user@host:port/path, s3://bucket/prefix, collector+https://host.",
     )
     save_to: str = key("first", choice("first", "all"), 'The "first" target that works, or "all" of them.')
     name: str = key("", text, "This machine's name in the names of crashes; empty: its host name.")
@@ -347,6 +361,7 @@ class Config:
     ssh: Ssh = table(Ssh)
     s3: S3 = table(S3)
     nfs: Nfs = table(Nfs)
+    collector: Collector = table(Collector)
     capture: Capture = table(Capture)
     crashkernel: Crashkernel = table(Crashkernel)
     panic: Panic = table(Panic)
