@@ -80,3 +80,17 @@ def test_a_version_that_it_was_not_tried_with_is_imported_whole() -> None:
     ask = "print('numpy.linalg._linalg' in sys.modules)"
     assert ran(LEAN.replace("lean_numpy.install()", "lean_numpy.TRIED = ()\nlean_numpy.install()") + ask) == "True\n"
     assert ran(LEAN + ask) == "False\n"
+
+
+def test_no_unique_that_needs_masked_arrays() -> None:
+    """np.unique() without counts or indices imports numpy.ma, which is not in capture images."""
+    source = Path(kdump.__file__).parent
+    bare = [
+        f"{path.relative_to(source)}:{node.lineno}"
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "np.unique"
+        and not any((each.arg or "").startswith("return_") for each in node.keywords)
+    ]
+    assert bare == []

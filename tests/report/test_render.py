@@ -39,7 +39,7 @@ def hostile() -> Report:
     frame = Frame(NASTY, 1, 2, NASTY, 0xFFFF, "exception")
     verdict = Verdict(
         "panic", NASTY, NASTY, "1-00", NASTY, NASTY, frame, NASTY, Task(NASTY, 1, 0, 0, NASTY, NASTY), 1.0, 1, NASTY,
-        [NASTY], [frame, frame], {"ip": 1}, [NASTY], [NASTY],
+        [NASTY], [frame, frame], {"ip": 1}, {"ip": NASTY}, [NASTY], [NASTY],
     )  # fmt: skip
     section = Section(
         "system",

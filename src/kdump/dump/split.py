@@ -55,7 +55,7 @@ class SplitWriter:
         """See `KdumpWriter.append`; a batch may lie in several parts."""
         parts = self._part_of(pfns)
         at = 0
-        for number in np.unique(parts).tolist():
+        for number in np.unique(parts, return_counts=True)[0].tolist():
             mine = parts == number
             sizes = packed.sizes[mine]
             size = int(sizes.sum(dtype=np.int64))

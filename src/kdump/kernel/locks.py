@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kdump.errors import KdumpError, NotPresentError
+from kdump.memory.gather import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,7 +84,7 @@ class Stacks:
     def pointing(self, task: Task, offset: int, value: int) -> int:
         """The first pointer on a task's stack at which, `offset` bytes on, there is `value`; 0 if there is none."""
         _, words = self.words(task)
-        pointers = np.unique(words[(words >= np.uint64(KERNEL)) & (words & np.uint64(7) == 0)])
+        pointers = distinct(words[(words >= np.uint64(KERNEL)) & (words & np.uint64(7) == 0)])
         found = self.objects.columns.pointers(pointers, offset) == np.uint64(value)
         return int(pointers[found][0]) if found.any() else 0
 

@@ -87,6 +87,7 @@ class Unwound(NamedTuple):
     reliable: bool = True
     note: str = ""
     user: Registers | None = None
+    switched: tuple[tuple[str, int], ...] = ()  # of a task that does not run: registers that it kept for itself
 
 
 class _Entry(NamedTuple):
@@ -259,8 +260,9 @@ class Unwinder:
             frame = self._read(sp, 56)
         except NotPresentError as error:
             return Unwound([], False, str(error))
-        bp, pc = struct.unpack_from("<QQ", frame, 40)
-        return self._walk(pc, sp + 56, bp, None)
+        *kept, pc = struct.unpack("<7Q", frame)
+        found = self._walk(pc, sp + 56, kept[-1], None)
+        return found._replace(switched=tuple(zip(("r15", "r14", "r13", "r12", "bx", "bp"), kept, strict=True)))
 
     def _walk(self, pc: int, sp: int, bp: int, regs: Registers | None) -> Unwound:
         frames = [Frame(pc, sp, regs)]

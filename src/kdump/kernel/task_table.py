@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 import numpy as np
 
 from kdump.errors import KdumpError
+from kdump.memory.gather import distinct
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -88,7 +89,7 @@ def _candidates(objects: Objects) -> Addresses:
         first = objects.columns.pointers(pids, types.struct("pid").offset("tasks"))
     except (KdumpError, LookupError, AttributeError):
         return none
-    return np.unique(first[first > np.uint64(link)] - np.uint64(link))
+    return distinct(first[first > np.uint64(link)] - np.uint64(link))
 
 
 def _entries(objects: Objects, head: int) -> Addresses:
@@ -119,9 +120,9 @@ def _walk(objects: Objects, known: Addresses, table: Table) -> list[int]:
     following = dict(zip((places + np.uint64(tasks)).tolist(), table["next"][good].tolist(), strict=True))
     threads = dict(zip((places + np.uint64(thread)).tolist(), table["next_thread"][good].tolist(), strict=True))
     signals = dict(zip(places.tolist(), table["signal"][good].tolist(), strict=True))
-    distinct = np.unique(np.array(list(signals.values()), np.uint64))
-    heads = objects.columns.pointers(distinct, at_head)
-    threads.update(zip((distinct + np.uint64(at_head)).tolist(), heads.tolist(), strict=True))
+    shared = distinct(np.array(list(signals.values()), np.uint64))
+    heads = objects.columns.pointers(shared, at_head)
+    threads.update(zip((shared + np.uint64(at_head)).tolist(), heads.tolist(), strict=True))
     start = objects.address(objects.variable("init_task")) + tasks
     order: list[int] = []
     for node in objects.nodes(start, _MAX_TASKS, "list of struct task_struct", following):

@@ -7,7 +7,7 @@ hand. Everything else is read page by page through `Memory.view`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ class GathersPages(Protocol):
 
     def gather(self, pfns: NDArray[np.int64], pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Fill `pages` (shape (n, page size)) with the pages `pfns` (rising); returns which of them the dump holds."""
+
+
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """Distinct values, sorted. np.unique() without counts or indices imports numpy.ma, which capture images lack."""
+    ordered = np.sort(values)
+    first = np.ones(min(len(ordered), 1), np.bool_)
+    found: NDArray[Any] = ordered[np.concatenate((first, ordered[1:] != ordered[:-1]))]
+    return found
 
 
 def gather(memory: Memory, pfns: NDArray[np.int64], pages: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.decompress import Decompressor, Pieces
 from kdump.memory.elf import parse_notes
+from kdump.memory.gather import distinct
 from kdump.memory.kdump_format import COMPRESSION
 from kdump.memory.kdump_part import Part, runs
 from kdump.memory.protocol import Dump, Note, Range
@@ -109,7 +110,7 @@ class KdumpMemory:
         order = np.argsort(offsets, kind="stable")
         file = source.descriptor if isinstance(source, FileSource) else None
         if file is not None:
-            for codec in np.unique(codecs).tolist():
+            for codec in distinct(codecs).tolist():
                 these = order[codecs[order] == codec]
                 pieces = Pieces(file, offsets[these], sizes[these])
                 done[these] = self._decompress.many(pieces, codec, pages, rows[these], source.path)
@@ -122,7 +123,7 @@ class KdumpMemory:
             chosen = order[start : start + int(inside)]
             start += int(inside)
             data = source.view(base, int((offsets[chosen] + sizes[chosen]).max()) - base)
-            for codec in np.unique(codecs[chosen]).tolist():
+            for codec in distinct(codecs[chosen]).tolist():
                 these = chosen[codecs[chosen] == codec]
                 pieces = Pieces(data, offsets[these] - base, sizes[these])
                 done[these] = self._decompress.many(pieces, codec, pages, rows[these], source.path)

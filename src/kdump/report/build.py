@@ -8,10 +8,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType
 
+import numpy as np
+
 from kdump.errors import KdumpError
+from kdump.kernel.orc import Unwound
 from kdump.report import code, kinds, sections
 from kdump.report.context import DAMAGE, Context
 from kdump.report.model import Report, Section, Verdict
+from kdump.report.pointers import describe
 from kdump.report.verdict import judge
 
 _HANGS = frozenset(("hung-task",))  # kinds whose cause may be what a blocked task waits for
@@ -26,6 +30,8 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
             verdict = replace(verdict, code=code.around(context))
         except DAMAGE as error:
             context.problems.append(f"the instructions cannot be read: {error}")
+        if context.described:
+            verdict = _with_values(verdict, context)
     report = Report(source, "text", context.crash.event.release, "", 0, verdict)
     if context.has_memory:
         info = context.kernel.vmcoreinfo
@@ -42,6 +48,36 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
     report.problems = context.problems
     report.seconds = time.monotonic() - started
     return report
+
+
+def _with_values(verdict: Verdict, context: Context) -> Verdict:
+    """The verdict with what its stack's functions were called with, and what its registers point to."""
+    frames = verdict.frames
+    try:
+        unwound = _stack_of(verdict, context)
+        context.find_arguments(unwound)
+        told = {(frame.function, frame.offset): frame.arguments for frame in context.frames(unwound)}
+        known = [(frame, told.get((frame.function, frame.offset), "")) for frame in frames]
+        frames = [replace(frame, arguments=text) if text else frame for frame, text in known]
+    except ImportError:
+        pass  # no disassembler: `code` has said so
+    except DAMAGE as error:
+        context.problems.append(f"arguments of the stack's functions: {error}")
+    found = describe(context, verdict.registers)
+    free = [f"{name} points to {target.words}" for name, target in found.items() if target.free]
+    explanation = f"{verdict.explanation} {'; '.join(free)}." if free else verdict.explanation
+    pointers = {name: target.words for name, target in found.items()}
+    return replace(verdict, frames=frames, pointers=pointers, explanation=explanation)
+
+
+def _stack_of(verdict: Verdict, context: Context) -> Unwound:
+    """The stack that the verdict is about: of the task that hung, else of the CPU that panicked."""
+    pid = context.crash.event.pid
+    if verdict.kind in _HANGS and pid is not None:
+        rows = np.flatnonzero(context.tasks.all.columns["pid"] == pid)
+        if len(rows):
+            return context.tasks.stack(context.all_tasks[int(rows[0])])
+    return context.panic_stack
 
 
 def _with_chain(verdict: Verdict, context: Context) -> Verdict:

@@ -36,6 +36,7 @@ class Context:
         self._lines = lines
         self.problems: list[str] = []
         self.lost_requests: list[str] = []
+        self._arguments: dict[tuple[int, int], str] = {}  # by a frame's pc and sp
         self.chains: dict[int, str] = {}  # by PID: why a task is blocked, as the section of blocked tasks found out
 
     @property
@@ -188,8 +189,22 @@ class Context:
                 out.append(Frame("", address=frame.pc, module=symbol.module if symbol else "", context=context))
             else:
                 offset = frame.pc - symbol.address
-                out.append(Frame(symbol.name, offset, symbol.size, symbol.module, frame.pc, context))
+                arguments = self._arguments.get((frame.pc, frame.sp), "")
+                out.append(
+                    Frame(symbol.name, offset, symbol.size, symbol.module, frame.pc, context, arguments=arguments)
+                )
         return out
+
+    def find_arguments(self, unwound: Unwound) -> None:
+        """Find the arguments of a stack's functions: `frames` tells them from now on.
+
+        Raises `ImportError` if there is no disassembler, and what reading damaged memory may raise.
+        """
+        from kdump.report import arguments
+
+        for frame, found in zip(unwound.frames, arguments.of_stack(self, unwound), strict=True):
+            if found and any(argument.value is not None for argument in found):
+                self._arguments[frame.pc, frame.sp] = ", ".join(map(str, found))
 
     def stack(self, title: str, unwound: Unwound, owners: Sequence[str] = ()) -> Stack:
         """An unwound stack as a block of a section."""

@@ -64,7 +64,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Frame:
-    """A stack frame. `offset` is from the function's start; `context` says what interrupted it ("" or "exception")."""
+    """A stack frame. `offset` is from the function's start; `context` says what interrupted it ("" or "exception").
+
+    `arguments` are those of the call as far as they are known, "file=0xffff…, count=?"; empty if none is.
+    """
 
     function: str
     offset: int = 0
@@ -73,6 +76,7 @@ class Frame:
     address: int = 0
     context: str = ""
     source: str = ""
+    arguments: str = ""
 
     def __str__(self) -> str:
         text = f"{self.function or f'{self.address:#x}'}"
@@ -80,6 +84,8 @@ class Frame:
             text += f"+{self.offset:#x}" + (f"/{self.size:#x}" if self.size else "")
         if self.module:
             text += f" [{self.module}]"
+        if self.arguments:
+            text += f" ({self.arguments})"
         return text + (f" at {self.source}" if self.source else "")
 
 
@@ -164,6 +170,7 @@ class Verdict:
     taints: list[str] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     registers: dict[str, int] = field(default_factory=dict)
+    pointers: dict[str, str] = field(default_factory=dict)  # what registers point to, by their names
     code: list[str] = field(default_factory=list)
     earlier: list[str] = field(default_factory=list)
     stack_of: str = ""

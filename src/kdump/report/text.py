@@ -105,6 +105,7 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
         yield "Registers"
         words = [f"{name:>8} {value:016x}" for name, value in verdict.registers.items()]
         yield from ("".join(words[start : start + 3]) for start in range(0, len(words), 3))
+        yield from (f"{name:>8} = {words}" for name, words in verdict.pointers.items())
     if verdict.code:
         yield ""
         yield "Code"

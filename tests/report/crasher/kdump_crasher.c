@@ -36,7 +36,15 @@ struct item {
 	char payload[240];
 };
 
-static noinline void crash_null(void) { *nowhere = 1; }
+/* With an object in a register that is free by then: the report says what registers point to. */
+static noinline void crash_null(void)
+{
+	void *freed = kmalloc(240, GFP_KERNEL);
+
+	kfree(freed);
+	asm volatile("movl $1, (%0)" : : "r"(nowhere), "b"(freed) : "memory");
+}
+
 static noinline void crash_wild(void) { sink = *wild; }
 static noinline void crash_noncanonical(void) { sink = *noncanonical; }
 static noinline void crash_call(void) { no_code(); sink = 1; }

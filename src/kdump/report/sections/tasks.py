@@ -60,7 +60,7 @@ def _rows(table: TaskTable, sizes: NDArray[np.int64]) -> list[tuple[Value, ...]]
     # Alike are kernel threads with such a name, processes of one parent, threads of one process.
     key = np.stack([
         np.where(kernel, stem, name), np.where(kernel, -1, parents), np.where(thread, fields["tgid"], 0),
-        kernel.astype(np.int64), np.array([ord(state) for state in np.unique(states)] or [0])[_inverse(states)],
+        kernel.astype(np.int64), np.unique(states, return_inverse=True)[1],
     ], axis=1)  # fmt: skip
     _, first, place, count = np.unique(key, axis=0, return_index=True, return_inverse=True, return_counts=True)
     place = place.ravel()
@@ -88,10 +88,6 @@ def _rows(table: TaskTable, sizes: NDArray[np.int64]) -> list[tuple[Value, ...]]
             int(count[group]) if many else 1,
         ))  # fmt: skip
     return rows
-
-
-def _inverse(values: NDArray[np.str_]) -> NDArray[np.intp]:
-    return np.unique(values, return_inverse=True)[1]
 
 
 def _parents(table: TaskTable) -> NDArray[np.int64]:
