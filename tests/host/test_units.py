@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdump.host import units
+from kdump.host.config import Config, Notify
 
 
 def test_every_file_of_the_package_is_installed_somewhere() -> None:
@@ -59,3 +60,26 @@ def test_the_hooks_are_shell_and_never_fail(tmp_path: Path) -> None:
         hook.write_text(units.text(name, "/bin/false"))
         for arguments in ([], ["add", "../../etc", "x", "/nonexistent"], ["add", "6.1", "x", "/nonexistent"], ["../x"]):
             assert subprocess.run(["sh", str(hook), *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("name", [each.name for each in units.FILES if each.name.endswith(".service")])
+def test_the_units_are_hardened(name: str, tmp_path: Path) -> None:
+    """systemd's own scale: 0 is nothing exposed, 10 everything."""
+    (tmp_path / name).write_text(units.text(name, "/bin/true"))
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=39", "--no-pager", str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_what_the_configuration_needs_is_allowed_and_no_more(tmp_path: Path) -> None:
+    assert units.local(Config(targets=("file:///var/crash", "ssh://a@b/c"))) is None
+    odd = units.local(Config(targets=('file:///srv/100% "dumps"',)))
+    assert odd is not None and 'ReadWritePaths="-/srv/100%% \\"dumps\\""' in odd
+    mail = units.local(Config(notify=Notify(mail="root")))
+    assert mail is not None and 'ReadWritePaths="-/var/spool"' in mail and "ProtectSystem" not in mail
+    command = units.local(Config(notify=Notify(command=("/usr/local/bin/tell",))))
+    assert command is not None and "ProtectSystem=full" in command
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    paths = {change.path for change in units.edit(tmp_path, "/x", allowed=odd).files}
+    assert paths - {change.path for change in units.edit(tmp_path, "/x").files} == {units.LOCAL}

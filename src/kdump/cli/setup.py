@@ -89,12 +89,13 @@ def chosen(args: argparse.Namespace) -> Config:
 
 def finish(wanted: Config, journal: Journal, *, reboot: bool) -> int:
     """Put the new configuration to use: policy, directories, image, load."""
-    from kdump.host import built, plan, policy, readiness, stored
+    from kdump.host import built, plan, policy, readiness, stored, units
     from kdump.host.python_search import python_search
 
     for changed in policy.apply(wanted.panic):
         print(f"set {changed}")
-    for place in stored.directories(wanted):
+    fetched = [Path(units.FETCHED)] if any(url.startswith("block://") for url in wanted.targets) else []
+    for place in (*stored.directories(wanted), *fetched):
         if not place.exists():
             journal.make_directory(str(place), mode=0o700)
     with python_search() as search:

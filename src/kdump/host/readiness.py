@@ -12,7 +12,9 @@ from typing import Any, Final
 from kdump import processor
 from kdump.capture.crash import COMPLETE
 from kdump.errors import KdumpError, describe
-from kdump.host import built, crashkernel, encryption, expected, home, policy, rehearsed, reservation, stored
+from kdump.host import (
+    built, changes, crashkernel, encryption, expected, home, policy, rehearsed, reservation, stored, units,
+)  # fmt: skip
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
 from kdump.host.python_search import python_search
@@ -226,6 +228,12 @@ class Examination:
             yield Check("crashes", NOTE, describe(problem), problem.remedy)
         self.figures["crashes"] = len(crashes)
         self.figures["crashes_bytes"] = sum(crash.size for crash in crashes)
+        here = changes.below(self.root, units.LOCAL)
+        if here.parent.parent.joinpath("kdump-collect.service").exists() and (
+            changes.text_of(here) != units.local(self.config)
+        ):
+            found = "kdump-collect.service is not allowed what kdump.toml asks of it"
+            yield Check("crashes", NOTE, found, "`kdump setup` writes it down for systemd")
         if not crashes:
             if not problems:
                 yield Check("crashes", YES, "none stored here")

@@ -47,11 +47,12 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
     edits = []
     notes = [f"reserve {wanted.value} (by {wanted.reason}); reserved now: {state.reserved >> 20}M"]
     if write_config:
-        mode = 0o600 if config.notify.webhook else 0o644  # the URL of a webhook is often all that protects it
+        secret = config.notify.webhook or config.notify.command  # a URL is often all that protects a webhook
+        mode = 0o600 if secret else 0o644
         edits.append(Edit(file_change(str(CONFIG_PATH), template.render(config), root, mode)))
     edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
     networked = any(url.partition("://")[0] in NETWORKED for url in config.targets)
-    edits.append(units.edit(root, networked=networked))
+    edits.append(units.edit(root, networked=networked, allowed=units.local(config)))
     edits += rivals(root)
     if boot_loader and (reboot or config.crashkernel.value != "auto"):
         found = bootloaders.detect(root)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from kdump.errors import KdumpError
 from kdump.host.changes import Command, Edit, FileChange, file_change
+from kdump.host.config import Config
 
 
 class Installed(NamedTuple):
@@ -37,6 +38,9 @@ FILES: Final = (
     Installed("kernel-postrm", "/etc/kernel/postrm.d/zz-kdump", 0o755, "/etc/kernel/postrm.d"),
     Installed("kernel.install", "/etc/kernel/install.d/95-kdump.install", 0o755, "/etc/kernel/install.d"),
 )
+LOCAL: Final = "/etc/systemd/system/kdump-collect.service.d/local.conf"
+FETCHED: Final = "/var/crash"  # where `kdump collect` puts what it fetches; kdump-collect.service names it
+SPOOLS: Final = ("/var/spool", "/var/log", "/var/lib")  # where mail programs keep what they are to send
 ENABLED: Final = ("kdump.service", "kdump-reload.path", "kdump-collect.service")
 
 
@@ -45,9 +49,30 @@ def text(name: str, command: str) -> str:
     return (files(__name__) / name).read_text().replace("@KDUMP@", command)
 
 
-def edit(root: Path, command: str | None = None, *, networked: bool = False) -> Edit:
-    """What installs the files and enables the units; commands only if a file changes or a unit is not enabled."""
+def local(config: Config) -> str | None:
+    """What kdump-collect.service has to be allowed on this machine, as a drop-in; None if it is the ordinary.
+
+    The unit itself may write below /var/crash only.
+    """
+    places = [url.removeprefix("file://") for url in config.targets if url.startswith("file://")]
+    paths = [place for place in places if place != FETCHED]
+    paths += SPOOLS if config.notify.mail else ()
+    lines = [f"ReadWritePaths={_quoted(path)}" for path in paths]
+    if config.notify.command:
+        lines += ["# What the command of [notify] writes to is not known here.", "ProtectSystem=full", "ProtectHome=no"]
+    if not lines:
+        return None
+    return "\n".join(["# By `kdump setup`, from kdump.toml.", "[Service]", *lines]) + "\n"
+
+
+def edit(root: Path, command: str | None = None, *, networked: bool = False, allowed: str | None = None) -> Edit:
+    """What installs the files and enables the units; commands only if a file changes or a unit is not enabled.
+
+    `allowed` is what `local` says.
+    """
     changes = tuple(_changes(root, command or executable(), networked=networked))
+    if (root / "run/systemd/system").is_dir():
+        changes += file_change(LOCAL, allowed, root)
     if not (root / "run/systemd/system").is_dir():
         return Edit(changes)
     reload = Command(("systemctl", "daemon-reload"), again=True)
@@ -70,6 +95,12 @@ def _changes(root: Path, command: str, *, networked: bool) -> Iterator[FileChang
             yield from file_change(each.path, None, root)
         elif (root / each.needs.lstrip("/")).is_dir():
             yield from file_change(each.path, text(each.name, command), root, each.mode)
+
+
+def _quoted(path: str) -> str:
+    """A path as systemd reads it, to be left out if it does not exist (systemd.syntax(7), systemd.exec(5))."""
+    plain = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"-{plain}"'
 
 
 def _enabled(root: Path) -> Iterator[bool]:
