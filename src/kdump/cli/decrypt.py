@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdump import outputs
+from kdump.directory import Directory, DraftDirectory
 from kdump.errors import KdumpError, UsageError
 from kdump.fileio import Draft
 
@@ -32,9 +34,7 @@ def run(args: argparse.Namespace) -> int:
     found = sorted(args.input.glob("*.age"))
     if not found:
         raise KdumpError(f"{args.input} holds no encrypted file", why="encrypted files end in .age")
-    args.output.mkdir(mode=0o700)
-    for path in found:
-        decrypt_file(path, args.output / path.name.removesuffix(".age"), identities)
+    decrypt_crash(found, args.output, identities)
     return 0
 
 
@@ -47,8 +47,26 @@ def read_identities(path: Path) -> list[str]:
     return found
 
 
-def decrypt_file(source: Path, target: Path, identities: list[str]) -> None:
-    """Decrypt one file; the target appears only when all of it is authentic, with mode 0600."""
+def decrypt_crash(sources: Sequence[Path], target: Path, identities: list[str]) -> None:
+    """Decrypt files into a directory, which appears only when all of them are in it."""
+    if target.is_symlink() or target.exists():
+        raise KdumpError(f"{target} exists already", remedy="name another directory")
+    with Directory.open(target.parent) as parent:
+        draft = DraftDirectory(parent, target.name)
+        try:
+            for path in sources:
+                name = path.name.removesuffix(".age")
+                decrypt_file(path, Path(draft.directory.beneath, name), identities, f"{target}/{name}")
+            draft.commit()
+        finally:
+            draft.discard()
+
+
+def decrypt_file(source: Path, target: Path, identities: list[str], shown: str = "") -> None:
+    """Decrypt one file; the target appears only when all of it is authentic, with mode 0600.
+
+    `shown`: what it will be called.
+    """
     from kdump.targets.age import decrypt
 
     outputs.check(target, [source], replace=False)
@@ -63,4 +81,4 @@ def decrypt_file(source: Path, target: Path, identities: list[str]) -> None:
             raise KdumpError(f"{target} was made by somebody else meanwhile", remedy="name another file") from None
     finally:
         draft.discard()
-    print(f"{target}: {target.stat().st_size} bytes")
+    print(f"{shown or target}: {target.stat().st_size} bytes")
