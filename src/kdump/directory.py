@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from kdump.fileio import INCOMPLETE, replace_file
@@ -201,24 +202,30 @@ class DraftDirectory:
 
 
 @contextlib.contextmanager
-def exclusive(path: str | os.PathLike[str]) -> Iterator[bool]:
-    """Hold a lock on a directory, or on a file that is made if it is missing; False if another process holds it.
-
-    Raises OSError.
+def exclusive(path: str | os.PathLike[str], seconds: float = 0.0) -> Iterator[bool]:
+    """Hold a lock on a directory, or on a file that is made if it is missing; False if another process holds it, and
+    still does after `seconds`. Raises OSError.
     """
     try:
         descriptor = os.open(path, _ENTER)
     except (NotADirectoryError, FileNotFoundError):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        yield _locked(descriptor, time.monotonic() + seconds)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, end: float) -> bool:
+    while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.1)
         else:
-            yield True
-    finally:
-        os.close(descriptor)
+            return True
 
 
 def _plain(name: str) -> str:

@@ -294,7 +294,7 @@ def test_collect_as_root_runs_by_it(
     monkeypatch.setattr(
         config, "load", lambda *_: Config(targets=settings.targets, retention=settings.retention, notify=notify)
     )
-    monkeypatch.setattr("kdump.host.python_search.STATE", tmp_path / "state")
+    monkeypatch.setattr("kdump.host.home.settled", lambda: tmp_path / "state")
     assert main(["collect", "--new"]) == 3
     out = capsys.readouterr().out
     assert "foreign, and left alone" in out

@@ -19,10 +19,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdump.errors import KdumpError, UsageError, describe
 from kdump.units import size_text
+
+if TYPE_CHECKING:
+    from kdump.host.config import Config
 
 Say = Callable[[str], None]
 
@@ -76,11 +79,25 @@ def _silent(_text: str) -> None:
 
 
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say, failed: Callable[[Exception], None]) -> None:
-    from kdump.host import aftermath, config, stored
+    from kdump.directory import exclusive
+    from kdump.host import config
     from kdump.host.home import settled
 
     wanted = config.load()
-    for found in aftermath.deal_with_new(wanted, settled(), failed):
+    state = settled()
+    state.mkdir(parents=True, exist_ok=True)
+    with exclusive(state / "collect.lock") as got:  # two would announce each crash twice
+        if not got:
+            raise KdumpError("another `kdump collect --new` is at work", remedy="wait for it to end")
+        _examine(wanted, state, result, say, failed)
+
+
+def _examine(
+    wanted: Config, state: Path, result: dict[str, list[dict[str, Any]]], say: Say, failed: Callable[[Exception], None]
+) -> None:
+    from kdump.host import aftermath, stored
+
+    for found in aftermath.deal_with_new(wanted, state, failed):
         say(f"{found.crash.path}: {found.crash.status}: {found.crash.title or 'no title'}")
         for line in (
             *found.problems,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.plan import PLAN_PATH
+from kdump.directory import exclusive
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file, sync_directory
 from kdump.host import encryption
@@ -36,6 +37,7 @@ from kdump.kexec.state import read_state
 IMAGE: Final = "capture.img"
 RECORD: Final = "image.json"
 NEXT: Final = "image-next.json"  # the record of an image that is about to replace the one there is
+_WAIT: Final = 240.0  # seconds for another build to end
 PARTS: Final = {
     "plan": "the configuration or the machine it was resolved on",
     "kernel": "the kernel",
@@ -172,33 +174,36 @@ def build_image(
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KdumpError(f"{place} cannot be made", why=error.strerror or str(error), remedy="run as root") from None
-    python = prepared.python  # both need it
-    with ThreadPoolExecutor(1) as pool:
-        digests = pool.submit(lambda: parts or fingerprint(prepared))
+    with exclusive(place, _WAIT) as got:  # kdump.service builds on its own accord, too
+        if not got:
+            raise KdumpError(f"another build for {release} has not ended", remedy="wait for it and try again")
+        python = prepared.python  # both need it
+        with ThreadPoolExecutor(1) as pool:
+            digests = pool.submit(lambda: parts or fingerprint(prepared))
 
-        def ready(image: bytes) -> None:
-            digest = content_digest([image])
-            vmlinuz = str(prepared.kernel.vmlinuz)
-            Record(
-                str(place / IMAGE), release, vmlinuz, len(image), time.time(), digests.result(), digest
-            ).write(place / NEXT)  # fmt: skip
+            def ready(image: bytes) -> None:
+                digest = content_digest([image])
+                vmlinuz = str(prepared.kernel.vmlinuz)
+                Record(
+                    str(place / IMAGE), release, vmlinuz, len(image), time.time(), digests.result(), digest
+                ).write(place / NEXT)  # fmt: skip
 
-        summary = build(
-            prepared.kernel,
-            entry=ENTRY,
-            output=place / IMAGE,
-            modules=prepared.modules,
-            python=python,
-            files=dict(prepared.files),
-            made=prepared.search.made,
-            ready=ready,
-        )
-    # Power may be cut at any moment: there is always a record that fits the image.
-    (place / NEXT).replace(place / RECORD)
-    sync_directory(str(place))
-    record = Record.read(place / RECORD)
-    assert record is not None
-    return record, summary
+            summary = build(
+                prepared.kernel,
+                entry=ENTRY,
+                output=place / IMAGE,
+                modules=prepared.modules,
+                python=python,
+                files=dict(prepared.files),
+                made=prepared.search.made,
+                ready=ready,
+            )
+        # Power may be cut at any moment: there is always a record that fits the image.
+        (place / NEXT).replace(place / RECORD)
+        sync_directory(str(place))
+        record = Record.read(place / RECORD)
+        assert record is not None
+        return record, summary
 
 
 def command_line(config: Config, root: Path = Path("/")) -> CommandLine:

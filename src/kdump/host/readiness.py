@@ -13,7 +13,17 @@ from kdump import processor
 from kdump.capture.crash import COMPLETE
 from kdump.errors import KdumpError, describe
 from kdump.host import (
-    built, changes, crashkernel, encryption, expected, home, policy, rehearsed, reservation, stored, units,
+    built,
+    changes,
+    crashkernel,
+    encryption,
+    expected,
+    home,
+    policy,
+    rehearsed,
+    reservation,
+    stored,
+    units,
 )  # fmt: skip
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, prepare
