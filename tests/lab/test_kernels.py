@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -72,7 +73,15 @@ def test_a_series_is_its_newest_kernel_with_debug_package_and_fetched_once(apt: 
     assert tree.modules
     assert tree.modules.is_dir()
     asked = apt.read_text().splitlines()
-    assert [line.split()[1] for line in asked] == ["search", "update", "search", "download"]
+    assert [line.split()[1] for line in asked] == [
+        "search",
+        "update",
+        "search",
+        "depends",
+        "depends",
+        "depends",
+        "download",
+    ]
     assert kernels.find("6.1") == kernels.find("linux-image-6.1.0-41-cloud-amd64") == tree
     assert apt.read_text().splitlines() == asked
     assert not list(tree.vmlinuz.parent.parent.glob("*.deb"))
@@ -147,6 +156,8 @@ def test_debians_kernels_are_whole(kernel: Callable[[str], KernelTree]) -> None:
         ("6.12-generic", ["linux-image-6.12.117+deb12-amd64"]),
         ("6.12-rt", ["linux-image-6.12.117+deb12-rt-amd64"]),
         ("6.12-cloud", ["linux-image-6.12.117+deb12-cloud-amd64"]),
+        ("newest-rt", ["linux-image-6.1.0-57-rt-amd64", "linux-image-6.12.117+deb12-rt-amd64"]),
+        ("newest", ["linux-image-6.1.0-57-cloud-amd64", "linux-image-6.12.117+deb12-cloud-amd64"]),
     ],
 )
 def test_a_series_and_flavour_names_kernels_and_nothing_else(spec: str, names: list[str]) -> None:
@@ -158,4 +169,64 @@ def test_a_series_and_flavour_names_kernels_and_nothing_else(spec: str, names: l
     ]
     wanted = kernels._wanted(spec)
     assert wanted
-    assert list(filter(wanted.fullmatch, [*offered, "linux-image-6.12-amd64", "linux-image-6.12-rt-amd64"])) == names
+    assert list(filter(wanted.fullmatch, offered)) == names
+    assert wanted.fullmatch("linux-image-6.12-rt-amd64") is None or spec == "newest-rt"  # only there no meta package
+
+
+PRIVATE_CACHE = """#!/bin/sh
+echo "cache $@" >> {log}
+case "$*" in
+  *backports*depends*linux-image-rt-amd64) echo "  Depends: linux-image-7.9.1+deb13-rt-amd64";;
+  *backports*depends*linux-image-7.9.1*)
+    echo "  Depends: linux-base-7.9.1+deb13-rt-amd64"; echo "  Depends: linux-binary-7.9.1+deb13-rt-amd64"
+    echo "  Depends: <linux-initramfs-tool>";;
+  *backports*depends*linux-b*) ;;
+  *) exit 100;;
+esac
+"""
+PRIVATE_GET = """#!/bin/sh
+echo "get $@" >> {log}
+case "$*" in
+  *indextargets*) echo "Other https://other.example/x/"; echo "Debian https://mirror.example/debian/";;
+  *backports*update*) grep -q "^URIs: https://mirror.example/debian/$" {cache}/apt-stable-backports/debian.sources;;
+  *backports*download*linux-binary*) cp {deb} ./package.deb;;
+  *backports*download*) cp {empty} ./package.deb;;
+  *) exit 100;;
+esac
+"""
+
+
+@pytest.fixture
+def private(apt: Path, tmp_path: Path) -> Path:
+    """An apt that knows nothing; only with our own configuration does it know a kernel in three packages."""
+    empty = tmp_path / "empty"
+    shutil.copytree(tmp_path / "package/DEBIAN", empty / "DEBIAN")
+    subprocess.run(["dpkg-deb", "--build", empty, tmp_path / "empty.deb"], check=True, capture_output=True)
+    modules = tmp_path / "package/usr/lib/modules/6.1.0-41-fake"
+    modules.mkdir(parents=True)
+    (tmp_path / "package/boot/vmlinuz-6.1.0-41-fake").rename(modules / "vmlinuz")
+    subprocess.run(["dpkg-deb", "--build", tmp_path / "package", tmp_path / "deb"], check=True, capture_output=True)
+    names = {"log": apt, "deb": tmp_path / "deb", "empty": tmp_path / "empty.deb", "cache": tmp_path / "cache/kdump"}
+    for name, text in (("apt-cache", PRIVATE_CACHE), ("apt-get", PRIVATE_GET)):
+        (tmp_path / "bin" / name).write_text(text.format(**names))
+    return apt
+
+
+def test_the_newest_kernel_is_what_backports_offer_today(private: Path) -> None:
+    tree = kernels.find("newest-rt")
+    assert tree.vmlinuz.parts[-6:-1] == ("7.9.1+deb13-rt-amd64", "usr", "lib", "modules", "6.1.0-41-fake")
+    asked = private.read_text()
+    assert all("-oDir::Etc::sourcelist=" in line for line in asked.splitlines() if line.endswith(" update"))
+    assert kernels.find("newest-rt") == tree
+    assert private.read_text().count(" update\n") == 1  # lists of today are new enough
+
+
+def test_without_a_network_the_newest_kernel_is_the_newest_one_here(private: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin/apt-get").write_text("#!/bin/sh\necho 'E: no network' >&2\nexit 100\n")
+    with pytest.raises(KdumpError, match="no network"):
+        kernels.find("newest")
+    for release in ("6.1.0-9-cloud-amd64", "7.2.11+deb13-cloud-amd64", "7.2.9+deb13-cloud-amd64", "7.3.1-rt-amd64"):
+        modules = tmp_path / f"cache/kdump/kernels/{release}/usr/lib/modules/{release}"
+        modules.mkdir(parents=True)
+        shutil.copyfile(tmp_path / "package/usr/lib/modules/6.1.0-41-fake/vmlinuz", modules / "vmlinuz")
+    assert kernels.find("newest").vmlinuz.parent.name == "7.2.11+deb13-cloud-amd64"

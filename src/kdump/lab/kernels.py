@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from kdump.errors import KdumpError
 from kdump.image.kernel_tree import KernelTree, ModuleIndex, tree_of
-from kdump.lab import cache
+from kdump.lab import apt, cache
 
 DEFAULT = "6.1"
 FLAVOURS = {"generic": "", "cloud": "cloud-", "rt": "rt-"}  # as Debian names its kernels: RELEASE-[FLAVOUR-]amd64
-_SERIES = re.compile(rf"(\d+\.\d+)(?:-({'|'.join(FLAVOURS)}))?")
+NEWEST = "newest"
+_SERIES = re.compile(rf"(\d+\.\d+|{NEWEST})(?:-({'|'.join(FLAVOURS)}))?")
+# From 7.x on, a kernel's package is empty, and depends on those that hold its image, modules and configuration.
+_PARTS = re.compile(r"linux-(?:binary|modules|base)-\d\S*")
 _PACKAGE = re.compile(r"linux-image-(\d\S*)")
 
 
@@ -21,8 +24,8 @@ def find(spec: str = DEFAULT) -> KernelTree:
     """The kernel meant by `spec`: a bzImage's path, a release in /boot, a series, or a Debian package's name.
 
     A series ("6.1", "6.1-generic", "6.12-rt"; without a flavour it is the cloud kernel) is the newest one fetched
-    before, else Debian's newest, by preference one whose debug package exists too. Raises KdumpError: unknown kernel,
-    no apt, no network, no room.
+    before, else Debian's newest, by preference one whose debug package exists too. "newest" ("newest-generic", …) is
+    what Debian's stable backports have today. Raises KdumpError: unknown kernel, no apt, no network, no room.
     """
     if "/" in spec:
         return tree_of(Path(spec))
@@ -31,7 +34,7 @@ def find(spec: str = DEFAULT) -> KernelTree:
         return tree_of(installed)
     package = spec if _PACKAGE.fullmatch(spec) else _fetched(spec) or _newest(spec)
     root = _unpacked(package)
-    kernels = sorted((root / "boot").glob("vmlinuz-*"))
+    kernels = sorted([*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")])
     if not kernels:
         raise KdumpError(
             f"{package} has no kernel image in it", remedy="name the package of a kernel, not a meta package"
@@ -45,7 +48,7 @@ def debug_vmlinux(tree: KernelTree) -> Path:
     inside = f"./usr/lib/debug/boot/vmlinux-{tree.release}"  # what the one below lib/modules links to
 
     def fetch(directory: Path) -> None:
-        _extract(_download(package, directory), directory, inside)
+        apt.extract(_download(package, directory), directory, inside)
         (directory / inside).rename(directory / "vmlinux")
         shutil.rmtree(directory / "usr")
 
@@ -64,7 +67,7 @@ def headers(tree: KernelTree) -> Path:
         while pending:
             package = pending.pop()
             done.add(package)
-            _extract(_download(package, directory), directory)
+            apt.extract(_download(package, directory), directory)
             wanted = re.compile(r"linux-(?:headers-\S+-common(?:-rt)?|kbuild-\S+)")
             pending += [name for name in _dependencies(package) if wanted.fullmatch(name) and name not in done]
         # The packages refer to each other by absolute paths below /usr.
@@ -79,28 +82,9 @@ def package(name: str) -> Path:
     """A directory with the files of a Debian package, fetched once and only unpacked. Raises KdumpError."""
 
     def fetch(directory: Path) -> None:
-        _extract(_download(name, directory), directory)
+        apt.extract(_download(name, directory), directory)
 
     return cache.entry(f"packages/{name}", fetch)
-
-
-def _run(*command: str, cwd: Path | None = None) -> str:
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
-    except FileNotFoundError:
-        raise KdumpError(
-            f"{command[0]} is not installed",
-            why="kernels are fetched as Debian packages",
-            remedy="name a kernel image by its path instead",
-        ) from None
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or "").strip().splitlines()
-        raise KdumpError(f"{' '.join(command[:2])} failed", why="; ".join(lines[-3:])) from error
-
-
-def _search(pattern: str) -> list[str]:
-    found = _run("apt-cache", "search", "--names-only", pattern).splitlines()
-    return [line.split(" ", 1)[0] for line in found]
 
 
 def _numbers(name: str) -> list[int]:
@@ -113,12 +97,17 @@ def _wanted(spec: str) -> re.Pattern[str] | None:
     if not match:
         return None
     series, flavour = match[1], FLAVOURS[match[2] or "cloud"]
-    return re.compile(rf"linux-image-{re.escape(series)}\.[0-9][^ -]*(?:-[0-9]+)?-{flavour}amd64")
+    number = r"\d+\.\d[^ -]*" if series == NEWEST else re.escape(series) + r"\.[0-9][^ -]*"
+    return re.compile(rf"linux-image-{number}(?:-[0-9]+)?-{flavour}amd64")
 
 
 def _fetched(spec: str) -> str:
-    if not (wanted := _wanted(spec)):
+    if spec.startswith(NEWEST) or not (wanted := _wanted(spec)):
         return ""
+    return _latest(wanted)
+
+
+def _latest(wanted: re.Pattern[str]) -> str:
     names = (f"linux-image-{path.name}" for path in (cache.directory() / "kernels").glob("*-amd64"))
     return max(filter(wanted.fullmatch, names), key=_numbers, default="")
 
@@ -128,33 +117,63 @@ def _newest(spec: str) -> str:
     if not wanted:
         raise _unknown(spec)
 
-    def search() -> list[str]:
-        return _search(rf"^linux-image-{re.escape(spec.partition('-')[0])}\..*-amd64(-dbg)?$")
+    if spec.startswith(NEWEST):
+        return _of_backports(spec, wanted)
+    pattern = rf"^linux-image-{re.escape(spec.partition('-')[0])}\..*-amd64(-dbg)?$"
+    error = _unknown(spec)
+    for source in (apt.host, apt.updated, apt.backports):
+        try:
+            names = source().search(pattern)
+        except KdumpError as problem:
+            if source is not apt.backports:
+                raise
+            error.add_note(str(problem))
+            break
+        if images := list(filter(wanted.fullmatch, names)):
+            return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
+    raise error
 
-    if not any(map(wanted.fullmatch, names := search())):
-        with cache.lock("apt"):
-            _run("apt-get", "update")
-        names = search()
-    images = list(filter(wanted.fullmatch, names))
-    if not images:
-        raise _unknown(spec)
-    return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
+
+def _of_backports(spec: str, wanted: re.Pattern[str]) -> str:
+    """What the archive's package for the newest kernel of a flavour leads to; without a network, what is here."""
+    flavour = FLAVOURS[spec.partition("-")[2] or "cloud"]
+    try:
+        found = filter(wanted.fullmatch, apt.backports().dependencies(f"linux-image-{flavour}amd64") or ())
+        return next(found, "") or _latest(wanted)
+    except KdumpError:
+        if known := _latest(wanted):
+            return known
+        raise
 
 
 def _unknown(spec: str) -> KdumpError:
     return KdumpError(
         f"there is no kernel {spec!r}",
         why="it is no file, no release in /boot, and no Debian package or series",
-        remedy="try a series (6.1, 6.1-generic), a package such as linux-image-6.1.0-1-amd64, or a path with a slash",
+        remedy="try a series (6.1, 6.1-generic), newest, a package (linux-image-6.1.0-1-amd64), or a path with a slash",
     )
 
 
 def _unpacked(name: str) -> Path:
     def fetch(directory: Path) -> None:
-        _extract(_download(name, directory), directory)
+        for part in (name, *filter(_PARTS.fullmatch, _dependencies(name))):
+            apt.extract(_download(part, directory), directory)
         _index(directory)
 
     return cache.entry(f"kernels/{name.removeprefix('linux-image-')}", fetch)
+
+
+def _dependencies(package: str) -> list[str]:
+    return _source_of(package).dependencies(package) or []
+
+
+def _source_of(package: str) -> apt.Apt:
+    """Where a package is to be had: this machine's apt, unless only backports know it."""
+    if apt.HOST.dependencies(package) is None:
+        with contextlib.suppress(KdumpError):  # they cannot be asked: what is wrong, the machine's own apt will say
+            if apt.backports().dependencies(package) is not None:
+                return apt.backports()
+    return apt.HOST
 
 
 def _index(root: Path) -> None:
@@ -168,37 +187,17 @@ def _index(root: Path) -> None:
 
 
 def _download(package: str, directory: Path) -> Path:
+    source = _source_of(package)
     try:
-        _run("apt-get", "download", package, cwd=directory)
+        return source.download(package, directory)
     except KdumpError as error:
-        with cache.lock("apt"):  # the lists may be missing, or older than the archive
-            try:
-                _run("apt-get", "update")
-            except KdumpError as update:
-                error.add_note(str(update))
         try:
-            _run("apt-get", "download", package, cwd=directory)
+            source.update()  # the lists may be missing, or older than the archive
+        except KdumpError as update:
+            error.add_note(str(update))
+        try:
+            return source.download(package, directory)
         except KdumpError as second:
             raise KdumpError(
                 f"the package {package} cannot be fetched", why=second.why, remedy="is the network up, the name right?"
             ) from error
-    return next(directory.glob("*.deb"))
-
-
-def _extract(package: Path, directory: Path, *members: str) -> None:
-    """Unpack a .deb (or only `members` of it) below `directory`, and remove it."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as source:
-        command = ["tar", "-x", "-C", str(directory), *members]
-        unpack = subprocess.run(command, stdin=source.stdout, capture_output=True, check=False)
-    if unpack.returncode or source.returncode:
-        why = unpack.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        full = shutil.disk_usage(directory).free < 1 << 20
-        if full:
-            raise OSError(28, "no space left on device", str(directory))
-        raise KdumpError(f"{package.name} cannot be unpacked", why="".join(why))
-    package.unlink()
-
-
-def _dependencies(package: str) -> list[str]:
-    lines = _run("apt-cache", "depends", package).splitlines()
-    return [line.split(":", 1)[1].strip() for line in lines if "Depends:" in line]

@@ -1,0 +1,138 @@
+"""Debian's archive by apt: as this machine is configured, or its stable backports, which the machine need not know.
+
+The backports are asked through a configuration of our own (sources, lists, cache) in the cache's directory: nothing of
+the machine's apt changes. Which mirror, that is what the machine's own lists say. Source: apt.conf(5), sources.list(5).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdump.errors import KdumpError
+from kdump.lab import cache
+
+BACKPORTS = "stable-backports"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_FRESH = 6 * 3600.0  # seconds for which lists of ours are not asked for again
+_SOURCES = "Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\n"
+
+
+@dataclass(frozen=True)
+class Apt:
+    """apt with these more `options`; `place` is the directory of a configuration of our own."""
+
+    options: tuple[str, ...] = ()
+    place: Path | None = None
+
+    def get(self, *words: str, cwd: Path | None = None) -> str:
+        """What `apt-get` prints. Raises KdumpError."""
+        return run("apt-get", *self.options, *words, cwd=cwd)
+
+    def update(self) -> None:
+        """Fetch the lists of packages."""
+        with cache.lock("apt"):
+            self.get("update")
+
+    def search(self, pattern: str) -> list[str]:
+        """Names of packages that match a regular expression."""
+        found = run("apt-cache", *self.options, "search", "--names-only", pattern).splitlines()
+        return [line.split(" ", 1)[0] for line in found]
+
+    def dependencies(self, package: str) -> list[str] | None:
+        """What a package depends on; None if it is not known here."""
+        try:
+            lines = run("apt-cache", *self.options, "depends", package).splitlines()
+        except KdumpError:
+            return None
+        return [line.split(":", 1)[1].strip() for line in lines if "Depends:" in line]
+
+    def download(self, package: str, directory: Path) -> Path:
+        """The package's file, in `directory`."""
+        self.get("download", package, cwd=directory)
+        return next(directory.glob("*.deb"))
+
+
+HOST = Apt()
+
+
+def host() -> Apt:
+    """As this machine is configured."""
+    return HOST
+
+
+def updated() -> Apt:
+    """The same, with new lists."""
+    HOST.update()
+    return HOST
+
+
+def backports() -> Apt:
+    """Debian's stable backports on the mirror that this machine uses, with lists of today. Raises KdumpError."""
+    place = cache.directory() / f"apt-{BACKPORTS}"
+    for directory in ("lists/partial", "archives/partial", "parts"):
+        (place / directory).mkdir(parents=True, exist_ok=True)
+    options = {
+        "Dir::Etc::sourcelist": place / "debian.sources",
+        "Dir::Etc::sourceparts": place / "parts",
+        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferencesparts": place / "parts",
+        "Dir::State::lists": place / "lists",
+        "Dir::Cache": place,
+        "Acquire::Languages": "none",
+    }
+    apt = Apt(tuple(f"-o{name}={value}" for name, value in options.items()), place)
+    stamp = place / "updated"
+    if not stamp.exists() or time.time() - stamp.stat().st_mtime > _FRESH:
+        text = _SOURCES.format(mirror=_mirror(), suite=BACKPORTS)
+        text += f"Signed-By: {_KEYRING}\n" if _KEYRING.exists() else ""
+        (place / "debian.sources").write_text(text)
+        apt.update()
+        stamp.touch()
+    return apt
+
+
+def _mirror() -> str:
+    listing = HOST.get("indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages")
+    for line in listing.splitlines():
+        label, _, address = line.partition(" ")
+        if label == "Debian" and address:
+            return address
+    raise KdumpError(
+        "Debian's backports cannot be asked",
+        why="this machine's apt knows no mirror of Debian",
+        remedy="run apt-get update, or name a kernel image by its path",
+    )
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    """What a command prints. Raises KdumpError: it is not there, or failed."""
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
+    except FileNotFoundError:
+        raise KdumpError(
+            f"{command[0]} is not installed",
+            why="kernels are fetched as Debian packages",
+            remedy="name a kernel image by its path instead",
+        ) from None
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or "").strip().splitlines()
+        words = [word for word in command if not word.startswith("-o")]
+        raise KdumpError(f"{' '.join(words[:2])} failed", why="; ".join(lines[-3:])) from error
+
+
+def extract(package: Path, directory: Path, *members: str) -> None:
+    """Unpack a .deb (or only `members` of it) below `directory`, and remove it."""
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as source:
+        command = ["tar", "-x", "-C", str(directory), *members]
+        unpack = subprocess.run(command, stdin=source.stdout, capture_output=True, check=False)
+    if unpack.returncode or source.returncode:
+        why = unpack.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        full = shutil.disk_usage(directory).free < 1 << 20
+        if full:
+            raise OSError(28, "no space left on device", str(directory))
+        raise KdumpError(f"{package.name} cannot be unpacked", why="".join(why))
+    package.unlink()
