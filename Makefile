@@ -1,18 +1,29 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo test lint bench dist clean
+.PHONY: demo check test matrix lint sanitize bench dist clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
 demo: .venv/demo.stamp
 	@.venv/bin/kdump demo $(DEMO)
 
+# Three tiers: `check` while you write (two minutes), `test` before a change lands, `matrix` before a release (hours).
+check: lint
+	@$(PY) -m pytest --numprocesses auto -q -m "not lab and not system and not kinds and not product and not matrix" $(CHECK)
+
 test: .venv/test.stamp
 	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(TEST)
+
+matrix: .venv/test.stamp
+	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder -m "matrix or system or kinds or product" $(MATRIX)
 
 lint: .venv/test.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# The C code under ASan and UBSan: a copy of the sources with a library of its own, and the tests that pass through it.
+sanitize: .venv/test.stamp
+	@tools/sanitize $(SANITIZE)
 
 bench: .venv/test.stamp
 	@$(PY) -m benchmarks $(BENCH)
@@ -28,4 +39,4 @@ dist: .venv/test.stamp
 	@$(PY) tools/dist.py $(DIST)
 
 clean:
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,13 +1,10 @@
 """Hatchling's hook: what is made from the source becomes part of the wheel.
 
-Manual pages and completions, from the same texts as --help; where there is a C compiler, the loops of
-src/kdump/native/*.c.
+Manual pages and completions, from the same texts as --help; where there is a C compiler, libkdump.so.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -27,14 +24,19 @@ class Made(BuildHookInterface[Any]):
         self._place = tempfile.TemporaryDirectory(prefix="kdump-made-")
         sources = Path(self.root) / SOURCES
         library = (sources if version == "editable" else Path(self._place.name)) / "libkdump.so"
-        built = self._compile(sorted(sources.glob("*.c")), library)
+        sys.path.insert(0, str(Path(self.root) / "src"))
+        from kdump.native import build
+
+        flags = (*build.OPTIMISED, *(build.STRICT if version == "editable" else ()))
+        built = build.compile_library(sources, library, flags)
+        if not built:
+            self.app.display_warning("no C compiler: kdump will be slower, and cannot write LZO and snappy")
         if version == "editable":
             return
         if built:
             build_data["force_include"][str(library)] = "kdump/native/libkdump.so"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
-        sys.path.insert(0, str(Path(self.root) / "src"))
         from kdump.cli import share
 
         for name, text in share.files().items():
@@ -42,14 +44,6 @@ class Made(BuildHookInterface[Any]):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             build_data["shared_data"][str(path)] = f"share/{name}"
-
-    def _compile(self, sources: list[Path], library: Path) -> bool:
-        compiler = shutil.which("cc") or shutil.which("gcc")
-        if not compiler:
-            self.app.display_warning("no C compiler: kdump will be slower")
-            return False
-        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", library, *sources], check=True)
-        return True
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is written."""

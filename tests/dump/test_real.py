@@ -17,7 +17,7 @@ from tests.conftest import CrashMaker
 from kdump.capture.plan import CapturePlan
 from kdump.cli.main import main
 from kdump.dump.classes import PageClass
-from kdump.dump.codecs import CODECS
+from kdump.dump.codecs import CODECS, compressor
 from kdump.dump.destination import Destination, save_to
 from kdump.dump.facts import find_facts
 from kdump.dump.first_pass import first_pass, open_memory_map
@@ -259,7 +259,7 @@ def test_a_dump_of_level_31_without_its_last_pages_opens_in_crash_and_drgn(
 def test_zlib_streams_of_real_pages_are_no_larger_than_zlibs(series: str, whole: Callable[[str], Path]) -> None:
     """What level 31 keeps, each page by itself; and every one is read back."""
     with open_dump(whole(series)) as dump:
-        read, compress = PageReader(dump.memory), CODECS["zlib"].make(None)
+        read, compress = PageReader(dump.memory), compressor(CODECS["zlib"])
         ours = theirs = 0
         for pfns in first_pass(dump, 31).kept.pfns():
             for start in range(0, len(pfns), 512):

@@ -29,7 +29,7 @@ def test_the_plan_says_what_the_configuration_says(monkeypatch: pytest.MonkeyPat
         name = "db1"
         [dump]
         level = 17
-        codec = "zlib"
+        codec = "zstd"
         codec_level = 3
         report = false
         [action]
@@ -49,7 +49,7 @@ def test_the_plan_says_what_the_configuration_says(monkeypatch: pytest.MonkeyPat
         """
     )
     made = plan.plan_of(wanted)
-    assert (made.mode, made.hostname, made.level, made.codec, made.codec_level) == ("all", "db1", 17, "zlib", 3)
+    assert (made.mode, made.hostname, made.level, made.codec, made.codec_level) == ("all", "db1", 17, "zstd", 3)
     assert (made.on_success, made.on_failure, made.report, made.cpus) == ("poweroff", "halt", False, 4)
     assert (made.hooks.pre, made.hooks.seconds) == (("/bin/a",), 5)
     assert (made.deadlines.total, made.deadlines.stall) == (3600, 60)

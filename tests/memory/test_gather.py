@@ -9,10 +9,10 @@ import pytest
 from tests.memory.test_kdump_compressed import CODECS, PAGES, RAM
 from tests.memory.writers import PAGE, Load, elf, flattened, kdump
 
-from kdump.memory import open_dump
+from kdump.memory import open_dump, unpack
 from kdump.memory.gather import gather, one_by_one
 from kdump.memory.protocol import Dump
-from kdump.native import loops
+from kdump.native import plain
 
 ASKED = np.array([0, 1, 5, 8, 63, 64, 65, 130, 199, 200, 1000, 1098, 1099, 1100, 9999], np.int64)
 
@@ -31,7 +31,7 @@ def both(dump: Dump) -> int:
 @pytest.mark.parametrize("native", [True, False], ids=["C", "Python"])
 def test_every_codec(tmp_path: Path, codec: int, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not native:
-        monkeypatch.setattr(loops, "library", lambda: None)
+        monkeypatch.setattr(unpack, "engine", plain)
     path = tmp_path / "vmcore"
     path.write_bytes(kdump(PAGES, ram=RAM, codec=codec))
     with open_dump(path) as dump:

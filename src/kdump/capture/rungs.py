@@ -83,7 +83,7 @@ def vmcore(
     options = Options(
         levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
         codec=plan.codec,
-        compression_level=plan.codec_level or None,
+        compression_level=plan.codec_level,
         threads=plan.cpus if plan.cpus > 1 and not frugal else 0,
         batch=_FRUGAL_BATCH if frugal else _BATCH,
         progress=around.progress,

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         levels=parse_levels(args.level),
         container="elf" if args.elf else "kdump",
         codec=args.codec,
-        compression_level=args.codec_level,
+        compression_level=args.codec_level or 0,
         threads=args.threads,
     )
     destination = Destination.parse(output, parts=args.split, flat=args.flat, overwrite=args.force)
@@ -137,7 +137,7 @@ def _estimate(args: argparse.Namespace) -> int:
 
     progress = Progress()
     with open_dump(args.files[0] if len(args.files) == 1 else args.files) as dump:
-        found = estimate(dump, args.codec, args.codec_level, progress)
+        found = estimate(dump, args.codec, args.codec_level or 0, progress)
     progress.close()
     print(json_text(asdict(found)) if args.json else "\n".join(_estimate_lines(found)))
     return 3 if found.not_applied else 0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.classes import NAMES, PageClass, dropped
-from kdump.dump.codecs import codec
+from kdump.dump.codecs import codec, compressor
 from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
@@ -60,11 +60,11 @@ class _Sampler:
             self._keys[kind], self.pfns[kind] = keys[best], pfns[best]
 
 
-def estimate(dump: Dump, name: str = "zstd", level: int | None = None, progress: Progress | None = None) -> Estimate:
+def estimate(dump: Dump, name: str = "zstd", level: int = 0, progress: Progress | None = None) -> Estimate:
     """Classify the whole dump (or live kernel) and compress a sample. Sizes are of kdump-compressed files."""
     sampler = _Sampler()
     selection = first_pass(dump, 31, progress=progress, watch=sampler)
-    compress = codec(name, level).make(level)
+    compress = compressor(codec(name, level), level)
     read = PageReader(dump.memory)
     costs = {}
     for kind, pfns in sampler.pfns.items():

@@ -14,13 +14,13 @@ from kdump.digest import Pieces
 from kdump.dump.workers import Aside
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile
-from kdump.native import loops
+from kdump.native.engine import engine
 
 
 class FileOutput(PartFile):
     """A new file; a `kdump_writer.Sink`."""
 
-    _pwrite_all = staticmethod(loops.pwrite_all)
+    _pwrite_all = staticmethod(engine.pwrite_all)
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Memory, ReadsInto
-from kdump.native import loops
+from kdump.native.engine import engine
 
 
 class PageReader:
@@ -58,12 +58,4 @@ class PageReader:
 
 def packed_rows(pages: NDArray[np.uint8], *, drop_zeros: bool) -> NDArray[np.intp]:
     """The rows of `pages` that are packed: all, or those that hold more than zeros."""
-    return np.flatnonzero(~zero_pages(pages)) if drop_zeros else np.arange(len(pages))
-
-
-def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
-    if (quick := loops.zero_pages(pages)) is not None:
-        return quick
-    found: NDArray[np.bool_] = np.bitwise_or.reduce(pages.view(np.uint64), axis=1) == 0
-    return found
+    return np.flatnonzero(~engine.zero_pages(pages)) if drop_zeros else np.arange(len(pages))

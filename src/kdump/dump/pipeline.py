@@ -13,19 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.buffers import Buffers
-from kdump.dump.codecs import Codec, Packed, codec
+from kdump.dump.codecs import Packed, codec, compressor
 from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.hints import FindHints, find_hints
 from kdump.dump.kdump_writer import Sink
 from kdump.dump.levels import ZERO
-from kdump.dump.pages import PageReader, zero_pages
+from kdump.dump.pages import PageReader
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.room import too_large
 from kdump.dump.selection import Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, check_extent, open_writer
 from kdump.errors import KdumpError
+from kdump.memory.codecs import CodecFacts
 from kdump.memory.protocol import Dump, ReadsInto
+from kdump.native.engine import engine
 
 PAGES_A_BATCH = 768
 
@@ -44,7 +46,7 @@ class Options:
     container: str = "kdump"
     parts: int = 1
     codec: str = "zstd"
-    compression_level: int | None = None
+    compression_level: int = 0  # 0: kdump's choice
     threads: int | None = None
     batch: int = PAGES_A_BATCH  # pages; up to threads + 5 batches of packed ones are in memory
     progress: Progress = field(default=lambda _stage, _done, _total: None)
@@ -128,7 +130,7 @@ class _Batch:
 
 
 def _save_level(
-    dump: Dump, streams: Sequence[Sink], options: Options, chosen: Codec, level: int, *, finish_when_full: bool
+    dump: Dump, streams: Sequence[Sink], options: Options, chosen: CodecFacts, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
     selection = first_pass(
@@ -175,7 +177,7 @@ def _finish_quietly(writer: Writer) -> None:
 
 
 def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have no meaning of its own
-    dump: Dump, writer: Writer, options: Options, chosen: Codec, selection: Selection, summary: Summary
+    dump: Dump, writer: Writer, options: Options, chosen: CodecFacts, selection: Selection, summary: Summary
 ) -> None:
     """The second pass: read, find zeros, compress (on all CPUs), write."""
     memory = dump.memory
@@ -185,7 +187,7 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
     quick = memory if isinstance(memory, ReadsInto) else None
 
     def make_work() -> Callable[[NDArray[np.int64]], _Batch]:
-        compress = chosen.make(options.compression_level, buffers)
+        compress = compressor(chosen, options.compression_level, buffers)
         read = PageReader(memory)
 
         def work(pfns: NDArray[np.int64]) -> _Batch:
@@ -240,7 +242,7 @@ def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
 
         def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
             pages, unreadable = read(pfns)
-            zero = zero_pages(pages)
+            zero = engine.zero_pages(pages)
             return pfns[zero if unreadable is None else zero & ~unreadable]
 
         return work

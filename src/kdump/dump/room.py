@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.dump.codecs import Codec
+from kdump.dump.codecs import compressor
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
 from kdump.dump.selection import Selection
+from kdump.memory.codecs import CodecFacts
 from kdump.memory.kdump_format import DESCRIPTOR
 from kdump.memory.protocol import Memory
 from kdump.units import size_text
@@ -16,7 +17,7 @@ from kdump.units import size_text
 SAMPLE = 256  # pages
 
 
-def too_large(memory: Memory, selection: Selection, room: int | None, codec: Codec, level: int | None) -> str:
+def too_large(memory: Memory, selection: Selection, room: int | None, codec: CodecFacts, level: int) -> str:
     """Why a kdump-compressed dump of `selection` will not fit into `room` bytes; empty if it will, or nobody knows.
 
     Nothing is read if it fits even uncompressed. `level` is the codec's.
@@ -27,7 +28,7 @@ def too_large(memory: Memory, selection: Selection, room: int | None, codec: Cod
     pages, unreadable = PageReader(memory)(_spread(selection))
     if unreadable is not None:
         pages = pages[~unreadable]
-    packed = int(codec.make(level)(pages, drop_zeros=bool(selection.level & ZERO)).sizes.sum())
+    packed = int(compressor(codec, level)(pages, drop_zeros=bool(selection.level & ZERO)).sizes.sum())
     needed = fixed + packed * selection.kept.count // max(1, len(pages))
     return f"about {size_text(needed)} needed, {size_text(room)} free" if needed > room else ""
 

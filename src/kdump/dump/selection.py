@@ -13,13 +13,14 @@ from kdump.dump import levels
 from kdump.dump.bulk import SlabFacts
 from kdump.dump.classes import NAMES, Classifier, PageClass, comes_first, dropped
 from kdump.dump.facts import PageFacts
-from kdump.dump.marks import Fates, find_fates
+from kdump.dump.marks import find_fates
 from kdump.dump.memmap import MapRun
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.workers import in_order
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Memory, Range
 from kdump.memory.virtual import VirtualMemory
+from kdump.native.interface import Fates
 
 BATCH = 4 << 20  # bytes of struct pages looked at together: with fewer Python takes longer
 

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import FormatError, KdumpError, NotPresentError
-from kdump.kernel.chain import follow
 from kdump.kernel.kallsyms import Kallsyms, Reader
-from kdump.native import loops
+from kdump.native.engine import engine
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -409,16 +408,7 @@ def _starts(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
     for kind, (bytes_fixed, bytes_each) in _BODY.items():
         fixed[kind], each[kind] = 3 + bytes_fixed // 4, bytes_each // 4
     size = len(words)
-
-    def lengths(first: int, end: int) -> npt.NDArray[np.int64]:
-        info = words[first + 1 : min(end, size - 2) + 1]  # a record has three words or more
-        kinds = (info >> 24) & 0x7F
-        found = np.zeros(end - first, np.int64)
-        found[: len(info)] = fixed[kinds] + each[kinds] * (info & 0xFFFFFF)
-        return found
-
-    quick = loops.types(words, fixed, each)
-    places = follow(lengths, size) if quick is None else quick
+    places = engine.types(words, fixed, each)
     end = int(places[-1])
     if end > size:
         raise FormatError("the last record runs over the end", field="BTF")

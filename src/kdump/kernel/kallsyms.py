@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import KdumpError, NotPresentError
-from kdump.kernel.chain import follow
 from kdump.kernel.vmcoreinfo import VmCoreInfo
-from kdump.native import loops
+from kdump.native.engine import engine
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -59,8 +58,7 @@ class Names:
         self._begins = places[:-1] + 1
         if wide:
             self._begins[self._codes[places[:-1]] >= 0x80] += 1
-        heads = loops.heads(self._codes, self._begins, self._ends, pieces)
-        self._hashes = _hashes(self._first_bytes() if heads is None else heads)
+        self._hashes = _hashes(engine.heads(self._codes, self._begins, self._ends, pieces))
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -76,25 +74,6 @@ class Names:
         for index in np.flatnonzero(self._hashes == wanted).tolist():
             if self[index][1:] == name:
                 yield index
-
-    def _first_bytes(self) -> npt.NDArray[np.uint64]:
-        """The first eight bytes of each name after its type's letter as a number, zeros behind a shorter one."""
-        cells = np.array([int.from_bytes(piece[:8], "little") for piece in self._pieces], np.uint64)
-        sizes = np.array([min(len(piece), 8) for piece in self._pieces], np.uint64)
-        first = np.array([int.from_bytes(piece[1:9], "little") for piece in self._pieces], np.uint64)
-        codes = self._codes[np.minimum(self._begins, len(self._codes) - 1)]
-        heads = first[codes]
-        filled = np.array([min(max(len(piece) - 1, 0), 8) for piece in self._pieces], np.uint64)[codes]
-        for step in range(1, 9):
-            places = self._begins + step
-            short = np.flatnonzero((filled < 8) & (places < self._ends))
-            if not len(short):
-                break
-            codes = self._codes[places[short]]
-            heads[short] |= cells[codes] << (filled[short] * np.uint64(8))
-            filled[short] += sizes[codes]
-        heads[self._begins >= self._ends] = 0
-        return heads
 
 
 def _hashes(heads: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
@@ -210,22 +189,10 @@ def _walk(raw: bytes, count: int) -> tuple[bool, npt.NDArray[np.int64]]:
     It does (ULEB128) since 6.1, and no flag tells; the table of markers that follows the names does: its first entry
     is 0 and its second is the offset of symbol 256.
     """
-    codes = np.frombuffer(raw + b"\0", np.uint8)
-
-    def narrow(first: int, end: int) -> npt.NDArray[np.int64]:
-        return codes[first:end].astype(np.int64) + 1
-
-    def wide(first: int, end: int) -> npt.NDArray[np.int64]:
-        found = narrow(first, end)
-        long = np.flatnonzero(found > 0x80)
-        found[long] += (codes[first + 1 : end + 1][long].astype(np.int64) << 7) - 0x7F
-        return found
-
-    for lengths in (wide, narrow):
-        quick = loops.names(codes[:-1], count, wide=lengths is wide)
-        places = follow(lengths, len(raw), count) if quick is None else quick
+    for wide in (True, False):
+        places = engine.names(np.frombuffer(raw, np.uint8), count, wide=wide)
         if len(places) == count + 1 and places[-1] <= len(raw) and _markers_agree(raw, places):
-            return lengths is wide, places
+            return wide, places
     raise KdumpError("the kernel's symbol table does not decode", why="names and markers disagree")
 
 

@@ -30,16 +30,16 @@ def _mix(word: int, number: int) -> int:
 
 
 def _words(view: memoryview) -> int:
-    loops = library()
-    if loops is None:
+    compiled = library()  # not by way of `engine`, which needs NumPy: importing that takes as long as all of this
+    if compiled is None:
         return _words_in_numpy(view)
     buffer, size = buffer_of(view)
-    result: int = loops.kdump_checksum(ctypes.addressof(buffer), size // WORD)
+    result: int = compiled.kdump_checksum(ctypes.addressof(buffer), size // WORD)
     return result
 
 
 def _words_in_numpy(view: memoryview) -> int:
-    import numpy as np  # NumPy takes as long to import as all of this takes with libkdump.so
+    import numpy as np
 
     total, done = 0, 0
     for at in range(0, len(view), _BATCH):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.errors import FormatError, KdumpError
+from kdump.memory.codecs import CODECS, LZO, SNAPPY, ZLIB, ZSTD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 __capture_omits__ = ("lzallright", "cramjam")  # 5 MB that a capture image need not carry
 
-ZLIB, LZO, SNAPPY, ZSTD = 0x01, 0x02, 0x04, 0x20
-NAMES = {ZLIB: "zlib", LZO: "lzo", SNAPPY: "snappy", ZSTD: "zstd"}
+NAMES = {each.flag: each.name for each in CODECS.values() if each.flag}
 
 Codec = Callable[[memoryview], bytes]
 

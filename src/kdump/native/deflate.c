@@ -6,6 +6,7 @@
  * time and makes smaller streams, as the few places that are remembered lie further apart. Nothing outlives a page, so the
  * same page becomes the same bytes. Figures are in docs/decisions/0030-dump-engine.md.
  */
+#include "api.h"
 #include "bytes.h"
 
 enum {
@@ -363,7 +364,7 @@ static uint32_t adler32(const unsigned char *data, size_t size)
  * A page as a `compressor` (see loops.c): `size` is a multiple of 256, `work` a struct content, see kdump_deflate_work. If
  * the stream would be no smaller nothing is written, and `length` becomes `size`.
  */
-int kdump_deflate(const void *source, size_t size, void *target, size_t *length, void *work)
+API int kdump_deflate(const void *source, size_t size, void *target, size_t *length, void *work)
 {
 	static const uint8_t order[RUNS] = { 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15 };
 	struct content *content = work;
@@ -419,7 +420,7 @@ int kdump_deflate(const void *source, size_t size, void *target, size_t *length,
 }
 
 /* Bytes that kdump_deflate takes as `work`. */
-size_t kdump_deflate_work(void)
+API size_t kdump_deflate_work(void)
 {
 	return sizeof(struct content);
 }

@@ -1,12 +1,18 @@
 /*
  * Loops over pages and over the kernel's tables: one call for many, without Python's lock. The wheel's build makes
- * libkdump.so of it where there is a C compiler; kdump/native/library.py opens it, and all who call that can do without.
+ * libkdump.so of the C files here (build.py), library.py opens it, compiled.py calls it.
  */
 #include <errno.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "api.h"
 #include "bytes.h"
+
+/* CRC-32 of the sources, as library.py computes it: a library of others is refused. */
+API const uint32_t kdump_sources = KDUMP_SOURCES;
+
+enum { LINE = 64 }; /* bytes: pages are looked at by lines, and are a multiple of them */
 
 /* As lzo1x_1_compress has it; snappy_compress takes the same but for `work`. Both return 0 if all is well. */
 typedef int (*compressor)(const void *source, size_t size, void *target, size_t *length, void *work);
@@ -19,7 +25,7 @@ struct zstd {
 };
 
 /* ZSTD_compressCCtx as a `compressor`; `length` is the room on entry. */
-int kdump_zstd(const void *source, size_t size, void *target, size_t *length, void *work)
+API int kdump_zstd(const void *source, size_t size, void *target, size_t *length, void *work)
 {
 	const struct zstd *zstd = work;
 
@@ -35,7 +41,7 @@ int kdump_zstd(const void *source, size_t size, void *target, size_t *length, vo
  */
 static int is_noise(const unsigned char *page, size_t size)
 {
-	enum { LINE = 64, GLANCE = 256, DISTINCT = 140, CHI_SQUARE = 350 }; /* chance: 162 +- 6, 255 +- 23 */
+	enum { GLANCE = 256, DISTINCT = 140, CHI_SQUARE = 350 }; /* chance: 162 +- 6, 255 +- 23 */
 	enum { STORED = 8, SOUGHT = 5, BITS = 11 };
 	unsigned char seen[256] = { 0 };
 	uint16_t counts[4][256], places[1 << BITS];
@@ -78,7 +84,7 @@ static int is_noise(const unsigned char *page, size_t size)
 	return 1;
 }
 
-/* Whether a page (of a multiple of 64 bytes) holds nothing but zeros: its first words settle it, if it does not. */
+/* Whether a page (of whole lines) holds nothing but zeros: its first words settle it, if it does not. */
 static int is_zero(const unsigned char *page, size_t size)
 {
 	uint64_t words[8], any = 0;
@@ -117,17 +123,19 @@ static long pack(const struct packing *how, const unsigned char *source, unsigne
  * Compresses `count` pages of `page` bytes, each by itself and one behind the other, by a function of a C library. `room`
  * is what a page may take at worst: `target` must have count * page + room bytes. A page that does not shrink is copied
  * as it is; with `skip_noise`, one that is noise too, untried; with `drop_zeros` one of zeros is left out and its size 0.
- * Each page's size goes to `sizes`. Returns their sum, or -1 if the library refused a page.
+ * Each page's size goes to `sizes`. Returns their sum, or -1 if the library refused a page, or pages are no multiple of LINE.
  */
-long kdump_pack(const struct packing *how, const unsigned char *pages, size_t count, unsigned char *target, unsigned *sizes)
+API long kdump_pack(const struct packing *how, const unsigned char *pages, size_t count, unsigned char *target, unsigned *sizes)
 {
 	unsigned char *at = target;
 
+	if (how->page % LINE)
+		return -1;
 	for (size_t i = 0; i < count; i++, pages += how->page) {
 		long size;
 
 		if (i + 1 < count)
-			for (size_t line = 0; line < how->page; line += 64)
+			for (size_t line = 0; line < how->page; line += LINE)
 				__builtin_prefetch(pages + how->page + line);
 		size = pack(how, pages, at);
 		if (size < 0)
@@ -157,11 +165,13 @@ static int read_all(int file, unsigned char *target, size_t size, int64_t offset
  * most of those need not be copied, and all are packed while they are in the processor's cache. A page is packed behind
  * them, where `target` has room for it. Returns -2 if not all of them can be read.
  */
-long kdump_pack_file(const struct packing *how, int file, const int64_t *places, size_t count, size_t batch,
+API long kdump_pack_file(const struct packing *how, int file, const int64_t *places, size_t count, size_t batch,
 		     unsigned char *target, unsigned *sizes)
 {
 	unsigned char *at = target, *packed = target + count * how->page;
 
+	if (how->page % LINE)
+		return -1;
 	for (size_t i = 0, end; i < count; i = end) {
 		unsigned char *source = at;
 
@@ -187,7 +197,7 @@ long kdump_pack_file(const struct packing *how, int file, const int64_t *places,
 }
 
 /* Writes all of `data` at `offset`, at most `piece` bytes in a call. Returns 0 or the error's number. */
-int kdump_write(int file, const unsigned char *data, size_t size, int64_t offset, size_t piece)
+API int kdump_write(int file, const unsigned char *data, size_t size, int64_t offset, size_t piece)
 {
 	for (size_t done = 0; done < size;) {
 		size_t rest = size - done;
@@ -202,24 +212,17 @@ int kdump_write(int file, const unsigned char *data, size_t size, int64_t offset
 }
 
 /* Sets zero[i] to whether the i-th of `count` pages of `page` bytes is_zero. */
-void kdump_zeros(const unsigned char *pages, size_t page, size_t count, unsigned char *zero)
+API void kdump_zeros(const unsigned char *pages, size_t page, size_t count, unsigned char *zero)
 {
 	for (size_t i = 0; i < count; i++)
 		zero[i] = (unsigned char)is_zero(pages + i * page, page);
-}
-
-/* Sets noise[i] to whether pages[rows[i]] is (see above), for `count` rows of `page` bytes: 256 to 128 KiB. */
-void kdump_noise(const unsigned char *pages, size_t page, const long *rows, size_t count, unsigned char *noise)
-{
-	for (size_t i = 0; i < count; i++)
-		noise[i] = (unsigned char)is_noise(pages + (size_t)rows[i] * page, page);
 }
 
 /*
  * Where each of `count` records of kallsyms_names begins, and where the last one ends: a length, of two bytes where `wide`
  * and the first is 128 or more, and so many bytes. Stops at the end of `raw`. Returns how many places were written.
  */
-size_t kdump_names(const unsigned char *raw, size_t size, size_t count, int wide, int64_t *places)
+API size_t kdump_names(const unsigned char *raw, size_t size, size_t count, int wide, int64_t *places)
 {
 	size_t at = 0, i = 0;
 
@@ -240,7 +243,7 @@ size_t kdump_names(const unsigned char *raw, size_t size, size_t count, int wide
  * tokens raw[begins[i]] to raw[ends[i] - 1]; `pieces` has for each token as many of its bytes as matter, in 16, and
  * `sizes` how many these are.
  */
-void kdump_heads(const unsigned char *raw, const int64_t *begins, const int64_t *ends, size_t count,
+API void kdump_heads(const unsigned char *raw, const int64_t *begins, const int64_t *ends, size_t count,
 		 const unsigned char *pieces, const unsigned char *sizes, uint64_t *heads)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -263,7 +266,7 @@ void kdump_heads(const unsigned char *raw, const int64_t *begins, const int64_t 
  * in its second word: fixed[kind] + each[kind] * number; 0 stands for a kind that cannot be. A record that cannot be, or
  * has less than three words, ends it, and is the last place then. Returns how many places were written.
  */
-size_t kdump_types(const uint32_t *words, size_t size, const int64_t *fixed, const int64_t *each, int64_t *places)
+API size_t kdump_types(const uint32_t *words, size_t size, const int64_t *fixed, const int64_t *each, int64_t *places)
 {
 	size_t at = 0, count = 0;
 
@@ -285,7 +288,7 @@ size_t kdump_types(const uint32_t *words, size_t size, const int64_t *fixed, con
 }
 
 /* What purgatory.S compares (see there), of `count` words. */
-uint64_t kdump_checksum(const unsigned char *data, size_t count)
+API uint64_t kdump_checksum(const unsigned char *data, size_t count)
 {
 	uint64_t sum = 0, step = 0, word;
 
@@ -336,7 +339,7 @@ static int unpack(const struct unpacking *how, const unsigned char *source, size
 }
 
 /* Unpacks data[offsets[i]] of sizes[i] bytes to pages[rows[i]] and says in done[i] whether it is a whole page now. */
-void kdump_unpack(const struct unpacking *how, const unsigned char *data, const int64_t *offsets, const int64_t *sizes,
+API void kdump_unpack(const struct unpacking *how, const unsigned char *data, const int64_t *offsets, const int64_t *sizes,
 		  const int64_t *rows, size_t count, unsigned char *pages, unsigned char *done)
 {
 	for (size_t i = 0; i < count; i++)
@@ -348,7 +351,7 @@ void kdump_unpack(const struct unpacking *how, const unsigned char *data, const 
  * The same of pieces that are in a file, by rising offsets. They are read to `buffer`, which has room for `room` bytes (a
  * page or more), as many together as fit. A piece that cannot be read is not done.
  */
-void kdump_unpack_file(const struct unpacking *how, int file, const int64_t *offsets, const int64_t *sizes,
+API void kdump_unpack_file(const struct unpacking *how, int file, const int64_t *offsets, const int64_t *sizes,
 		       const int64_t *rows, size_t count, unsigned char *buffer, size_t room, unsigned char *pages,
 		       unsigned char *done)
 {

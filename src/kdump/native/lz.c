@@ -6,6 +6,7 @@
  * same page becomes the same bytes. Sources of the formats: snappy's format_description.txt, the kernel's
  * Documentation/staging/lzo.rst.
  */
+#include "api.h"
 #include "bytes.h"
 
 enum {
@@ -199,7 +200,7 @@ INLINE unsigned char *lzo_end(unsigned char *at)
 }
 
 /* Bytes of memory that the next two work with. */
-size_t kdump_lz_work(void)
+API size_t kdump_lz_work(void)
 {
 	return sizeof(uint16_t) << BITS;
 }
@@ -208,7 +209,7 @@ size_t kdump_lz_work(void)
  * A page as snappy's or LZO1X's stream, as a `compressor` of loops.c. `*length` becomes its size, or that of the page if it
  * would be no less: what was written is nothing then. Up to size / 16 + 320 bytes more than `size` are written.
  */
-int kdump_snappy(const void *page, size_t size, void *target, size_t *length, void *work)
+API int kdump_snappy(const void *page, size_t size, void *target, size_t *length, void *work)
 {
 	const struct format format = {snappy_begin, snappy_literals, snappy_repeat, snappy_end};
 
@@ -216,7 +217,7 @@ int kdump_snappy(const void *page, size_t size, void *target, size_t *length, vo
 	return 0;
 }
 
-int kdump_lzo(const void *page, size_t size, void *target, size_t *length, void *work)
+API int kdump_lzo(const void *page, size_t size, void *target, size_t *length, void *work)
 {
 	const struct format format = {lzo_begin, lzo_literals, lzo_repeat, lzo_end};
 

@@ -1,4 +1,5 @@
-/* What struct pages tell, and what becomes of the pages: see kdump/dump/marks.py, which does the same without this. */
+/* What struct pages tell, and what becomes of the pages: see interface.py; plain.py does the same. */
+#include "api.h"
 #include "bytes.h"
 
 enum { TYPES = 5, TAIL = 1, ANONYMOUS = 2, HEAD = 1 << 6 };
@@ -15,7 +16,7 @@ struct marking {
 };
 
 /* Sets the marks and the class of each of `count` struct pages; returns all marks that there are. */
-unsigned kdump_marks(const struct marking *how, const unsigned char *pages, size_t count, uint16_t *marks,
+API unsigned kdump_marks(const struct marking *how, const unsigned char *pages, size_t count, uint16_t *marks,
 		     unsigned char *classes)
 {
 	unsigned seen = 0;
@@ -41,7 +42,7 @@ unsigned kdump_marks(const struct marking *how, const unsigned char *pages, size
  * Gives tails, of `count` struct pages that lie at `virtual`, the class of the head that they point to: one of these, or
  * the one at `before`. Returns how many of them point to none, and sets their classes to 0.
  */
-size_t kdump_tails(const struct marking *how, const unsigned char *pages, size_t count, uint64_t virtual, uint64_t before,
+API size_t kdump_tails(const struct marking *how, const unsigned char *pages, size_t count, uint64_t virtual, uint64_t before,
 		   unsigned char class_before, const uint16_t *marks, unsigned char *classes)
 {
 	uint64_t last = before; /* the head of the tail before, and its class */
@@ -79,7 +80,7 @@ size_t kdump_tails(const struct marking *how, const unsigned char *pages, size_t
  * Of `count` pages: how many there are of each class is added to `counts`; bits 0 and 1 of what `fates` has for its class
  * go to `kept` and `first`, if the page is `held`.
  */
-void kdump_fates(const unsigned char *classes, const unsigned char *held, size_t count, const unsigned char *fates,
+API void kdump_fates(const unsigned char *classes, const unsigned char *held, size_t count, const unsigned char *fates,
 		 unsigned char *kept, unsigned char *first, int64_t *counts)
 {
 	uint32_t several[4][256] = { { 0 } }; /* neighbours are of one class: one counter would wait for itself */

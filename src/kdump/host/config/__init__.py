@@ -20,12 +20,11 @@ from kdump.capture.routes import parse_route
 from kdump.errors import KdumpError
 from kdump.host.config import tables
 from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
+from kdump.memory.codecs import CODECS, DEFAULT
+from kdump.targets import SCHEMES
 
 CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
-SCHEMES: Final = ("file", "block", "nfs", "ssh", "s3", "collector+https", "collector+http")
-CODECS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
-CODEC_LEVELS: Final = {"zstd": 22, "zlib": 3}  # the highest; the others have none
-_EFFORTS: Final = ", ".join(f"{name} 1 to {most}" for name, most in CODEC_LEVELS.items())
+_EFFORTS: Final = ", ".join(f"{each.name} {each.allowed}" for each in CODECS.values() if each.levels)
 ACTIONS: Final = ("reboot", "poweroff", "halt", "shell")
 _BRIEF: Final = Duration(1, 3600)  # of one step in the capture kernel
 KEEP: Final = "keep"  # a panic policy that is left as the system has it
@@ -123,16 +122,18 @@ class Dump:
     level: int = key(
         31, integer(0, 31), "Pages to leave out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free."
     )
-    codec: str = key("zstd", choice(*CODECS), "Compression: " + ", ".join(CODECS) + ".")
+    codec: str = key(DEFAULT, choice(*CODECS), "Compression: " + ", ".join(CODECS) + ".")
     codec_level: int = key(
-        0, integer(0, max(CODEC_LEVELS.values())), f"Effort of the codec ({_EFFORTS}); 0: kdump's choice."
+        0, integer(-50, 22), f"Effort of the codec ({_EFFORTS}); 0: kdump's choice. The others have one only."
     )
     report: bool = key(True, boolean, "Write a short report in the capture kernel, before the dump, if memory allows.")
 
     def faults(self) -> dict[str, str]:
         """See `kdump.host.config.tables`."""
-        most = CODEC_LEVELS.get(self.codec, 0)
-        return {"codec_level": f"0 to {most} with codec {self.codec!r}"} if self.codec_level > most else {}
+        facts = CODECS[self.codec]
+        if facts.takes(self.codec_level):
+            return {}
+        return {"codec_level": f"0 with codec {self.codec!r}, which has one effort only"}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdump.kernel import chain
-from kdump.kernel.chain import follow
+from kdump.native import chain
+from kdump.native.chain import follow
 
 
 def one_by_one(lengths: list[int], limit: int | None) -> list[int]:

@@ -16,7 +16,8 @@ from kdump.dump.classes import Classifier
 from kdump.dump.facts import PageFacts, find_facts
 from kdump.dump.marks import Marker, find_fates
 from kdump.kernel import vmcoreinfo
-from kdump.native import loops
+from kdump.native import plain
+from kdump.native.engine import engine
 
 FACTS = {series: find_facts(vmcoreinfo.parse(PageMachine(series).vmcoreinfo)) for series in LAYOUTS}
 FACTS["6.6"] = replace(FACTS["6.1"], hugetlb_dtor=None, hugetlb_flag=1 << 8, flags=8, head_pointer=0)
@@ -53,12 +54,11 @@ def struct_pages(draw: st.DrawFn) -> tuple[PageFacts, bytes]:
 @settings(max_examples=150, deadline=None)
 def test_c_and_numpy_mark_the_same(made: tuple[PageFacts, bytes], before: int) -> None:
     facts, raw = made
-    library = loops.library
-    assert library() is not None
+    assert engine.NAME == "compiled"
     table = np.arange(1 << marks.BITS, dtype=np.uint32) * np.uint32(2654435761) >> np.uint32(24)
-    marker = Marker(facts, table.astype(np.uint8))
 
     def run() -> tuple[list[int], list[int], int, int, list[int]]:
+        marker = Marker(facts, table.astype(np.uint8))
         marked = marker(memoryview(raw))
         classes = marked.classes.tolist()
         lost = marker.follow_tails(memoryview(raw), VMEMMAP, marked, (VMEMMAP + before * STRUCT, 77))
@@ -66,7 +66,7 @@ def test_c_and_numpy_mark_the_same(made: tuple[PageFacts, bytes], before: int) -
 
     in_c = run()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops, "library", lambda: None)
+        patch.setattr(marks, "engine", plain)
         assert run() == in_c
     assert in_c[1] == table[in_c[0]].tolist()
 
@@ -83,7 +83,7 @@ def test_classes_and_doubts_are_the_same(made: tuple[PageFacts, bytes], first: i
 
     in_c = run()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops, "library", lambda: None)
+        patch.setattr(marks, "engine", plain)
         assert run() == in_c
 
 
@@ -99,7 +99,7 @@ def test_fates_are_the_same_and_what_tables_say(classes: bytes, held: int) -> No
 
     in_c = run()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops, "library", lambda: None)
+        patch.setattr(marks, "engine", plain)
         assert run() == in_c
     known = given_classes < 5
     place = np.where(known, given_classes, 0)
