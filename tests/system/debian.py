@@ -13,13 +13,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.system import lvm
+from tests.system import luks, lvm
 
 from kdump.lab import cache, disk
 
 MIB = 1 << 20
 SIZE = 4000 * MIB  # a multiple of LVM's extents
 UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7001"
+BOOT_UUID, BOOT_SIZE = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7003", 300 * MIB
+PASSPHRASE = "correct horse battery staple"
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3",
     "initramfs-tools", "e2fsprogs", "iproute2", "busybox", "lvm2", "qemu-system-x86", "man-db",
@@ -91,12 +93,14 @@ def make(
     extra: Mapping[str, Path],
     *,
     volume_group: bool = False,
+    encrypted: bool = False,
     packages: Sequence[str] = (),
 ) -> tuple[Path, Path]:
     """Write a disk with the system, this tree's .deb installed, a script for each boot and `extra` trees.
 
-    The root file system is on a partition or, if `volume_group`, on a logical volume there: `root_device`. Returns the
-    kernel and the initramfs to boot it with before GRUB is on it.
+    The root file system is on a partition or, if `volume_group`, on a logical volume there: `root_device`. If
+    `encrypted`, it is on LUKS2 in a second partition, opened by a key in the initramfs, and /boot is in the first.
+    Returns the kernel and the initramfs to boot it with before GRUB is on it.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         root = Path(scratch) / "root"
@@ -113,10 +117,15 @@ def make(
                 shutil.copytree(source, root / place, symlinks=True, dirs_exist_ok=True)
             else:
                 shutil.copyfile(source, root / place)
+        if encrypted:
+            _unlock_at_boot(root)
         kernel = next((root / "boot").glob("vmlinuz-*-cloud-amd64"))
         copies = path.with_name("vmlinuz"), path.with_name("initrd")
         shutil.copyfile(kernel, copies[0])
         shutil.copyfile(kernel.with_name(kernel.name.replace("vmlinuz", "initrd.img")), copies[1])
+        if encrypted:
+            _encrypted_disk(root, path)
+            return copies
         partition = disk.create_ext4(Path(scratch) / "partition", SIZE, uuid=UUID, content=root)
         _partitioned(partition, path, lvm.physical_volume(SIZE) if volume_group else b"")
     return copies
@@ -137,8 +146,39 @@ def _configure(root: Path) -> None:
     run("chroot", str(root), "systemctl", "mask", "getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer")
 
 
-def root_device(*, volume_group: bool) -> str:
+def _unlock_at_boot(root: Path) -> None:
+    """A key file in the initramfs, as an administrator without a keyboard at hand has it."""
+    for name, text in {
+        "etc/crypttab": f"{luks.NAME} UUID={luks.UUID} /etc/keys/root.key luks,initramfs\n",
+        "etc/keys/root.key": PASSPHRASE,
+        "etc/cryptsetup-initramfs/conf-hook": 'KEYFILE_PATTERN="/etc/keys/*.key"\nUMASK=0077\n',
+        "etc/fstab": f"UUID={UUID} / ext4 errors=remount-ro 0 1\nUUID={BOOT_UUID} /boot ext4 defaults 0 2\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "etc/keys/root.key").chmod(0o600)
+    run("chroot", str(root), "update-initramfs", "-u")
+
+
+def _encrypted_disk(root: Path, path: Path) -> None:
+    """A disk with /boot, and LUKS2 with the rest."""
+    boot, rest, volume = (root.parent / name for name in ("boot", "rest", "volume"))
+    (root / "boot").rename(boot)
+    (root / "boot").mkdir()
+    first = disk.create_ext4(root.parent / "boot.img", BOOT_SIZE, uuid=BOOT_UUID, content=boot)
+    disk.create_ext4(rest, SIZE, uuid=UUID, content=root)
+    luks.encrypt(rest, volume, PASSPHRASE.encode())
+    table = f"label: dos\nstart=2048,size={BOOT_SIZE // 512},bootable\nstart={2048 + BOOT_SIZE // 512}\n"
+    disk.create(path, 2 * MIB + BOOT_SIZE + volume.stat().st_size)
+    subprocess.run(["sfdisk", "-q", path], input=table, text=True, check=True)
+    for source, place in ((first, MIB), (volume, MIB + BOOT_SIZE)):
+        run("dd", f"if={source}", f"of={path}", "bs=1M", f"seek={place // MIB}", "conv=notrunc,sparse")
+
+
+def root_device(*, volume_group: bool, encrypted: bool = False) -> str:
     """The device that `make` puts the root file system on."""
+    if encrypted:
+        return f"/dev/mapper/{luks.NAME}"
     return f"/dev/mapper/{lvm.GROUP}-{lvm.VOLUME}" if volume_group else "/dev/vda1"
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.system import debian
@@ -124,7 +124,7 @@ step units systemctl list-unit-files 'kdump*' --no-legend
 step twice kdump setup --undo --yes
 step after kdump status
 step purge dpkg --purge linux-kdump
-step nothing sh -c 'ls -d /usr/*/kdump /usr/share/man/man8/kdump* /etc/kdump /var/lib/kdump 2>/dev/null; true'
+step nothing sh -c 'ls -d /usr/*/kdump /usr/share/man/man8/kdump* /etc/kdump /var/lib/linux-kdump 2>/dev/null; true'
 step crashes ls /var/crash
 sync; poweroff
 """
@@ -148,11 +148,13 @@ def _asked_for(request: pytest.FixtureRequest) -> None:
 class System:
     """A Debian on a disk; `said` has what its boots printed so far, by "BOOT STEP"."""
 
-    def __init__(self, place: Path, boots: Sequence[str], extra: dict[str, Path], *, volume_group: bool) -> None:
+    def __init__(self, place: Path, boots: Sequence[str], extra: dict[str, Path], **options: Any) -> None:
+        """`options` as of `debian.make`."""
         self.place = place
         self.disk = Disk(place / "disk.img")
-        self.root = debian.root_device(volume_group=volume_group)
-        self.kernel, self.initrd = debian.make(self.disk.path, boots, extra, volume_group=volume_group)
+        layout = {name: options[name] for name in ("volume_group", "encrypted") if name in options}
+        self.root = debian.root_device(**({"volume_group": False} | layout))
+        self.kernel, self.initrd = debian.make(self.disk.path, boots, extra, **options)
         self.said: Said = {}
 
     def first_boot(self) -> None:
@@ -240,6 +242,19 @@ def test_root_on_a_logical_volume(tmp_path: Path) -> None:
     assert_ready(system)
     assert_rehearsed(system)
     assert_crash(system)
+
+
+def test_root_on_luks(tmp_path: Path) -> None:
+    boots = [SET_UP, READY + CRASH, AFTER + "step verify sh -c 'kdump verify /var/crash/*'\nsync; poweroff\n"]
+    system = System(tmp_path, boots, {}, encrypted=True, packages=("cryptsetup-initramfs",))
+    system.first_boot()
+    assert_set_up(system)
+    system.boot(4 * BOOT_TIMEOUT)
+    assert f"root={system.root}" in system.text("2 cmdline")
+    assert_ready(system)
+    assert "cryptroot: its key is found in this kernel's memory" in " ".join(system.text("2 status").split())
+    assert_crash(system)
+    assert system.status("3 verify") == 0
 
 
 def assert_set_up(system: System) -> None:
