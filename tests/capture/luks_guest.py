@@ -15,6 +15,7 @@ from pathlib import Path
 from kdump.capture import system
 from kdump.capture.worker import run_bounded
 from kdump.dump import manifest
+from kdump.errors import KdumpError
 from kdump.host import encryption, plan, storage
 from kdump.lab.guest import WITHOUT_UDEV
 from kdump.targets.superblock import identify
@@ -31,6 +32,7 @@ VOLUMES = {
     "cbc": ("/dev/vdf", ["--type", "luks2", "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256"]),
     "suspended": ("/dev/vdg", ["--type", "luks2"]),
 }
+FOREIGN = ("nbd0", "ram0", "loop0")
 SUSPENDED = "suspended"  # one more, whose key is wiped before the crash
 LAST_DISK = "/dev/vdg"
 # where the file systems are
@@ -89,7 +91,19 @@ def look() -> dict[str, object]:
         "modules": list(dict.fromkeys(name for each in found.values() for name in each.modules)),
         "uuids": {name: each.uuid for name, each in content.items() if each},
         "proved": proved,
+        "foreign": refusals(),
     }
+
+
+def refusals() -> dict[str, str]:
+    """What `kdump build` would say to a target on devices that are no hardware."""
+    said = {}
+    for name in FOREIGN:
+        try:
+            plan.refuse_unreachable(storage.walk(Path(f"/sys/block/{name}/dev").read_text().strip()).layers)
+        except KdumpError as error:
+            said[name] = error.what
+    return said
 
 
 def inspect_all() -> dict[str, list[str]]:

@@ -34,6 +34,7 @@ MIB = 1 << 20
 DISKS = ("vdb", "vdc", "vdd", "vde", "vdf", "vdg")
 CRYPTO = ("dm_crypt", "xts", "ecb", "essiv", "af_alg", "algif_hash", "algif_skcipher")
 MODULES = ("virtio_pci", "virtio_blk", "dm_mod", *CRYPTO, "ext4")
+FOREIGN = ("nbd", "brd")  # drivers of what is no hardware; the first stage has loaded loop
 TOOLS = (luks_guest.CRYPTSETUP, luks_guest.LVM, luks_guest.MKFS)
 PASSPHRASE = b"correct horse battery staple"
 GUEST_FILES: dict[str, bytes | Path] = {
@@ -45,7 +46,7 @@ GUEST_FILES: dict[str, bytes | Path] = {
 
 def boot(tree: KernelTree, orders: str, disks: dict[str, Path], directory: Path, cpu: str, said: str) -> Any:
     """Run `luks_guest` with its orders; what it says behind `said`, as JSON."""
-    modules = (*MODULES, *(("aesni_intel",) if cpu == "max" else ()))
+    modules = (*MODULES, *FOREIGN, *(("aesni_intel",) if cpu == "max" else ()))
     image = build(
         tree,
         entry="tests.capture.luks_guest",
@@ -100,6 +101,11 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
         "luks2", "luks1", "vg-lv", "on-lvm", "under-lvm", "inner-lv", "cbc", "suspended",
     ]  # fmt: skip
     assert facts["proved"] == dict.fromkeys(luks_guest.VOLUMES, True)  # on the healthy machine, by the LUKS headers
+    assert facts["foreign"] == {
+        "nbd0": "nbd0 is a network block device: the capture kernel cannot reach it",
+        "ram0": "ram0 is a RAM disk: the capture kernel cannot reach it",
+        "loop0": "loop0 is a file on another file system",
+    }
     assert not any(len(word) >= 32 for entry in facts["storage"] for word in entry["table"][0][3].split("<")[0].split())
 
     targets = [

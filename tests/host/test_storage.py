@@ -8,6 +8,7 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.host import storage
+from kdump.host.plan import refuse_unreachable
 
 PCI = "devices/pci0000:00/0000:00:05.0"
 
@@ -118,6 +119,46 @@ def test_encryption_and_multipath_are_recognised(sysfs: Sysfs) -> None:
     path = sysfs.block("devices/virtual/block/dm-0", "253:0", disk, dm__name="m", dm__uuid="mpath-3600")
     sysfs.block("devices/virtual/block/dm-1", "253:1", path, dm__name="c", dm__uuid="CRYPT-LUKS2-x")
     assert [layer.kind for layer in storage.walk("253:1", sysfs.root).layers] == ["crypt", "multipath", "disk"]
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("devices/virtual/block/nbd0", "a network block device"),
+        ("devices/virtual/block/drbd1", "a DRBD device"),
+        ("devices/virtual/block/bcache0", "a bcache device"),
+        ("devices/virtual/block/ublkb0", "a ublk device"),
+        ("devices/virtual/block/zd16", "a ZFS volume"),
+        ("devices/virtual/block/nullb0", "a null block device"),
+        ("devices/virtual/block/zram0", "a compressed RAM disk"),
+        ("devices/virtual/block/ram0", "a RAM disk"),
+        ("devices/virtual/block/newfangled0", "a virtual block device that kdump does not know"),
+        ("devices/rbd/0/block/rbd0", "a Ceph RBD image"),
+        ("devices/platform/host2/session1/target2:0:0/2:0:0:1/block/sda", "an iSCSI disk"),
+        ("devices/virtual/net/eth0/ctlr_0/host5/rport-5:0-1/target5:0:0/5:0:0:0/block/sdb", "a disk reached by FCoE"),
+        (f"{PCI}/block/sdq", "a disk without a driver"),
+    ],
+)
+def test_disks_that_are_not_of_this_machine_are_named(sysfs: Sysfs, path: str, what: str) -> None:
+    sysfs.block(path, "43:0")
+    (layer,) = storage.walk("43:0", sysfs.root).layers
+    assert layer.kind == "foreign"
+    assert layer.detail.startswith(what)
+    with pytest.raises(KdumpError, match="the capture kernel cannot reach it"):
+        refuse_unreachable([layer])
+
+
+def test_nvme_over_a_network_is_named(sysfs: Sysfs) -> None:
+    controller = sysfs.device("devices/virtual/nvme-fabrics/ctl/nvme0")
+    (controller / "transport").write_text("tcp\n")
+    sysfs.block("devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1", "259:0")
+    (layer,) = storage.walk("259:0", sysfs.root).layers
+    assert layer.detail == "an NVMe namespace reached over tcp"
+    subsystem = sysfs.device("devices/virtual/nvme-subsystem/nvme-subsys1")
+    (subsystem / "nvme0").symlink_to(controller)
+    sysfs.block("devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1", "259:1")
+    (layer,) = storage.walk("259:1", sysfs.root).layers
+    assert layer.detail == "an NVMe namespace reached over tcp"
 
 
 def test_an_armed_watchdog_brings_its_driver(sysfs: Sysfs) -> None:

@@ -220,6 +220,11 @@ def device_under(spec: Spec) -> str | None:
 def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
     """Raise KdumpError for a layer that the capture kernel cannot put together."""
     for layer in layers:
+        if layer.kind == "foreign":
+            raise KdumpError(
+                f"{layer.name} is {layer.detail}: the capture kernel cannot reach it",
+                remedy="choose a file system on a disk of this machine, or nfs://, ssh:// or s3://",
+            )
         if layer.kind == "loop":
             raise KdumpError(
                 f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"

@@ -7,6 +7,7 @@ Read from sysfs (Documentation/ABI/stable/sysfs-block, testing/sysfs-block-dm, s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,14 @@ from kdump.errors import KdumpError
 SYSFS: Final = Path("/sys")
 
 # The start of a device-mapper UUID names its maker: lvm2, cryptsetup, multipath-tools (and its kpartx), dmraid.
+# Disks that are no hardware of this machine, by the start of the kernel's name for them, and what they are.
+_FOREIGN: Final = {
+    "bcache": "a bcache device", "drbd": "a DRBD device", "dcssblk": "a DCSS segment", "nbd": "a network block device",
+    "nullb": "a null block device", "pktcdvd": "a packet-writing device", "ram": "a RAM disk",
+    "rbd": "a Ceph RBD image", "rnbd": "an RDMA network block device", "ublk": "a ublk device of a user-space server",
+    "zd": "a ZFS volume", "zram": "a compressed RAM disk",
+}  # fmt: skip
+_LOCAL: Final = "pcie"  # an NVMe controller's transport that needs no network
 _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "part": "partition", "DMRAID-": "dmraid"}
 
 
@@ -24,8 +33,9 @@ _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "pa
 class Layer:
     """One block device: kernel name, "major:minor", what it is, and the names of those it stands on.
 
-    `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid" or "dm". `detail`: RAID level or
-    device-mapper name; `uuid`: device-mapper UUID; `metadata`: version of an array's superblock, "1.2".
+    `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid", "dm" or "foreign" (no hardware of
+    this machine). `detail`: RAID level, device-mapper name, or what a foreign device is; `uuid`: device-mapper UUID;
+    `metadata`: version of an array's superblock, "1.2".
     """
 
     name: str
@@ -110,7 +120,40 @@ def read_layer(directory: Path) -> Layer:
     if (directory / "md").is_dir():
         level, metadata = (_read(directory / "md" / file) for file in ("level", "metadata_version"))
         return Layer(name, device, "md", level, beneath=beneath, metadata=metadata)
-    return Layer(name, device, "loop" if (directory / "loop").is_dir() else "disk")
+    if (directory / "loop").is_dir():
+        return Layer(name, device, "loop")
+    foreign = _foreign(directory, name)
+    return Layer(name, device, "foreign" if foreign else "disk", foreign, beneath=beneath)
+
+
+def _foreign(directory: Path, name: str) -> str:
+    """What a disk is that this machine's own hardware does not hold; empty if that does.
+
+    Sources: Documentation/ABI (sysfs-block-bcache, sysfs-bus-rbd, sysfs-nvme), drivers/scsi/scsi_transport_iscsi.c
+    (iscsi_session below a host), drivers/scsi/fcoe/fcoe_sysfs.c, drivers/nvme/host/sysfs.c (transport).
+    """
+    known = next((what for start, what in _FOREIGN.items() if re.fullmatch(rf"{start}\d*\D?\d*", name)), "")
+    if known:
+        return known
+    transports = {_read(each / "transport") for each in _controllers(directory)} - {"", _LOCAL}
+    if transports:
+        return f"an NVMe namespace reached over {', '.join(sorted(transports))}"
+    parts = directory.parts
+    if any(re.fullmatch(r"session\d+", part) for part in parts):
+        return "an iSCSI disk"
+    if any(re.fullmatch(r"ctlr_\d+", part) for part in parts):
+        return "a disk reached by FCoE"
+    if "virtual" in parts and "nvme-subsystem" not in parts:
+        return "a virtual block device that kdump does not know"
+    drivers = any((each / "driver").exists() for each in _ancestors(directory))
+    return "" if drivers or "nvme-subsystem" in parts else "a disk without a driver that kdump could find"
+
+
+def _controllers(directory: Path) -> list[Path]:
+    """The controllers of an NVMe disk: with native multipathing it hangs on a subsystem, whose links lead to them."""
+    if "nvme-subsystem" in directory.parts:
+        return [link.resolve() for link in sorted(directory.parent.glob("nvme*")) if link.is_symlink()]
+    return [directory.parent] if (directory.parent / "transport").exists() else []
 
 
 def hardware(place: Path) -> tuple[list[str], list[str]]:
@@ -155,13 +198,10 @@ def _drivers(directory: Path, layer: Layer) -> tuple[list[str], list[str]]:
     if layer.kind != "disk":
         return [], []
     modules, modaliases = hardware(directory)
-    # With native multipathing an NVMe disk hangs on a subsystem, whose links lead to the controllers.
-    if "nvme-subsystem" in directory.parts:
-        for link in sorted(directory.parent.glob("nvme*")):
-            if link.is_symlink():
-                more = hardware(link.resolve())
-                modules += more[0]
-                modaliases += more[1]
+    for controller in _controllers(directory) if "nvme-subsystem" in directory.parts else ():
+        more = hardware(controller)
+        modules += more[0]
+        modaliases += more[1]
     return modules, modaliases
 
 
