@@ -1,0 +1,43 @@
+"""What the documents refer to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    path for pattern in ("*.md", "docs/**/*.md", "packaging/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
+)
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+_TEST = re.compile(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?[^`]*`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    for file, function in _TEST.findall(page.read_text()):
+        found = [path for path in (ROOT / "tests").rglob(Path(file).name) if str(path).endswith(file)]
+        assert found, file
+        if function:
+            assert any(f"def {function}(" in path.read_text() for path in found), f"{file}::{function}"
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    for path in (ROOT / "docs/decisions").glob("0*.md"):
+        assert f"({path.name})" in index, f"{path.name} is not in docs/decisions/README.md"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, f"{path.name} is not in docs/README.md"
