@@ -18,6 +18,7 @@ from kdump.cli.main import main
 from kdump.errors import KdumpError
 from kdump.host import stored
 from kdump.host.fetch import fetch
+from kdump.lab import disk
 from kdump.targets import rawstore
 
 __all__ = ["area"]  # a fixture
@@ -163,3 +164,27 @@ def test_a_pipe_is_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(KdumpError, match="neither a block device"):
         fetch(str(tmp_path / "pipe"), tmp_path / "out", keep=True)
+    assert main(["collect", "--format", "--force", str(tmp_path / "pipe")]) == 1
+
+
+def test_a_mounted_device_is_neither_formatted_nor_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, place = tmp_path / "image", tmp_path / "place"
+    disk.create_ext4(image, 8 << 20, uuid="0b5e1f5a-5f0c-4c53-9d4e-6b64756d7002")
+    place.mkdir()
+    done = subprocess.run(["losetup", "-f", "--show", str(image)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no loop device: {done.stderr}")
+    loop = done.stdout.strip()
+    try:
+        subprocess.run(["mount", loop, str(place)], check=True)
+        try:
+            before = image.read_bytes()[:4096]
+            assert main(["collect", "--format", "--force", loop]) == 1
+            assert main(["collect", loop, "--to", str(tmp_path / "out")]) == 1
+            assert capsys.readouterr().err.count("is in use") == 2
+            assert image.read_bytes()[:4096] == before
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+        assert main(["collect", "--format", "--force", loop]) == 0
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=True)

@@ -123,9 +123,10 @@ def _configured(*, required: bool) -> list[str]:
 
 
 def _format(device: str, *, force: bool) -> int:
+    from kdump.host.fetch import open_device
     from kdump.targets.rawstore import format_device
 
-    descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    descriptor = open_device(device, writable=True)
     try:
         format_device(descriptor, device, force=force)
     finally:

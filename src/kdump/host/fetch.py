@@ -5,6 +5,7 @@ Whatever interrupts it, the crash is on the partition or whole in its directory,
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -22,6 +23,7 @@ from kdump.targets.rawstore import CONSUMED, EMPTY, SAVED, SEALED, RawFile, RawH
 from kdump.units import size_text
 
 _STEP: Final = 1 << 20
+_OTHER: Final = "name another device, or end what uses it"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def fetch(device: str, to: Path, *, keep: bool = False, free: bool = False) -> F
 
     Raises KdumpError and OSError; the partition is as it was then, and no directory bears the crash's name.
     """
-    descriptor = _open(device, writable=not keep)
+    descriptor = open_device(device, writable=not keep)
     try:
         header = rawstore.read_header(descriptor, device)
         if header.state in (EMPTY, CONSUMED) or not header.files:
@@ -74,12 +76,25 @@ def fetch(device: str, to: Path, *, keep: bool = False, free: bool = False) -> F
     return Fetched(device, str(to / name), len(header.files), size, whole, problems, freed)
 
 
-def _open(device: str, *, writable: bool) -> int:
-    descriptor = os.open(device, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
+def open_device(device: str, *, writable: bool) -> int:
+    """A descriptor of a block device, or of an image of one, that nobody else uses: no mount, no volume, no program.
+
+    Raises KdumpError and OSError.
+    """
+    mode = os.stat(device).st_mode  # noqa: PTH116 -- what else is opened may act on it: a tape rewinds
+    if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
+        raise KdumpError(f"{device} is neither a block device nor an image of one")
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
-            raise KdumpError(f"{device} is neither a block device nor an image of one")
+        # Without O_CREAT, O_EXCL asks a block device whether it is in use (open(2)).
+        descriptor = os.open(device, flags | (os.O_EXCL if stat.S_ISBLK(mode) else 0))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise KdumpError(f"{device} is in use", why="it is mounted, or part of a volume", remedy=_OTHER) from None
+    try:
+        if stat.S_IFMT(os.fstat(descriptor).st_mode) != stat.S_IFMT(mode):
+            raise KdumpError(f"{device} was exchanged while it was opened")
         # The lock that udev respects, too (systemd.io/BLOCK_DEVICE_LOCKING).
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
