@@ -215,3 +215,27 @@ def test_a_file_begun_again_has_nothing_of_the_first(tmp_path: Path) -> None:
     second.write(b"y" * 10)
     second.seal()
     assert (tmp_path / "c/vmcore").read_bytes() == b"y" * 10
+
+
+@pytest.mark.parametrize(("deadline", "found"), [(60.0, False), (180.0, True)])
+def test_a_device_may_take_as_long_as_the_target_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadline: float, found: bool
+) -> None:
+    """A SAN's disk that appears after two minutes. The clock is a made-up one: nothing waits."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + 100 * seconds))
+    monkeypatch.setattr("kdump.targets.file.find_uuid", lambda _uuid, *_: "/dev/sda1" if now[0] - 1000 >= 120 else None)
+    monkeypatch.setattr("kdump.targets.devices.contents", lambda *_: [])
+    mounted: list[str] = []
+    ground = Ground(
+        lambda device, *_: mounted.append(device), lambda *_: None, lambda _: None, lambda: 1000 + deadline - now[0],
+        run=str(tmp_path),
+    )  # fmt: skip
+    target = FileTarget(Spec("file:///d", {"uuid": "1234", "fstype": "ext4", "path": "/"}))
+    if found:
+        target.open("crash", ground)
+        assert mounted == ["/dev/sda1"]
+        return
+    with pytest.raises(KdumpError, match="did not appear within 48 s"):
+        target.open("crash", ground)

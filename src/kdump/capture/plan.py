@@ -52,7 +52,7 @@ class Deadlines:
     """Seconds. What does not end in time is given up and the next thing happens; after `total`, the final action."""
 
     network: float = 60.0
-    target: float = 60.0  # each target: its device is there, or its server answers
+    target: float = 180.0  # each target: its device is there, or its server answers
     dmesg: float = 60.0
     report: float = 60.0
     stall: float = 300.0  # the dump makes no progress

@@ -16,12 +16,11 @@ from pathlib import Path
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, pwrite_all
 from kdump.targets import rawstore
-from kdump.targets.devices import find_partition, partition_uuid, wait_for
+from kdump.targets.devices import LOOKING, find_partition, partition_uuid, wait_for
 from kdump.targets.protocol import Ground, Session, Spec, Stream
 from kdump.targets.rawstore import ABORTED, OPEN, SAVED, SEALED, WRITING, RawFile, RawHeader
 
 _BY_PARTUUID = "/dev/disk/by-partuuid/"
-_WAIT = 30.0
 _WINDOW = 8 << 20  # bytes after which written pages are pushed out of the page cache
 
 
@@ -66,7 +65,7 @@ class BlockTarget:
         device = self.path
         if uuid:
             around = ground.sysfs, ground.dev
-            wait = min(_WAIT, ground.remaining())
+            wait = LOOKING * ground.remaining()  # the rest is for saying what is there instead
             device = wait_for(lambda: find_partition(uuid, *around), f"the partition {uuid}", wait, *around)
         descriptor = _open(device)
         try:

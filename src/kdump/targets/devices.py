@@ -16,6 +16,7 @@ from kdump.errors import KdumpError
 from kdump.targets.superblock import RAID_MEMBER, Content, identify
 
 _SECTOR = 512
+LOOKING = 0.8  # the share of a target's time in which its device may appear
 _POLL = 0.1  # seconds between two looks for a device that has not appeared
 
 

@@ -16,14 +16,13 @@ from pathlib import Path
 from kdump.directory import Directory
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile, sync_directory
-from kdump.targets.devices import find_uuid, wait_for
+from kdump.targets.devices import LOOKING, find_uuid, wait_for
 from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream
 from kdump.targets.retention import prune
 
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
-_WAIT = 30.0  # seconds for the device to appear
 _RESERVED = 128 << 10  # bytes
 _SMALL = 4 << 20  # bytes of an old manifest: memory is scarce here
 _REFUSED = {
@@ -80,7 +79,7 @@ class FileTarget:
         uuid = self.spec.facts.get("uuid", "")
         if not uuid:
             return DirectorySession(self.spec.parts.path, crash)
-        look = min(_WAIT, 0.8 * ground.remaining())  # the rest is for saying what is there instead
+        look = LOOKING * ground.remaining()  # the rest is for saying what is there instead
         around = ground.sysfs, ground.dev
         device = wait_for(lambda: find_uuid(uuid, *around), f"the file system {uuid}", look, *around)
         mountpoint = f"{ground.run}/{uuid}"

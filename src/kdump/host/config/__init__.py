@@ -171,7 +171,7 @@ class Deadlines:
     """Bounds on time in the capture kernel; what exceeds its bound is given up and the next thing happens."""
 
     network: int = key(60, _BRIEF, "Links up, addresses there, names resolved.")
-    target: int = key(60, _BRIEF, "A target's device appears, or its server answers.")
+    target: int = key(180, _BRIEF, "A target's device appears (a SAN's may take minutes), or its server answers.")
     dmesg: int = key(60, _BRIEF, "The dead kernel's memory is opened; its log is read and saved.")
     report: int = key(60, _BRIEF, "The short report.")
     stall: int = key(300, Duration(10, 86400), "The dump makes no progress at all.")
