@@ -20,11 +20,12 @@ from tests.conftest import CrashMaker
 from tests.report.machines import MACHINES
 
 from kdump.kernel.kernel import Kernel
+from kdump.kernel.orc import Unwound
 from kdump.lab import guest
 from kdump.lab.crash import Crash
 from kdump.memory import open_dump
+from kdump.report import arguments, sections
 from kdump.report import json as as_json
-from kdump.report import sections
 from kdump.report.build import build
 from kdump.report.context import Context
 from kdump.report.sections.memory import meminfo
@@ -77,16 +78,20 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
     tasks = {context.objects.address(task.struct): task for task in context.all_tasks}
     theirs = {task.value_(): task for task in for_each_task(program)}
     assert set(tasks) == set(theirs)
+    told = 0
     for address, task in tasks.items():
         other = theirs[address]
         assert (task.pid, task.command.encode()) == (other.pid.value_(), other.comm.string_())
         unwound = context.tasks.stack(task)
         if not any(frame.module for frame in context.frames(unwound)):
             assert [frame.pc for frame in unwound.frames] == frames(program.stack_trace(other)), task.command
+        told += same_arguments(context, unwound, program.stack_trace(other))
+    assert told > 40
     for cpu in for_each_online_cpu(program):
         unwound = context.tasks.cpu_stack(cpu)
         if not any(frame.module for frame in context.frames(unwound)):
             assert [frame.pc for frame in unwound.frames] == frames(program.stack_trace(cpu_curr(program, cpu)))
+        same_arguments(context, unwound, program.stack_trace(cpu_curr(program, cpu)))
     crashed = program.crashed_thread()
     running = context.tasks.describe(context.tasks.running()[context.panic_cpu or 0])
     assert (running.pid, running.command) == (crashed.tid, crashed.name)
@@ -96,6 +101,24 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
     figures = meminfo(context)
     assert figures["MemTotal"] == int(totalram_pages(program)) * page
     assert figures["MemFree"] == int(nr_free_pages(program)) * page
+
+
+def same_arguments(context: Context, unwound: Unwound, trace: Any) -> int:
+    """Arguments that we tell are what the debug information says; how many it knew too."""
+    known = {(frame.pc, frame.sp): frame for frame in trace if not frame.is_inline}
+    compared = 0
+    for frame, found in zip(unwound.frames, arguments.of_stack(context, unwound), strict=True):
+        other = known.get((frame.pc, frame.sp))
+        for argument in found or []:
+            if argument.value is None or other is None or argument.name not in other.locals():
+                continue
+            value = other[argument.name]
+            if value.absent_:
+                continue
+            ours = argument.value & (1 << 8 * argument.size) - 1
+            assert int(value.value_()) & (1 << 8 * argument.size) - 1 == ours, (other.name, argument)
+            compared += 1
+    return compared
 
 
 def test_the_machine_itself(context: Context, crashed: Crash) -> None:

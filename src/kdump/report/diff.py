@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-_NOISE = frozenset({"seconds", "source", "crash_time", "schema", "registers", "code", "frames"})
+_NOISE = frozenset(
+    {"seconds", "source", "crash_time", "schema", "registers", "code", "frames", "summary", "severity", "pointers"}
+)
 _SKIPPED_SECTIONS = frozenset({"log", "tasks", "cpus"})  # they differ always; what matters of them is in the verdict
 _BY = ("lock", "disk", "name", "cache", "path", "zone", "pid", "id", "cpu", "pool", "command")
 
@@ -39,10 +41,30 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
                 pair = (finding["text"], None) if side is first else (None, finding["text"])
                 differences.append(Difference("finding", *pair))
     sections = [name for name in {**first["sections"], **second["sections"]} if name not in _SKIPPED_SECTIONS]
+    missing: dict[tuple[str, str], list[str]] = {}
     for name in sections:
-        _walk(name, first["sections"].get(name), second["sections"].get(name), differences)
+        ours, theirs = (side["sections"].get(name) for side in (first, second))
+        if _absent(ours) != _absent(theirs):
+            missing.setdefault((_presence(ours), _presence(theirs)), []).append(name)
+        elif not _absent(ours):
+            _walk(name, ours, theirs, differences)
+    # Said once, not for each section, nor for each of its values.
+    differences += [Difference(", ".join(names), *sides) for sides, names in missing.items()]
     same, near = (_agree(first, second, name) for name in ("signature", "coarse"))
     return Comparison(same, near and not same, differences)
+
+
+def _absent(section: dict[str, Any] | None) -> bool:
+    """Whether a report has not that section, or only why it has not: that of a log lacks all that needs memory."""
+    if section is None:
+        return True
+    return "error" in section and not any(isinstance(value, (list, dict)) for value in section.values())
+
+
+def _presence(section: dict[str, Any] | None) -> str:
+    if section is None:
+        return "absent"
+    return f"absent: {section['error']}" if _absent(section) else "present"
 
 
 def _agree(first: dict[str, Any], second: dict[str, Any], name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from kdump import foreign
 from kdump.foreign import items, mapping, table, text
 from kdump.report.model import SCHEMA, Block, Facts, Frame, Report, Section, Stacks, Table
+from kdump.report.summary import severity, summary
 
 LIMIT: Final = 512 << 20  # bytes of a report that is read again
 # What of a report is relied on when it is read again.
@@ -53,7 +54,7 @@ def render(report: Report) -> Iterator[str]:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    found: dict[str, Any] = {"title": section.title}
+    found: dict[str, Any] = {"title": section.title, "summary": summary(section), "severity": severity(section)}
     for block in section.blocks:
         found[block.name] = _block(block)
     if section.error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, zip_longest
 
 from kdump.report.logtext import clean
@@ -171,13 +172,24 @@ def _block(block: Block) -> Iterator[str]:
 
 def _frames(frames: Sequence[Frame], guilty: Frame | None = None) -> Iterator[str]:
     # Recursion takes one line: what repeats is the same text.
-    for line, same in groupby(frames, key=str):
+    for _, same in groupby(frames, key=str):
         members = list(same)
         if members[0].context:
             yield f"<{members[0].context}>"
         mark = "> " if any(frame is guilty for frame in members) else "  "
         times = f" ({len(members)} times)" if len(members) > 1 else ""
-        yield (mark + line)[: WIDTH - 6 - len(times)] + times
+        room = WIDTH - 6 - len(times)
+        words = members[0].arguments
+        line = mark + str(replace(members[0], arguments=""))
+        if words and len(line) + len(words) + 3 <= room:
+            line += f" ({words})"
+            words = ""
+        yield line[:room] + times
+        yield from (
+            textwrap.wrap(f"({words})", WIDTH - 10, initial_indent="      ", subsequent_indent="       ")
+            if words
+            else ()
+        )
 
 
 def _table(table: Table) -> Iterator[str]:
