@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from kdump.cli.main import main
+from kdump.report.html import render
+from kdump.report.model import Column, Report, Section, Table, Value, Verdict
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOG = Path(__file__).parent / "logs" / "6.1" / "softlockup.txt"
@@ -78,8 +80,8 @@ class Browser:
         self("Page.navigate", url=page.as_uri())
         self._until(lambda message: message.get("method") == "Page.loadEventFired")
 
-    def js(self, expression: str) -> Any:
-        found = self("Runtime.evaluate", expression=expression, returnByValue=True)
+    def js(self, expression: str, *, wait: bool = False) -> Any:
+        found = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=wait)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -144,7 +146,7 @@ def test_print(browser: Browser) -> None:
 
 def test_tab_goes_through_the_page_in_its_order(browser: Browser) -> None:
     places = []
-    for _ in range(40):
+    for _ in range(200):
         browser.press("Tab")
         name = browser.js(FOCUSED)
         if name[0] == "BODY" or name in places:
@@ -189,3 +191,52 @@ def test_search_by_keyboard(browser: Browser) -> None:
     browser.press("/", "Backspace")
     assert browser.js("document.getElementById('search').value") == ""
     assert browser.js(opened) == before and browser.js("document.getElementById('tasks').checkVisibility()")
+
+
+def test_title_tells_time_and_what_happened(browser: Browser) -> None:
+    assert browser.js("document.title").endswith("BUG: soft lockup in crash_softlockup")
+
+
+def test_the_whole_log_is_there(browser: Browser) -> None:
+    shown = browser.js("document.querySelectorAll('#whole-log [data-item]').length")
+    assert shown >= len(LOG.read_text().splitlines()) - 2 > 60
+
+
+def test_the_report_as_json_is_inside(browser: Browser) -> None:
+    inside = browser.js("JSON.parse(document.getElementById('report').textContent)")
+    assert inside["schema"] == 1 and inside["verdict"]["title"] == "BUG: soft lockup in crash_softlockup"
+
+
+def test_copy_buttons(browser: Browser) -> None:
+    """What a button copies is the text it stands beside; what the clipboard is told is caught on its way there."""
+    browser.js("""
+        window.told = [];
+        if (navigator.clipboard) navigator.clipboard.writeText = async text => told.push(text);
+        document.execCommand = () => told.push(document.activeElement.value);
+    """)
+    browser.js("document.querySelector('[data-from=stack]').click()")
+    told = browser.js("new Promise(done => setTimeout(() => done(told), 200))", wait=True)
+    assert len(told) == 1 and "crash_softlockup" in told[0]
+
+
+def test_tables_sort_by_bare_values(browser: Browser, tmp_path: Path) -> None:
+    columns = [Column("name", "Name"), Column("size", "Size", "bytes")]
+    rows: list[tuple[Value, ...]] = [("b", 9 << 30), ("c", None), ("a", 10 << 20), ("d", 11)]
+    report = Report("x", "kdump", "6.1", "", 1, Verdict("panic", "t", "e", ""))
+    report.sections = [Section("system", "System", [Table("t", "", columns, rows)])]
+    page = tmp_path / "table.html"
+    page.write_text("\n".join(render(report)))
+    browser.open(page)
+    names = "[...document.querySelectorAll('#system tbody tr')].map(row => row.cells[0].textContent).join('')"
+    seen = []
+    for number in (1, 1, 0):
+        browser.js(f"document.querySelectorAll('#system th button')[{number}].click()")
+        seen.append(browser.js(names))
+    assert [each.replace("c", "") for each in seen] == ["dab", "bad", "abd"]
+    assert browser.js("document.querySelector('#system th').ariaSort") == "ascending"
+
+
+def test_narrow_screens_do_not_scroll_sideways(browser: Browser) -> None:
+    browser("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    browser.js("for (const part of document.querySelectorAll('details')) part.open = true")
+    assert browser.js("document.documentElement.scrollWidth") <= 390

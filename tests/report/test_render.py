@@ -102,7 +102,7 @@ def test_html_escapes_and_loads_nothing() -> None:
     page = "\n".join(html.render(hostile(), [logtext.Line(0.0, NASTY), logtext.Line(1.0, NASTY)]))
     found = Collector()
     found.feed(page)
-    assert found.tags.count("script") == 1  # ours
+    assert found.tags.count("script") == 2  # ours, and the report as data
     assert found.links == ["#system", "#system"]  # each finding leads to its section
     assert "<script>alert" not in page and "url(" not in page
     assert "default-src 'none'" in page

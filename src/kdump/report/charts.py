@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: what fills the memory, what the CPUs did, when the log spoke."""
+"""Small charts, inline: what fills the memory, what the CPUs did, when the log spoke."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BINS = 120
 
 
 def memory(figures: dict[str, int]) -> str:
-    """One bar of what the memory was used for; what no counter explains is left white."""
+    """One bar of what the memory was used for, with a scale; what no counter explains is left white, and said."""
     total = figures.get("MemTotal", 0)
     if total <= 0:
         return ""
@@ -34,30 +34,30 @@ def memory(figures: dict[str, int]) -> str:
         )
         labels.append(f'<li><span class="key" style="background:{colour}"></span>{text}</li>')
         at += width
-    name = f"{size_text(total)} of memory: " + ", ".join(f"{title} {size_text(size)}" for title, size in parts if size)
-    return _svg("".join(bars) + f'<rect width="{_WIDTH}" height="28" fill="none" class="frame"/>', 28, name) + (
-        f'<ul class="legend">{"".join(labels)}<li>of {size_text(total)}</li></ul>'
+    rest = max(total - sum(size for _, size in parts), 0)
+    labels.append(f'<li><span class="key blank"></span>in no counter (drivers, vmalloc, …) {size_text(rest)}</li>')
+    scale = "".join(
+        f'<text x="{_WIDTH * half // 2}" y="44" class="axis" text-anchor="{at}">{size_text(total * half // 2)}</text>'
+        for half, at in enumerate(("start", "middle", "end"))
     )
+    name = f"{size_text(total)} of memory: " + ", ".join(f"{title} {size_text(size)}" for title, size in parts if size)
+    frame = f'<rect width="{_WIDTH}" height="28" fill="none" class="frame"/>'
+    return _svg("".join(bars) + frame + scale, 48, name) + f'<ul class="legend">{"".join(labels)}</ul>'
 
 
 def cpus(states: Sequence[tuple[int, str]]) -> str:
     """One square for each CPU, coloured by what it did: (number, "panicked", "running" or "idle")."""
-    colours = {"panicked": "#b03a3a", "running": "#c7762b", "idle": "#9aa3ab"}
-    size, per_row = 22, _WIDTH // 26
-    squares = []
-    for place, (cpu, state) in enumerate(states):
-        x, y = place % per_row * 26, place // per_row * 26
-        colour = colours.get(state, "#2f6f9f")
-        squares.append(
-            f'<g><title>CPU {cpu}: {escape(state)}</title><rect x="{x}" y="{y}" width="{size}" height="{size}" rx="3"'
-            f' fill="{colour}"/><text x="{x + size / 2}" y="{y + 15}" text-anchor="middle" class="cpu">{cpu}</text></g>'
-        )
-    rows = -(-len(states) // per_row)
+    colours = {"panicked": "#b03a3a", "running": "#a35c1c", "idle": "#68727b"}
+    squares = [
+        f'<li style="background:{colours.get(state, "#2f6f9f")}" title="CPU {cpu}: {escape(state)}">{cpu}</li>'
+        for cpu, state in states
+    ]
     keys = "".join(
         f'<li><span class="key" style="background:{colour}"></span>{name}</li>' for name, colour in colours.items()
     )
     name = ", ".join(f"CPU {cpu} {state}" for cpu, state in states[:64])
-    return _svg("".join(squares), rows * 26, name) + f'<ul class="legend">{keys}</ul>' if states else ""
+    grid = f'<ol class="cpus" role="img" aria-label="{escape(name)}">{"".join(squares)}</ol>'
+    return f'{grid}<ul class="legend">{keys}</ul>' if states else ""
 
 
 def timeline(lines: Sequence[Line], crash: float | None) -> str:
@@ -82,7 +82,9 @@ def timeline(lines: Sequence[Line], crash: float | None) -> str:
         x = min(max((crash - start) / span * _WIDTH, 0), _WIDTH - 1)
         place = f'x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="54"'
         mark = f'<line {place} stroke="#b03a3a" stroke-width="2"><title>crash</title></line>'
+    unit = f"seconds since boot; {highest} lines at most in {span / _BINS:.2g} s"
     axis = f'<text x="0" y="68" class="axis">{start:.1f} s</text>'
+    axis += f'<text x="{_WIDTH / 2}" y="68" text-anchor="middle" class="axis">{unit}</text>'
     axis += f'<text x="{_WIDTH}" y="68" text-anchor="end" class="axis">{start + span:.1f} s</text>'
     return _svg(bars + mark + axis, 72, f"{len(stamps)} log lines over {span:.1f} seconds")
 
