@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Hooks
+from kdump.cli import rehearse as cli
 from kdump.cli.main import main
 from kdump.errors import KdumpError
-from kdump.host import config, expected, plan, python_search, rehearsed
+from kdump.host import config, encryption, expected, plan, rehearsed
 from kdump.host.config import Config
 from kdump.host.plan import Prepared, plan_of
 from kdump.lab import kernels, rehearsal
@@ -33,6 +35,15 @@ def prepared(tree: KernelTree) -> Prepared:
     )
     files: dict[str, bytes | Path] = {PLAN_PATH: plan.to_json().encode(), "/usr/bin/hook": Path("/bin/true")}
     return Prepared(tree, plan, ("virtio_net",), files, ())
+
+
+def with_encrypted(machine: Prepared) -> Prepared:
+    """The machine with an encrypted volume under its target."""
+    line = [0, 2097152, "crypt", "aes-xts-plain64 :64:logon 0 <LUKS> 32768 1 sector_size:4096"]
+    volume = {"name": "home", "uuid": "CRYPT-LUKS2-x", "table": [line], "holds": "PV"}
+    ciphers = encryption.modules_of(volume, machine.kernel)
+    changed = replace(machine.plan, storage=(*machine.plan.storage, volume))
+    return replace(machine, plan=changed, modules=(*machine.modules, "dm_mod", *ciphers))
 
 
 def test_the_twin_is_this_machines_but_for_what_it_stands_in_for(tmp_path: Path) -> None:
@@ -84,7 +95,8 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
 ) -> None:
     """The command on this host, with a lab kernel for its own. Only where it would keep state is elsewhere."""
     state = tmp_path / "var/lib/linux-kdump"
-    monkeypatch.setattr(python_search, "STATE", state)
+    monkeypatch.setattr(cli, "STATE", state)
+    monkeypatch.setattr(cli, "settled", lambda: state)
     # This host as one that was started by UEFI.
     ovmf = kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd"
     monkeypatch.setattr(rehearsal, "started_by_uefi", lambda: True)
@@ -93,16 +105,17 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
     (tmp_path / "dumps").mkdir()
     settings = tmp_path / "kdump.toml"
     settings.write_text(f'targets = ["file://{tmp_path}/dumps"]\n[hooks]\npost = ["{tmp_path}/hook"]\n')
-    try:
-        plan.prepare(config.load(settings), kernel("6.1"))
-    except (KdumpError, OSError):  # in a container, say, where the root file system's device may not be read
-        monkeypatch.setattr(plan, "prepare", lambda _config, tree: prepared(tree))
+    machine = prepared(kernel("6.1"))
+    with contextlib.suppress(KdumpError, OSError):  # in a container, say, where the root's device may not be read
+        machine = plan.prepare(config.load(settings), kernel("6.1"))
+    monkeypatch.setattr(plan, "prepare", lambda _config, _tree: with_encrypted(machine))
     options = ["--memory", "1G", "--crashkernel", "192M", "--output", str(tmp_path / "out"), "--json"]
     assert main(["rehearse", "--config", str(settings), "--kernel", str(kernel("6.1").vmlinuz), *options]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["passed"]
     assert result["problem"] == ""
-    assert len(result["proved"]) == 6
+    assert len(result["proved"]) == 7
+    assert "the key of home is found in the dead kernel's memory" in result["proved"][-1]
     assert "EFI v" in (Path(result["directory"]) / "console.log").read_text(errors="replace")
     last = rehearsed.last(state)
     assert last is not None

@@ -23,7 +23,7 @@ from kdump.image.build import ImageSummary, build, module_paths
 from kdump.image.kernel_tree import KernelTree
 from kdump.image.made import Made
 from kdump.image.python import python_modules
-from kdump.lab import disk
+from kdump.lab import disk, encrypted
 from kdump.lab.causes import WAITING, Cause
 from kdump.lab.guest import BEFORE, ORDERS, Orders
 from kdump.lab.machine import Machine
@@ -55,7 +55,7 @@ class Scenario:
     production machine's, which runs `guest_commands` before it loads the capture kernel.
     `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms. `firmware` is a
     UEFI image to start by in the place of SeaBIOS. `crowd` is how many threads, processes and control groups there
-    shall be.
+    shall be. `encrypted` are entries of a capture plan's storage, stood in for by small disks (`kdump.lab.encrypted`).
     """
 
     tree: KernelTree
@@ -81,6 +81,7 @@ class Scenario:
     watchdog: str = ""
     firmware: Path | None = None
     crowd: Sequence[int] = ()
+    encrypted: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,15 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
     say(f"built the capture image: {size_text(image.size)} in {duration_text(image.seconds)}")
     guest_image = build_guest(scenario, volume, directory / "guest.img")
     medium = make_disk(scenario, volume, capture_image, directory / "disk.img")
+    others = [
+        encrypted.make_disk(volume, directory / f"encrypted{number}.img")
+        for number, volume in enumerate(scenario.encrypted)
+    ]
     machine = Spec(
         kernel=scenario.tree.vmlinuz,
         initrd=guest_image,
         cmdline=command_line(scenario),
-        disks=[Disk(medium)],
+        disks=[Disk(medium), *map(Disk, others)],
         memory=scenario.memory,
         cpus=scenario.cpus,
         cpu=scenario.cpu,
@@ -205,6 +210,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         watchdog="/dev/watchdog0" if scenario.watchdog else "",
         crowd=scenario.crowd,
         commands=scenario.guest_commands,
+        encrypted=scenario.encrypted,
     )
     build(
         scenario.tree,

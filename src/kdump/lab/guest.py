@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Orders:
     of page cache, anonymous memory and slab it makes each. `crash` is the name of the cause; empty: power off instead.
     `watchdog` is a file to be armed, and left alone, before the crash. `crowd` is how many threads, processes and
     control groups shall be there (`kdump.lab.crowd`). `commands` are run one after the other before the capture kernel
-    is loaded; all must succeed.
+    is loaded; all must succeed. `encrypted` are volumes to open (`kdump.lab.encrypted`).
     """
 
     disk: str
@@ -63,6 +63,7 @@ class Orders:
     watchdog: str = ""
     crowd: Sequence[int] = ()
     commands: Sequence[Sequence[str]] = ()
+    encrypted: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> bytes:
         """The text of guest.json."""
@@ -101,6 +102,10 @@ def _carry_out(orders: Orders) -> None:
     DISK.mkdir()
     device = wait_for(lambda: find_uuid(orders.disk), f"the file system {orders.disk}", 20)
     system.mount(device, str(DISK), "ext4")
+    for volume in orders.encrypted:
+        from kdump.lab.encrypted import open_and_fill
+
+        open_and_fill(volume)
     for command in orders.commands:
         run_bounded(command, {**os.environ, **WITHOUT_UDEV})
     held = [_witnesses(), _work(orders.work)]

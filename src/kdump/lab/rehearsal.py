@@ -14,10 +14,11 @@ from typing import Final
 from kdump.capture.crash import COMPLETE
 from kdump.capture.plan import PLAN_PATH, Deadlines, Fence
 from kdump.errors import KdumpError
+from kdump.host import encryption
 from kdump.host.config import Config
 from kdump.host.plan import Prepared
 from kdump.host.rehearsed import Rehearsal
-from kdump.lab import demo
+from kdump.lab import demo, encrypted
 from kdump.lab.causes import find_cause
 from kdump.lab.crash import GIB, Scenario
 from kdump.units import parse_size, size_text
@@ -70,6 +71,8 @@ def scenario(
     SeaBIOS.
     """
     plan = prepared.plan
+    locked = [encrypted.stand_in(volume) for volume in plan.storage if "holds" in volume]
+    ciphers = [name for volume in locked for name in encryption.modules_of(volume, prepared.kernel)]
     files = {name: content for name, content in prepared.files.items() if name != PLAN_PATH}
     return Scenario(
         prepared.kernel,
@@ -82,7 +85,7 @@ def scenario(
             plan,
             targets=(),
             modules=(),
-            storage=(),
+            storage=tuple(locked),
             network={},
             fence=Fence(),
             recipients=(),
@@ -91,6 +94,8 @@ def scenario(
         timeout=timeout,
         accelerator=accelerator,
         modules=prepared.modules,
+        guest_modules=("dm_mod", *ciphers) if locked else (),
+        encrypted=locked,
         files=files,
         firmware=firmware,
     )
@@ -119,6 +124,7 @@ def rehearse(
         return Outcome(failed, (), open_questions, directory, str(error))
     manifest = result.summary["manifest"]
     memory = manifest["memory"]
+    said = (directory / "console.log").read_text(errors="replace")
     peak = reserved - memory["lowest_available"]
     proved = [
         f"kernel {wanted.tree.release} panics into its capture kernel",
@@ -130,8 +136,16 @@ def rehearse(
         proved.append("both kernels start on UEFI firmware, as here")
     if wanted.plan.hooks.pre or wanted.plan.hooks.post:
         proved.append("the hooks ran")
-    passed = manifest["status"] == COMPLETE
+    closed = [volume["name"] for volume in wanted.encrypted if f"volume {volume['name']}: opened with" not in said]
+    proved += [
+        f"the key of {volume['name']} is found in the dead kernel's memory, and opens a volume with its cipher"
+        for volume in wanted.encrypted
+        if volume["name"] not in closed
+    ]
+    passed = manifest["status"] == COMPLETE and not closed
     problem = "" if passed else f"the capture says that it is {manifest['status']}: see {result.summary['crash']}"
+    if closed:
+        problem = f"a stand-in for {', '.join(closed)} could not be opened: see {directory / 'console.log'}"
     record = Rehearsal(began, passed, wanted.tree.release, reserved, peak, tuple(proved))
     return Outcome(record, record.proved, open_questions, directory, problem)
 
@@ -141,8 +155,7 @@ def unproved(prepared: Prepared, *, firmware: bool = False) -> tuple[str, ...]:
     found = [f"{spec.url} can be reached and written from the capture kernel" for spec in prepared.plan.targets]
     if prepared.modules:
         found.append(f"the drivers revive this machine's devices: {', '.join(prepared.modules)}")
-    if prepared.plan.storage:
-        names = (str(volume.get("array") or volume["name"]) for volume in prepared.plan.storage)
+    if names := [str(each.get("array") or each["name"]) for each in prepared.plan.storage if "holds" not in each]:
         found.append(f"the capture kernel puts its arrays and volumes together: {', '.join(names)}")
     if prepared.plan.recipients:
         found.append("the dump is encrypted to the configured recipients")
