@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo check test matrix lint sanitize bench dist clean
+.PHONY: demo fleet-demo check test matrix lint sanitize bench dist clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -16,6 +16,9 @@ test: .venv/test.stamp
 matrix: .venv/test.stamp
 	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder -m "matrix or system or kinds or product" $(MATRIX)
 
+fleet-demo: .venv/fleet.stamp
+	@.venv/bin/kdump fleet demo $(DEMO)
+
 lint: .venv/test.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -30,6 +33,9 @@ bench: .venv/test.stamp
 
 .venv/demo.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap demo
+
+.venv/fleet.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
+	@tools/bootstrap fleet
 
 .venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap test

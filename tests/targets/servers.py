@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdump.errors import KdumpError
@@ -102,6 +102,18 @@ class Weed:
     directory: Path
     address: str = "127.0.0.1"
     certificate: str = ""  # with one it speaks TLS
+    command: tuple[str, ...] = ()
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)  # the last one runs
+
+    def start(self) -> None:
+        with (self.directory / "log").open("ab") as log:
+            process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT, cwd=self.directory)
+        self.running.append(process)
+        wait_for_port(self.port, 60)
+
+    def kill(self) -> None:
+        self.running[-1].kill()  # it would take half a minute to end by itself
+        self.running[-1].wait()
 
     @property
     def endpoint(self) -> str:
@@ -146,15 +158,13 @@ def weed(directory: Path, address: str = "127.0.0.1", *, tls_for: str = "") -> I
     proof = certificate(directory, "127.0.0.1", tls_for) if tls_for else None
     if proof:
         command += [f"-s3.cert.file={proof}", f"-s3.key.file={proof.with_name('key.pem')}"]
-    process = subprocess.Popen(command, stdout=(directory / "log").open("wb"), stderr=subprocess.STDOUT, cwd=directory)
+    server = Weed(ports["s3"], directory, certificate=str(proof or ""), command=tuple(command))
     try:
-        wait_for_port(ports["s3"], 60)
-        running = Weed(ports["s3"], directory, certificate=str(proof or ""))
-        _make_bucket(running)
-        yield running
+        server.start()
+        _make_bucket(server)
+        yield server
     finally:
-        process.kill()  # it would take half a minute to end by itself
-        process.wait()
+        server.kill()
 
 
 def client_of(server: Weed) -> Client:

@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     worker = actions.add_parser("worker", help="a worker for a fleet whose database is PostgreSQL")
     _place(worker)
+    demo = actions.add_parser("demo", help="three machines crash in the laboratory and report to a collector here")
+    demo.add_argument("--kernel", default="6.1", metavar="WHICH", help="as for `kdump demo` (default: %(default)s)")
+    demo.add_argument(
+        "--output", type=Path, default=Path("kdump-fleet-demo"), metavar="DIR", help="default: %(default)s"
+    )
+    demo.add_argument("--look", action="store_true", help="then serve the pages until interrupted")
     token = actions.add_parser("token", help="print the token with which a host may write")
     _place(token)
     token.add_argument("host", nargs="?", default="*", help="host name (default: a token for any host)")
@@ -78,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         raise KdumpError(
             "the fleet is an extra", why=f"{error.name} is not installed", remedy="pip install 'linux-kdump[fleet]'"
         ) from None
-    actions: dict[str, Any] = {"serve": serve, "worker": worker, "token": token, "user": user}
+    actions: dict[str, Any] = {"serve": serve, "worker": worker, "demo": demo, "token": token, "user": user}
     status: int = actions[args.action](args)
     return status
 
@@ -113,6 +119,29 @@ def worker(args: argparse.Namespace) -> int:
     from kdump.fleet import serving
 
     return serving.work(opened(args))
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Crash three machines."""
+    import time
+
+    from kdump.fleet import demo as showing
+    from kdump.fleet import serving
+    from kdump.fleet.service import Options, Service
+    from kdump.lab import kernels
+
+    def say(text: str) -> None:
+        print(f"kdump fleet demo: {text}", flush=True)
+
+    tree = kernels.find(args.kernel)
+    directory = args.output / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    showing.run(tree, directory, say)
+    say(f"everything is in {directory}; `kdump fleet serve --data {directory}/data --open-to engineer` shows the pages")
+    if args.look:
+        return serving.serve(
+            Service(Options(directory / "data", open_to="engineer")), f"127.0.0.1:{PORT}", serving.Tls()
+        )
+    return 0
 
 
 def token(args: argparse.Namespace) -> int:
