@@ -45,6 +45,7 @@ _NAMES = re.compile(
 )
 _OF_LOCK = re.compile(r"\bat: +(?:\[<[0-9a-f]+>\] +)?(?P<where>\S.*)$")
 _OF_LOCKS = frozenset(("lock-usage", "lock-state", "deadlock"))
+_LONGEST = 600  # characters of a line that are looked at: a frame with a mangled name of 512 fits
 WINDOW = 400  # lines that belong to one report at most
 
 
@@ -88,7 +89,7 @@ def read(event: Event, lines: Sequence[Line], end: int, panic_at: int | None) ->
         said = lines[panic_at : panic_at + WINDOW]
         if _tells(event, stacks):
             for line in said:
-                _facts(event, line.text, tracing=True)
+                _facts(event, line.text[:_LONGEST], tracing=True)
         else:
             _report(event, stacks, _own(event, said))
     _finish(event, stacks)
@@ -118,7 +119,7 @@ def _own(event: Event, lines: Sequence[Line]) -> Iterator[str]:
         # Without a time where all have one, it is another program's on the same console.
         foreign = foreign or (line.seconds is None and event.seconds is not None)
         if not number or not foreign:
-            yield line.text
+            yield line.text[:_LONGEST]
 
 
 def _report(event: Event, stacks: Traces, texts: Iterator[str]) -> None:

@@ -185,9 +185,12 @@ HINT = re.compile(
     r"|unregister_netdevice|Busy inodes|nobody cared|rap: |bort|nhandled|user page|\[#|Bad mode|instruction|bug detected|ilc|INFO|contention|freed|Deadlock"
 )
 
+_LONGEST = 400  # characters of a line that are looked at: expressions are slow on long nonsense
+
 
 def headline(text: str) -> tuple[Kind, dict[str, str]] | None:
     """The kind that a line announces and the named parts of its headline, None if it announces none."""
+    text = text[:_LONGEST]
     if not HINT.search(text):
         return None
     for kind, pattern in HEADLINES:

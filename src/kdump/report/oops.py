@@ -57,14 +57,13 @@ def _find(lines: Sequence[Line]) -> Crash:
     if not events and panic_at is None:
         return Crash(Event(kinds.NONE, len(lines), ""), "", None, [])
     end = len(lines) if panic_at is None else panic_at
-    before = [event for event in events if event.index <= end]
-    cause = _cause(before, panic, panic_at, lines)
+    bursts = _bursts([event for event in events if event.index <= end], lines)
+    cause = _cause(bursts, panic, panic_at, lines)
     details.read(cause, lines, _following(cause, events, lines), panic_at)
     seconds = lines[panic_at].seconds if panic_at is not None else cause.seconds
-    earlier = [burst[0] for burst in _bursts(before, lines) if burst[0].index < cause.index]
-    fatal = panic_at is not None or any(
-        event.kind.oops for burst in _bursts(before, lines) if cause in burst for event in burst
-    )
+    earlier = [burst[0] for burst in bursts if burst[0].index < cause.index]
+    own = next((burst for burst in bursts if any(event is cause for event in burst)), [])
+    fatal = panic_at is not None or _dies(own)
     return Crash(cause, panic, seconds, earlier, fatal)
 
 
@@ -85,13 +84,13 @@ def _events(lines: Sequence[Line]) -> Iterator[Event]:
 
 def _following(cause: Event, events: Sequence[Event], lines: Sequence[Line]) -> int:
     """Where the report of an event ends at the latest: the next report, or for hung tasks the next task."""
-    for burst in _bursts(events, lines):
-        first = burst[0].index
-        if first > cause.index and burst[0].caller == cause.caller:
-            return first
-        for event in burst:
-            if event.index > cause.index and event.kind is cause.kind and event.kind.id == "hung-task":
-                return event.index
+    last = cause
+    for event in events:
+        if event.index <= cause.index or event.caller != cause.caller:
+            continue
+        if _apart(last, event, lines) or (event.kind is cause.kind and event.kind.id == "hung-task"):
+            return event.index
+        last = event
     return len(lines)
 
 
@@ -122,7 +121,12 @@ def _apart(first: Event, second: Event, lines: Sequence[Line]) -> bool:
     return any(_END.search(line.text) for line in between if line.caller == second.caller)
 
 
-def _cause(events: Sequence[Event], panic: str, panic_at: int | None, lines: Sequence[Line]) -> Event:
+def _dies(burst: Sequence[Event]) -> bool:
+    """Whether a report is of what die() reports."""
+    return any(event.kind.oops for event in burst)
+
+
+def _cause(bursts: Sequence[list[Event]], panic: str, panic_at: int | None, lines: Sequence[Line]) -> Event:
     """The event that made the kernel panic.
 
     What panic() says decides: it names the kind itself, or says that an oops was fatal, or is a caller's own text.
@@ -130,16 +134,15 @@ def _cause(events: Sequence[Event], panic: str, panic_at: int | None, lines: Seq
     follows within seconds is mostly a consequence. Of a report's headlines the first is the most telling: "list_del
     corruption" comes before "kernel BUG at", which comes before "invalid opcode".
     """
-    bursts = _bursts(events, lines)
     if panic_at is None:
-        fatal = [burst for burst in bursts if any(event.kind.oops for event in burst)]
+        fatal = [burst for burst in bursts if _dies(burst)]
         return _chain(fatal or bursts)[0]
     for kind, pattern in kinds.PANICS:
         match = pattern.match(panic)
         if not match:
             continue
         groups = {name: value for name, value in match.groupdict().items() if value}
-        own = [event for event in events if event.kind is kind]
+        own = [event for burst in bursts for event in burst if event.kind is kind]
         if kind.id == "warning":
             # panic_on_warn: whatever warned last, be it WARN(), KASAN or UBSAN.
             own = [_by(lines[panic_at].caller, bursts)[0]] if bursts else []
@@ -148,11 +151,11 @@ def _cause(events: Sequence[Event], panic: str, panic_at: int | None, lines: Seq
             own = [burst[0] for burst in bursts if any(event.kind is kind for event in burst)]
         if own:
             # Lockups are announced until one panics: the last is it. Hung tasks are reported in one go: the first.
-            last = [event for event in own if event in bursts[-1]] if kind.id == "hung-task" else own[-1:]
+            last = [event for event in bursts[-1] if event.kind is kind] if kind.id == "hung-task" else own[-1:]
             return _with((last or own[-1:])[0], groups)
         return Event(kind, panic_at, panic, groups, lines[panic_at].seconds, lines[panic_at].caller)
     if kinds.AFTER_OOPS.search(panic) and bursts:
-        fatal = [burst for burst in bursts if any(event.kind.oops for event in burst)]
+        fatal = [burst for burst in bursts if _dies(burst)]
         return _by(lines[panic_at].caller, fatal or bursts)[0]
     return Event(
         kinds.GENERIC_PANIC, panic_at, panic, {"message": panic}, lines[panic_at].seconds, lines[panic_at].caller

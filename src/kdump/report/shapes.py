@@ -71,7 +71,8 @@ CALL_TRACE = re.compile(
 
 def is_between(text: str) -> bool:
     """Whether a line may stand between the frames of one stack."""
-    return not text.strip() or _BETWEEN.match(text) is not None
+    text = text.strip()
+    return not text or _BETWEEN.match(text) is not None
 
 
 def frames(text: str, before: Frame | None) -> list[Frame] | None:
@@ -79,6 +80,7 @@ def frames(text: str, before: Frame | None) -> list[Frame] | None:
 
     `before` is the last frame of this stack: arm prints callee and caller, so that each function comes twice.
     """
+    text = text.strip()
     if "+0x" not in text and ":" not in text:
         return None
     if match := _ARM.match(text):

@@ -97,6 +97,7 @@ class Traces:
 
     def feed(self, text: str) -> None:
         """Read one line."""
+        text = text.strip()
         self._notice(text)
         shown = shapes.counter(text)
         if shown is not None:
