@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdump import lean_numpy, processor
+from kdump import processor
 from kdump.errors import KdumpError
 
 # The flags of QEMU's models, abridged.
@@ -43,7 +43,7 @@ def test_numpy_is_tried_where_something_is_missing(monkeypatch: pytest.MonkeyPat
         processor.require_numpy()
     assert "pip install 'numpy<2.3'" in caught.value.remedy
     with pytest.raises(KdumpError, match="does not run"):
-        lean_numpy._FINDER.find_spec("numpy")
+        processor._Check().find_spec("numpy")
     processor._runs.cache_clear()
 
 

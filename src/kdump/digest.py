@@ -1,8 +1,8 @@
-"""SHA-256 without OpenSSL's 5 MB of libcrypto, and digests of files that are not written front to back."""
+"""SHA-256 by Python or by the kernel, and digests of files that are not written front to back."""
 
 from __future__ import annotations
 
-import sys
+import hashlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -56,20 +56,8 @@ def _accept(listening: Any) -> Any:
 
 
 def _own() -> Hash:
-    """OpenSSL's, which knows the processor's SHA instructions, else CPython's (named _sha2 since 3.12).
-
-    The capture image leaves OpenSSL out, so there it is always the other.
-    """
-    try:
-        from _hashlib import openssl_sha256
-    except ImportError:
-        if sys.version_info >= (3, 12):
-            import _sha2 as module
-        else:
-            import _sha256 as module  # type: ignore[import-not-found]
-        found: Hash = module.sha256()
-        return found
-    return openssl_sha256()
+    """Python's: OpenSSL's, which knows the processor's SHA instructions; CPython's own code in the capture image."""
+    return hashlib.sha256()
 
 
 _make: Callable[[], Hash] = _own

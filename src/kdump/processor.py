@@ -41,6 +41,21 @@ def require_numpy() -> None:
         )
 
 
+class _Check:
+    """Waits for NumPy's import, as an importer in `sys.meta_path`, and finds nothing."""
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> None:
+        """Look at the processor first: NumPy would end the process without a word."""
+        if name == "numpy":
+            require_numpy()
+            sys.meta_path.remove(self)
+
+
+def check_when_imported() -> None:
+    """Have `require_numpy` called when this process imports NumPy: only then is it known that a command needs it."""
+    sys.meta_path.insert(0, _Check())
+
+
 @functools.cache
 def _runs() -> bool:
     # By the paths of this process: what it would import is what is tried.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.dump.machine import Block, PageMachine, fill
 
+import kdump
+from kdump.image import numpy_parts
 from kdump.image.python import python_modules
 
 SAVES = """
@@ -102,3 +106,27 @@ def test_what_was_left_out_says_so(root: Path) -> None:
         said, _ = ran(code.format(call), path=[str(root)])
         assert said == f"{name} is not in the capture image\n"
     assert ran("import numpy; print(isinstance(numpy.arange(2), numpy.matrix))", path=[str(root)])[0] == "False\n"
+
+
+def used_of_numpy() -> set[str]:
+    """What the package's modules take from NumPy, by the names it has there."""
+    found: set[str] = set()
+    for path in Path(kdump.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "np":
+                found.add(node.attr)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "numpy":
+                assert node.module == "numpy.typing", f"{path}: {node.module}"
+    return found
+
+
+def test_nothing_that_is_called_is_a_stand_in() -> None:
+    used = used_of_numpy()
+    assert {"uint8", "flatnonzero", "packbits"} < used
+    for part in numpy_parts.UNCALLED:
+        kept = {*numpy_parts.STARRED.get(part, ()), *numpy_parts.HANDED_ON.get(part, ())}
+        module = import_module(part)
+        names = {name for name in used - kept if getattr(module, name, part) is getattr(np, name, None)}
+        names -= {name for name in names if getattr(np, name).__module__ not in ("numpy", part)}
+        own = {name for name in getattr(module, "__all__", ()) if name in names}
+        assert not own, part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from tests.kernel import fakes
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel import btf
 from kdump.kernel.kallsyms import load as load_symbols
-from kdump.kernel.objects import Objects
+from kdump.kernel.objects import MissingMemberError, NoNumberError, Objects
 
 TEXT = 0xFFFFFFFF81000000
 DATA = 0xFFFF888000000000
@@ -160,3 +161,21 @@ def test_numbers_and_symbols() -> None:
     with pytest.raises(KeyError):
         space.variable("missing", "task")
     assert space.signed(DATA + 0x110) == -7 and space.unsigned(DATA + 0x110, 4) == (1 << 32) - 7
+
+
+def test_a_struct_where_a_number_is_expected_is_the_dumps_error() -> None:
+    found = three().struct("task", DATA + 0x100)
+    uses: list[Callable[[Any], object]] = [
+        int,
+        lambda it: it + 1,
+        lambda it: 2 & it,
+        lambda it: it < 3,
+        [0].__getitem__,
+    ]
+    for value in (found.list, found.comm):
+        for use in uses:
+            with pytest.raises(NoNumberError, match="is no number in this kernel"):
+                use(value)
+    with pytest.raises(MissingMemberError, match="has no member 'nonsense'"):
+        _ = found.nonsense
+    assert not hasattr(found, "nonsense")

@@ -5,14 +5,13 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but not as asked (incomplet
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import sys
 from collections.abc import Sequence
 from itertools import groupby
 
-from kdump import __version__, lean_numpy
+from kdump import __version__, processor
 from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
 from kdump.errors import KdumpError
@@ -23,6 +22,40 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    name = f"kdump {arguments[0]}" if arguments else "kdump"
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except KdumpError as error:
+        _complain(f"{name}: {error}")
+        return error.exit_status
+    except KeyboardInterrupt:
+        _complain(f"{name}: interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (| head); keep the interpreter from complaining again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        _complain(f"{name}: out of memory")
+        return 1
+    except OSError as error:
+        _complain(f"{name}: {error.filename or 'system call'}: {error.strerror or error}")
+        return 1
+
+
+def entry() -> None:
+    """Console script: exits the process with the command's status."""
+    # NumPy's linear algebra, which nothing here uses, would keep a CPU busy with waiting threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What imports make lives on: to look through it for garbage over and over is a twentieth of the start's time.
+    gc.set_threshold(20_000)
+    processor.check_when_imported()
+    sys.exit(main())
+
+
+def _dispatch(arguments: list[str]) -> int:
     commands = {command.name: command for command in COMMANDS}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -34,39 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         _complain(f"kdump: unknown command {arguments[0]!r}\n  `kdump --help` lists the commands")
         return 2
-    try:
-        return _run(command, arguments[1:])
-    except KdumpError as error:
-        _complain(f"kdump {command.name}: {error}")
-        return error.exit_status
-    except KeyboardInterrupt:
-        _complain(f"kdump {command.name}: interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (| head); keep the interpreter from complaining again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except MemoryError:
-        _complain(f"kdump {command.name}: out of memory")
-        return 1
-    except OSError as error:
-        _complain(f"kdump {command.name}: {error.filename or 'system call'}: {error.strerror or error}")
-        return 1
-
-
-def entry() -> None:
-    """Console script: exits the process with the command's status."""
-    # NumPy's linear algebra, which nothing here uses, would keep a CPU busy with waiting threads.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # What imports make lives on: to look through it for garbage over and over is a twentieth of the start's time.
-    gc.set_threshold(20_000)
-    if sys.argv[1:2] != ["shell"]:  # where others' code may want any part of NumPy
-        lean_numpy.install()
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    atexit._run_exitfuncs()
-    os._exit(status)  # taking the interpreter apart piece by piece would take 40 ms
+    return _run(command, arguments[1:])
 
 
 def _run(command: Command, arguments: list[str]) -> int:

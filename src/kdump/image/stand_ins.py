@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdump import lean_numpy
+from kdump.image import numpy_parts
 
 # Names that others import, and that nobody calls: polynomials, files of arrays, matrices. Classes, as some objects are
 # asked whether they are one.
@@ -51,6 +51,13 @@ def system():
 """,
     "ast": _NOBODY_CALLS,
     "pickle": _NOBODY_CALLS,
+    # Without OpenSSL's 5 MB of libcrypto, and without the hashes that nobody here computes.
+    "hashlib": b"""\
+try:
+    from _sha2 import sha256
+except ImportError:  # Python 3.11
+    from _sha256 import sha256
+""",
     # What documentation is tidied up with.
     "inspect": b"""\
 getattr_static = getattr
@@ -62,7 +69,7 @@ def cleandoc(text):
     "numpy.ma": b"def is_masked(_array):\n    return False\n",
     # NumPy's documentation, its hooks for arrays of others, its types for annotations (in their place is a class that
     # can be subscripted as they can).
-    **dict.fromkeys(lean_numpy.DOCUMENTATION, b""),
+    **dict.fromkeys(numpy_parts.DOCUMENTATION, b""),
     "numpy._core.overrides": b"""\
 ARRAY_FUNCTIONS = set()
 array_function_like_doc = ""
@@ -85,7 +92,7 @@ def get_array_function_like_doc(*_given):
     return ""
 """,
     **dict.fromkeys(
-        lean_numpy.ANNOTATIONS,
+        numpy_parts.ANNOTATIONS,
         b"""\
 def __getattr__(name):
     if name.startswith("__"):
@@ -93,11 +100,11 @@ def __getattr__(name):
     return list
 """,
     ),
-    **dict.fromkeys(lean_numpy.UNCALLED, _NOBODY_CALLS),
-    **{name: _NOBODY_CALLS + f"__all__ = {names}\n".encode() for name, names in lean_numpy.STARRED.items()},
+    **dict.fromkeys(numpy_parts.UNCALLED, _NOBODY_CALLS),
+    **{name: _NOBODY_CALLS + f"__all__ = {names}\n".encode() for name, names in numpy_parts.STARRED.items()},
     **{
         name: f"from numpy._core._multiarray_umath import {', '.join(names)}\n".encode() + _NOBODY_CALLS
-        for name, names in lean_numpy.HANDED_ON.items()
+        for name, names in numpy_parts.HANDED_ON.items()
     },
 }
 

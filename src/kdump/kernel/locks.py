@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from kdump.kernel.objects import Objects
-    from kdump.kernel.tasks import Task
+    from kdump.kernel.task import Task
 
 _FLAGS = 7
 _READERS = 1  # RWSEM_READER_OWNED

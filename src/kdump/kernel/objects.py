@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel import btf
@@ -58,7 +58,27 @@ class _Field(NamedTuple):
     shift: int
 
 
-class Struct:
+class MissingMemberError(KdumpError, AttributeError):
+    """A type of this kernel lacks a member; an AttributeError too, as `hasattr` wants it."""
+
+
+class NoNumberError(KdumpError, TypeError):
+    """A struct or an array where other kernels have a number."""
+
+
+class _NoNumber:
+    """What is no number says so as an error of the dump's, where code that expects one meets it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise NoNumberError(f"{self!r} is no number in this kernel")
+
+    __int__ = __index__ = __add__ = __radd__ = __sub__ = __rsub__ = __and__ = __rand__ = __or__ = __ror__ = _refuse
+    __mul__ = __rmul__ = __floordiv__ = __mod__ = __lshift__ = __rshift__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+
+
+class Struct(_NoNumber):
     """A struct or union in memory. Attributes are its members; comparing compares addresses."""
 
     __slots__ = ("_address", "_objects", "_type")
@@ -121,7 +141,7 @@ class Pointer:
         return f"({self._target.describe()} *){self._value:#x}"
 
 
-class Array:
+class Array(_NoNumber):
     """An array in memory: `len`, indexing, iterating."""
 
     __slots__ = ("_address", "_element", "_length", "_objects")
@@ -399,13 +419,13 @@ class Objects:
     # Reading by type
 
     def field(self, kind: Type, name: str) -> _Field:
-        """How to read a member; raises `AttributeError` naming type and member."""
+        """How to read a member; raises `MissingMemberError` naming type and member."""
         fields = self._fields.setdefault((kind.types, kind.id), {})
         found = fields.get(name)
         if found is None:
             member = kind.members.get(name)
             if member is None:
-                raise AttributeError(f"{kind.describe()} of this kernel has no member {name!r}")
+                raise MissingMemberError(f"{kind.describe()} of this kernel has no member {name!r}")
             found = fields[name] = self._field(member.type, member.offset, member.bits, member.shift)
         return found
 

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 import numpy as np
 
 from kdump.errors import KdumpError
+from kdump.kernel.objects import MissingMemberError, Objects, Struct
+from kdump.kernel.task import Task, letter
 from kdump.memory.gather import distinct
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from kdump.kernel.columns import Addresses, Table
-    from kdump.kernel.objects import Objects
-    from kdump.kernel.tasks import Task, Tasks
+    from kdump.kernel.tasks import Tasks
 
 _MAX_TASKS = 1 << 22  # PID_MAX_LIMIT
 _KTHREAD = 0x00200000  # PF_KTHREAD
@@ -46,7 +47,7 @@ def read_all(source: Tasks) -> TaskTable:
     members = {name: member for name, paths in (_NEEDED | _WANTED).items() if (member := layout.first(*paths))}
     for name in _NEEDED:
         if name not in members:
-            raise AttributeError(f"struct task_struct of this kernel has no member {_NEEDED[name][0]!r}")
+            raise MissingMemberError(f"struct task_struct of this kernel has no member {_NEEDED[name][0]!r}")
     known = _candidates(objects)
     read = objects.columns.members
     table = read(known, members)
@@ -87,7 +88,7 @@ def _candidates(objects: Objects) -> Addresses:
         base = objects.address(objects.variable("init_pid_ns").idr.idr_rt)
         pids = _entries(objects, base + types.struct("xarray").offset("xa_head"))
         first = objects.columns.pointers(pids, types.struct("pid").offset("tasks"))
-    except (KdumpError, LookupError, AttributeError):
+    except (KdumpError, LookupError):
         return none
     return distinct(first[first > np.uint64(link)] - np.uint64(link))
 
@@ -161,9 +162,6 @@ class Threads(Sequence["Task"]):
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
-        from kdump.kernel.objects import Struct
-        from kdump.kernel.tasks import Task
-
         columns = self._columns
         return Task(
             Struct(self._objects, self._kind, int(self._address[index])),
@@ -196,8 +194,6 @@ class TaskTable(NamedTuple):
 
 def _letters(left: npt.NDArray[np.int64], bits: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
     """The states' letters of exit states and states: few differ."""
-    from kdump.kernel.tasks import letter
-
     pairs, place = np.unique(left << 32 | bits & 0xFFFFFFFF, return_inverse=True)
     letters = [letter(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()]
     return np.array(letters or [""])[place]

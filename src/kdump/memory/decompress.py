@@ -6,13 +6,13 @@ few dumps use (lzo, snappy) come from optional packages (the extra `codecs`); th
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kdump.errors import FormatError, KdumpError
 from kdump.memory.codecs import CODECS, LZO, SNAPPY, ZLIB, ZSTD
+from kdump.memory.pieces import Pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,20 +25,6 @@ __capture_omits__ = ("lzallright", "cramjam")  # 5 MB that a capture image need 
 NAMES = {each.flag: each.name for each in CODECS.values() if each.flag}
 
 Codec = Callable[[memoryview], bytes]
-
-
-class Pieces(NamedTuple):
-    """Parts of a file, a descriptor, or of bytes: where each begins (rising) and how long it is."""
-
-    data: memoryview | int
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-
-    def piece(self, offset: int, size: int) -> memoryview:
-        """One of them."""
-        if isinstance(self.data, int):
-            return memoryview(os.pread(self.data, size, offset))
-        return self.data[offset : offset + size]
 
 
 class Decompressor:

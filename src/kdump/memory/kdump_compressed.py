@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.errors import FormatError, NotPresentError
-from kdump.memory.decompress import Decompressor, Pieces
+from kdump.memory.decompress import Decompressor
 from kdump.memory.elf import parse_notes
 from kdump.memory.gather import distinct
 from kdump.memory.kdump_format import COMPRESSION
 from kdump.memory.kdump_part import Part, runs
+from kdump.memory.pieces import Pieces
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import FileSource, Source
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.memory.decompress import Pieces
+from kdump.memory.pieces import Pieces
 from kdump.native.engine import engine
 
 # `unpack(pieces, pages, rows)`: which pieces are whole pages in `pages[rows]` now.

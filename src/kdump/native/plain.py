@@ -130,14 +130,15 @@ def struct_pages(layout: PageLayout) -> _StructPages:
 
 def find_fates(classes: NDArray[np.uint8], held: NDArray[np.bool_], table: NDArray[np.uint8]) -> Fates:
     """See `interface.Engine`."""
-    fates = np.frombuffer(classes.tobytes().translate(table.tobytes()), np.uint8) * held  # NumPy's look-up takes longer
-    counts = np.bincount(classes, minlength=256).astype(np.int64)
+    data = classes.tobytes()
+    fates = np.frombuffer(data.translate(table.tobytes()), np.uint8) * held  # NumPy's look-up takes longer
+    counts = np.array([data.count(number) for number in range(256)], np.int64)
     return Fates((fates & np.uint8(1)).view(np.bool_), fates > 1, counts)
 
 
 def names(raw: NDArray[np.uint8], count: int, *, wide: bool) -> NDArray[np.int64]:
     """See `interface.Engine`."""
-    codes = np.append(raw, np.uint8(0))
+    codes = np.concatenate((raw, np.zeros(1, np.uint8)))
 
     def narrow(first: int, end: int) -> NDArray[np.int64]:
         return codes[first:end].astype(np.int64) + 1

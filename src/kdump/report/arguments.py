@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.kernel import btf
-from kdump.report.context import DAMAGE
+from kdump.report.damage import DAMAGE
 
 if TYPE_CHECKING:
     from kdump.kernel.btf import Type

@@ -13,7 +13,8 @@ import numpy as np
 from kdump.errors import KdumpError
 from kdump.kernel.orc import Unwound
 from kdump.report import code, kinds, sections
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE, fault
 from kdump.report.model import Report, Section, Verdict
 from kdump.report.pointers import describe
 from kdump.report.verdict import judge
@@ -30,6 +31,8 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
             verdict = replace(verdict, code=code.around(context))
         except DAMAGE as error:
             context.problems.append(f"the instructions cannot be read: {error}")
+        except Exception as error:  # noqa: BLE001 -- the report goes on, and says whose fault it was
+            context.problems.append(f"the instructions: {fault(error)}")
         if context.described:
             verdict = _with_values(verdict, context)
     report = Report(source, "text", context.crash.event.release, "", 0, verdict)
@@ -63,6 +66,8 @@ def _with_values(verdict: Verdict, context: Context) -> Verdict:
         pass  # no disassembler: `code` has said so
     except DAMAGE as error:
         context.problems.append(f"arguments of the stack's functions: {error}")
+    except Exception as error:  # noqa: BLE001 -- as above
+        context.problems.append(f"arguments of the stack's functions: {fault(error)}")
     found = describe(context, verdict.registers)
     free = [f"{name} points to {target.words}" for name, target in found.items() if target.free]
     explanation = f"{verdict.explanation} {'; '.join(free)}." if free else verdict.explanation
@@ -111,12 +116,14 @@ def _run(module: ModuleType, context: Context, section: Section) -> None:
         module.collect(context, section)
     except DAMAGE as error:
         section.error = _sentence(error)
+    except Exception as error:  # noqa: BLE001 -- the other sections are made, and this one says whose fault it was
+        section.error = fault(error)
     if context.described:
         section.notes += context.objects.problems[known:]
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, KdumpError | AttributeError):
+    if isinstance(error, KdumpError):
         return str(error)
     if isinstance(error, KeyError) and error.args:
         name = str(error.args[0])

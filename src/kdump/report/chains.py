@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kdump.kernel.tasks import Task
+from kdump.kernel.task import Task
 from kdump.report import frames as names
 from kdump.report import kinds
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 from kdump.report.model import Frame
 from kdump.report.storage import Request

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError
 from kdump.report import oops
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import Line, from_log
 from kdump.report.model import Frame, Stack
 
@@ -18,13 +19,10 @@ if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
     from kdump.kernel.objects import Objects, Struct
     from kdump.kernel.orc import Unwound
+    from kdump.kernel.task import Task
     from kdump.kernel.task_table import Threads
-    from kdump.kernel.tasks import Task, Tasks
+    from kdump.kernel.tasks import Tasks
     from kdump.report.storage import Request
-
-# What reading a kernel of another make, or damaged memory, may raise: a missing symbol, type or member is a LookupError
-# or AttributeError, and nonsense values bring about the others. Reports note them and go on.
-DAMAGE = (KdumpError, LookupError, AttributeError, ArithmeticError, TypeError, ValueError, RecursionError)
 
 
 class Context:

@@ -15,7 +15,8 @@ import numpy as np
 from kdump.errors import KdumpError
 from kdump.kernel.locks import KERNEL, Stacks
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 
 _MASK = (1 << 64) - 1

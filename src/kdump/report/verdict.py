@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from kdump.report import frames as names
 from kdump.report import kinds, taints, who
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.model import Frame, Task, Verdict
 from kdump.report.oops import Crash, Event
 from kdump.report.signature import Parts, coarse, parts, signature

@@ -20,9 +20,10 @@ import numpy as np
 from kdump.kernel.locks import KERNEL, Locks, Stacks
 from kdump.kernel.locks import Wait as LockWait
 from kdump.kernel.objects import Objects, Pointer, Struct
-from kdump.kernel.tasks import Task
+from kdump.kernel.task import Task
 from kdump.report import storage
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 
 _DEEP = 14  # frames from the innermost in which the wait must show

@@ -6,7 +6,7 @@ import re
 
 from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
-from kdump.kernel.tasks import Task as KernelTask
+from kdump.kernel.task import Task as KernelTask
 from kdump.memory.virtual import VirtualMemory
 from kdump.report.context import Context
 from kdump.report.logtext import clean

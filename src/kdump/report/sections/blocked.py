@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdump.kernel.tasks import Task
+from kdump.kernel.task import Task
 from kdump.report.chains import Chain, Chains, name_of
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.model import Column, Finding, Frame, Section, Stack, Stacks, Table, Text, Value
 from kdump.report.waits import Wait
 from kdump.units import duration_text

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from kdump.kernel import maple
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
 

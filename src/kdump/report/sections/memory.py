@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Fact, Facts, Finding, Section, Table, Value
 from kdump.units import size_text

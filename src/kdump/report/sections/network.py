@@ -12,7 +12,8 @@ from collections import Counter
 import numpy as np
 
 from kdump.kernel.objects import Objects, Struct
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Fact, Facts, Section, Table, Value
 

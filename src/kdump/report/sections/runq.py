@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdump.kernel.tasks import Task
+from kdump.kernel.task import Task
 from kdump.report.context import Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value

@@ -6,7 +6,8 @@ import re
 import time
 
 from kdump.kernel.objects import Objects
-from kdump.report.context import DAMAGE, Context
+from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 from kdump.report.model import Fact, Facts, Section
 

@@ -1,0 +1,37 @@
+"""The entry point: errors are messages, a reader that goes away is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+ENTRY = "import sys; from kdump.cli.main import entry; sys.argv[0] = 'kdump'; entry()"
+
+
+def without_reader(arguments: Sequence[str]) -> tuple[int, str]:
+    """Run the command with nobody at the other end of its standard output."""
+    command = [sys.executable, "-c", ENTRY, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        return process.wait(60), process.stderr.read()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["man"], ["save", "--help"], ["config", "show"]])
+def test_a_reader_that_goes_away_gets_no_traceback(arguments: list[str]) -> None:
+    status, said = without_reader(arguments)
+    assert said == "" and status in (0, 1)  # argparse ignores it
+
+
+def test_the_exit_status_is_the_commands() -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run([sys.executable, "-c", ENTRY, *arguments], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("--version")[0] == 0
+    assert run("nonsense")[::2] == (2, "kdump: unknown command 'nonsense'\n  `kdump --help` lists the commands\n")
+    status, out, err = run("info", "/nonexistent")
+    assert (status, out) == (1, "") and err.startswith("kdump info: /nonexistent")
