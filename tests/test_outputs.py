@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -165,6 +166,7 @@ def test_only_regular_files_are_replaced(name: str, kind: str, vmcore: Path, tmp
 @pytest.mark.parametrize("name", ["save", "makedumpfile", "report"])
 def test_dev_null_is_written_into(name: str, vmcore: Path, null: Path) -> None:
     assert main(COMMANDS[name](vmcore, null)) in (0, 3)
+    assert sorted(path.name for path in null.parent.iterdir()) == ["null", "vmcore"]
 
 
 def test_dev_stdout_is_written_into(vmcore: Path, tmp_path: Path) -> None:
@@ -281,3 +283,22 @@ def test_figures_for_a_collector_replace_no_device(null: Path, tmp_path: Path) -
     assert main(["status", "--quiet", "--prometheus", str(null)]) == 1
     assert main(["status", "--quiet", "--prometheus", str(tmp_path / "kdump.prom")]) in (0, 3)
     assert stat.S_IMODE((tmp_path / "kdump.prom").stat().st_mode) == 0o644
+
+
+def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As FAT has it; the check whether a name is free is not one step with taking it there."""
+
+    def link(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    for expected in (True, False):
+        output = FileOutput(tmp_path / "out")
+        output.write(b"x")
+        (output.seal if expected else output.abort)()
+        assert output.sealed == expected
+        if expected:
+            with pytest.raises(KdumpError, match="exists"):
+                FileOutput(tmp_path / "out")
+            (tmp_path / "out").rename(tmp_path / "first")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", f"out{INCOMPLETE}"}

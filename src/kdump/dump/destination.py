@@ -84,6 +84,8 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
         options = replace(options, levels=options.levels[:1])  # what is in a pipe cannot be taken back
     else:
         begin = begin_file
+        if any(map(named.is_null, names)):
+            destination = replace(destination, manifest="")  # it would lie in /dev
         _look(dump, destination)
     try:
         summary = save(dump, begin, replace(options, parts=len(names)))
