@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdump.host.python_search import STATE
+from kdump.host.home import STATE
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("sdist", "wheel", "deb", "rpm")

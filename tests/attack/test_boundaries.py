@@ -174,8 +174,6 @@ def test_a_crash_that_breaks_the_code_is_listed(tmp_path: Path, monkeypatch: pyt
 def test_a_missing_device_does_not_keep_new_crashes_from_being_announced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kdump.host import python_search
-
     crash(tmp_path / "crash")
     toml = tmp_path / "kdump.toml"
     toml.write_text(
@@ -184,7 +182,7 @@ def test_a_missing_device_does_not_keep_new_crashes_from_being_announced(
     )
     (tmp_path / "text").write_text("no dump area")
     monkeypatch.setattr("kdump.host.config.CONFIG_PATH", toml)
-    monkeypatch.setattr(python_search, "STATE", tmp_path / "state")
+    monkeypatch.setattr("kdump.host.home.STATE", tmp_path / "state")
     assert main(["collect", "--new", "--json", "--to", str(tmp_path / "to")]) == 1
     said = capsys.readouterr()
     assert json.loads(said.out)["new"][0]["good"]

@@ -59,8 +59,10 @@ def kill_often(work: Callable[[], Any], before: Callable[[], None], after: Calla
     assert os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]) == 0
     took = time.monotonic() - began
     after()
-    ends = set()
-    for _ in range(KILLS):
+    killed = 0
+    for _ in range(20 * KILLS):
+        if killed == KILLS:
+            return
         before()
         child = start()
         time.sleep(random.uniform(0, took))
@@ -68,9 +70,12 @@ def kill_often(work: Callable[[], Any], before: Callable[[], None], after: Calla
             os.killpg(child, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+            killed += 1
+        else:
+            took /= 2  # the first run was slower: it loaded modules, or the machine was busy
         after()
-    assert -signal.SIGKILL in ends, "it was never killed in time"
+    pytest.fail("it was hardly ever killed in time")
 
 
 def drafts(directory: Path) -> list[str]:

@@ -71,7 +71,7 @@ def test_there_and_back(root: Path, tmp_path: Path) -> None:
 def test_a_second_time_there_is_nothing_to_do(root: Path, tmp_path: Path) -> None:
     wanted = here(root)
     changes.apply(setup.plan(wanted, root).edit, changes.Journal(tmp_path / "j"), root, lambda _argv: None)
-    for unit in ("kdump.service", "kdump-reload.path", "kdump-collect.service"):
+    for unit in ("linux-kdump.service", "linux-kdump-reload.path", "linux-kdump-collect.service"):
         link = root / "etc/systemd/system/multi-user.target.wants" / unit
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(f"../{unit}")
@@ -79,14 +79,6 @@ def test_a_second_time_there_is_nothing_to_do(root: Path, tmp_path: Path) -> Non
     again = setup.plan(wanted, root)
     assert not again.edit
     assert not again.reboot
-
-
-def test_other_tools_are_switched_off(root: Path) -> None:
-    link = root / "etc/systemd/system/multi-user.target.wants/kdump-tools.service"
-    link.parent.mkdir(parents=True)
-    link.symlink_to("/lib/systemd/system/kdump-tools.service")
-    (command,) = [each for each in setup.plan(here(root), root).edit.commands if "kdump-tools.service" in each.argv]
-    assert command.undo == ("systemctl", "enable", "kdump-tools.service")
 
 
 def test_values_of_ones_own(root: Path) -> None:

@@ -24,14 +24,14 @@ def test_only_what_is_of_use_is_installed(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
     edit = units.edit(tmp_path, "/opt/kdump")
     assert {change.path for change in edit.files} == {
-        "/etc/systemd/system/kdump.service",
-        "/etc/systemd/system/kdump-reload.service",
-        "/etc/systemd/system/kdump-reload.path",
-        "/etc/systemd/system/kdump-collect.service",
+        "/etc/systemd/system/linux-kdump.service",
+        "/etc/systemd/system/linux-kdump-reload.service",
+        "/etc/systemd/system/linux-kdump-reload.path",
+        "/etc/systemd/system/linux-kdump-collect.service",
         "/etc/kernel/postinst.d/zz-kdump",
     }
     assert [command.argv[1] for command in edit.commands] == ["daemon-reload", "enable"]
-    service = next(change.after for change in edit.files if change.path.endswith("/kdump.service"))
+    service = next(change.after for change in edit.files if change.path.endswith("/linux-kdump.service"))
     assert service is not None
     assert "ExecStart=/opt/kdump build --if-stale --load\n" in service
 
@@ -40,7 +40,7 @@ def test_a_target_across_the_network_is_looked_at_again(tmp_path: Path) -> None:
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     with_network = {change.path for change in units.edit(tmp_path, "/x", networked=True).files}
     without = {change.path for change in units.edit(tmp_path, "/x").files}
-    assert with_network - without == {"/etc/systemd/system/kdump-collect.service.d/network.conf"}
+    assert with_network - without == {"/etc/systemd/system/linux-kdump-collect.service.d/network.conf"}
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

@@ -51,7 +51,12 @@ def test_the_wheel_has_a_tag_that_pypi_takes(wheel: Path) -> None:
 
 def test_the_wheel_carries_the_loops_the_units_and_the_pages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for end in ("kdump/native/libkdump.so", "units/kdump.service", "share/man/man8/kdump-setup.8", "completions/kdump"):
+    for end in (
+        "kdump/native/libkdump.so",
+        "units/linux-kdump.service",
+        "share/man/man8/kdump-setup.8",
+        "completions/kdump",
+    ):
         assert any(name.endswith(end) for name in names), end
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 

@@ -43,7 +43,7 @@ echo "@@@ idle"
 SERVICE = """\
 [Unit]
 Description=What the test does in this boot
-After=kdump.service kdump-collect.service
+After=linux-kdump.service linux-kdump-collect.service
 
 [Service]
 Type=oneshot

@@ -48,8 +48,8 @@ sync; reboot
 )
 READY = """\
 step cmdline cat /proc/cmdline
-step service systemctl is-active kdump.service kdump-reload.path
-step reloads systemctl show kdump-reload.service -P ExecMainStartTimestampMonotonic
+step service systemctl is-active linux-kdump.service linux-kdump-reload.path
+step reloads systemctl show linux-kdump-reload.service -P ExecMainStartTimestampMonotonic
 step status kdump status
 step json kdump status --json --prometheus /root/kdump.prom
 step prometheus cat /root/kdump.prom
@@ -320,7 +320,7 @@ def assert_crash(system: System) -> dict[str, object]:
 
 
 def assert_announced(system: System, crash: dict[str, object]) -> None:
-    """kdump-collect.service did its work, and the report says what happened."""
+    """linux-kdump-collect.service did its work, and the report says what happened."""
     told = json.loads(system.text("3 told"))
     assert (told["signature"], told["status"]) == (crash["signature"], "complete")
     assert told["problems"] == []

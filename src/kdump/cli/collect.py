@@ -7,7 +7,7 @@ Without DEVICE, the block:// targets of the configuration are looked at. The cra
 other targets make. --format prepares an empty partition to take dumps: whatever is on it is lost.
 
 --new also verifies every new crash that is stored on this machine, writes its full report beside it, notifies as
-configured and applies retention: kdump-collect.service does that after each boot.
+configured and applies retention: linux-kdump-collect.service does that after each boot.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def build_image(
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KdumpError(f"{place} cannot be made", why=error.strerror or str(error), remedy="run as root") from None
-    with exclusive(place, _WAIT) as got:  # kdump.service builds on its own accord, too
+    with exclusive(place, _WAIT) as got:  # linux-kdump.service builds on its own accord, too
         if not got:
             raise KdumpError(f"another build for {release} has not ended", remedy="wait for it and try again")
         python = prepared.python  # both need it

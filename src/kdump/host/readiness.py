@@ -19,6 +19,7 @@ from kdump.host import (
     encryption,
     expected,
     home,
+    neighbours,
     policy,
     rehearsed,
     reservation,
@@ -86,6 +87,7 @@ class Examination:
             ("modules", self.modules),
             ("image", self.image),
             ("loaded", self.loaded),
+            ("neighbours", self.neighbours),
             ("space", self.space),
             ("panic policy", self.policy),
             ("secure boot", self.secure_boot),
@@ -172,7 +174,7 @@ class Examination:
     def loaded(self) -> Iterator[Check]:
         """Is the capture kernel in place, and the image of now with it?"""
         if not self.state.crash_loaded:
-            reserved = "`kdump build --load`; kdump.service does so at boot"
+            reserved = "`kdump build --load`; linux-kdump.service does so at boot"
             remedy = reserved if self.state.reserved else "`kdump setup`, and reboot once"
             yield Check("loaded", NO, "no capture kernel is loaded", remedy)
             return
@@ -208,6 +210,15 @@ class Examination:
         if not off:
             yield Check("panic policy", YES, "as configured")
 
+    def neighbours(self) -> Iterator[Check]:
+        """Would another tool load a capture kernel of its own over ours?"""
+        for neighbour in neighbours.installed(self.root):
+            if units := neighbours.awake(self.root, neighbour):
+                found = f"{neighbour.name} loads its own capture kernel over ours: {', '.join(units)}"
+                yield Check("neighbours", NO, found, "`kdump setup` puts it to rest; --undo gives it back")
+            else:
+                yield Check("neighbours", YES, f"{neighbour.name} is at rest")
+
     def secure_boot(self) -> Iterator[Check]:
         """May an unsigned capture kernel be loaded?"""
         if self.state.lockdown in ("integrity", "confidentiality"):
@@ -239,10 +250,10 @@ class Examination:
         self.figures["crashes"] = len(crashes)
         self.figures["crashes_bytes"] = sum(crash.size for crash in crashes)
         here = changes.below(self.root, units.LOCAL)
-        if here.parent.parent.joinpath("kdump-collect.service").exists() and (
+        if here.parent.parent.joinpath("linux-kdump-collect.service").exists() and (
             changes.text_of(here) != units.local(self.config)
         ):
-            found = "kdump-collect.service is not allowed what kdump.toml asks of it"
+            found = "linux-kdump-collect.service is not allowed what kdump.toml asks of it"
             yield Check("crashes", NOTE, found, "`kdump setup` writes it down for systemd")
         if not crashes:
             if not problems:

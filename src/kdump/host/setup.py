@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from kdump.errors import KdumpError
-from kdump.host import bootloaders, changes, crashkernel, expected, policy, template, units
+from kdump.host import bootloaders, changes, crashkernel, expected, neighbours, policy, template, units
 from kdump.host.bootloaders import kernel_install
-from kdump.host.changes import Command, Edit, Journal, Runner, combined, file_change, run_command
+from kdump.host.changes import Edit, Journal, Runner, combined, file_change, run_command
 from kdump.host.config import CONFIG_PATH, Config
 from kdump.kexec.state import read_state
 from kdump.targets import NETWORKED
 
-# Other tools' services that load a capture kernel, too: the last one to load would win.
-RIVALS: Final = ("kdump-tools.service", "kdump-early.service", "kexec-load.service")
 ROOT: Final = Path("/")
 
 
@@ -53,7 +50,7 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
     edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
     networked = any(url.partition("://")[0] in NETWORKED for url in config.targets)
     edits.append(units.edit(root, networked=networked, allowed=units.local(config)))
-    edits += rivals(root)
+    edits += neighbours.edit(root)
     if boot_loader and (reboot or config.crashkernel.value != "auto"):
         found = bootloaders.detect(root)
         if not found and reboot:
@@ -87,11 +84,3 @@ def undo(journal: Journal, root: Path = ROOT, run: Runner = run_command) -> list
             journal.forget(change.path)
             left = [each for each in left if not each.startswith(f"{change.path} ")]
     return left
-
-
-def rivals(root: Path) -> Iterator[Edit]:
-    """Switching off other tools that would load a capture kernel of their own."""
-    for unit in RIVALS:
-        if any((each / unit).is_symlink() for each in (root / "etc/systemd/system").glob("*.wants")):
-            back = ("systemctl", "enable", unit)
-            yield Edit((), (Command(("systemctl", "disable", "--now", unit), undo=back),))

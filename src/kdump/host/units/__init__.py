@@ -28,20 +28,20 @@ class Installed(NamedTuple):
 
 
 FILES: Final = (
-    Installed("kdump.service", "/etc/systemd/system/kdump.service"),
-    Installed("kdump-reload.service", "/etc/systemd/system/kdump-reload.service"),
-    Installed("kdump-reload.path", "/etc/systemd/system/kdump-reload.path"),
-    Installed("kdump-collect.service", "/etc/systemd/system/kdump-collect.service"),
-    Installed("network.conf", "/etc/systemd/system/kdump-collect.service.d/network.conf", networked=True),
+    Installed("linux-kdump.service", "/etc/systemd/system/linux-kdump.service"),
+    Installed("linux-kdump-reload.service", "/etc/systemd/system/linux-kdump-reload.service"),
+    Installed("linux-kdump-reload.path", "/etc/systemd/system/linux-kdump-reload.path"),
+    Installed("linux-kdump-collect.service", "/etc/systemd/system/linux-kdump-collect.service"),
+    Installed("network.conf", "/etc/systemd/system/linux-kdump-collect.service.d/network.conf", networked=True),
     Installed("kdump.rules", "/etc/udev/rules.d/98-kdump.rules", needs="/etc/udev"),
     Installed("kernel-postinst", "/etc/kernel/postinst.d/zz-kdump", 0o755, "/etc/kernel/postinst.d"),
     Installed("kernel-postrm", "/etc/kernel/postrm.d/zz-kdump", 0o755, "/etc/kernel/postrm.d"),
     Installed("kernel.install", "/etc/kernel/install.d/95-kdump.install", 0o755, "/etc/kernel/install.d"),
 )
-LOCAL: Final = "/etc/systemd/system/kdump-collect.service.d/local.conf"
-FETCHED: Final = "/var/crash"  # where `kdump collect` puts what it fetches; kdump-collect.service names it
+LOCAL: Final = "/etc/systemd/system/linux-kdump-collect.service.d/local.conf"
+FETCHED: Final = "/var/crash"  # where `kdump collect` puts what it fetches; linux-kdump-collect.service names it
 SPOOLS: Final = ("/var/spool", "/var/log", "/var/lib")  # where mail programs keep what they are to send
-ENABLED: Final = ("kdump.service", "kdump-reload.path", "kdump-collect.service")
+ENABLED: Final = ("linux-kdump.service", "linux-kdump-reload.path", "linux-kdump-collect.service")
 
 
 def text(name: str, command: str) -> str:
@@ -50,7 +50,7 @@ def text(name: str, command: str) -> str:
 
 
 def local(config: Config) -> str | None:
-    """What kdump-collect.service has to be allowed on this machine, as a drop-in; None if it is the ordinary.
+    """What linux-kdump-collect.service has to be allowed on this machine, as a drop-in; None if it is the ordinary.
 
     The unit itself may write below /var/crash only.
     """
