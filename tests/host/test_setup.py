@@ -109,3 +109,16 @@ def test_undo_without_set_up(
     monkeypatch.setattr(changes, "JOURNAL", tmp_path / "setup.json")
     assert main(["setup", "--undo"]) == 0
     assert "nothing to undo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b'# caf\xe9\r\nGRUB_CMDLINE_LINUX_DEFAULT="quiet"\r\n', b"# \xff\xfe\n", b""])
+def test_files_that_are_not_utf_8_come_back_byte_for_byte(content: bytes, root: Path, tmp_path: Path) -> None:
+    """Without grub.d the file itself is edited."""
+    (root / "etc/default/grub").write_bytes(content)
+    (root / "etc/default/grub.d/x.cfg").unlink()
+    (root / "etc/default/grub.d").rmdir()
+    journal = changes.Journal(tmp_path / "setup.json")
+    changes.apply(setup.plan(here(root), root).edit, journal, root, lambda _argv: None)
+    assert b"crashkernel=" in (root / "etc/default/grub").read_bytes()
+    assert changes.undo(changes.Journal.read(journal.path), root, lambda _argv: None) == []
+    assert (root / "etc/default/grub").read_bytes() == content

@@ -13,7 +13,7 @@ from typing import Final
 
 from kdump.host.bootloaders.base import with_parameters
 from kdump.host.bootloaders.kernel_install import CMDLINE
-from kdump.host.changes import Command, Edit, FileChange, file_change
+from kdump.host.changes import Command, Edit, FileChange, file_change, text_of
 
 MENU: Final = "/boot/extlinux/extlinux.conf"
 DEFAULTS: Final = "/etc/default/u-boot"
@@ -34,14 +34,14 @@ class Extlinux:
 
     def edit(self, root: Path, parameters: Sequence[str]) -> Edit:
         """u-boot-update's defaults where it writes the menu, else the menu itself."""
-        text = (root / MENU.lstrip("/")).read_text()
+        text = text_of(root / MENU.lstrip("/")) or ""
         menu = file_change(MENU, edit_menu(text, parameters), root)
         tool = root / "usr/sbin/u-boot-update"
         if not tool.exists():
             return Edit(menu)
         files: tuple[FileChange, ...] = ()
         defaults = root / DEFAULTS.lstrip("/")
-        before = defaults.read_text() if defaults.exists() else ""
+        before = text_of(defaults) or ""
         given = [found[2] for line in before.splitlines() if (found := _PARAMETERS.fullmatch(line))]
         fragments = "u-boot-menu/conf.d" in tool.read_text(errors="replace")
         if not given and (root / CMDLINE.lstrip("/")).exists() and not _fragments(root):
@@ -60,7 +60,7 @@ def _fragments(root: Path) -> list[Path]:
     """Fragments, ours aside, that set the parameters."""
     places = [root / "usr/share/u-boot-menu/conf.d", root / "etc/u-boot-menu/conf.d"]
     found = [each for place in places for each in sorted(place.glob("*.conf")) if each.name != Path(DROP_IN).name]
-    return [each for each in found if "U_BOOT_PARAMETERS=" in each.read_text()]
+    return [each for each in found if "U_BOOT_PARAMETERS=" in (text_of(each) or "")]
 
 
 def edit_menu(text: str, parameters: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Final
 
 from kdump.errors import KdumpError
 from kdump.host.bootloaders.base import crashkernels
-from kdump.host.changes import Command, Edit, file_change
+from kdump.host.changes import Command, Edit, file_change, text_of
 
 DEFAULTS: Final = "/etc/default/grub"
 # The last assignment is the last word on the kernel's command line; "zz" comes after what other packages put there.
@@ -48,7 +48,7 @@ class Grub:
         if (root / "usr/sbin/update-grub").exists() and (root / "etc/default/grub.d").is_dir():
             files = file_change(DROP_IN, f"{_MARK}\n{_appended(parameters)}", root)
             return Edit(files, (Command(("update-grub",), again=True),) if files else ())
-        defaults = (root / DEFAULTS.lstrip("/")).read_text()
+        defaults = text_of(root / DEFAULTS.lstrip("/")) or ""
         files = file_change(DEFAULTS, edit_defaults(defaults, parameters), root)
         menu = _configuration(root) or CONFIGURATIONS[0]
         tool = "grub2-mkconfig" if "grub2" in menu else "grub-mkconfig"
@@ -110,7 +110,7 @@ def _without(values: Sequence[str]) -> list[str]:
 
 def _variables(text: str) -> tuple[str, str]:
     """GRUB_CMDLINE_LINUX and GRUB_CMDLINE_LINUX_DEFAULT after a shell sourced `text`, which grub-mkconfig does, too."""
-    with tempfile.NamedTemporaryFile("w", suffix=".grub", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".grub", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         script = r'. "$0" >/dev/null; printf "%s\0%s" "$GRUB_CMDLINE_LINUX" "$GRUB_CMDLINE_LINUX_DEFAULT"'
@@ -125,7 +125,7 @@ def _variables(text: str) -> tuple[str, str]:
             raise KdumpError(
                 f"{DEFAULTS} cannot be read as grub-mkconfig reads it", why=said or str(error), remedy="mend the file"
             ) from None
-    common, _, default = done.stdout.decode(errors="replace").partition("\0")
+    common, _, default = done.stdout.decode("utf-8", "surrogateescape").partition("\0")
     return common, default
 
 
@@ -141,6 +141,6 @@ def _crashkernel(root: Path) -> list[str]:
     """The crashkernel= parameters of the first entry that is not a rescue kernel's."""
     for entry in _entries(root):
         if "rescue" not in entry.name:
-            options = [line for line in entry.read_text().splitlines() if line.startswith("options")]
+            options = [line for line in (text_of(entry) or "").splitlines() if line.startswith("options")]
             return [word for line in options for word in line.split() if word.startswith("crashkernel=")]
     return []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.host.bootloaders.base import crashkernels, with_parameters
-from kdump.host.changes import Edit, FileChange, Journal, file_change
+from kdump.host.changes import Edit, FileChange, Journal, file_change, text_of
 
 CMDLINE: Final = "/etc/kernel/cmdline"
 PLACES: Final = ("boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries")
@@ -33,7 +33,7 @@ class KernelInstall:
         """The line for kernels to come, and each entry there is: no tool has to run."""
         cmdline = root / CMDLINE.lstrip("/")
         if cmdline.exists():
-            before = cmdline.read_text()
+            before = text_of(cmdline) or ""
         else:
             words = (root / "proc/cmdline").read_text().split()
             before = " ".join(word for word in words if not word.startswith(_TRANSIENT))
@@ -46,7 +46,7 @@ def entries_edit(root: Path, parameters: Sequence[str]) -> Edit:
     files: tuple[FileChange, ...] = ()
     for entry in _entries(root):
         path = "/" + str(entry.relative_to(root))
-        files += file_change(path, edit_entry(entry.read_text(), parameters), root)
+        files += file_change(path, edit_entry(text_of(entry) or "", parameters), root)
     return Edit(files)
 
 
