@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import kdump
-from benchmarks import filtering, reporting, synthetic
+from benchmarks import crowd, filtering, reporting, synthetic
 from benchmarks.measure import machine, run
 from kdump.units import parse_size, size_text
 
@@ -33,6 +33,7 @@ def main() -> int:
         "--vmlinux", type=Path, help="the debug vmlinux of the first vmcore, for crash (default: the lab's)"
     )
     parser.add_argument("--report-only", action="store_true", help="only what reports cost")
+    parser.add_argument("--crowd", type=int, default=0, metavar="N", help="only reports on a machine of N threads")
     parser.add_argument("--filter", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.filter:
@@ -41,6 +42,8 @@ def main() -> int:
         return 0
     # As pip does when it installs, whatever PYTHONDONTWRITEBYTECODE says here.
     compileall.compile_dir(Path(kdump.__file__).parent, quiet=1)
+    if args.crowd:
+        return _crowd(args.crowd, args.repeat, args.scratch)
     tool = shutil.which(args.makedumpfile)
     print(machine())
     vmcores = args.vmcore or [_lab_vmcore(args.memory)]
@@ -54,6 +57,21 @@ def main() -> int:
         else:
             print(f"{args.makedumpfile} is not installed: nothing to compare with")
         _curve(vmcores, args.curve, scratch)
+    return 0
+
+
+def _crowd(threads: int, repeat: int, place: Path) -> int:
+    from kdump.lab import kernels
+
+    print(machine())
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        scratch = Path(name)
+        vmcore = crowd.machine(kernels.find(), threads, scratch)
+        print(f"\n{threads} threads, {size_text(vmcore.stat().st_size)}; medians of {repeat} (spread)")
+        print(reporting.HEAD)
+        tool = shutil.which("crash") or ""
+        for line in crowd.measure(vmcore, _lab_vmlinux() if tool else None, tool, repeat, scratch):
+            print(line, flush=True)
     return 0
 
 

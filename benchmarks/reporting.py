@@ -52,6 +52,11 @@ def measure(vmcore: Path, vmlinux: Path | None, crash: str, repeat: int, scratch
     yield _line("kdump: signature of a log", _series([*KDUMP, "report", "--signature", log], repeat), ROWS[0], theirs)
 
 
+def cost(name: str, spent: Series) -> str:
+    """A line of the table for a tool that nothing is compared with."""
+    return _line(name, spent, None, None)
+
+
 def _series(command: Sequence[str | Path], repeat: int) -> Series:
     run(command)  # brings the dump and the programs into the page cache
     return Series(tuple(run(command) for _ in range(repeat)))

@@ -34,9 +34,7 @@ _NEEDED = {
     "next": ("tasks.next",), "next_thread": ("thread_node.next",), "mm": ("mm",), "real_parent": ("real_parent",),
 }  # fmt: skip
 _WANTED = {
-    "on_cpu": ("on_cpu",), "on_rq": ("on_rq",), "prio": ("prio",), "sp": ("thread.sp",),
-    "arrival": ("sched_info.last_arrival",), "queued": ("sched_info.last_queued",), "thread_pid": ("thread_pid",),
-    "nsproxy": ("nsproxy",), "cgroups": ("cgroups",), "rss": ("rss_stat.count",),
+    "on_cpu": ("on_cpu",), "on_rq": ("on_rq",), "thread_pid": ("thread_pid",), "rss": ("rss_stat.count",),
 }  # fmt: skip
 
 
