@@ -34,13 +34,16 @@ VOLUMES = {
 }
 FOREIGN = ("nbd0", "ram0", "loop0")
 SUSPENDED = "suspended"  # one more, whose key is wiped before the crash
-LAST_DISK = "/dev/vdg"
+LAST_DISK = "/dev/vdi"
 # where the file systems are
 PLACES = {name: f"/dev/mapper/{name}" for name in VOLUMES} | {"under-lvm": "/dev/mapper/inner-lv"}
+PLACES |= {"raid": "/dev/mapper/two-raid", "thin": "/dev/mapper/two-thin"}
+WITHOUT_TOOLS = ("--config", 'global { thin_check_executable = "" } activation { monitoring = 0 }')
 OPEN = [
     [LVM, "vgchange", "-ay", "--sysinit", "vg"],
     *([CRYPTSETUP, "open", "--key-file", KEY, device, name] for name, (device, _) in VOLUMES.items()),
     [LVM, "vgchange", "-ay", "--sysinit", "inner"],
+    [LVM, "vgchange", "-ay", "--sysinit", *WITHOUT_TOOLS, "two"],
 ]
 
 
@@ -76,6 +79,12 @@ def make() -> None:
     run(LVM, "pvcreate", "-q", "/dev/mapper/under-lvm")
     run(LVM, "vgcreate", "-q", "inner", "/dev/mapper/under-lvm")
     run(LVM, "lvcreate", "-q", "-y", "-Zn", "-l", "100%FREE", "-n", "lv", "inner")
+    run(LVM, "pvcreate", "-q", "/dev/vdh", "/dev/vdi")
+    run(LVM, "vgcreate", "-q", "two", "/dev/vdh", "/dev/vdi")
+    create = (LVM, "lvcreate", *WITHOUT_TOOLS, "-q", "-y", "-Zn")
+    run(*create, "--type", "raid1", "-m1", "-L", "64M", "-n", "raid", "two")
+    run(*create, "--type", "thin-pool", "-L", "64M", "--poolmetadatasize", "4M", "-n", "pool", "two")
+    run(LVM, "lvcreate", *WITHOUT_TOOLS, "-q", "-y", "-V", "100M", "--thin", "-n", "thin", "two/pool")
     for place in PLACES.values():
         run(MKFS, "-q", "-F", "-E", "lazy_itable_init=1", place)
 

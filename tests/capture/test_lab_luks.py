@@ -18,6 +18,7 @@ from tests.capture import luks_guest
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.host.drivers import modules_for
 from kdump.host.encryption import modules_of
+from kdump.host.plan import segment_modules
 from kdump.image.build import build, module_paths
 from kdump.lab import disk
 from kdump.lab.causes import find_cause
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from kdump.image.kernel_tree import KernelTree
 
 MIB = 1 << 20
-DISKS = ("vdb", "vdc", "vdd", "vde", "vdf", "vdg")
+DISKS = ("vdb", "vdc", "vdd", "vde", "vdf", "vdg", "vdh", "vdi")
 CRYPTO = ("dm_crypt", "xts", "ecb", "essiv", "af_alg", "algif_hash", "algif_skcipher")
-MODULES = ("virtio_pci", "virtio_blk", "dm_mod", *CRYPTO, "ext4")
+MODULES = ("virtio_pci", "virtio_blk", "dm_mod", "raid1", "dm_raid", "dm_thin_pool", *CRYPTO, "ext4")
 FOREIGN = ("nbd", "brd")  # drivers of what is no hardware; the first stage has loaded loop
 TOOLS = (luks_guest.CRYPTSETUP, luks_guest.LVM, luks_guest.MKFS)
 PASSPHRASE = b"correct horse battery staple"
@@ -97,9 +98,11 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
     for name in DISKS[1:]:
         disk.create(disks[name], 160 * MIB)
     facts = boot(tree, "make", disks, tmp_path, cpu, "found")
-    assert [entry["name"] for entry in facts["storage"]] == [
+    names = [entry["name"] for entry in facts["storage"]]
+    assert [name for name in names if not name.startswith("two-")] == [
         "luks2", "luks1", "vg-lv", "on-lvm", "under-lvm", "inner-lv", "cbc", "suspended",
     ]  # fmt: skip
+    assert names.index("two-pool-tpool") < names.index("two-thin")
     assert facts["proved"] == dict.fromkeys(luks_guest.VOLUMES, True)  # on the healthy machine, by the LUKS headers
     assert facts["foreign"] == {
         "nbd0": "nbd0 is a network block device: the capture kernel cannot reach it",
@@ -117,13 +120,14 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
     storage = ({**cbc, "name": "other", "holds": "not on it"}, *facts["storage"])
     plan = CapturePlan(targets=(Spec(f"file:///{DUMPS}"), *targets), storage=storage, mode=ALL)
     ciphers = [(modules_of(each, tree), ()) for each in facts["storage"] if "holds" in each]
+    segments = (segment_modules(facts["storage"]), ())
     devices: list[str] = []
     for name, path in disks.items():
         devices += ["-drive", f"if=none,id={name},format=raw,cache=unsafe,file={path}"]
         devices += ["-device", f"virtio-blk-pci,drive={name}"]
     scenario = Scenario(
         tree, find_cause("sysrq"), memory=768 * MIB, crashkernel="192M", work=8 * MIB, plan=plan, cpu=cpu,
-        modules=tuple(modules_for(targets, [(facts["modules"], ()), *ciphers], tree)), devices=devices,
+        modules=tuple(modules_for(targets, [(facts["modules"], ()), segments, *ciphers], tree)), devices=devices,
         guest_modules=(*MODULES, *(("aesni_intel",) if cpu == "max" else ())), guest_files=GUEST_FILES,
         guest_commands=[*luks_guest.OPEN, [luks_guest.CRYPTSETUP, "luksSuspend", luks_guest.SUSPENDED]],
     )  # fmt: skip
@@ -139,5 +143,5 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
 
     findings = boot(tree, "open", disks, tmp_path, cpu, "findings")
     whole = ["status complete", f"{len(saved.manifest['files'])} files"]
-    assert findings.keys() == opened
+    assert findings.keys() == opened | {"raid", "thin"}
     assert all(each == whole for each in findings.values()), findings

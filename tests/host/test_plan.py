@@ -89,8 +89,9 @@ def test_volumes_are_carried_with_uuids_for_numbers() -> None:
             "table": [[0, 2048, "linear", "<PV-1> 384"], [2048, 4096, "striped", "2 128 <PV-1> 0 <PV-1> 8192"]],
         },
     )
-    with pytest.raises(KdumpError, match="of kind thin"):
-        plan.volumes(layers, lambda _device: [DmTarget(0, 1, "thin", "253:3 1")], content.get)
+    with pytest.raises(KdumpError, match="of kind snapshot-origin") as caught:
+        plan.volumes(layers, lambda _device: [DmTarget(0, 1, "snapshot-origin", "253:3")], content.get)
+    assert "damages them" in caught.value.why
     with pytest.raises(KdumpError, match="stands on vda2"):
         plan.volumes(layers, lambda _device: table, lambda _path: None)
     assert plan.volumes([Layer("dm-1", "253:1", "multipath", "m", "mpath-1")]) == ()
@@ -115,13 +116,37 @@ def test_encrypted_volumes_are_carried_without_their_keys(monkeypatch: pytest.Mo
             "table": [[0, 8192, "crypt", "aes-xts-plain64 :64:logon 0 <L-1> 32768"]],
             "holds": "PV-1",
         },
-        {"name": "vg-crash", "uuid": "LVM-x", "table": [[0, 2048, "linear", "<PV-1> 384"]]},
+        {"name": "vg-crash", "uuid": "LVM-x", "table": [[0, 2048, "linear", "<dm:home> 384"]]},
     )
     with pytest.raises(KdumpError, match="stands on dm-0, and nothing there has a UUID"):
         plan.volumes(layers[1:], tables.__getitem__, {"/dev/vda2": content["/dev/vda2"]}.get)
     tables["253:0"] = [DmTarget(0, 8192, "crypt", "serpent-xts-plain64 :64:logon 0 254:2 32768")]
     with pytest.raises(KdumpError, match="the encrypted volume home cannot be opened after a crash"):
         plan.volumes(layers, tables.__getitem__, content.get)
+
+
+def test_thin_volumes_name_what_they_stand_on() -> None:
+    layers = [
+        Layer("dm-3", "253:3", "lvm", "vg-thin", "LVM-t", ("dm-2",)),
+        Layer("dm-2", "253:2", "lvm", "vg-pool-tpool", "LVM-p", ("dm-0", "dm-1")),
+        Layer("dm-1", "253:1", "lvm", "vg-pool_tdata", "LVM-d", ("vda",)),
+        Layer("dm-0", "253:0", "lvm", "vg-pool_tmeta", "LVM-m", ("vda",)),
+        Layer("vda", "254:0", "disk"),
+    ]
+    tables = {
+        "253:0": [DmTarget(0, 8192, "linear", "254:0 2048")],
+        "253:1": [DmTarget(0, 81920, "linear", "254:0 10240")],
+        "253:2": [DmTarget(0, 81920, "thin-pool", "253:0 253:1 128 0 1 skip_block_zeroing")],
+        "253:3": [DmTarget(0, 204800, "thin", "253:2 1")],
+    }
+    made = plan.volumes(layers, tables.__getitem__, {"/dev/vda": Content("LVM2_member", "PV-1")}.get)
+    assert [entry["table"][0][3] for entry in made] == [
+        "<PV-1> 2048",
+        "<PV-1> 10240",
+        "<dm:vg-pool_tmeta> <dm:vg-pool_tdata> 128 0 1 skip_block_zeroing",
+        "<dm:vg-pool-tpool> 1",
+    ]
+    assert plan.segment_modules(made) == ["dm_mod", "dm_thin_pool"]
 
 
 def test_arrays_come_before_the_volumes_on_them() -> None:

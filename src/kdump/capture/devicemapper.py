@@ -1,8 +1,8 @@
 """Device-mapper volumes without tools: tables are read on the healthy host and loaded again in the capture kernel.
 
 A table names block devices by number, and numbers change; in the plan they are replaced by the UUID of what is on the
-device (an LVM physical volume, say), in angle brackets: "<UUID> 2048". The key of an encrypted volume never leaves
-`read_table`: "-" stands for it.
+device (an LVM physical volume, say), or by the name of another volume, in angle brackets: "<UUID> 2048", or
+"<dm:vg-pool> 1". The key of an encrypted volume never leaves `read_table`: "-" stands for it.
 
 Source: include/uapi/linux/dm-ioctl.h (struct dm_ioctl, struct dm_target_spec), Documentation/admin-guide/device-mapper.
 """
@@ -21,6 +21,7 @@ from kdump.errors import KdumpError
 
 CRYPT = "crypt"
 NO_KEY = "-"
+BY_NAME = "dm:"
 CONTROL = "/dev/mapper/control"
 VERSION = (4, 0, 0)
 _HEADER = struct.Struct("<3IIIIiIIIQ128s129s7x")  # version, data_size, data_start, target_count, open, flags, event, …
@@ -150,8 +151,11 @@ def resolved(table: Iterable[Iterable[Any]], find: Callable[[str], str]) -> list
     """The plan's table with the numbers of this kernel's devices. `find` raises KdumpError, as `assemble` says."""
 
     def number(found: re.Match[str]) -> str:
-        status = Path(find(found[1])).stat()
-        return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        if found[1].startswith(BY_NAME):
+            device = _ioctl(_STATUS, name=found[1].removeprefix(BY_NAME)).number
+        else:
+            device = Path(find(found[1])).stat().st_rdev
+        return f"{os.major(device)}:{os.minor(device)}"
 
     lines = [DmTarget(*line) for line in table]
     return [line._replace(parameters=re.sub(r"<([^>]+)>", number, line.parameters)) for line in lines]

@@ -25,6 +25,7 @@ from kdump.capture.child import bytes_from_child
 from kdump.capture.crypt import device_of, layout_of, without_options
 from kdump.capture.devicemapper import DmTarget
 from kdump.errors import KdumpError
+from kdump.host import storage
 from kdump.image.kernel_tree import KernelTree
 from kdump.kernel.dmcrypt import Devices
 from kdump.kernel.kernel import Kernel
@@ -104,7 +105,7 @@ def modules(target: DmTarget, tree: KernelTree, *, running: bool, root: Path = P
     return list(dict.fromkeys(found))
 
 
-def prove(storage: Mapping[str, Any], root: Path = Path("/")) -> bool:
+def prove(volume: Mapping[str, Any], root: Path = Path("/")) -> bool:
     """Whether the key of an encrypted volume of the plan was found in the running kernel and is the volume's.
 
     False if that cannot be tried (no /proc/kcore, or a header that is not understood); raises KdumpError if it was and
@@ -116,20 +117,20 @@ def prove(storage: Mapping[str, Any], root: Path = Path("/")) -> bool:
             file.read(1)
     except OSError:
         return False
-    [target] = (DmTarget(*line) for line in storage["table"])
+    [target] = (DmTarget(*line) for line in volume["table"])
     try:
-        return bytes_from_child(partial(_prove, str(core), storage["uuid"], target), _MEMORY) == b"proved"
+        return bytes_from_child(partial(_prove, str(core), volume["uuid"], target), _MEMORY) == b"proved"
     except KdumpError as error:
         raise KdumpError(
-            f"the encrypted volume {storage['name']} cannot be opened after a crash", why=error.why, remedy=_REMEDY
+            f"the encrypted volume {volume['name']} cannot be opened after a crash", why=error.why, remedy=_REMEDY
         ) from None
 
 
 def _prove(core: str, uuid: str, target: DmTarget) -> bytes:
     keys = Devices(Kernel(open_dump(core))).keys(uuid, layout_of(target))
-    device = find_uuid(device_of(target).strip("<>"), virtual_first=True)
     try:
-        outcomes = [header_digest(Path(device), key) for key in keys] if device else [None]
+        device = _device_under(target)
+        outcomes = [header_digest(device, key) for key in keys]
     finally:
         for key in keys:
             devicemapper.wipe(key)
@@ -138,6 +139,18 @@ def _prove(core: str, uuid: str, target: DmTarget) -> bytes:
     if not any(outcomes):
         raise KdumpError("the key in memory is not the volume's", why="its LUKS header says so")
     return b"proved"
+
+
+def _device_under(target: DmTarget) -> Path:
+    """The device with the LUKS header, by which the plan's table names it."""
+
+    def find(uuid: str) -> str:
+        if device := find_uuid(uuid):
+            return device
+        raise KdumpError(f"no device holds {uuid}")
+
+    [line] = devicemapper.resolved([target], find)
+    return Path("/dev", storage.block_directory(device_of(line)).name.replace("!", "/"))
 
 
 def header_digest(device: Path, key: bytearray) -> bool | None:

@@ -35,7 +35,15 @@ from kdump.targets.protocol import Spec
 from kdump.targets.superblock import RAID_MEMBER, Content, identify
 
 KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modules/{}/vmlinuz", "/boot/kernel-{}")
-PLAIN_VOLUMES: Final = frozenset({"linear", "striped"})  # segments whose whole state is their table
+# Segments that a table says all about, or that keep the rest on disks which the table names; and what drives them.
+SEGMENTS: Final = {
+    "linear": "dm_mod", "striped": "dm_mod", "raid": "dm_raid", "thin": "dm_thin_pool", "thin-pool": "dm_thin_pool",
+}  # fmt: skip
+REFUSED_SEGMENTS: Final = {
+    "cache": "what it knows of a large cache does not fit into a capture kernel's memory",
+    "snapshot-origin": "what is written without its snapshots damages them",
+    "snapshot": "what it knows of the blocks that differ may not fit into a capture kernel's memory",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         hardware.append((network.modules, network.modaliases))
     made = volumes(layers)
     hardware += [(encryption.modules_of(each, tree), ()) for each in made if "holds" in each]
+    hardware.append((segment_modules(made), ()))
     modules = drivers.modules_for(specs, hardware, tree)
     modules.update(dict.fromkeys(config.capture.modules))
     files = carried(config)
@@ -248,7 +257,7 @@ def volumes(
     Of an encrypted one, "holds" is the UUID of what is on it, by which its key will be proved.
 
     Multipath maps are left out: the capture kernel finds what is on them on any one path. Raises KdumpError for a
-    volume that is not made of plain segments, or something that stands on a device without a UUID.
+    volume with other segments than SEGMENTS, or something that stands on a device without a UUID.
     """
     every = list(layers)
     names = {layer.device: layer.name for layer in every}
@@ -262,7 +271,11 @@ def volumes(
             )
         return content.uuid
 
+    ours = {layer.device: layer.detail for layer in every if layer.kind in ("lvm", "dm", "crypt")}
+
     def identity(found: re.Match[str]) -> str:
+        if found[0] in ours:
+            return f"<{devicemapper.BY_NAME}{ours[found[0]]}>"
         return f"<{uuid(names.get(found[0], found[0]))}>"
 
     made: list[dict[str, Any]] = []
@@ -276,16 +289,29 @@ def volumes(
         table = table_of(layer.device)
         if layer.kind == "crypt":
             table = [encryption.plan_of(layer.detail or layer.name, table)]
-        elif kinds := sorted({line.kind for line in table} - PLAIN_VOLUMES):
+        elif kinds := sorted({line.kind for line in table} - SEGMENTS.keys()):
+            known = [f"{kind}: {REFUSED_SEGMENTS[kind]}" for kind in kinds if kind in REFUSED_SEGMENTS]
             raise KdumpError(
                 f"the volume {layer.detail} is of kind {', '.join(kinds)}: the capture kernel assembles only "
-                + " and ".join(sorted(PLAIN_VOLUMES)),
+                + ", ".join(SEGMENTS),
+                why="; ".join(known),
                 remedy="choose another file system, or the network",
             )
         lines = [line._replace(parameters=re.sub(r"\b\d+:\d+\b", identity, line.parameters)) for line in table]
         holds = {"holds": uuid(layer.name)} if layer.kind == "crypt" else {}
         made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines], **holds})
     return tuple(made)
+
+
+def segment_modules(storage: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names or aliases of the kernel modules that the plan's volumes need for their segments."""
+    found: dict[str, None] = {}
+    for _start, _length, kind, parameters in (line for volume in storage for line in volume.get("table", ())):
+        if kind in SEGMENTS:
+            found[SEGMENTS[kind]] = None
+        if kind == "raid" and (level := re.match(r"raid\d+", parameters)):  # "raid5_ls …"
+            found[f"md-{level[0]}"] = None
+    return list(found)
 
 
 def carried(config: Config) -> dict[str, bytes | Path]:
