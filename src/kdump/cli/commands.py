@@ -25,6 +25,7 @@ CAPTURE = "The second kernel"
 DUMP = "Read, check and reshape a dump"
 REPORT = "What happened"
 FLEET = "Many machines"
+OTHERS = "In other tools' places"
 SHELL = "For the shell"
 
 COMMANDS: tuple[Command, ...] = (
@@ -37,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("test", HOST, "kdump.cli.test", "crash the real machine, and check what it left"),
     Command("list", HOST, "kdump.cli.list", "the crashes stored on this machine"),
     Command("prune", HOST, "kdump.cli.prune", "delete stored crashes that retention does not keep"),
+    Command("propagate", HOST, "kdump.cli.propagate", "put this machine's SSH key on the targets' servers"),
     Command("collect", HOST, "kdump.cli.collect", "fetch the crash from a raw partition"),
     Command("build", LOAD, "kdump.cli.build", "build the capture image for this machine"),
     Command("load", LOAD, "kdump.cli.load", "load the capture kernel and its image"),
@@ -54,6 +56,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("diff", REPORT, "kdump.cli.diff", "compare two crashes: the same one? what moved?"),
     Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
     Command("fleet", FLEET, "kdump.cli.fleet", "collect and group the crashes of many machines"),
+    Command("kdumpctl", OTHERS, "kdump.cli.dropins.kdumpctl", "Fedora's and RHEL's kdumpctl"),
+    Command("kdump-config", OTHERS, "kdump.cli.dropins.kdump_config", "Debian's kdump-config"),
+    Command("vmcore-dmesg", OTHERS, "kdump.cli.dropins.vmcore_dmesg", "kexec-tools' vmcore-dmesg"),
     Command("man", SHELL, "kdump.cli.man", "manual pages"),
     Command("completion", SHELL, "kdump.cli.completion", "completion for bash, zsh and fish"),
 )

@@ -35,14 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
     parser.add_argument("--full", action="store_true", help="show new files whole, not only that they are new")
     parser.add_argument("--no-boot-loader", action="store_true", help="leave the kernel command line alone")
+    parser.add_argument("--replace", action="store_true", help="install kdumpctl, kdump-config and vmcore-dmesg, too")
     parser.add_argument("--undo", action="store_true", help="take back what setup changed")
     parser.add_argument("--json", action="store_true", help="print what would change as JSON, change nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Set up, or undo; returns the exit status."""
-    from kdump.cli import share
-    from kdump.host import changes, home, setup
+    from kdump.cli import dropins, share
+    from kdump.host import changes, home, setup, units
 
     if not (args.json or args.dry_run):
         home.move_in()
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel),
     )
     edit = found.edit + share.edit()
+    if args.replace:
+        edit += dropins.edit(units.executable())
     if args.json:
         print(json.dumps({"reboot": found.reboot, "notes": found.notes} | asdict(edit), indent=1))
         return 0
