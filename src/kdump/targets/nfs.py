@@ -50,12 +50,15 @@ class NfsTarget:
 
     def check(self) -> Spec:
         """Mount it in the highest version that works, write a file, and unmount it."""
+        self._refuse_kerberos(self.spec.facts.get("options", ""))
         addresses = system_addresses(self.host)
         failures = []
         for version in self._versions():
             facts = {**self.spec.facts, "version": version, "addresses": ",".join(addresses)}
             spec = replace(self.spec, facts={**facts, "fstype": fstype(version)})
-            if not (problem := _try_mount(self, spec, addresses[0])):
+            problem, mounted = _try_mount(self, spec, addresses[0])
+            self._refuse_kerberos(mounted)  # server and kernel may have agreed on it without being told
+            if not problem:
                 return spec
             failures.append(f"{version}: {problem}")
         raise KdumpError(f"{self.describe()} cannot take dumps", why="; ".join(failures), remedy=_REMEDY)
@@ -80,6 +83,16 @@ class NfsTarget:
             release = partial(ground.unmount, mountpoint, _FORCE | _DETACH)
             return DirectorySession(mountpoint, crash, shown=self.describe(), release=release, shared=True)
         raise KdumpError(f"{self.describe()} cannot be mounted (NFS {version})", why=failure, remedy=_REMEDY)
+
+    def _refuse_kerberos(self, options: str) -> None:
+        """Raise KdumpError if mount options say Kerberos: its tickets and daemons are not in the capture kernel."""
+        for option in options.split(","):
+            if option.startswith("sec=krb5"):
+                raise KdumpError(
+                    f"{self.describe()} cannot take dumps",
+                    why=f"it is mounted with {option}, and the capture kernel has no Kerberos",
+                    remedy="export it to this machine with sec=sys, or choose another target",
+                )
 
     def source(self, address: str) -> str:
         """The device as mount(2) wants it."""
@@ -107,8 +120,8 @@ def fstype(version: str) -> str:
     return "nfs" if version == "3" else "nfs4"
 
 
-def _try_mount(target: NfsTarget, spec: Spec, address: str) -> str:
-    """Why mounting and writing fails on this machine; empty if it works."""
+def _try_mount(target: NfsTarget, spec: Spec, address: str) -> tuple[str, str]:
+    """Why mounting and writing fails on this machine, empty if it works; and the options that it was mounted with."""
     import subprocess
     import tempfile
 
@@ -120,13 +133,23 @@ def _try_mount(target: NfsTarget, spec: Spec, address: str) -> str:
             [*command, target.source(address), directory], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            return done.stderr.strip().splitlines()[0].rpartition(": ")[2] if done.stderr.strip() else "mount failed"
+            said = done.stderr.strip().splitlines()
+            return said[0].rpartition(": ")[2] if said else "mount failed", ""
+        options = ""
         try:
+            options = mounted_options(directory)
             probe = Path(directory, ".kdump-check")
             probe.write_bytes(b"kdump")
             probe.unlink()
         except OSError as error:
-            return error.strerror or str(error)
+            return error.strerror or str(error), options
         finally:
             subprocess.run(["umount", directory], check=False)
-    return ""
+    return "", options
+
+
+def mounted_options(directory: str, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The options that the kernel shows for what is mounted on a directory; empty if nothing is. Raises OSError."""
+    lines = (line.split(" ") for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines())
+    found = [fields[3] for fields in lines if len(fields) > 3 and fields[1] == directory]
+    return found[-1] if found else ""

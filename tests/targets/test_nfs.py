@@ -1,0 +1,42 @@
+"""NFS targets on the healthy machine: what is refused before anything is mounted. The lab mounts for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdump.errors import KdumpError
+from kdump.targets import nfs
+from kdump.targets.protocol import Spec
+
+URL = "nfs://server/export"
+
+
+@pytest.mark.parametrize("options", ["sec=krb5", "hard,sec=krb5p,ro", "sec=krb5i"])
+def test_kerberos_is_refused_by_name(options: str) -> None:
+    with pytest.raises(KdumpError, match=r"mounted with sec=krb5\w?, and the capture kernel has no Kerberos"):
+        nfs.NfsTarget(Spec(URL, {"options": options})).check()
+
+
+@pytest.mark.parametrize(
+    ("problem", "mounted"), [("", "rw,vers=4.2,sec=krb5,addr=x"), ("Permission denied", "sec=krb5")]
+)
+def test_kerberos_that_kernel_and_server_agreed_on_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch, problem: str, mounted: str
+) -> None:
+    """Who mounts is made up: it takes a server with a realm."""
+    monkeypatch.setattr(nfs, "system_addresses", lambda _host: ["192.0.2.1"])
+    monkeypatch.setattr(nfs, "_try_mount", lambda *_: (problem, mounted))
+    with pytest.raises(KdumpError, match="no Kerberos"):
+        nfs.NfsTarget(Spec(URL, {})).check()
+    monkeypatch.setattr(nfs, "_try_mount", lambda *_: ("", "rw,vers=4.2,sec=sys"))
+    assert nfs.NfsTarget(Spec(URL, {})).check().facts["version"] == "4.2"
+
+
+def test_options_are_those_of_the_last_mount_on_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "mounts").write_text(
+        "proc /proc proc rw 0 0\nserver:/a /m nfs4 rw,sec=sys 0 0\nserver:/b /m nfs4 ro,sec=krb5 0 0\nshort\n"
+    )
+    assert nfs.mounted_options("/m", tmp_path / "mounts") == "ro,sec=krb5"
+    assert nfs.mounted_options("/none", tmp_path / "mounts") == ""
