@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo fleet-demo check test matrix lint sanitize bench dist clean
+.PHONY: demo fleet-demo check test matrix lint sanitize bench dist docs clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -44,5 +44,10 @@ bench: .venv/test.stamp
 dist: .venv/test.stamp
 	@$(PY) tools/dist.py $(DIST)
 
+# The documentation as a static site, in site/
+docs: .venv/test.stamp
+	@$(PY) tools/site.py
+
 clean:
+	rm -rf site
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,15 @@ def test_every_decision_is_in_the_index() -> None:
     index = (ROOT / "docs/decisions/README.md").read_text()
     for path in (ROOT / "docs/decisions").glob("0*.md"):
         assert f"({path.name})" in index, f"{path.name} is not in docs/decisions/README.md"
+
+
+def test_the_site_is_made(tmp_path: Path) -> None:
+    """Every link of every page leads somewhere on the site, too; commands and keys have their references."""
+    command = [sys.executable, "tools/site.py", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kdump setup" in (tmp_path / "commands.html").read_text()
+    assert "min_free" in (tmp_path / "configuration.html").read_text()
 
 
 def test_every_page_is_in_the_index() -> None:
