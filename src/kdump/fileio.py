@@ -251,7 +251,7 @@ class PartFile:
     def _allocate(self) -> None:
         """Blocks for what comes next: pages then need not reserve theirs one by one.
 
-        Not where that cannot be had, be it for want of room: what is left is for the pages.
+        Does nothing where that fails, also for lack of room: the room that is left is for the pages.
         """
         import ctypes  # slow to import, as small files go
 

@@ -1,4 +1,4 @@
-"""The entry point: errors are messages, a reader that goes away is none."""
+"""The entry point: errors are messages; a reader that goes away is not an error."""
 
 from __future__ import annotations
 

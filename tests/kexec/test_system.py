@@ -1,4 +1,4 @@
-"""A whole Debian with our kexec in the place of kexec-tools': Debian's own scripts, and clean reboots under systemd."""
+"""A whole Debian with our kexec instead of kexec-tools': Debian's own scripts, and clean reboots under systemd."""
 
 from __future__ import annotations
 

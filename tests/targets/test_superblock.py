@@ -36,7 +36,7 @@ RAID = b"\xfc\x4e\x2b\xa9\x01".ljust(16, b"\0") + RAW + b"host:0".ljust(32, b"\0
 def test_a_superblock_at_the_end_counts_where_it_says_that_it_is(
     tmp_path: Path, tail: int, expected: Content | None
 ) -> None:
-    """Metadata 1.0: a disk whose last partition is a member ends like the member, but is none itself."""
+    """Metadata 1.0: a disk whose last partition is a member ends like the member, but is not one itself."""
     sector = ((1 << 20) // 512 - 16) & ~7
     image = tmp_path / "disk"
     with image.open("wb") as file:

@@ -1,6 +1,6 @@
 """Kernel memory that is large and that nobody needs to open a dump: of what level 31 keeps, it is written last.
 
-That is the memory map itself, and slabs that the kernel would give back for want of memory: dentries, inodes, buffer
+That is the memory map itself, and slabs that the kernel would give back if memory were short: dentries, inodes, buffer
 heads. Sources: mm/slab.h (struct slab, struct kmem_cache), mm/slub.c (calculate_sizes), include/linux/gfp_types.h.
 """
 

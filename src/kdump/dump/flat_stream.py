@@ -69,7 +69,7 @@ def put_to(descriptor: int) -> Callable[[Bytes], None]:
 
 
 def unflatten(source: BinaryIO, target: Sink) -> None:
-    """Put the records of a flattened dump where they belong. Raises `FormatError` for what is none or is cut short."""
+    """Put the records of a flattened dump where they belong. Raises `FormatError` if it is not one, or is cut short."""
 
     def read(size: int, what: str) -> bytes:
         data = source.read(size)

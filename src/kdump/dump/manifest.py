@@ -65,7 +65,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a manifest. Raises `FormatError` if it is none."""
+    """Read a manifest. Raises `FormatError` if it is not one."""
     content = manifest_schema.parse(read_regular(path), path)
     if content.get("format") != FORMAT:
         raise FormatError(f"not a manifest of the format {FORMAT}", path=path, field="format")

@@ -134,7 +134,7 @@ class _Lists:
             self.found.append((pfns[:, np.newaxis] + np.arange(1 << order)).ravel())
 
     def _pfns(self, addresses: NDArray[np.uint64], pages: int) -> NDArray[np.int64]:
-        """Of these struct pages, up to the first that is none, or no block of so many `pages`."""
+        """Of these struct pages, up to the first that is not one, or not a block of `pages` pages."""
         run = np.searchsorted(self._starts, addresses, side="right") - 1
         inside = run >= 0
         run = np.maximum(run, 0)

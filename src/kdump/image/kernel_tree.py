@@ -306,7 +306,7 @@ class ModuleIndex:
 
 
 def release_of(vmlinuz: Path) -> str:
-    """The release (`uname -r`) of a bzImage, out of its setup header. KdumpError if it is none."""
+    """The release (`uname -r`) of a bzImage, out of its setup header. KdumpError if it is not one."""
     try:
         with vmlinuz.open("rb") as file:
             header = file.read(0x10000)

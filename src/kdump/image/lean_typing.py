@@ -1,4 +1,4 @@
-"""What the capture image has in the place of the standard library's typing: names for annotations, bases of classes.
+"""The capture image's replacement of the standard library's typing: names for annotations, bases of classes.
 
 The standard library's is 120 KB of source, most of it for those who ask about types; under emulation its import takes
 70 ms. Of the rest as much is here as is used in the image: bases of classes, and `get_type_hints` of plain ones. What

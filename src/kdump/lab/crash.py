@@ -54,7 +54,7 @@ class Scenario:
     `files` go into the capture image beside what the lab's disk needs; `guest_modules` and `guest_files` into the
     production machine's, which runs `guest_commands` before it loads the capture kernel.
     `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms. `firmware` is a
-    UEFI image to start by in the place of SeaBIOS. `crowd` is how many threads, processes and control groups there
+    UEFI image to start by instead of SeaBIOS. `crowd` is how many threads, processes and control groups there
     shall be. `encrypted` are entries of a capture plan's storage, stood in for by small disks (`kdump.lab.encrypted`).
     """
 

@@ -33,7 +33,7 @@ def open_dump(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
     """Open a dump, recognised by its content: ELF, kdump-compressed, either of them flattened, /proc/kcore.
 
     Several paths are a split set. Nothing is scanned (but a flattened file's records): this takes milliseconds whatever
-    the size. Raises `FormatError` for what is none of these (or is one that is not supported, by name), `KdumpError` if
+    the size. Raises `FormatError` for anything else (or is one that is not supported, by name), `KdumpError` if
     a file cannot be opened.
     """
     from kdump.memory.source import FileSource

@@ -68,7 +68,7 @@ def _presence(section: dict[str, Any] | None) -> str:
 
 
 def _agree(first: dict[str, Any], second: dict[str, Any], name: str) -> bool:
-    """Whether both have one value; empty is none, and agrees with nothing."""
+    """Whether both have one value. An empty value agrees with nothing."""
     value = first["verdict"].get(name, "")
     return bool(value) and value == second["verdict"].get(name, "")
 

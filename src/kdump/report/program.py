@@ -52,7 +52,7 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
-AUTO = "auto"  # in the place of a file with debug information: find it
+AUTO = "auto"  # instead of a file with debug information: find it
 
 
 def open_program(

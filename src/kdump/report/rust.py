@@ -15,7 +15,7 @@ _DEEP = 32
 
 
 def demangle(name: str) -> str:
-    """The path of a mangled function ("_RNv…"), `<type>::method` for methods; the name itself if it is none."""
+    """The path of a mangled function ("_RNv…"), `<type>::method` for methods; the name itself if it is not mangled."""
     if not name.startswith("_R"):
         return name
     reader = _Reader(name[2:])

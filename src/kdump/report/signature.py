@@ -47,7 +47,7 @@ class Parts(NamedTuple):
 
 
 def parts(kind: Kind, detail: str, frames: Sequence[Frame], symbol: Frame | None = None) -> Parts:
-    """The parts of a crash's signature. `symbol` is the function that the headline names, for want of frames."""
+    """The parts of a crash's signature. `symbol` is the function in the headline; it counts if no frame was read."""
     functions: list[str] = []
     if kind.stack:
         functions = _functions(kind, frames, symbol)

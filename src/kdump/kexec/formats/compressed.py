@@ -35,7 +35,7 @@ class NotUnpackable(FormatError):
 
 
 def container(data: memoryview) -> str:
-    """Name of the compression, "" if it is none that is known."""
+    """Name of the compression, "" if it is not a known one."""
     return next((name for magic, name in MAGICS.items() if data[: len(magic)] == magic), "")
 
 
