@@ -17,13 +17,35 @@ class Row(NamedTuple):
 
 # Hung on a file system that is frozen: tests/report/test_newest.py reads why out of the dump.
 NEWEST = Row("newest", {"cause": "hung", "memory": 768 << 20, "crashkernel": "192M"})
+_MAPPED = """
+import os, time
+from kdump.capture import devicemapper
+for _ in range(200):
+    if os.path.exists("/dev/sda"):
+        break
+    time.sleep(0.1)
+devicemapper.create("data", "LVM-data", [devicemapper.DmTarget(0, 20480, "linear", "8:0 2048")])
+"""
+_EMPTY = "if=none,format=raw,file.driver=null-co,file.size=1073741824,file.read-zeroes=on"
+# No RDRAND, and nobody who vouches for a seed; disks of several kinds for tests/report/test_storage.py.
+STORAGE = Row(
+    "6.1",
+    {
+        "cpu": "SandyBridge", "memory": 768 << 20, "cmdline": "random.trust_bootloader=off",
+        "devices": (
+            "-device", "virtio-scsi-pci", "-drive", f"id=scsi,{_EMPTY}", "-device", "scsi-hd,drive=scsi",
+            "-drive", f"id=nvme,{_EMPTY}", "-device", "nvme,drive=nvme,serial=nvme",
+        ),
+        "guest_modules": ("virtio_scsi", "sd_mod", "dm_mod"),
+        "guest_commands": (("/usr/bin/python3", "-c", _MAPPED),),
+    },
+)  # fmt: skip
 ROWS = [
     # crc32c is a module here, which ext4 asks for by an alias
     Row("6.1-generic", {"memory": 768 << 20, "crashkernel": "192M"}),
     # what Debian's backports have today, in packages of the new kind
     NEWEST,
-    # no RDRAND, and nobody who vouches for a seed
-    Row("6.1", {"cpu": "SandyBridge", "memory": 768 << 20, "cmdline": "random.trust_bootloader=off"}),
+    STORAGE,
 ]
 
 

@@ -136,8 +136,14 @@ def test_the_machine_itself(context: Context, crashed: Crash) -> None:
     assert local["apic_timer_irqs"] >= int(ticks[1]) + int(ticks[2]) > 100
     sockets = {row["protocol"]: row["sockets"] for row in made["network"]["sockets"]}
     lines = [line.split() for line in crashed.before["net/protocols"].splitlines()[1:]]
-    assert sockets == {line[0]: int(line[2]) for line in lines if int(line[2])} and sockets["TCP"] == 1
-    assert made["network"]["tcp"] == {"listen": 1}
+    assert sockets == {line[0]: int(line[2]) for line in lines if int(line[2])} and sockets["TCP"] == 3
+    assert made["network"]["tcp"] == {"established": 2, "listen": 1}
+    (queue,) = made["network"]["queues"]
+    assert queue == {
+        "local": f"127.0.0.1:{guest.LISTENS}", "remote": queue["remote"], "state": "established",
+        "received": guest.UNREAD, "sent": 0, "again": 0,
+    }  # fmt: skip
+    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d{3,4}", queue["remote"])
     (container,) = made["cgroups"]["containers"]
     assert (container["host"], container["processes"], container["first"]) == (guest.HOST_INSIDE, 1, "init")
     assert guest.BPF_PROGRAM in [program["name"] for program in made["bpf"]["programs"]]

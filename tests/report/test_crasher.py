@@ -73,7 +73,7 @@ ROWS = [
     Row("livepatch", "nmi", "NMI: Not continuing", "module+nmi", "unknown_nmi_panic", module="kdump_livepatch"),
     Row("mce", *EXPECTED["mce"], "mce", only=("6.12",)),
     # The capture kernel leaves that disk alone: it would wait for it too, when it powers off.
-    Row("io", "hung-task", "INFO: task hung in __filemap_fdatawait_range", "io", devices=SLOW_DISK,
+    Row("io", "hung-task", "INFO: task hung in blkdev_fsync", "io", devices=SLOW_DISK,
         append="initcall_blacklist=nvme_init"),
 ]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -36,6 +37,8 @@ MIB = 1 << 20
 # For LVM's tools and cryptsetup: they make device nodes themselves, and have no directory for their archives.
 WITHOUT_UDEV = {"DM_DISABLE_UDEV": "1", "LVM_SYSTEM_DIR": "", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 HOST_INSIDE, LISTENS, BPF_PROGRAM = "inside", 7, "kdump_lab"
+UNREAD = 1000  # bytes that a socket has sent and its peer does not read
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # include/uapi/linux/sockios.h, if.h
 _CLONE_NEWUTS, _CLONE_NEWPID = 0x04000000, 0x20000000  # include/uapi/linux/sched.h
 _SYS_BPF, _BPF_PROG_LOAD, _BPF_SOCKET_FILTER = 321, 5, 1
 
@@ -167,6 +170,11 @@ def _witnesses() -> list[Any]:
         while True:
             time.sleep(3600)
     listener = socket.create_server(("127.0.0.1", LISTENS))
+    _raise_loopback()
+    sender = socket.socket()
+    sender.connect(("127.0.0.1", LISTENS))
+    receiver, _ = listener.accept()
+    sender.sendall(bytes(UNREAD))
     instructions = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))  # r0 = 0; exit
     license_text = ctypes.create_string_buffer(b"GPL")
     # union bpf_attr of BPF_PROG_LOAD (include/uapi/linux/bpf.h), up to prog_name.
@@ -177,7 +185,13 @@ def _witnesses() -> list[Any]:
     program = libc.syscall(_SYS_BPF, _BPF_PROG_LOAD, request, len(request))
     if program < 0:
         say(f"no BPF program: {os.strerror(ctypes.get_errno())}")
-    return [listener, program]
+    return [listener, sender, receiver, program]
+
+
+def _raise_loopback() -> None:
+    """Set the interface lo up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("<16sh22x", b"lo", _IFF_UP))
 
 
 def _self_portrait() -> dict[str, Any]:

@@ -62,6 +62,8 @@ def of_stack(context: Context, unwound: Unwound) -> list[list[Argument] | None]:
     """
     from kdump.report.arguments_x86 import Engine
 
+    if context.kernel.arch.name != Engine.ARCHITECTURE:
+        return [None] * len(unwound.frames)
     engine = Engine(context)
     found: list[list[Argument] | None] = []
     known = _start(unwound.frames[0].registers, unwound) if unwound.frames else {}

@@ -57,6 +57,8 @@ class State:
 class Engine:
     """Runs over functions of one kernel; each is disassembled once."""
 
+    ARCHITECTURE = "x86_64"
+
     def __init__(self, context: Context) -> None:
         """Raises `ImportError` if there is no disassembler."""
         import capstone
@@ -180,7 +182,7 @@ class Engine:
         x86 = self._capstone.x86
         depth = held["sp"][1] if "sp" in held else None
         if name == "call":
-            if each.address - start <= 4:  # of ftrace, which keeps all registers
+            if each.address - start in (0, 4) and self._traces(each):  # ftrace keeps all registers
                 return held
             for register in _CLOBBERED:
                 held.pop(register, None)
@@ -221,6 +223,14 @@ class Engine:
                 held[target] = ("sp", value[1] + amount)
                 return held
         return self._other(each, held)
+
+    def _traces(self, each: Any) -> bool:
+        """Whether a call is ftrace's: to its entries, or to code that it has made."""
+        operand = each.operands[0]
+        if operand.type != self._capstone.x86.X86_OP_IMM:
+            return False
+        symbol = self._context.kernel.symbolizer.at(operand.imm & (1 << 64) - 1)
+        return symbol is None or symbol.name.startswith(("ftrace_", "__fentry__"))
 
     def _move(self, each: Any, held: dict[Place, Value]) -> dict[Place, Value]:
         x86 = self._capstone.x86

@@ -1,8 +1,10 @@
-"""Block devices, and the I/O that was in flight on them."""
+"""Block devices, what is below them, and the I/O that was in flight on them."""
 
 from __future__ import annotations
 
 from kdump.report.context import Context
+from kdump.report.damage import DAMAGE
+from kdump.report.drivers import below, in_flight
 from kdump.report.model import Column, Finding, Section, Table, Value
 from kdump.report.storage import SECTOR, name_of
 from kdump.units import duration_text
@@ -20,9 +22,22 @@ def collect(context: Context, section: Section) -> None:
     section.notes += context.lost_requests
     rows: list[tuple[Value, ...]] = []
     for disk in context.disks:
-        count = sum(request.disk == objects.address(disk) for request in requests)
-        rows.append((name_of(objects, disk), int(disk.part0.bd_nr_sectors) * SECTOR, count))
-    columns = [Column("disk", "Disk"), Column("size", "Size", "bytes"), Column("in_flight", "In flight")]
+        name = name_of(objects, disk)
+        found = None
+        try:
+            found = below(context, disk)
+        except DAMAGE as error:
+            section.notes.append(f"the driver of {name}: {error}")
+        if found is not None and found.bad:
+            text = f"disk {name} ({found.driver}) was {found.state}" + (f": {found.detail}" if found.detail else "")
+            section.findings.append(Finding("warning", text))
+        size = int(disk.part0.bd_nr_sectors) * SECTOR
+        state = (found.driver, found.state, found.detail) if found is not None else ("", "", "")
+        rows.append((name, size, in_flight(context, disk), *state))
+    columns = [
+        Column("disk", "Disk"), Column("size", "Size", "bytes"), Column("in_flight", "In flight"),
+        Column("driver", "Driver"), Column("state", "State"), Column("detail", "Below"),
+    ]  # fmt: skip
     section.blocks.append(Table("disks", "", columns, rows))
     if not requests:
         return

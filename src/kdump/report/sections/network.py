@@ -7,19 +7,29 @@ include/net/sock.h and net/core/sock.c (`proto_list`, counts of each network nam
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections import Counter
 
 import numpy as np
 
+from kdump.kernel.columns import Addresses, Table
 from kdump.kernel.objects import Objects, Struct
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
-from kdump.report.model import Column, Fact, Facts, Section, Table, Value
+from kdump.report.model import Column, Fact, Facts, Finding, Section, Value
+from kdump.report.model import Table as _Table
 
 TITLE = "Network"
 NEEDS_DUMP = True
 _UP = 1
+_SHOWN, _FINDINGS = 100, 5
+_STUCK = 4  # times that data were sent again
+_SEQUENCE, _MAX_QUEUE = (1 << 32) - 1, 1 << 31
+# A socket that waits for its last packet, or is half open, is a smaller struct.
+_FULL_SOCKETS = frozenset((
+    "established", "syn_sent", "fin_wait1", "fin_wait2", "close_wait", "last_ack", "closing", "listen",
+))  # fmt: skip
 _MAX_BUCKETS = 1 << 22
 _OPERATIONAL = ("unknown", "absent", "down", "lower layer down", "testing", "dormant", "up")
 
@@ -43,18 +53,43 @@ def collect(context: Context, section: Section) -> None:
         Column("name", "Device"), Column("admin", "Set"), Column("state", "State"), Column("mtu", "MTU"),
         Column("address", "Address"), Column("ip", "IP"),
     ]  # fmt: skip
-    section.blocks.append(Table("devices", "", columns, rows))
+    section.blocks.append(_Table("devices", "", columns, rows))
     try:
         rows = [(name, count) for name, count in sorted(_protocols(objects).items()) if count]
         columns = [Column("protocol", "Protocol"), Column("sockets", "Sockets")]
-        section.blocks.append(Table("sockets", "Sockets", columns, rows))
+        section.blocks.append(_Table("sockets", "Sockets", columns, rows))
     except DAMAGE as error:
         section.notes.append(f"sockets: {error}")
     try:
-        states = _tcp(objects)
+        names = {value: name.removeprefix("TCP_").lower() for name, value in _states(objects).items()}
+        sockets, fields = _tcp(objects)
+        states: Counter[str] = Counter()
+        for state, count in zip(*np.unique(fields["skc_state"][fields.ok], return_counts=True), strict=True):
+            states[names.get(int(state), str(int(state)))] += int(count)
         section.blocks.append(Facts("tcp", [Fact(name, f"TCP {name}", count) for name, count in states.most_common()]))
+        _tell_queues(section, _queues(objects, sockets, fields, names))
     except DAMAGE as error:
         section.notes.append(f"TCP sockets: {error}")
+
+
+def _tell_queues(section: Section, rows: list[tuple[Value, ...]]) -> None:
+    if not rows:
+        return
+    columns = [
+        Column("local", "Local"), Column("remote", "Remote"), Column("state", "State"),
+        Column("received", "Not read"), Column("sent", "Not acknowledged"), Column("again", "Sent again"),
+    ]  # fmt: skip
+    title = "TCP sockets with queues"
+    section.blocks.append(_Table("queues", title, columns, rows[:_SHOWN], max(0, len(rows) - _SHOWN)))
+    for local, remote, state, received, sent, again in rows:
+        if state == "listen" and int(received or 0) > int(sent or 0):
+            text = f"the listener at {local} had {received} connections waiting to be accepted, its limit is {sent}"
+            section.findings.append(Finding("warning", text))
+        elif int(again or 0) >= _STUCK:
+            text = f"the TCP connection from {local} to {remote} had sent the same data {again} times without an answer"
+            section.findings.append(Finding("warning", text))
+        if len(section.findings) >= _FINDINGS:
+            break
 
 
 def _addresses(objects: Objects, device: Struct) -> list[str]:
@@ -84,11 +119,11 @@ def _protocols(objects: Objects) -> Counter[str]:
     return counts
 
 
-def _tcp(objects: Objects) -> Counter[str]:
-    """Established and closing connections and listeners, of all network namespaces."""
-    names = {value: name.removeprefix("TCP_").lower() for name, value in _states(objects).items()}
+def _tcp(objects: Objects) -> tuple[Addresses, Table]:
+    """struct sock of established and closing connections and listeners, of all network namespaces, and their states."""
     table = objects.struct("inet_hashinfo", objects.symbols.address("tcp_hashinfo"))
-    counts: Counter[str] = Counter()
+    found = []
+    common = objects.types.struct("sock_common")
     for heads, size in ((table.ehash, int(table.ehash_mask) + 1), (table.lhash2, int(table.lhash2_mask) + 1)):
         if not heads or size > _MAX_BUCKETS:
             continue
@@ -97,12 +132,61 @@ def _tcp(objects: Objects) -> Counter[str]:
         column = (
             objects.field(heads[0]._type, "nulls_head" if heads[0]._type.has("nulls_head") else "chain").offset // 8
         )
-        sockets = objects.columns.chains(words[:, column])
-        common = objects.types.struct("sock_common")
-        found = objects.columns.table(common, sockets - np.uint64(common.offset("skc_nulls_node")), "skc_state")
-        for state, count in zip(*np.unique(found["skc_state"][found.ok], return_counts=True), strict=True):
-            counts[names.get(int(state), str(int(state)))] += int(count)
-    return counts
+        found.append(objects.columns.chains(words[:, column]) - np.uint64(common.offset("skc_nulls_node")))
+    sockets = np.concatenate(found) if found else np.empty(0, np.uint64)
+    fields = objects.columns.table(
+        common, sockets, "skc_state", "skc_family", "skc_daddr", "skc_rcv_saddr", "skc_dport", "skc_num",
+        *(("skc_v6_daddr", "skc_v6_rcv_saddr") if common.has("skc_v6_daddr") else ()),
+    )  # fmt: skip
+    return sockets, fields
+
+
+def _queues(objects: Objects, sockets: Addresses, fields: Table, names: dict[int, str]) -> list[tuple[Value, ...]]:
+    """TCP sockets with something in their queues, the fullest first.
+
+    What is received and not read, what is sent and not acknowledged (of a listener: connections not yet accepted, and
+    how many it may have), and how often the last segment was sent again.
+    """
+    types = objects.types
+    states = fields["skc_state"]
+    full = fields.ok & np.isin(states, [number for number, name in names.items() if name in _FULL_SOCKETS])
+    rows = np.flatnonzero(full)
+    tcp = objects.columns.table(
+        "tcp_sock", sockets[rows], "rcv_nxt", "copied_seq", "write_seq", "snd_una",
+    )  # fmt: skip
+    again = types.struct("inet_connection_sock").first("icsk_retransmits")
+    sock = objects.columns.table("sock", sockets[rows], "sk_ack_backlog", "sk_max_ack_backlog")
+    tries = (
+        objects.columns.members(sockets[rows], {"tries": again})["tries"] if again else np.zeros(len(rows), np.int64)
+    )
+    found: list[tuple[int, tuple[Value, ...]]] = []
+    for place, row in enumerate(rows.tolist()):
+        if names.get(int(states[row])) == "listen":
+            received, sent = int(sock["sk_ack_backlog"][place]), int(sock["sk_max_ack_backlog"][place])
+            weight = received
+        else:
+            received = (int(tcp["rcv_nxt"][place]) - int(tcp["copied_seq"][place])) & _SEQUENCE
+            sent = (int(tcp["write_seq"][place]) - int(tcp["snd_una"][place])) & _SEQUENCE
+            weight = received + sent
+        if weight and weight < _MAX_QUEUE:
+            ends = (_end(fields, row, "rcv_saddr", int(fields["skc_num"][row])), _peer(fields, row))
+            state = names.get(int(states[row]), str(int(states[row])))
+            found.append((weight, (*ends, state, received, sent, int(tries[place]))))
+    found.sort(key=lambda each: -each[0])
+    return [row for _, row in found]
+
+
+def _peer(fields: Table, row: int) -> str:
+    port = int(fields["skc_dport"][row])
+    return _end(fields, row, "daddr", (port & 0xFF) << 8 | port >> 8)
+
+
+def _end(fields: Table, row: int, name: str, port: int) -> str:
+    """An address and port of a socket, as ss(8) writes them."""
+    if int(fields["skc_family"][row]) == socket.AF_INET6:
+        raw: bytes = fields[f"skc_v6_{name}"][row]
+        return f"[{ipaddress.IPv6Address(bytes(raw).ljust(16, bytes(1)))}]:{port}"
+    return f"{ipaddress.IPv4Address(int(fields[f'skc_{name}'][row]).to_bytes(4, 'little'))}:{port}"
 
 
 def _states(objects: Objects) -> dict[str, int]:
