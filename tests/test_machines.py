@@ -27,7 +27,8 @@ for _ in range(200):
 devicemapper.create("data", "LVM-data", [devicemapper.DmTarget(0, 20480, "linear", "8:0 2048")])
 """
 _EMPTY = "if=none,format=raw,file.driver=null-co,file.size=1073741824,file.read-zeroes=on"
-# No RDRAND, and nobody who vouches for a seed; disks of several kinds for tests/report/test_storage.py.
+# No RDRAND, and nobody who vouches for a seed; disks of several kinds and a crowd of tasks and control
+# groups for tests/report/test_storage.py and test_crowd.py.
 STORAGE = Row(
     "6.1",
     {
@@ -37,6 +38,7 @@ STORAGE = Row(
             "-drive", f"id=nvme,{_EMPTY}", "-device", "nvme,drive=nvme,serial=nvme",
         ),
         "guest_modules": ("virtio_scsi", "sd_mod", "dm_mod"),
+        "crowd": (2600, 20, 120),
         "guest_commands": (("/usr/bin/python3", "-c", _MAPPED),),
     },
 )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kdump.kernel.task import Task
 from kdump.report import frames as names
 from kdump.report import kinds
@@ -33,7 +35,6 @@ class Chains:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._waits = Waits(context)
-        self._rows = dict(zip(context.tasks.all.address.tolist(), range(len(context.all_tasks)), strict=True))
         self._known: dict[int, tuple[list[Frame], str, Wait | None]] = {}
 
     def look(self, task: Task) -> tuple[list[Frame], str, Wait | None]:
@@ -59,8 +60,8 @@ class Chains:
 
     def task(self, address: int) -> Task | None:
         """The task at an address, None if there is none."""
-        row = self._rows.get(address)
-        return self._context.all_tasks[row] if row is not None else None
+        rows = np.flatnonzero(self._context.tasks.all.address == np.uint64(address))
+        return self._context.all_tasks[int(rows[0])] if len(rows) else None
 
     def behind(self, task: Task, waited: float) -> Chain | None:
         """The chain behind a task's wait of so many seconds; None if it is not known what the task waits for."""

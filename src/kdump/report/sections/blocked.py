@@ -60,6 +60,8 @@ def collect(context: Context, section: Section) -> None:
 
 
 def _chains(context: Context, section: Section) -> Chains | None:
+    if not (context.all_tasks.states == "D").any():
+        return None
     try:
         return Chains(context)
     except DAMAGE as error:

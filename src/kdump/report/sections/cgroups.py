@@ -118,7 +118,8 @@ def _groups(objects: Objects, top: int) -> tuple[list[str], NDArray[np.uint64]]:
     pointers = objects.columns.pointers(nodes, objects.types.struct("kernfs_node").offset("name"))
     names = objects.columns.strings(pointers, _LONGEST)
     paths = [""]
-    paths += [f"{paths[parent]}/{name}" for parent, name in zip(parents[1:], names[1:], strict=True)]
+    for parent, name in zip(parents[1:], names[1:], strict=True):
+        paths.append(f"{paths[parent]}/{name}")
     return ["/", *paths[1:]], places
 
 
