@@ -1,8 +1,8 @@
 """Which lock a sleeping task waits for, and who holds it, without debug information.
 
 Sources: kernel/locking/mutex.c, mutex.h, rwsem.c: a waiter is a struct on the waiting task's stack that links into the
-lock's list of waiters and points back to its task; the lock's `owner` is a task pointer whose low bits are flags. Until
-7.0 a list has its head in the lock (`wait_list`); since then it is a ring of waiters, of which the lock knows the first
+lock's list of waiters and points back to its task; the lock's `owner` is a task pointer whose low bits are flags. A list
+has its head in the lock (`wait_list`); in 7.3 it is a ring of waiters, of which the lock knows the first
 (`first_waiter`). kernel/locking/percpu-rwsem.c: readers queue on `waiters`, the one writer is in `writer`.
 kernel/locking/rtmutex.c: `task.pi_blocked_on`, and the low bit of `owner` says that others wait.
 
