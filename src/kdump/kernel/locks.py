@@ -1,8 +1,8 @@
 """Which lock a sleeping task waits for, and who holds it, without debug information.
 
 Sources: kernel/locking/mutex.c, mutex.h, rwsem.c: a waiter is a struct on the waiting task's stack that links into the
-lock's list of waiters and points back to its task; the lock's `owner` is a task pointer whose low bits are flags. A list
-has its head in the lock (`wait_list`); in 7.3 it is a ring of waiters, of which the lock knows the first
+lock's list of waiters and points back to its task; the lock's `owner` is a task pointer whose low bits are flags. A
+list has its head in the lock (`wait_list`); in 7.3 it is a ring of waiters, of which the lock knows the first
 (`first_waiter`). kernel/locking/percpu-rwsem.c: readers queue on `waiters`, the one writer is in `writer`.
 kernel/locking/rtmutex.c: `task.pi_blocked_on`, and the low bit of `owner` says that others wait.
 
@@ -82,11 +82,12 @@ class Stacks:
             yield sp + 8 * index
 
     def pointing(self, task: Task, offset: int, value: int) -> int:
-        """The first pointer on a task's stack at which, `offset` bytes on, there is `value`; 0 if there is none."""
+        """The first pointer off its stack that a task has on it, with `value` `offset` bytes on; 0 without one."""
         _, words = self.words(task)
         pointers = distinct(words[(words >= np.uint64(KERNEL)) & (words & np.uint64(7) == 0)])
         found = self.objects.columns.pointers(pointers, offset) == np.uint64(value)
-        return int(pointers[found][0]) if found.any() else 0
+        # Not what is itself on a stack: the waiters of a ring point to each other there.
+        return next((pointer for pointer in pointers[found].tolist() if not self.holds(pointer)), 0)
 
     def ring(self, node: int) -> list[int]:
         """All nodes of the struct list_head ring that `node` is in, from it on; empty unless the ring is intact."""
