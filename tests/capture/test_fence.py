@@ -55,7 +55,7 @@ def test_the_messages_end_when_they_are_told_to() -> None:
         time.sleep(0.2)
         sock.setblocking(False)
         heard = 0
-        with pytest.raises(BlockingIOError):
+        with pytest.raises(BlockingIOError, match="temporarily unavailable"):
             while sock.recv(64):
                 heard += 1
         assert heard <= 2

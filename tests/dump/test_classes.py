@@ -169,7 +169,7 @@ def test_parse_levels() -> None:
 
     assert levels.parse_levels("1,17,31") == (1, 17, 31)
     for wrong in ("32,1", "64", "-1", "x", "", "17,17"):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match="level"):
             levels.parse_levels(wrong)
 
 

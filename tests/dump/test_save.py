@@ -66,7 +66,7 @@ def same_pages(machine: PageMachine, path: str | list[str], *, level: int = 31) 
         gone = np.flatnonzero(~held).tolist()
         if level == 31:
             assert set(DROPPED) <= set(gone)
-            with pytest.raises(NotPresentError):
+            with pytest.raises(NotPresentError, match="physical address"):
                 dump.memory.view(DROPPED.start * PAGE, 1)
         else:
             assert gone == []
@@ -477,9 +477,9 @@ def test_a_manifest_must_cover_the_whole_file(vmcore: Path, tmp_path: Path) -> N
 
 
 def test_what_does_not_go_together_is_refused(vmcore: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="flattened dump cannot be split"):
         Destination.parse("-", parts=2)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="0 files"):
         Destination.parse("x", parts=0)
     assert main(["save", "-z", "--codec-level", "99", str(vmcore), str(tmp_path / "o")]) == 2
     assert main(["save", str(vmcore)]) == 2

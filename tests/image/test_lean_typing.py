@@ -96,7 +96,7 @@ def test_names_for_annotations_serve_as_such() -> None:
         assert isinstance(made, lean._Form)
     assert names.cast(int, "x") == "x" and names.final(Path) is Path
     assert names.Generic[one] is lean.Generic and names.Protocol[one] is lean.Protocol
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="__wrapped__"):
         names.__wrapped__  # noqa: B018
 
 
@@ -106,6 +106,6 @@ def test_a_named_tuple_is_one_and_nothing_else() -> None:
     assert (made(1), made(1)._replace(x=2)) == ((1, 3), (2, 3))
     with pytest.raises(TypeError, match="more bases"):
         lean._Named("Point", (lean._tuple, int), dict(body))
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="__annotations__"):
         lean._Named("Point", (lean._tuple,), {"__module__": __name__})
     assert issubclass(type(lean.TypedDict).__mro_entries__(lean.TypedDict, ())[0], dict)

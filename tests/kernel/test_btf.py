@@ -60,7 +60,7 @@ def test_everything_else() -> None:
     assert types.enum("colour") == {"RED": 0, "BLUE": -1}
     assert types.enumerator("HUGE") == 2 << 32 | 1
     assert types.enumerator("BLUE") == -1
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no enumerator page"):
         types.enumerator("page")
     function = types.find("do_it", btf.FUNC)
     assert function is not None
@@ -82,7 +82,7 @@ def test_split_section_stands_on_its_base() -> None:
     assert split.struct("mine").offset("page.private") == 16
     assert split.struct("page") == page
     assert split.enumerator("RED") == 0
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no struct mine"):
         base.struct("mine")
 
 

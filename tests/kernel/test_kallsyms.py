@@ -32,7 +32,7 @@ def test_every_encoding(encoding: str, count: int) -> None:
     assert table.get("fun__2") == TEXT + 0x20
     assert table.get("un__2") is None
     assert table.get("missing") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="missing"):
         table.address("missing")
     found = table.at(TEXT + 0x25)
     assert found == kallsyms.Symbol("fun__2", TEXT + 0x20, "t", 0x10)
@@ -62,7 +62,7 @@ def test_damaged_count(count: int) -> None:
     memory, info = fakes.kallsyms(symbols())
     start, blob = next(iter(memory.pieces.items()))
     memory.pieces[start] = count.to_bytes(8, "little") + blob[8:]
-    with pytest.raises(KdumpError):
+    with pytest.raises(KdumpError, match="symbol table"):
         kallsyms.load(memory, info)
 
 

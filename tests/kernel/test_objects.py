@@ -87,7 +87,7 @@ def test_members_pointers_and_strings() -> None:
     with pytest.raises(AttributeError, match="struct task of this kernel has no member 'gone'"):
         first.gone  # noqa: B018 - read for what it raises
     assert space.has(first, "list.next") and not space.has(first, "gone")
-    with pytest.raises(NotPresentError):
+    with pytest.raises(NotPresentError, match="cannot be read"):
         space.struct("task", DATA + 0x5000).pid  # noqa: B018
 
 
@@ -158,7 +158,7 @@ def test_xarrays() -> None:
 def test_numbers_and_symbols() -> None:
     space = three()
     assert space.number("missing") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="missing"):
         space.variable("missing", "task")
     assert space.signed(DATA + 0x110) == -7 and space.unsigned(DATA + 0x110, 4) == (1 << 32) - 7
 

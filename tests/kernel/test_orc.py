@@ -118,7 +118,7 @@ def test_damage_ends_with_a_note() -> None:
 def test_prstatus() -> None:
     values = tuple(range(21))
     assert orc.from_prstatus(bytes(112) + struct.pack("<21Q", *values) + bytes(56)).values == values
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match=r"100 bytes|prstatus|PRSTATUS"):
         orc.from_prstatus(bytes(100))
 
 

@@ -53,14 +53,20 @@ def test_a_reservation_that_was_given_back(tmp_path: Path) -> None:
     assert "reboot" in caught.value.remedy
 
 
-def test_what_is_no_kernel_never_reaches_the_system_call(tmp_path: Path) -> None:
+def test_what_is_no_kernel_never_reaches_the_system_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(tmp_path)
+    calls: list[object] = []
+    for name in ("kexec_load", "kexec_file_load"):
+        monkeypatch.setattr(syscalls, name, lambda *given, **_: calls.append(given))
+    loading.load(bzimage(tmp_path / "k"), None, "", root=tmp_path)
+    assert len(calls) == 1  # what is a kernel does
     for name, data in (("empty", b""), ("text", b"#!/bin/sh\n"), ("long", bytes(0x1000))):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(KdumpError):
+        with pytest.raises(KdumpError, match=rf"{name}.*(is empty|not a kernel)"):
             loading.load(tmp_path / name, None, "", root=tmp_path)
     with pytest.raises(KdumpError, match="cannot read the kernel"):
         loading.load(tmp_path / "absent", None, "", root=tmp_path)
+    assert len(calls) == 1
 
 
 def test_an_image_larger_than_the_reservation(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_excluded_tail_of_a_segment_is_absent_but_was_memory(tmp_path: Path) -> 
     with opened(tmp_path, elf([Load(0x1000, A, memory_size=3 * PAGE), Load(0x4000, B)])) as dump:
         assert dump.memory.ranges == [Range(0x1000, 0x5000)]
         assert not dump.incomplete
-        with pytest.raises(NotPresentError):
+        with pytest.raises(NotPresentError, match="physical address"):
             dump.memory.view(0x2000, 1)
 
 
@@ -98,9 +98,9 @@ def test_truncated_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
         assert dump.incomplete
         assert dump.memory.view(0x1000, PAGE) == A
         assert dump.memory.present(1, 2).tolist() == [True, False]
-        with pytest.raises(NotPresentError):
+        with pytest.raises(NotPresentError, match="physical address"):
             dump.memory.view(0x2000 + PAGE - 100, 1)
-        with pytest.raises(NotPresentError):
+        with pytest.raises(NotPresentError, match="physical address"):
             dump.memory.view(0x10000, 1)
 
 
@@ -143,5 +143,5 @@ def test_a_claim_of_terabytes_costs_nothing(tmp_path: Path) -> None:
     loads_at = LOAD + 56 + 24
     with opened(tmp_path, patched(data, loads_at, struct.pack("<Q", 1 << 50 | 0x1000))) as dump:
         assert dump.incomplete
-        with pytest.raises(NotPresentError):
+        with pytest.raises(NotPresentError, match="physical address"):
             dump.memory.view(0x1000, 1 << 49)

@@ -69,7 +69,7 @@ def test_prot_none_entries_are_inverted(machine: Machine, tmp_path: Path) -> Non
     assert memory.read(BASE, 4) == b"none"
     assert memory.read(BASE + (1 << 21), 4) == b"spli"
     assert [extent.physical for extent in memory.extents(BASE, 4 << 20)] == [FREE, 0x400000]
-    with pytest.raises(NotPresentError):
+    with pytest.raises(NotPresentError, match="virtual address"):
         memory.view(BASE + PAGE, 1)
 
 
@@ -92,7 +92,7 @@ def test_extents_agree_with_translate(machine: Machine, tmp_path: Path) -> None:
         if page in seen:
             assert memory.translate(page) == seen[page]
         else:
-            with pytest.raises(NotPresentError):
+            with pytest.raises(NotPresentError, match="virtual address"):
                 memory.translate(page)
     assert len(seen) == 300 + 512
 
@@ -100,9 +100,9 @@ def test_extents_agree_with_translate(machine: Machine, tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", [0x0123456789ABCDEF, 1 << 63, (1 << 64) - 1, 1 << 64, -1, 0])
 def test_addresses_that_cannot_be(machine: Machine, tmp_path: Path, address: int) -> None:
     memory = virtual(machine, tmp_path)
-    with pytest.raises(NotPresentError):
+    with pytest.raises(NotPresentError, match="virtual address"):
         memory.view(address, 1)
-    with pytest.raises(NotPresentError):
+    with pytest.raises(NotPresentError, match="virtual address"):
         memory.view(address, PAGE * 3)
 
 
@@ -119,7 +119,7 @@ def test_tables_that_point_at_themselves_or_nowhere(machine: Machine, tmp_path: 
         memory.translate(high)
     with pytest.raises(NotPresentError, match="more than the machine's memory"):
         memory.view(high, 1 << 30)
-    with pytest.raises(NotPresentError):
+    with pytest.raises(NotPresentError, match="virtual address"):
         memory.view(0x1000, 8)
     assert list(memory.extents(0, 1 << 40)) == []
 
@@ -146,7 +146,7 @@ def test_strings_and_numbers(machine: Machine, tmp_path: Path) -> None:
     assert memory.cstring(BASE + PAGE - 3, limit=4) == b"abcd"
     assert memory.u64(BASE + PAGE + 8) == 1 << 40 | 5
     assert memory.u32(BASE + PAGE + 8) == 5
-    with pytest.raises(NotPresentError):
+    with pytest.raises(NotPresentError, match="virtual address"):
         memory.cstring(BASE + 10 * PAGE)
 
 

@@ -201,7 +201,7 @@ def test_nobody_listens(server: Weed, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("url", "facts"), [("s3://", {}), ("s3://Bad_Bucket/x", {}), ("s3://b!/x", {})])
 def test_urls_that_cannot_work(url: str, facts: dict[str, str]) -> None:
-    with pytest.raises(KdumpError):
+    with pytest.raises(KdumpError, match="bucket"):
         target_for(Spec(url, facts))
 
 

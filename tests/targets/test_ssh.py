@@ -129,5 +129,5 @@ def test_retention_there(server: Sshd, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["ssh://host/path", "ssh://root@host", "ssh://root:secret@host/path", "ssh:///path"])
 def test_urls_that_cannot_work(url: str) -> None:
-    with pytest.raises(KdumpError):
+    with pytest.raises(KdumpError, match=r"ssh://|no password"):
         target_for(Spec(url))

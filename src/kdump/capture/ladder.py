@@ -19,6 +19,7 @@ from kdump import __version__
 from kdump.capture import crash as names
 from kdump.capture.console import Console
 from kdump.capture.meminfo import Sampler, meminfo
+from kdump.capture.outlet import Outlet
 from kdump.capture.plan import ALL, FENCE, NETWORK, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
 from kdump.capture.vault import Begin, Vault
@@ -104,7 +105,8 @@ class Ladder:
         vault = Vault(sessions, self.plan.recipients, self.console, self.stages.fault)
         dumped = self._rungs(vault)
         well = all(record.outcome in (DONE, SKIPPED) for record in self.stages.records[began:])
-        whole = first and self.attempt == 1 and well and len(sessions) == len(group) and not vault.lost
+        everywhere = len(sessions) == len(group) and all(each.takes for each in vault.outlets)
+        whole = first and self.attempt == 1 and well and everywhere
         outcome = names.INCOMPLETE if not dumped else names.COMPLETE if whole else names.DEGRADED
         self._last_words(vault, outcome)
         return outcome
@@ -165,17 +167,17 @@ class Ladder:
 
     def _ask(self, vault: Vault) -> None:
         """Targets that answer to a report say whether they want the dump. One that does not answer is lost."""
-        for session in vault.sessions:
-            decide = getattr(session, "decide", None)
-            if decide is None or id(session) in vault.lost:
+        for outlet in vault.outlets:
+            decide = getattr(outlet.session, "decide", None)
+            if decide is None or not outlet.takes:
                 continue
             listing = partial(self.listing, vault, names.INCOMPLETE)
-            said = listing if vault.encrypted else partial(self.manifest, vault, session, names.INCOMPLETE)
+            said = listing if vault.encrypted else partial(self.manifest, vault, outlet, names.INCOMPLETE)
             why = self.stages.run("collector", _ANSWER, lambda decide=decide, said=said: decide(said()))  # type: ignore[misc]
             if why is None:
-                vault.drop(session, self.stages.records[-1].error)
+                outlet.drop(self.stages.records[-1].error)
             elif why:
-                vault.declined[id(session)] = why
+                outlet.declined = why
 
     def _report(self, vault: Vault) -> None:
         """The short report, unless memory is short: the dump matters more."""
@@ -214,7 +216,8 @@ class Ladder:
 
     def _level(self, vault: Vault) -> int:
         """The dump level: the plan's, or the lowest that a target asks for and this machine allows."""
-        asked = [session.level(self.plan.level) for session in vault.sessions if hasattr(session, "level")]
+        sessions = [outlet.session for outlet in vault.outlets]
+        asked = [session.level(self.plan.level) for session in sessions if hasattr(session, "level")]
         return min(asked, default=self.plan.level)
 
     def _progress(self, what: str, done: int, total: int) -> None:
@@ -230,19 +233,20 @@ class Ladder:
 
     def _last_words(self, vault: Vault, outcome: str) -> None:
         """Manifest and log, to each target by itself: one that is full may still take these few bytes."""
-        for session in vault.sessions:
-            if id(session) in vault.gone:
+        for outlet in vault.outlets:
+            session = outlet.session
+            if outlet.gone:
                 self.stages.run("close", _LAST_WORDS, session.close)
                 continue
-            manifest = partial(self.manifest, vault, session, outcome)
-            self.stages.run("manifest", _LAST_WORDS, partial(vault.put, session, names.MANIFEST, manifest))
-            if outcome != names.INCOMPLETE and id(session) not in vault.lost:
+            manifest = partial(self.manifest, vault, outlet, outcome)
+            self.stages.run("manifest", _LAST_WORDS, partial(vault.put, outlet, names.MANIFEST, manifest))
+            if outcome != names.INCOMPLETE and outlet.takes:
                 self.stages.run("retention", _LAST_WORDS, partial(self._prune, session))
-            self.stages.run("log", _LAST_WORDS, partial(vault.put, session, names.LOG, self.console.log))
+            self.stages.run("log", _LAST_WORDS, partial(vault.put, outlet, names.LOG, self.console.log))
             if vault.encrypted:
                 listing = partial(self.listing, vault, outcome)
                 self.stages.run(
-                    "listing", _LAST_WORDS, partial(vault.put, session, names.MANIFEST, listing, public=True)
+                    "listing", _LAST_WORDS, partial(vault.put, outlet, names.MANIFEST, listing, public=True)
                 )
             self.stages.run("close", _LAST_WORDS, session.close)
 
@@ -254,16 +258,16 @@ class Ladder:
         """The manifest that everybody may read beside encrypted files: what is there, and its digests."""
         return names.manifest_text({"crash": self.crash, "status": outcome, "encrypted": "age", "files": vault.entries})
 
-    def manifest(self, vault: Vault, session: Session, outcome: str) -> bytes:
+    def manifest(self, vault: Vault, outlet: Outlet, outcome: str) -> bytes:
         """What was saved, from what, how long it took and how much memory."""
         info = self._info
         now = time.time()
         content = {
             "crash": self.crash,
-            "status": names.INCOMPLETE if id(session) in vault.lost else outcome,
+            "status": outcome if outlet.takes else names.INCOMPLETE,
             "host": self.plan.hostname,
-            "where": session.where,
-            "lost": vault.lost.get(id(session), ""),
+            "where": outlet.session.where,
+            "lost": outlet.lost or "",
             "kernel": {"release": info.release, "build_id": info.build_id},
             "signature": self._signature,
             "panic_time": info.crash_time,

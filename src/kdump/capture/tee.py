@@ -5,39 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kdump.capture.outlet import Outlet
 from kdump.capture.stages import DeadlineError
 from kdump.digest import Pieces
 from kdump.errors import KdumpError
-from kdump.targets.protocol import Session, Stream
+from kdump.targets.protocol import Stream
 
 Bytes = bytes | bytearray | memoryview
-Lost = Callable[[Session, Exception, bool], None]
+Lost = Callable[[Outlet, Exception, bool], None]
 
 
 class Tee:
-    """A `Stream` over the sessions; `lost(session, error, last)` is told of each that fails.
+    """A `Stream` over the outlets; `lost(outlet, error, last)` is told of each that fails.
 
     The failure of the last one is raised as it is, and the stream stays usable: on a full disk the head of an
     incomplete dump can still be written into the gap left for it. A deadline is everybody's and passes through.
     """
 
-    def __init__(
-        self, name: str, sessions: Sequence[Session], lost: Callable[[Session, Exception, bool], None]
-    ) -> None:
+    def __init__(self, name: str, outlets: Sequence[Outlet], lost: Lost) -> None:
         self.name = name
         self.pieces = Pieces()
         self._lost = lost
-        self._streams: list[tuple[Session, Stream]] = []
+        self._streams: list[tuple[Outlet, Stream]] = []
         self._end = 0
-        for number, session in enumerate(sessions, 1):
+        for number, outlet in enumerate(outlets, 1):
             try:
-                self._streams.append((session, session.create(name)))
+                self._streams.append((outlet, outlet.session.create(name)))
             except DeadlineError:
                 self.abort()
                 raise
             except (OSError, KdumpError) as error:
-                last = number == len(sessions) and not self._streams
-                lost(session, error, last)
+                last = number == len(outlets) and not self._streams
+                lost(outlet, error, last)
                 if last:
                     raise
         if not self._streams:
@@ -68,7 +67,7 @@ class Tee:
 
     def abort(self) -> None:
         """Abort all."""
-        for _session, stream in self._streams:
+        for _outlet, stream in self._streams:
             stream.abort()
 
     def describe(self) -> dict[str, Any]:
@@ -76,15 +75,15 @@ class Tee:
         return {"name": self.name, **self.pieces.describe()}
 
     def _each(self, method: str, *arguments: Any) -> None:
-        for session, stream in list(self._streams):
+        for outlet, stream in list(self._streams):
             try:
                 getattr(stream, method)(*arguments)
             except DeadlineError:
                 raise
             except (OSError, KdumpError) as error:
                 last = len(self._streams) == 1
-                self._lost(session, error, last)
+                self._lost(outlet, error, last)
                 if last:
                     raise
-                self._streams.remove((session, stream))
+                self._streams.remove((outlet, stream))
                 stream.abort()

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdump.capture.console import Console
 from kdump.capture.crash import VMCORE
+from kdump.capture.outlet import Outlet
 from kdump.capture.plan import ENCRYPTION
 from kdump.capture.tee import Tee
 from kdump.errors import KdumpError, describe
@@ -24,7 +25,7 @@ Begin = Callable[[], Stream]
 
 
 class Vault:
-    """The files of one crash on the targets of one group. `lost` says which sessions dropped out, and why."""
+    """The files of one crash on the targets of one group. `outlets` say which of them dropped out, and why."""
 
     def __init__(
         self,
@@ -34,10 +35,7 @@ class Vault:
         fault: Callable[[str], None],
     ) -> None:
         """`fault` fails on purpose if a test asks for it: see `Stages.fault`."""
-        self.sessions = sessions
-        self.lost: dict[int, str] = {}
-        self.declined: dict[int, str] = {}  # sessions that do not want the dump, and why
-        self.gone: set[int] = set()  # those of `lost` on which nothing more is tried: each try may take half a minute
+        self.outlets = [Outlet(session) for session in sessions]
         self.entries: list[dict[str, Any]] = []  # as the manifest lists them
         self._recipients = recipients
         self._console = console
@@ -51,9 +49,9 @@ class Vault:
     def room(self) -> int | None:
         """Bytes that may be written to each of the targets that are left; None if none of them can tell."""
         known: list[int] = []
-        for session in self.sessions:
+        for outlet in self.outlets:
             with contextlib.suppress(OSError, KdumpError):  # it is gone: writing to it will say so
-                if id(session) not in self.lost and (free := session.free()) is not None:
+                if outlet.takes and (free := outlet.session.free()) is not None:
                     known.append(free)
         return min(known, default=None)
 
@@ -86,24 +84,19 @@ class Vault:
         self._console.say(f"{name} saved, {size_text(self.entries[-1]['size'])}")
         return True
 
-    def drop(self, session: Session, why: str) -> None:
-        """Nothing more goes to a session."""
-        self.lost[id(session)] = why
-        self.gone.add(id(session))
-
     @property
     def unwanted(self) -> str:
         """Why none of the sessions that are left wants the dump; empty if one does, or none is left."""
-        left = [id(session) for session in self.sessions if id(session) not in self.lost]
-        return "; ".join(self.declined[each] for each in left) if left and set(left) <= set(self.declined) else ""
+        left = [outlet.declined for outlet in self.outlets if outlet.takes]
+        return "; ".join(filter(None, left)) if None not in left else ""
 
-    def _takers(self, name: str) -> list[Session]:
+    def _takers(self, name: str) -> list[Outlet]:
         """Who gets a file: everybody that is left, but the dump only those that want it."""
-        without = set(self.lost) | (set(self.declined) if name == VMCORE else set())
-        return [session for session in self.sessions if id(session) not in without]
+        return [each for each in self.outlets if each.takes and (name != VMCORE or each.declined is None)]
 
-    def put(self, session: Session, name: str, text: Callable[[], bytes], *, public: bool = False) -> None:
+    def put(self, outlet: Outlet, name: str, text: Callable[[], bytes], *, public: bool = False) -> None:
         """A small file for one target, all at once. `public`: as it is, even if everything else is encrypted."""
+        session = outlet.session
         stream = session.create(name) if public else self._over(session.create(self._called(name)))
         try:
             stream.write(text())
@@ -123,12 +116,11 @@ class Vault:
         encrypted: Stream = import_module(ENCRYPTION).EncryptedStream(below, self._recipients)
         return encrypted
 
-    def _lose(self, session: Session, error: Exception, last: bool) -> None:
-        """A session failed. The last one that is merely full may be tried with something smaller."""
+    def _lose(self, outlet: Outlet, error: Exception, last: bool) -> None:
+        """A target failed. The last one that is merely full may be tried with something smaller."""
         full = isinstance(error, OSError) and error.errno in _FULL
         if full and last:
             return
-        self.lost[id(session)] = describe(error)
-        if isinstance(error, OSError) and not full:
-            self.gone.add(id(session))
-        self._console.say(f"{session.where} failed: {describe(error)}")
+        outlet.lost = describe(error)
+        outlet.gone = outlet.gone or (isinstance(error, OSError) and not full)
+        self._console.say(f"{outlet.session.where} failed: {describe(error)}")
