@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import CrashMaker
 from tests.report.machines import MACHINES
 
 from kdump.cli.main import main
 from kdump.errors import KdumpError, NotPresentError
+from kdump.kernel.columns import Columns
 from kdump.kernel.kernel import Kernel
 from kdump.memory import open_dump
 from kdump.report import html, sections, text
@@ -112,7 +114,14 @@ def test_a_task_list_in_a_circle(context: Context, monkeypatch: pytest.MonkeyPat
 
 
 def patch(monkeypatch: pytest.MonkeyPatch, objects: Any, words: dict[int, int]) -> None:
-    intact = objects.bytes
+    intact, columns = objects.bytes, Columns.words
+
+    def gathered(self: Columns, bases: Any, offsets: Any) -> Any:
+        values, ok = columns(self, bases, offsets)
+        places = np.asarray(bases, np.uint64)[:, None] + np.array(offsets, np.uint64)
+        for address, word in words.items():
+            values[places == np.uint64(address)] = word
+        return values, ok
 
     def patched(address: int, size: int) -> memoryview:
         if size == 8 and address in words:
@@ -121,6 +130,7 @@ def patch(monkeypatch: pytest.MonkeyPatch, objects: Any, words: dict[int, int]) 
         return found
 
     monkeypatch.setattr(objects, "bytes", patched)
+    monkeypatch.setattr(Columns, "words", gathered)
 
 
 def damaged(context: Context, seed: int, change: Callable[[random.Random, int, bytearray], None]) -> None:
