@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.dump.machine import PAGE, Block, PageMachine, fill
-from tests.memory.writers import Load, elf
+from tests.memory.writers import Load, elf, note
 
 from kdump.cli.main import main
 from kdump.dump import manifest
@@ -398,9 +399,13 @@ def test_claimed_memory_costs_next_to_nothing(claim: Path, tmp_path: Path, capsy
     assert time.process_time() - began < 5
 
 
-def test_a_signal_is_heard_while_pages_are_chosen(claim: Path, tmp_path: Path) -> None:
+def test_a_signal_is_heard_while_pages_are_chosen(tmp_path: Path) -> None:
+    sparse, size = tmp_path / "sparse", 14 << 40
+    sizes = struct.pack("<QQ", PAGE, PAGE), struct.pack("<QQ", size, size)
+    sparse.write_bytes(elf([Load(0, b"x" * PAGE)], note("VMCOREINFO", 0, b"OSRELEASE=6.1\n")).replace(*sizes))
+    os.truncate(sparse, size + (1 << 20))
     process = subprocess.Popen(
-        [sys.executable, "-m", "kdump", "save", "--elf", str(claim), str(tmp_path / "out")],
+        [sys.executable, "-m", "kdump", "save", "--elf", str(sparse), str(tmp_path / "out")],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr

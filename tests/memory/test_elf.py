@@ -141,7 +141,10 @@ def test_damage_is_named(tmp_path: Path, data: bytes, field: str, text: str) -> 
 def test_a_claim_of_terabytes_costs_nothing(tmp_path: Path) -> None:
     data = patched(patched(GOOD, LOAD + 32, struct.pack("<Q", 1 << 46)), LOAD + 40, struct.pack("<Q", 1 << 46))
     loads_at = LOAD + 56 + 24
-    with opened(tmp_path, patched(data, loads_at, struct.pack("<Q", 1 << 50 | 0x1000))) as dump:
+    far = patched(data, loads_at, struct.pack("<Q", 1 << 50 | 0x1000))
+    with pytest.raises(FormatError, match="more than the file has"):
+        opened(tmp_path, far)
+    with opened(tmp_path, patched(far, loads_at - 16, struct.pack("<Q", 1 << 47))) as dump:
         assert dump.incomplete
         with pytest.raises(NotPresentError, match="physical address"):
             dump.memory.view(0x1000, 1 << 49)

@@ -49,11 +49,15 @@ def ask(interface: str, mac: str, seconds: float) -> Lease:
         wanted = {_REQUESTED: offer[0].packed, _SERVER_ID: offer[1].get(_SERVER_ID, b"")}
         request = _message(identifier, hardware, _REQUEST, wanted)
         address, options = _exchange(sock, request, identifier, (_ACK, _NAK), end, interface)
-        if options[_TYPE][0] == _NAK:
+        if options[_TYPE] == bytes([_NAK]):
             raise KdumpError(f"the DHCP server on {interface} took its offer back")
-    mask = IPv4Address(options.get(_MASK, b"\xff\xff\xff\x00"))
+    return lease_in(address, options)
+
+
+def lease_in(address: IPv4Address, options: dict[int, bytes]) -> Lease:
+    """What an answer gives. A mask that is not one is ignored; of other options what has a right length counts."""
     return Lease(
-        f"{address}/{IPv4Network(f'0.0.0.0/{mask}').prefixlen}",
+        f"{address}/{_prefix_length(options.get(_MASK, b''))}",
         routes_in(options),
         tuple(str(each) for each in _addresses(options.get(_DNS, b""))),
         str(IPv4Address(options[_SERVER_ID])) if len(options.get(_SERVER_ID, b"")) == 4 else "",
@@ -75,9 +79,24 @@ def _exchange(  # noqa: PLR0917
                 answer = parse(sock.recv(4096), identifier)
             except TimeoutError:
                 break
-            if answer and answer[1].get(_TYPE, b"\0")[0] in kinds:
+            if answer and answer[1].get(_TYPE) in [bytes([kind]) for kind in kinds] and _fit(answer):
                 return answer
     raise KdumpError(f"no DHCP server answers on {interface}", remedy="configure a static address for the capture")
+
+
+def _fit(answer: tuple[IPv4Address, dict[int, bytes]]) -> bool:
+    """Whether an answer gives an address that a host may have, or takes one back."""
+    address, options = answer
+    odd = address.is_unspecified or address.is_multicast or address.is_loopback or address.is_reserved
+    return options[_TYPE] == bytes([_NAK]) or not odd
+
+
+def _prefix_length(mask: bytes) -> int:
+    """The length of a mask of ones and then zeros; that of a network of 256 addresses for anything else."""
+    inverse = int.from_bytes(mask, "big") ^ 0xFFFFFFFF
+    if len(mask) != 4 or inverse & (inverse + 1) or inverse == 0xFFFFFFFF:
+        return 24
+    return 32 - inverse.bit_length()
 
 
 def _message(identifier: int, hardware: bytes, kind: int, options: dict[int, bytes]) -> bytes:

@@ -5,12 +5,14 @@ Sources: rtnetlink(7), netlink(7), include/uapi/linux/{netlink,rtnetlink,if_link
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
+from typing import Any
 
 from kdump.capture.routes import Address, Route
 
@@ -19,6 +21,9 @@ _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags
 _ADDRESS = struct.Struct("=BBBBi")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
+
+_CODE = struct.Struct("=i")  # struct nlmsgerr, its first field
+_LENGTHS = {int(socket.AF_INET): 4, int(socket.AF_INET6): 16}  # bytes of an address
 
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL, _REPLACE = 0x1, 0x4, 0x300, 0x400, 0x200, 0x100
@@ -63,9 +68,9 @@ class Netlink:
         """All interfaces."""
         found = []
         for body in self._request(_GETLINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
-            _, _, index, _, _ = _LINK.unpack_from(body)
+            _, _, index, _, _ = _unpacked(_LINK, body)
             values = dict(_attributes(body[_LINK.size :]))
-            name = values[_IFLA_IFNAME].rstrip(b"\0").decode()
+            name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
             found.append(Link(index, name, values.get(_IFLA_ADDRESS, b"").hex(":"), values.get(_IFLA_CARRIER) == b"\1"))
         return found
 
@@ -97,12 +102,13 @@ class Netlink:
         """Usable addresses of a link: valid beyond it (or `local` to it), and for IPv6 past duplicate detection."""
         found: list[Address] = []
         for body in self._request(_GETADDR, _DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
-            family, _, flags, scope, at = _ADDRESS.unpack_from(body)
+            family, _, flags, scope, at = _unpacked(_ADDRESS, body)
             values = dict(_attributes(body[_ADDRESS.size :]))
             if at != index or (scope >= _SCOPE_LINK) != local or flags & _TENTATIVE or _IFA_ADDRESS not in values:
                 continue
             raw = values[_IFA_ADDRESS]
-            found.append(IPv4Address(raw) if family == socket.AF_INET else IPv6Address(raw))
+            if len(raw) == _LENGTHS.get(family):
+                found.append(IPv4Address(raw) if family == socket.AF_INET else IPv6Address(raw))
         return found
 
     def add_address(self, index: int, address: str) -> None:
@@ -146,14 +152,16 @@ class Netlink:
         while True:
             data = self._socket.recv(1 << 17)
             while data:
-                length, kind, _, sequence, _ = _HEADER.unpack_from(data)
+                length, kind, _, sequence, _ = _unpacked(_HEADER, data)
+                if not _HEADER.size <= length <= len(data):
+                    raise _damaged()
                 body, data = data[_HEADER.size : length], data[length + 3 & ~3 :]
                 if sequence != self._sequence:
                     continue  # of a request that was given up
                 if kind == _DONE:
                     return
                 if kind == _ERROR:
-                    (code,) = struct.unpack_from("=i", body)
+                    (code,) = _unpacked(_CODE, body)
                     if code:
                         raise OSError(-code, os.strerror(-code), "rtnetlink")
                     return
@@ -174,6 +182,16 @@ def _attribute(kind: int, data: bytes) -> bytes:
     return (_ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data).ljust(
         _ATTRIBUTE.size + len(data) + 3 & ~3, b"\0"
     )
+
+
+def _unpacked(layout: struct.Struct, data: bytes) -> tuple[Any, ...]:
+    if len(data) < layout.size:
+        raise _damaged()
+    return layout.unpack_from(data)
+
+
+def _damaged() -> OSError:
+    return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG), "rtnetlink")
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

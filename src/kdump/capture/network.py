@@ -50,7 +50,7 @@ def bring_up(
                 servers += _Interface(netlink, interface, share, say, _METRIC + number).up()
             except DeadlineError:
                 raise
-            except (KdumpError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 -- whatever a server said, the next interface has its turn
                 degrade(describe(error))
     finally:
         netlink.close()

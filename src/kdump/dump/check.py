@@ -12,7 +12,7 @@ from kdump.dump.pages import PageReader
 from kdump.dump.workers import in_order, thread_count
 from kdump.memory.protocol import Dump, Memory
 
-BATCH = 512  # pages
+BATCH = 2 << 20  # bytes read together
 
 
 class Soundness(NamedTuple):
@@ -53,7 +53,7 @@ def check_pages(dump: Dump, tick: Callable[[int, int], None]) -> Soundness:
 def _held(memory: Memory) -> Iterator[NDArray[np.int64]]:
     """The pfns that the dump holds, in order, in batches."""
     pending: list[NDArray[np.int64]] = []
-    room = BATCH
+    batch = room = max(1, BATCH // memory.page_size)
     for each in memory.held():
         at, end = each.start // memory.page_size, each.end // memory.page_size
         while at < end:
@@ -62,6 +62,6 @@ def _held(memory: Memory) -> Iterator[NDArray[np.int64]]:
             at, room = at + count, room - count
             if not room:
                 yield np.concatenate(pending)
-                pending, room = [], BATCH
+                pending, room = [], batch
     if pending:
         yield np.concatenate(pending)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kdump.dump.bulk import map_pages
 from kdump.dump.classes import PageClass
+from kdump.dump.extent import check_extent
 from kdump.dump.facts import find_facts
 from kdump.dump.hints import FindHints, find_hints, no_hints
 from kdump.dump.kdump_writer import NT_PRSTATUS
@@ -47,8 +48,10 @@ def first_pass(
 ) -> Selection:
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why.
 
-    `threads` None takes one for each CPU. Raises `KdumpError` with what `stop` says, once it says something.
+    `threads` None takes one for each CPU. Raises `KdumpError` with what `stop` says, once it says something, and what
+    `check_extent` raises.
     """
+    check_extent(dump)
     memory_map: MemoryMap | None = None
     why = ""
     wanted = bool(level & PAGE_CLASS_BITS)

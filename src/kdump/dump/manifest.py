@@ -108,6 +108,9 @@ def check(
         pieces = entry.get("pieces") or [{"offset": 0, "size": size, "sha256": entry["sha256"]}]
         at = 0
         for piece in sorted(pieces, key=lambda each: int(each["offset"])):
+            if piece["offset"] < at or piece["size"] > size - piece["offset"]:
+                yield Finding(name, "has digests that do not fit it", piece["offset"], piece["size"])
+                return
             if piece["offset"] != at:
                 yield Finding(name, "has bytes that no digest covers", at, piece["offset"] - at)
             at = piece["offset"] + piece["size"]

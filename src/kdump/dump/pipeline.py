@@ -23,13 +23,13 @@ from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.room import too_large
 from kdump.dump.selection import Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
-from kdump.dump.writers import Writer, check_extent, open_writer
+from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
 from kdump.memory.codecs import CodecFacts
 from kdump.memory.protocol import Dump, ReadsInto
 from kdump.native.engine import engine
 
-PAGES_A_BATCH = 768
+PAGES_A_BATCH = 768  # of 4 KiB; fewer larger ones
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Options:
     codec: str = "zstd"
     compression_level: int = 0  # 0: kdump's choice
     threads: int | None = None
-    batch: int = PAGES_A_BATCH  # pages; up to threads + 5 batches of packed ones are in memory
+    batch: int = PAGES_A_BATCH  # pages of 4 KiB; up to threads + 5 batches of packed ones are in memory
     progress: Progress = field(default=lambda _stage, _done, _total: None)
     stop: Callable[[], str] = field(default=lambda: "")
     room: Callable[[], int | None] = field(default=lambda: None)
@@ -107,8 +107,6 @@ def save(dump: Dump, begin: Callable[[], Sink], options: Options) -> Summary:
     a valid incomplete dump and a summary that says so.
     """
     elf = options.container == "elf"
-    if not elf:
-        check_extent(dump)
     chosen = codec("none") if elf else codec(options.codec, options.compression_level)
     for number, level in enumerate(options.levels):
         last = number == len(options.levels) - 1
@@ -205,7 +203,7 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
     done, total = 0, selection.kept.count
     first = None if options.container == "elf" else selection.first
     before_rest = first.count if first else -1
-    batches = _batches(selection.kept, first, options.batch)
+    batches = _batches(selection.kept, first, _batch(options, size))
     results = in_order(batches, make_work, thread_count(options.threads), options.stop)
     while True:
         try:
@@ -247,10 +245,13 @@ def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
 
         return work
 
+    step = _batch(options, dump.memory.page_size)
     before = selection.kept.count
     kept = PfnSet(selection.kept.limit)
     for chunk, pfns in selection.kept.chunks():
-        batches = (pfns[start : start + options.batch] for start in range(0, len(pfns), options.batch))
+        if why := options.stop():
+            raise KdumpError(f"{why}, before any page was written")
+        batches = (pfns[start : start + step] for start in range(0, len(pfns), step))
         found = [zero for _, zero in in_order(batches, make_work, thread_count(options.threads), options.stop)]
         members = np.zeros(CHUNK, np.bool_)
         members[pfns - chunk * CHUNK] = True
@@ -258,6 +259,11 @@ def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
         kept.put(chunk, members)
     selection.kept = kept
     return before - kept.count
+
+
+def _batch(options: Options, page_size: int) -> int:
+    """Pages of one batch: as many bytes, whatever the size of a page."""
+    return max(1, (options.batch << 12) // page_size)
 
 
 def _batches(kept: PfnSet, first: PfnSet | None, size: int) -> Iterator[NDArray[np.int64]]:

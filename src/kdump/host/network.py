@@ -131,7 +131,7 @@ def addresses(host: str) -> list[str]:
     """Addresses of a host, without duplicates. Raises KdumpError."""
     try:
         return list(dict.fromkeys(str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: a name that does not encode
         raise KdumpError(f"the target's host {host} is not known", why=str(error)) from None
 
 

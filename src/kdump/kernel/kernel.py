@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kdump.arch import Architecture, by_machine
 from kdump.errors import KdumpError
 from kdump.kernel import vmcoreinfo
+from kdump.kernel.remembered import remembered
 from kdump.memory.protocol import Dump, Memory
 from kdump.memory.virtual import VirtualMemory
 
@@ -35,7 +35,7 @@ class Kernel:
         """Physical memory."""
         return self.dump.memory
 
-    @cached_property
+    @remembered
     def vmcoreinfo(self) -> vmcoreinfo.VmCoreInfo:
         """The kernel's VMCOREINFO: the dump's note, else searched in memory. Raises `KdumpError` if there is none."""
         raw = self.dump.vmcoreinfo
@@ -51,13 +51,13 @@ class Kernel:
             )
         return vmcoreinfo.parse(raw)
 
-    @cached_property
+    @remembered
     def arch(self) -> Architecture:
         """The architecture, from the dump's header."""
         machine = self.dump.header.get("machine", "")
         return by_machine(machine if isinstance(machine, int) else str(machine))
 
-    @cached_property
+    @remembered
     def virtual(self) -> VirtualMemory:
         """The kernel's address space, through its own page tables."""
         info = self.vmcoreinfo
@@ -69,42 +69,42 @@ class Kernel:
             ) from None
         return VirtualMemory(self.memory, paging)
 
-    @cached_property
+    @remembered
     def symbols(self) -> Kallsyms:
         """Symbols by name and address, from the kernel's own table."""
         from kdump.kernel.kallsyms import Kallsyms
 
         return Kallsyms.from_kernel(self)
 
-    @cached_property
+    @remembered
     def types(self) -> Btf:
         """Types, from the kernel's own BTF."""
         from kdump.kernel.btf import Btf
 
         return Btf.from_kernel(self)
 
-    @cached_property
+    @remembered
     def orc(self) -> OrcTable:
         """The unwind tables of the kernel's image."""
         from kdump.kernel.orc import OrcTable
 
         return OrcTable.from_kernel(self)
 
-    @cached_property
+    @remembered
     def objects(self) -> Objects:
         """Access to the kernel's objects by their types: `objects.variable("init_task").comm`."""
         from kdump.kernel.objects import Objects
 
         return Objects(self)
 
-    @cached_property
+    @remembered
     def modules(self) -> list[Module]:
         """Loaded kernel modules."""
         from kdump.kernel.modules import modules
 
         return modules(self.objects)
 
-    @cached_property
+    @remembered
     def symbolizer(self) -> Symbolizer:
         """Names for addresses in the image, modules and generated code."""
         from kdump.kernel.modules import Symbolizer

@@ -6,7 +6,6 @@ mod_kallsyms; arch/x86/include/asm/module.h: struct mod_arch_specific; kernel/bp
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from kdump.errors import KdumpError
 from kdump.kernel.btf import Btf
 from kdump.kernel.kallsyms import Symbol
 from kdump.kernel.orc import OrcPlace
+from kdump.kernel.remembered import remembered
 
 if TYPE_CHECKING:
     from kdump.kernel.objects import Objects, Struct
@@ -40,7 +40,7 @@ class Module:
     def __repr__(self) -> str:
         return f"Module({self.name!r})"
 
-    @cached_property
+    @remembered
     def ranges(self) -> list[tuple[int, int]]:
         """All memory of the module; of one that is just being loaded, also what only its start needs."""
         if self.objects.has(self.struct, "mem"):
@@ -49,7 +49,7 @@ class Module:
             parts = [(int(part.base), part.size) for part in (self.struct.core_layout, self.struct.init_layout)]
         return [(base, base + size) for base, size in parts if base and size]
 
-    @cached_property
+    @remembered
     def text(self) -> list[tuple[int, int]]:
         """Its code."""
         if self.objects.has(self.struct, "mem"):
@@ -70,7 +70,7 @@ class Module:
         """Whether the address lies in the module."""
         return any(start <= address < end for start, end in self.ranges)
 
-    @cached_property
+    @remembered
     def _symbols(self) -> tuple[npt.NDArray[np.void], bytes]:
         table = self.struct.kallsyms
         count = int(table.num_symtab)
@@ -123,7 +123,7 @@ class Module:
         arch = self.struct.arch
         return OrcPlace(int(arch.orc_unwind_ip), int(arch.orc_unwind), int(arch.num_orcs))
 
-    @cached_property
+    @remembered
     def types(self) -> Btf | None:
         """Its own types on top of the kernel's, None if it has none."""
         objects = self.objects
@@ -161,7 +161,7 @@ class Symbolizer:
         self._end = symbols.get("_end") or symbols.address("_etext")
         self._cache: dict[int, Symbol | None] = {}
 
-    @cached_property
+    @remembered
     def _generated(self) -> list[tuple[int, int, str]]:
         """Code made at run time: [start, end) and name of each BPF program, dispatcher and trampoline."""
         objects = self._objects

@@ -16,7 +16,7 @@ from kdump.memory.protocol import Memory
 from kdump.memory.virtual import VirtualMemory
 
 START = b"OSRELEASE="
-CHUNK = 4096  # pages looked at together
+CHUNK = 16 << 20  # bytes looked at together
 
 
 def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
@@ -28,8 +28,8 @@ def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
     page = memory.page_size
     word = int.from_bytes(START[:8], "little")
     for each in memory.held():
-        for start in range(each.start, each.end, CHUNK * page):
-            data = _readable(memory, start, min(CHUNK * page, each.end - start))
+        for start in range(each.start, each.end, CHUNK):
+            data = _readable(memory, start, min(CHUNK, each.end - start))
             for index in np.flatnonzero(np.frombuffer(data, "<u8")[:: page // 8] == word).tolist():
                 text = bytes(data[index * page : (index + 1) * page])
                 if text.startswith(START) and _sound(memory, arch, text):

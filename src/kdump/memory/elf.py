@@ -251,6 +251,13 @@ def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[l
         raise FormatError("holds no memory (no PT_LOAD)", path=source.path, field="e_phnum")
     if (total := sum(segment.memory_size for segment in kept)) > 1 << MEMORY_BITS:
         raise FormatError(f"claims {total:#x} bytes of memory", path=source.path, field="p_memsz")
+    if (total := sum(segment.held for segment in kept)) > source.size:
+        raise FormatError(
+            f"PT_LOADs hold {total:#x} bytes, more than the file has",
+            path=source.path,
+            field="p_offset",
+            why="several name the same bytes as different memory",
+        )
     return kept, clipped
 
 

@@ -20,6 +20,7 @@ HEADER = struct.Struct(">16sqq")  # signature, type, version
 HEADER_SIZE = 4096
 RECORD = struct.Struct(">qq")  # offset, size
 END = -1
+HOLES_LIMIT = 256 << 20  # bytes between records that any dump may have: nobody who writes one leaves much out
 
 
 class FlattenedSource:
@@ -27,7 +28,7 @@ class FlattenedSource:
 
     Opening reads the record headers, one small read each. `incomplete` is set if the end marker is missing: what was
     read until there is kept. A record for the very bytes of an earlier one replaces it (makedumpfile -E writes its
-    headers twice). Raises `FormatError` if records overlap otherwise or are malformed.
+    headers twice). Raises `FormatError` if records overlap otherwise, leave most of the file out or are malformed.
     """
 
     wrapping = "flattened+"
@@ -84,6 +85,15 @@ class FlattenedSource:
         self._sizes = array("q", sorted_sizes.tobytes())
         self._places = array("q", sorted_places.tobytes())
         self.size = int(stops[-1]) if len(stops) else 0
+        held = int(sorted_sizes.sum())
+        if self.size - held > max(HOLES_LIMIT, held):
+            raise FormatError(
+                f"records for {held:#x} of {self.size:#x} bytes",
+                path=self.path,
+                offset=int(sorted_places[-1]) - RECORD.size,
+                field="record",
+                why="the rest would have to be holes, and no dump has so many",
+            )
 
     def view(self, offset: int, size: int) -> memoryview:
         """See `Source.view`; without a copy inside one record."""

@@ -23,6 +23,7 @@ from kdump.memory.source import FileSource, Source
 
 RANGES_LIMIT = 1 << 16
 CACHED_PAGES = 512
+SHARED_PAGES = 16  # unpacked ones kept while consecutive pages are read
 BATCH = 1 << 14  # pages looked up together
 STRETCH = 16 << 20  # bytes of a file that are mapped together
 INFO_LIMIT = 64 << 20  # bytes of VMCOREINFO or notes
@@ -66,7 +67,7 @@ class KdumpMemory:
         """See `Memory.present`."""
         held = np.zeros(count, np.bool_)
         for part in self.parts:
-            start, end = max(part.first, first_pfn), min(part.end, first_pfn + count)
+            start, end = max(part.first, first_pfn), min(part.held_end, first_pfn + count)
             if start < end:
                 bits = np.unpackbits(part.dumped(start >> 3, (end + 7) >> 3), bitorder="little")
                 held[start - first_pfn : end - first_pfn] = bits[start & 7 :][: end - start]
@@ -75,7 +76,7 @@ class KdumpMemory:
     def held(self) -> Iterator[Range]:
         """See `Memory.held`."""
         for part in self.parts:
-            for start, end in runs(part.dumped, part.first, part.end):
+            for start, end in runs(part.dumped, part.first, part.held_end):
                 yield Range(start * self.page_size, end * self.page_size)
 
     def gather(self, pfns: NDArray[np.int64], pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -153,12 +154,15 @@ class KdumpMemory:
         if pfn < 0 or not first.existed(pfn):
             return "not memory of the machine"
         if first.rank(pfn + 1) > first.rank(pfn):
+            if any(part.held_end <= pfn < part.end for part in self.parts):
+                return f"{first.source.path} is incomplete and lacks it"
             return "in another file of the split dump"
         return "excluded by the filter"
 
     def _pages_from(self, pfn: int, count: int) -> Iterator[memoryview]:
-        """Consecutive pages, past the cache."""
+        """Consecutive pages, past the cache. What several descriptors share is unpacked once, if it is near."""
         end = pfn + count
+        shared: dict[tuple[int, int, int], memoryview] = {}
         while pfn < end:
             part = self.parts[max(bisect_right(self._firsts, pfn) - 1, 0)]
             stop = min(end, pfn + BATCH, part.end)
@@ -169,7 +173,12 @@ class KdumpMemory:
             for offset, size, flags in part.pages(pfn, stop - pfn):
                 data = part.source.view(offset, size)
                 if flags & COMPRESSION:
-                    data = self._decompress(data, flags & COMPRESSION, part.source.path, offset)
+                    where = offset, size, flags
+                    if where not in shared:
+                        if len(shared) == SHARED_PAGES:
+                            shared.clear()
+                        shared[where] = self._decompress(data, flags & COMPRESSION, part.source.path, offset)
+                    data = shared[where]
                 elif size != self.page_size:
                     raise FormatError(
                         f"a raw page of {size:#x} bytes", path=part.source.path, offset=offset, field="page_desc"

@@ -147,6 +147,21 @@ class Part:
         return self.rank(self.end) - self.rank(self.first) if self.end > self.first else 0
 
     @cached_property
+    def held_end(self) -> int:
+        """The pfn at which the descriptors end that are in the file: `end`, but in one that was cut off."""
+        inside = max(self.source.size - self.descriptors_offset, 0) // DESCRIPTOR.itemsize
+        if self.total <= inside:
+            return self.end
+        low, high, before = self.first, self.end, self.rank(self.first)
+        while low < high:  # the first pfn in front of which there are `inside` descriptors
+            middle = (low + high + 1) // 2
+            if self.rank(middle) - before <= inside:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    @cached_property
     def incomplete(self) -> bool:
         """Whether the header says so, or descriptors or data lie past the end of the file.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError
+from kdump.kernel.remembered import remembered
 from kdump.report import oops
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import Line, from_log
@@ -54,7 +54,7 @@ class Context:
         """The kernel's objects; raises `KdumpError` if the kernel does not describe its types."""
         return self.kernel.objects
 
-    @cached_property
+    @remembered
     def described(self) -> bool:
         """Whether the kernel's symbols and types can be read; if not, the reason is noted in `problems`."""
         if self._kernel is None:
@@ -66,7 +66,7 @@ class Context:
             return False
         return True
 
-    @cached_property
+    @remembered
     def lines(self) -> list[Line]:
         """The log. What was lost of it is noted in `problems`."""
         if self._lines is not None:
@@ -79,7 +79,7 @@ class Context:
         self.problems += [f"log: {sentence}" for sentence in log.lost]
         return from_log(log)
 
-    @cached_property
+    @remembered
     def crash(self) -> oops.Crash:
         """The crash as the log tells it."""
         return oops.find(self.lines)
@@ -89,7 +89,7 @@ class Context:
         """Whether the dump itself says that its kernel crashed: it noted the time (crash_save_vmcoreinfo())."""
         return self._kernel is not None and bool(self._kernel.vmcoreinfo.crash_time)
 
-    @cached_property
+    @remembered
     def tasks(self) -> Tasks:
         """Tasks and CPUs."""
         from kdump.kernel.tasks import Tasks
@@ -97,17 +97,17 @@ class Context:
         self.objects  # noqa: B018 - raises where there are no types, before anything is half done
         return Tasks(self.kernel)
 
-    @cached_property
+    @remembered
     def all_tasks(self) -> Threads:
         """Every thread; each is made when it is asked for, so ask `tasks.all.columns` about all of them."""
         return self.tasks.all.tasks
 
-    @cached_property
+    @remembered
     def panic_cpu(self) -> int | None:
         """The CPU that panicked."""
         return self.tasks.panic_cpu()
 
-    @cached_property
+    @remembered
     def panic_stack(self) -> Unwound:
         """The stack of the CPU that panicked."""
         cpu = self.panic_cpu
@@ -115,20 +115,20 @@ class Context:
             raise KdumpError("the kernel did not note which CPU panicked")
         return self.tasks.cpu_stack(cpu)
 
-    @cached_property
+    @remembered
     def now(self) -> int:
         """The scheduler's clock at the crash, in nanoseconds since boot: the latest of all run queues."""
         objects = self.objects
         return max(int(objects.per_cpu("runqueues", cpu).clock) for cpu in objects.cpus("online"))
 
-    @cached_property
+    @remembered
     def disks(self) -> list[Struct]:
         """struct gendisk of every disk that has a size."""
         from kdump.report import storage
 
         return storage.disks(self.objects)
 
-    @cached_property
+    @remembered
     def requests(self) -> list[Request]:
         """Requests in flight on all disks; what could not be read is noted in `lost_requests`."""
         from kdump.report import storage
@@ -148,7 +148,7 @@ class Context:
         arrival = int(task.struct.sched_info.last_arrival)
         return max(self.now - arrival, 0) / 1e9 if arrival else None
 
-    @cached_property
+    @remembered
     def resident_sizes(self) -> NDArray[np.int64]:
         """Shape (threads,), as `all_tasks`: resident bytes of each process in the row of its first thread, else -1."""
         from kdump.report.resident import sizes

@@ -66,11 +66,14 @@ _ANCHOR = re.compile(
 _JSON_KEYS = ("MESSAGE", "log", "message", "msg", "textPayload")
 
 
+_EMPTY = Stripped(None, "", "")
+
+
 def strip(lines: Iterable[str]) -> list[Stripped]:
     """Messages of the lines of a text. Lines of other programs in a syslog are left out."""
-    lines = [_unwrapped(line) for line in lines]
+    lines = [_unwrapped(line) if line else line for line in lines]
     lines = _without_foreign(lines)
-    found = [stripped for line in lines for stripped in _line(line)]
+    found = [stripped for line in lines for stripped in (_line(line) if line else (_EMPTY,))]
     if any(stripped.seconds is not None for stripped in found):
         return found
     learned = _learn([stripped.text for stripped in found])

@@ -1,13 +1,19 @@
-"""One connection to a server by HTTP or HTTPS, to an address that is known while the server's name is verified."""
+"""One connection to a server by HTTP or HTTPS, to an address that is known while the server's name is verified.
+
+What a server answers is bounded, in bytes and in time; what is no answer raises OSError, as a broken line does.
+"""
 
 from __future__ import annotations
 
+import errno
 import http.client
+import io
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kdump.errors import KdumpError
@@ -15,6 +21,49 @@ from kdump.errors import KdumpError
 __capture_omits__ = ("ssl",)  # the plan asks for it if a target is reached by https
 
 SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+_ANSWER_BYTES = 1 << 20  # of headers and body
+_ANSWER_SECONDS = 600.0  # completing a large upload takes S3 minutes, in which it sends spaces
+
+
+class _Bounded(io.RawIOBase):
+    """What the server sends, up to a number of bytes and for a time, however it is spread."""
+
+    def __init__(self, inner: Any, sock: Any) -> None:
+        self._inner = inner
+        self._sock = sock
+        self._silence = sock.gettimeout() or _ANSWER_SECONDS
+        self._left = _ANSWER_BYTES
+        self._end = time.monotonic() + _ANSWER_SECONDS
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Raises OSError past the bounds."""
+        if (left := self._end - time.monotonic()) <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, f"no whole answer within {_ANSWER_SECONDS:g} s")
+        self._sock.settimeout(min(self._silence, left))
+        count: int | None = self._inner.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise OSError(errno.EMSGSIZE, f"an answer of more than {_ANSWER_BYTES >> 10} KiB")
+        return count
+
+    def close(self) -> None:
+        """Close what is below."""
+        self._inner.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer, headers and body, within bounds."""
+
+    def __init__(self, sock: Any, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock))
 
 
 class Answer(NamedTuple):
@@ -42,24 +91,30 @@ class Server:
     @classmethod
     def of(cls, url: str) -> Server:
         """The server that an http:// or https:// URL names. Raises `KdumpError`."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url if url.isascii() else "")
+            port = parts.port
+        except ValueError:  # its brackets, or its port
+            parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise KdumpError(f"{url!r} is not a server's address", remedy="write https://host or http://host:port")
         secure = parts.scheme == "https"
-        return cls(secure, parts.hostname, parts.port or (443 if secure else 80), parts.netloc)
+        return cls(secure, parts.hostname, port or (443 if secure else 80), parts.netloc)
 
     def connect(self, address: str, ca_file: str, seconds: float) -> http.client.HTTPConnection:
         """A connection to `address`; each step may take `seconds`. Raises `KdumpError`."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)
+        connection.response_class = _Response
         # Not by http.client: its look-up of names wants codecs that the capture image lacks.
         plain = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
             plain.settimeout(seconds)
             plain.connect((address, self.port))
             connection.sock = self._secured(plain, ca_file) if self.secure else plain
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter: a name that no certificate has
             plain.close()
-            raise KdumpError(f"{self.host} cannot be reached", why=error.strerror or str(error)) from None
+            why = getattr(error, "strerror", "") or str(error)
+            raise KdumpError(f"{self.host} cannot be reached", why=why) from None
         return connection
 
     def _secured(self, plain: socket.socket, ca_file: str) -> socket.socket:
@@ -74,7 +129,15 @@ class Server:
 def exchange(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes, headers: Mapping[str, str]
 ) -> Answer:
-    """One request and its answer. Raises OSError and http.client.HTTPException."""
-    connection.request(method, path, body or None, dict(headers))
-    answer = connection.getresponse()
-    return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    """One request and its answer. Raises OSError, also for what is no answer of HTTP, or one out of bounds."""
+    try:
+        connection.request(method, path, body or None, dict(headers))
+        answer = connection.getresponse()
+        found = {name.lower(): value for name, value in answer.getheaders()}
+        content = answer.read(_ANSWER_BYTES + 1)
+        if answer.length:
+            raise OSError(errno.EBADMSG, f"an answer that lacks {answer.length} bytes")
+        return Answer(answer.status, found, content)
+    except (http.client.HTTPException, ValueError, OverflowError) as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise OSError(errno.EBADMSG, f"not an answer of HTTP ({said})") from None

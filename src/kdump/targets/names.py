@@ -6,6 +6,7 @@ Source: RFC 1035.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -18,7 +19,9 @@ from kdump.errors import KdumpError
 _PORT = 53
 _HEADER = struct.Struct("!HHHHHH")
 _A, _AAAA, _IN = 1, 28, 1
+_SIZES = {_A: 4, _AAAA: 16}  # bytes of an address
 _RECURSION = 0x0100
+_ANSWER = 0x80  # in the third byte
 _TRY = 2.0  # seconds for one server to answer
 
 
@@ -39,8 +42,8 @@ def resolve(host: str, servers: Sequence[str], fallback: Sequence[str] = (), sec
         for kind in (_A, _AAAA):
             try:
                 found += _ask(server, bare, kind, max(0.1, min(_TRY, end - time.monotonic())))
-            except OSError as error:
-                reasons.append(f"{server}: {error.strerror or error}")
+            except (OSError, ValueError) as error:  # the latter: a name that no question can hold
+                reasons.append(f"{server}: {getattr(error, 'strerror', '') or error}")
                 break
         if found:
             return found
@@ -54,36 +57,47 @@ def system_addresses(host: str) -> list[str]:
     """Addresses by the healthy host's own resolver. Raises `KdumpError`."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise KdumpError(f"the name {host} cannot be resolved", why=error.strerror or str(error)) from None
+    except (OSError, ValueError) as error:  # the latter: a name that does not encode
+        why = getattr(error, "strerror", "") or str(error)
+        raise KdumpError(f"the name {host} cannot be resolved", why=why) from None
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def _ask(server: str, host: str, kind: int, seconds: float) -> list[str]:
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     identifier = int.from_bytes(os.urandom(2), "big")
+    end = time.monotonic() + seconds
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(seconds)
         sock.connect((server, _PORT))
         sock.send(query(identifier, host, kind))
-        while True:
+        while (left := end - time.monotonic()) > 0:  # whatever else comes meanwhile
+            sock.settimeout(left)
             answer = sock.recv(4096)
-            if len(answer) >= _HEADER.size and answer[:2] == identifier.to_bytes(2, "big"):
+            if len(answer) >= _HEADER.size and answer[:2] == identifier.to_bytes(2, "big") and answer[2] & _ANSWER:
                 return addresses(answer, kind)
+    raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
 
 def query(identifier: int, host: str, kind: int) -> bytes:
-    """A question for A (1) or AAAA (28) records. Names are ASCII: international ones in their "xn--" form."""
-    labels = [label.encode("ascii") for label in host.rstrip(".").split(".")]
+    """A question for A (1) or AAAA (28) records. Names are ASCII: international ones in their "xn--" form.
+
+    Raises ValueError for a name that cannot be asked for: its labels have 1 to 63 bytes, and all together 255.
+    """
+    if not host.isascii():
+        raise ValueError("the name is not ASCII")
+    labels = [label.encode("ascii") for label in host.removesuffix(".").split(".")]
+    if not all(0 < len(label) < 64 for label in labels) or sum(len(label) + 1 for label in labels) > 254:
+        raise ValueError("no host has such a name")
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     return _HEADER.pack(identifier, _RECURSION, 1, 0, 0, 0) + name + struct.pack("!HH", kind, _IN)
 
 
 def addresses(answer: bytes, kind: int) -> list[str]:
     """The addresses in an answer; aliases need no following, because servers that recurse add their targets."""
-    _, _, questions, answers, _, _ = _HEADER.unpack_from(answer)
-    found = []
+    found: list[str] = []
     try:
+        _, _, questions, answers, _, _ = _HEADER.unpack_from(answer)
         at = _HEADER.size
         for _ in range(questions):
             at = _skip_name(answer, at) + 4
@@ -91,7 +105,7 @@ def addresses(answer: bytes, kind: int) -> list[str]:
             at = _skip_name(answer, at)
             record, _, _, size = struct.unpack_from("!HHIH", answer, at)
             at += 10
-            if record == kind:
+            if record == kind and size == _SIZES[kind] and at + size <= len(answer):
                 found.append(str(ip_address(answer[at : at + size])))
             at += size
     except (IndexError, struct.error, ValueError):

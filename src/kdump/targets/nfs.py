@@ -27,6 +27,7 @@ _FORCE, _DETACH = 0x1, 0x2  # umount2(2)
 _SOFT = "soft,timeo=50,retrans=2"  # tenths of a second; the waits add up: 5 + 10 + 15 s
 _VERSION_OPTION = re.compile(r"^(?:nfs)?vers=([\d.]+)$")
 _REMEDY = "showmount -e SERVER lists its exports; the capture kernel writes as root: export with no_root_squash"
+_MOUNT_SECONDS = 60  # of the check on the healthy host
 
 
 class NfsTarget:
@@ -129,12 +130,15 @@ def _try_mount(target: NfsTarget, spec: Spec, address: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory(prefix="kdump-nfs-") as directory:
         # -i: no helper, so that the very options of the capture kernel are tried.
         command = ["mount", "-i", "-t", fstype(version), "-o", target.options(version, address)]
-        done = subprocess.run(
-            [*command, target.source(address), directory], capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                [*command, target.source(address), directory], capture_output=True, check=False, timeout=_MOUNT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return f"the server does not answer within {_MOUNT_SECONDS} s", ""
+        said = done.stderr.decode("utf-8", "replace").strip()
         if done.returncode:
-            said = done.stderr.strip().splitlines()
-            return said[0].rpartition(": ")[2] if said else "mount failed", ""
+            return said.splitlines()[0].rpartition(": ")[2] if said else "mount failed", ""
         options = ""
         try:
             options = mounted_options(directory)

@@ -28,6 +28,7 @@ PART = 8 << 20  # bytes of a part to begin with
 MINIMUM = 5 << 20  # the smallest part, but for the last, that S3 takes
 _DOUBLED_EVERY = 1000  # parts after which parts are twice as large: at most 10,000 are allowed
 _PROBE = ".kdump-check"
+_CREDENTIALS = ("access_key_id", "secret_access_key", "session_token")
 
 
 class S3Target:
@@ -93,14 +94,17 @@ def read_credentials(path: str) -> Credentials:
     try:
         mode = stat.S_IMODE(Path(path).stat().st_mode)
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise KdumpError(f"the S3 credentials in {path} cannot be read", why=str(error)) from None
     if mode & 0o077:
         raise KdumpError(f"{path} may be read by others", why=f"its mode is {mode:04o}", remedy=f"chmod 600 {path}")
-    try:
-        return Credentials(raw["access_key_id"], raw["secret_access_key"], raw.get("session_token", ""))
-    except KeyError as error:
-        raise KdumpError(f"{path} has no {error.args[0]}") from None
+    values = [raw.get(name, "" if name == "session_token" else None) for name in _CREDENTIALS]
+    for name, value in zip(_CREDENTIALS, values, strict=True):
+        if value is None:
+            raise KdumpError(f"{path} has no {name}")
+        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+            raise KdumpError(f"{path}: {name} is not a string of printable ASCII")
+    return Credentials(*map(str, values))
 
 
 class S3Session:
@@ -234,7 +238,7 @@ class S3Stream(PartStream):
     def _put(self, number: int, data: bytes) -> str:
         if not self._upload:
             answer = self._client.request("POST", self._key, {"uploads": ""})
-            found = re.search(rb"<UploadId>([^<]+)</UploadId>", answer.body)
+            found = re.search(rb"<UploadId>([!-;=-~]{1,1024})</UploadId>", answer.body)
             if not found:
                 raise self._client.refusal("the upload could not be begun", answer)
             self._upload = found[1].decode()

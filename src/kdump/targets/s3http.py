@@ -70,9 +70,9 @@ class Client:
         for tried in range(1, _TRIES + 1):
             try:
                 answer = self._once(method, key, query or {}, body)
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 self.close()
-                why = str(error) or type(error).__name__
+                why = error.strerror or str(error) or type(error).__name__
                 if tried == _TRIES:
                     raise KdumpError(f"{self.host} does not answer", why=why) from None
             else:
@@ -88,7 +88,7 @@ class Client:
         """An error from what the service said."""
         code = re.search(rb"<Code>([^<]*)</Code>", answer.body)
         message = re.search(rb"<Message>([^<]*)</Message>", answer.body)
-        said = ": ".join(found[1].decode("utf-8", "replace") for found in (code, message) if found)
+        said = ": ".join(found[1][:200].decode("utf-8", "replace") for found in (code, message) if found)
         remedy = "check the credentials and the clock" if answer.status == 403 else ""
         return KdumpError(what, why=f"HTTP {answer.status} {said}".strip(), remedy=remedy)
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import struct
+import time
 from collections.abc import Callable
+from math import inf
 
 from kdump.errors import KdumpError
 
@@ -24,6 +27,7 @@ _BLOCK = 32 << 10  # bytes a write: every server takes that much
 _LARGE_BLOCK = 224 << 10  # as much as OpenSSH's server takes, or less
 _IN_FLIGHT = 2 << 20  # bytes
 _SMALL = 256 << 10  # bytes
+_NAMES = 1 << 20  # in a directory
 
 
 class SftpError(KdumpError):
@@ -37,10 +41,12 @@ class SftpError(KdumpError):
 class Sftp:
     """A conversation over two file descriptors: `send` to the server, `receive` from it.
 
-    `lost()` gives the words for a connection that ended. All methods raise `KdumpError`.
+    `lost()` gives the words for a connection that ended; `seconds` is the time for all of it. All methods raise
+    `KdumpError`, whatever the server sends.
     """
 
-    def __init__(self, send: int, receive: int, lost: Callable[[], KdumpError]) -> None:
+    def __init__(self, send: int, receive: int, lost: Callable[[], KdumpError], seconds: float = inf) -> None:
+        self._end = time.monotonic() + seconds
         self._send = send
         self._receive = receive
         self._lost = lost
@@ -59,7 +65,7 @@ class Sftp:
             self.extensions.add(name.decode("ascii", "replace"))
         if "limits@openssh.com" in self.extensions:
             answer = self._ask(_EXTENDED, _string("limits@openssh.com"), "the server does not tell its limits")
-            _packet, _read, write = struct.unpack_from(">QQQ", answer, 5)
+            _packet, _read, write = _numbers(">QQQ", answer, 5)
             self._block = max(_BLOCK, min(write, _LARGE_BLOCK))
 
     def make_directory(self, path: str, mode: int = 0o700) -> None:
@@ -124,13 +130,17 @@ class Sftp:
                 if error.code == _EOF:
                     return [name for name in found if name not in (".", "..")]
                 raise
-            (count,) = struct.unpack_from(">I", answer, 5)
+            (count,) = _numbers(">I", answer, 5)
             rest = answer[9:]
             for _ in range(count):
                 name, rest = _take(rest)
                 _, rest = _take(rest)
                 rest = _skip_attributes(rest)
-                found.append(name.decode("utf-8", "surrogateescape"))
+                text = name.decode("utf-8", "surrogateescape")
+                if "/" not in text and "\0" not in text:  # no entry of a directory has these
+                    found.append(text)
+            if not count or len(found) > _NAMES:
+                raise KdumpError(f"{path} cannot be listed", why="the server's list has no end")
 
     def remove(self, path: str) -> None:
         """Delete a file."""
@@ -145,8 +155,8 @@ class Sftp:
         if "statvfs@openssh.com" not in self.extensions:
             return None
         answer = self._ask(_EXTENDED, _string("statvfs@openssh.com") + _string(path), f"{path} is not there")
-        _, size, _, _, available = struct.unpack_from(">QQQQQ", answer, 5)
-        return int(size * available)
+        _, size, _, _, available = _numbers(">QQQQQ", answer, 5)
+        return min(size * available, (1 << 63) - 1)
 
     def settle(self) -> None:
         """Wait for the answers to all writes; raises the first failure when all are in."""
@@ -161,8 +171,10 @@ class Sftp:
 
     def _settle_one(self) -> None:
         answer = self._get()
-        number = int.from_bytes(answer[1:5], "big")
-        path = self._flying.pop(number, "")
+        (number,) = _numbers(">I", answer, 1)
+        if number not in self._flying:
+            raise KdumpError("the server does not speak SFTP", why="it answers what was not asked")
+        path = self._flying.pop(number)
         self._check(answer, f"{path} cannot be written")
 
     def _ask(self, kind: int, body: bytes, problem: str) -> bytes:
@@ -171,16 +183,18 @@ class Sftp:
         self._number += 1
         self._put(bytes([kind]) + struct.pack(">I", self._number) + body)
         answer = self._get()
+        if _numbers(">I", answer, 1) != (self._number,):
+            raise KdumpError("the server does not speak SFTP", why="it answers what was not asked")
         self._check(answer, problem)
         return answer
 
     def _check(self, answer: bytes, problem: str) -> None:
         if answer[0] != _STATUS:
             return
-        (code,) = struct.unpack_from(">I", answer, 5)
+        (code,) = _numbers(">I", answer, 5)
         if code == _OK:
             return
-        message = _take(answer[9:])[0].decode("utf-8", "replace") if len(answer) >= 13 else ""
+        message = _take(answer[9:])[0][:200].decode("utf-8", "replace") if len(answer) >= 13 else ""
         raise SftpError(problem, code, message)
 
     def _put(self, head: bytes, data: memoryview | bytes = b"") -> None:
@@ -206,13 +220,22 @@ class Sftp:
         return self._exactly(size)
 
     def _exactly(self, size: int) -> bytes:
-        found = b""
+        found = bytearray()
         while len(found) < size:
+            self._wait()
             piece = os.read(self._receive, size - len(found))
             if not piece:
                 raise self._lost()
             found += piece
-        return found
+        return bytes(found)
+
+    def _wait(self) -> None:
+        """Until the server says something. In the capture kernel its own deadlines end that."""
+        if self._end == inf:
+            return
+        left = self._end - time.monotonic()
+        if left <= 0 or not select.select([self._receive], [], [], left)[0]:
+            raise KdumpError("the server does not answer in time")
 
 
 def _string(text: str | bytes) -> bytes:
@@ -220,17 +243,26 @@ def _string(text: str | bytes) -> bytes:
     return struct.pack(">I", len(raw)) + raw
 
 
+def _numbers(form: str, data: bytes, at: int = 0) -> tuple[int, ...]:
+    """Numbers at a place of a packet. Raises KdumpError where it ends before."""
+    if len(data) < at + struct.calcsize(form):
+        raise KdumpError("the server does not speak SFTP", why="a packet ends early")
+    return struct.unpack_from(form, data, at)
+
+
 def _take(data: bytes) -> tuple[bytes, bytes]:
-    (size,) = struct.unpack_from(">I", data)
+    (size,) = _numbers(">I", data)
+    if 4 + size > len(data):
+        raise KdumpError("the server does not speak SFTP", why="a string ends behind its packet")
     return data[4 : 4 + size], data[4 + size :]
 
 
 def _skip_attributes(data: bytes) -> bytes:
-    (flags,) = struct.unpack_from(">I", data)
+    (flags,) = _numbers(">I", data)
     at = 4 + 8 * bool(flags & 1) + 8 * bool(flags & 2) + 4 * bool(flags & 4) + 8 * bool(flags & 8)
     data = data[at:]
     if flags & 0x80000000:
-        (count,) = struct.unpack_from(">I", data)
+        (count,) = _numbers(">I", data)
         data = data[4:]
         for _ in range(2 * count):
             _, data = _take(data)

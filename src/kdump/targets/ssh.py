@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from kdump.errors import KdumpError
@@ -25,6 +26,8 @@ from kdump.targets.sftp import Sftp, SftpError
 
 CLIENTS = ("/usr/bin/ssh", "/bin/ssh", "/usr/local/bin/ssh")
 _CONNECT_SECONDS = 15
+_CHECK_SECONDS = 60  # of a check on the healthy host, in all
+_ERRORS = 64 << 10  # bytes that the client may say
 _PIPE = 1 << 20  # bytes on the way to the client: each switch between the two processes is for many writes
 _FULL = 1 << 20  # bytes free below which a failed write is taken for a full disk
 _PROBE = ".kdump-check"
@@ -56,7 +59,7 @@ class SshTarget:
         """Log in as the capture kernel will, and write a file."""
         addresses = system_addresses(self.host)
         spec = replace(self.spec, facts={**self.spec.facts, "addresses": ",".join(addresses)})
-        connection = Connection(spec, addresses[0])
+        connection = Connection(spec, addresses[0], _CHECK_SECONDS)
         try:
             connection.sftp.make_directory(self.path, 0o755)
             handle = connection.sftp.open(f"{self.path}/{_PROBE}")
@@ -81,8 +84,11 @@ class SshTarget:
 class Connection:
     """OpenSSH's client as a child, running the SFTP subsystem on the other side."""
 
-    def __init__(self, spec: Spec, address: str) -> None:
-        self._errors = os.memfd_create("ssh-errors")
+    def __init__(self, spec: Spec, address: str, seconds: float = inf) -> None:
+        """`seconds` is the time for all of it: the capture kernel has deadlines of its own."""
+        self._errors = os.memfd_create("ssh-errors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._errors, _ERRORS)
+        fcntl.fcntl(self._errors, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)  # a server may say as much as it likes
         theirs_in, send = os.pipe()
         fcntl.fcntl(send, fcntl.F_SETPIPE_SZ, _PIPE)
         receive, theirs_out = os.pipe()
@@ -99,7 +105,7 @@ class Connection:
         self._host = f"{spec.parts.hostname} ({address})"
         self._descriptors = [send, receive]
         try:
-            self.sftp = Sftp(send, receive, self._lost)
+            self.sftp = Sftp(send, receive, self._lost, seconds)
         except BaseException:
             self.close()
             raise
@@ -118,7 +124,7 @@ class Connection:
 
     def _lost(self) -> KdumpError:
         os.lseek(self._errors, 0, os.SEEK_SET)
-        said = os.read(self._errors, 4096).decode("utf-8", "replace").strip().splitlines()
+        said = os.read(self._errors, 4096).rstrip(b"\0").decode("utf-8", "replace").strip().splitlines()
         why = next(
             (line for line in said if "REMOTE HOST IDENTIFICATION HAS CHANGED" in line), said[-1] if said else ""
         )

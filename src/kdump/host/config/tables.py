@@ -9,6 +9,7 @@ for the capture kernel reads its configuration with it too.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
@@ -21,6 +22,12 @@ Reader = Callable[[Any], Any]  # turns a TOML value into the attribute's value; 
 Key = tuple[str | int, ...]  # path of a value in a TOML document
 Complain = Callable[[Key, str], None]
 T = TypeVar("T")
+
+# A key of 64 parts: tomllib's time grows with the square of their number, and its stack with that of brackets.
+_DEEP = re.compile(r"""(?<![\w.-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
+_LARGEST = 4 << 20  # characters of a configuration
+_MOST_PROBLEMS = 20  # that are shown with their lines
+_PATIENCE = 8 << 20  # characters that may be parsed to find a line
 
 
 class ConfigError(KdumpError):
@@ -139,14 +146,22 @@ def tables(kind: type) -> Any:
 
 def parse(kind: type[T], text: str, source: str) -> T:
     """The dataclass `kind` as TOML `text` says; `source` names it in errors. Raises ConfigError (all faults)."""
+    if len(text) > _LARGEST:
+        raise ConfigError([f"{source}: larger than {_LARGEST >> 20} MiB: no configuration is"])
+    if _DEEP.search(text):
+        raise ConfigError([f"{source}: nested too deeply"])
+    problems: list[tuple[Key, str]] = []
     try:
         data = tomllib.loads(text)
+        found = _Reading(kind, lambda key, message: problems.append((key, message))).table(kind, data, ())
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{source}: {error}"]) from None
-    problems: list[tuple[int, str]] = []
-    found = _Reading(kind, lambda key, message: problems.append((line_of(text, key), message))).table(kind, data, ())
+    except RecursionError:
+        raise ConfigError([f"{source}: nested too deeply"]) from None
     if problems:
-        raise ConfigError([f"{source}:{line}: {message}" for line, message in sorted(problems)])
+        lines = sorted((line_of(text, key), message) for key, message in problems[:_MOST_PROBLEMS])
+        more = [f"{source}: and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+        raise ConfigError([f"{source}:{line}: {message}" for line, message in lines] + more)
     assert isinstance(found, kind)
     return found
 
@@ -178,9 +193,13 @@ def line_of(text: str, key: Key) -> int:
     """The line (from 1) of TOML `text` on which the value at `key` begins.
 
     tomllib keeps no positions: this asks it for ever longer beginnings of the text until one has the key. Slow, but
-    only needed when there is an error to show, and it knows every form of TOML.
+    only needed when there is an error to show, and it knows every form of TOML. In a text for which that would take too
+    long, the first line that names the key is taken.
     """
     lines = text.splitlines()
+    if len(lines) * len(text) > _PATIENCE:
+        name = next((part for part in reversed(key) if isinstance(part, str)), "")
+        return next((number for number, line in enumerate(lines, 1) if name in line), 1)
     start = 0
     for count in range(1, len(lines) + 1):
         try:
@@ -211,14 +230,14 @@ class _Reading:
                 try:
                     values[name] = self.value(declared[name], value, where, dotted)
                 except ValueError as error:
-                    self.complain(where, f"{dotted} = {value!r}: expected {error}")
+                    self.complain(where, f"{dotted} = {_shown(value)}: expected {error}")
             else:
                 self.complain(where, f"unknown key {dotted!r}; {self.hint(name, list(declared))}")
         found = kind(**values)
         faults: dict[str, str] = found.faults() if hasattr(found, "faults") else {}
         for name, wanted in faults.items():
             where = (*path, name)
-            self.complain(where, f"{_dotted(where)} = {values[name]!r}: expected {wanted}")
+            self.complain(where, f"{_dotted(where)} = {_shown(values[name])}: expected {wanted}")
         return found
 
     def value(self, declared: Mapping[str, Any], value: Any, where: Key, dotted: str) -> Any:
@@ -244,6 +263,11 @@ class _Reading:
             if inner and name in {key.name for key in fields(inner)}:
                 return f"it belongs under [{entry.name}]"
         return "known here: " + ", ".join(known)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _dotted(key: Key) -> str:

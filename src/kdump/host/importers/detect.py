@@ -14,6 +14,7 @@ from kdump.host.importers import Draft, debian, fedora, suse
 FEDORA: Final = "/etc/kdump.conf"
 SYSCONFIG: Final = "/etc/sysconfig/kdump"
 DEBIAN: Final = "/etc/default/kdump-tools"
+_LARGEST: Final = 64 << 10  # characters of a foreign configuration
 
 
 def detect(root: Path = Path("/")) -> list[Path]:
@@ -28,9 +29,12 @@ def read(paths: list[Path]) -> Draft:
     draft = Draft()
     for path in paths:
         try:
-            text = path.read_text()
+            with path.open(encoding="utf-8") as file:
+                text = file.read(_LARGEST + 1)
         except (OSError, UnicodeDecodeError) as error:
             raise KdumpError(f"{path} cannot be read", why=str(error)) from None
+        if len(text) > _LARGEST:
+            raise KdumpError(f"{path} is larger than {_LARGEST >> 10} KiB", why="no configuration of a kdump is")
         reader: Callable[[str, str, Draft], None]
         if re.search(r"^\s*(KDUMP_SAVEDIR|KDUMP_DUMPLEVEL|KDUMP_KEEP_OLD_DUMPS)=", text, re.MULTILINE):
             reader = suse.read
