@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo fleet-demo check test matrix lint sanitize bench dist docs clean
+.PHONY: demo fleet-demo check test matrix machines lint sanitize bench dist docs clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -15,6 +15,7 @@ test: .venv/test.stamp
 
 matrix: .venv/test.stamp
 	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder -m "matrix or system or kinds or product" $(MATRIX)
+	@$(PY) -m tests.matrix $(MACHINES)
 
 fleet-demo: .venv/fleet.stamp
 	@.venv/bin/kdump fleet demo $(DEMO)
@@ -27,6 +28,9 @@ lint: .venv/test.stamp
 # The C code under ASan and UBSan: a copy of the sources with a library of its own, and the tests that pass through it.
 sanitize: .venv/test.stamp
 	@tools/sanitize $(SANITIZE)
+
+machines: .venv/test.stamp
+	@$(PY) -m tests.matrix $(MACHINES)
 
 bench: .venv/test.stamp
 	@$(PY) -m benchmarks $(BENCH)

@@ -1,0 +1,96 @@
+"""`make machines`: all machines, one after the other; what came of each goes on in a file, and into docs/machines.md.
+
+Interrupted, it goes on where it was; `--again` forgets what is known, `--limit N` stops after N machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.matrix import machines
+from tests.matrix.rows import Row, covering
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "kdump-matrix"
+PAGE = ROOT / "docs/machines.md"
+HEAD = """\
+# Machines that were tried
+
+`make machines` boots each of these under QEMU with Debian's user space, lets kdump examine the machine, build and load
+there, and panics. The promise is that `kdump status` never says ready on a machine that then leaves no dump. Rows are
+chosen so that every pair of kernel and controller (where the kernel has the driver), kernel and volume, volume and
+firmware occurs. The dump goes to a disk on the controller and volume named; Debian's root is on another one. "ide" is
+an i440fx machine, all others are q35. Seconds are from the panic to power off, emulated.
+
+"""
+
+
+def main() -> int:
+    """Run what has not been run; returns 1 if a machine was called ready that left no dump."""
+    parser = argparse.ArgumentParser(prog="make machines", description=__doc__)
+    parser.add_argument("--again", action="store_true", help="forget the results that there are")
+    parser.add_argument("--limit", type=int, default=10_000, metavar="N", help="stop after N machines")
+    parser.add_argument("--only", default="", metavar="TEXT", help="machines whose name contains this")
+    args = parser.parse_args()
+    if args.again:
+        shutil.rmtree(RESULTS, ignore_errors=True)
+    RESULTS.mkdir(exist_ok=True)
+    rows = covering(machines.possible)
+    known = read_results()
+    pending = [row for row in rows if row not in known and args.only in row.name][: args.limit]
+    print(f"{len(rows)} machines, {len(pending)} to be run", flush=True)
+    with tempfile.TemporaryDirectory(prefix="kdump-matrix-") as scratch:
+        root = machines.root_disk(Path(scratch)) if pending else Path()
+        for row in pending:
+            place = RESULTS / row.name
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            result = machines.run_row(row, root, place)
+            known[row] = result
+            for image in place.glob("*.img"):
+                image.unlink()
+            (place / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
+            verdict = ("ready, " if result.ready else "not ready, ") + result.capture
+            print(f"{row.name}: {verdict}{'' if result.well else ' WRONG'} {result.problem}", flush=True)
+            PAGE.write_text(page(known, rows))
+    PAGE.write_text(page(known, rows))
+    return int(any(not result.well for result in known.values()))
+
+
+def read_results() -> dict[Row, machines.Result]:
+    """What earlier runs found."""
+    found = (machines.Result.from_json(json.loads(path.read_text())) for path in RESULTS.glob("*/result.json"))
+    return {result.row: result for result in found}
+
+
+def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:
+    """docs/machines.md."""
+    done = [known[row] for row in rows if row in known]
+    ready = [result for result in done if result.ready]
+    lines = [
+        f"{len(done)} of {len(rows)} machines were tried: {len(ready)} were called ready, of which "
+        f"{sum(result.capture == 'complete' for result in ready)} left a complete dump; "
+        f"{len(done) - len(ready)} were refused or did not come so far.",
+        "",
+        "| kernel | controller | volume | firmware | CPUs, memory, model | status said | the capture | s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in done:
+        row = result.row
+        machine = f"{row.cpus}{f' in {row.numa} nodes' if row.numa > 1 else ''}, {row.memory} MiB, {row.cpu}"
+        said = "ready" if result.ready else "; ".join(result.reasons) or result.problem.splitlines()[0]
+        cells = [
+            f"{result.release}", row.controller, row.volume, row.firmware, machine,
+            said.replace("|", "\\|")[:200], result.capture, f"{result.seconds:.0f}" if result.seconds else "",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
