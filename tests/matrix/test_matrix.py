@@ -12,6 +12,7 @@ from tests.matrix import machines
 from tests.matrix.rows import CONTROLLERS, FIRMWARE, KERNELS, SUBSET, VOLUMES, Row, covering, pairs
 
 NEEDS = [
+    pytest.mark.matrix,
     pytest.mark.lab,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="making a Debian takes root"),
