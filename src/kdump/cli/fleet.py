@@ -49,6 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("kdump-fleet-demo"), metavar="DIR", help="default: %(default)s"
     )
     demo.add_argument("--look", action="store_true", help="then serve the pages until interrupted")
+    known = actions.add_parser("known", help="build the index of faults that are known upstream, or look one up")
+    _place(known)
+    known.add_argument(
+        "--build", type=Path, metavar="DIR", help="from a checkout of the kernel's CVE records (vulns.git)"
+    )
+    known.add_argument("--index", type=Path, metavar="FILE", help="the index (default: known.json.zst in --data)")
+    known.add_argument("log", nargs="?", type=Path, help="a kernel log: what is known of its crash?")
+    bring = actions.add_parser("import", help="crashes that lie in directories, of whatever kdump, and kernel logs")
+    _place(bring)
+    bring.add_argument("paths", nargs="+", type=Path, help="directories of crashes, or files with kernel logs")
+    bring.add_argument("--host", default="", help="the host of crashes that do not say theirs")
+    inventory = actions.add_parser("inventory", help="tell the collector what this machine is; for a daily timer")
+    inventory.add_argument("--config", type=Path, metavar="FILE", help="kdump.toml to read")
+    inventory.add_argument("--print", action="store_true", help="print it instead of sending it")
     token = actions.add_parser("token", help="print the token with which a host may write")
     _place(token)
     token.add_argument("host", nargs="?", default="*", help="host name (default: a token for any host)")
@@ -74,6 +88,8 @@ def _place(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit status."""
+    if args.action == "inventory":  # on a host, which does not need the extra
+        return inventory(args)
     try:
         import httptools  # noqa: F401
         import jinja2  # noqa: F401
@@ -84,7 +100,15 @@ def run(args: argparse.Namespace) -> int:
         raise KdumpError(
             "the fleet is an extra", why=f"{error.name} is not installed", remedy="pip install 'linux-kdump[fleet]'"
         ) from None
-    actions: dict[str, Any] = {"serve": serve, "worker": worker, "demo": demo, "token": token, "user": user}
+    actions: dict[str, Any] = {
+        "serve": serve,
+        "worker": worker,
+        "demo": demo,
+        "known": known,
+        "import": bring,
+        "token": token,
+        "user": user,
+    }
     status: int = actions[args.action](args)
     return status
 
@@ -141,6 +165,64 @@ def demo(args: argparse.Namespace) -> int:
         return serving.serve(
             Service(Options(directory / "data", open_to="engineer")), f"127.0.0.1:{PORT}", serving.Tls()
         )
+    return 0
+
+
+def known(args: argparse.Namespace) -> int:
+    """Build the index, or look a log up; exit status 3 if nothing is known of it."""
+    import time
+
+    from kdump.fleet import known as upstream
+    from kdump.fleet.service import KNOWN
+
+    path = args.index or args.data / KNOWN
+    if args.build:
+        args.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        number = upstream.save(path, upstream.entries_of_records(args.build), time.strftime("%Y-%m-%d", time.gmtime()))
+        print(f"{number} faults with a crash, in {path}")
+        return 0
+    if args.log is None:
+        index = upstream.load(path)
+        print(f"{len(index.entries)} faults, made {index.made}")
+        return 0
+    found = upstream.of_text(upstream.load(path), args.log.read_text("utf-8", "replace"))
+    for match in found:
+        fixed = f", fixed in {', '.join(match.entry.fixed)}" if match.entry.fixed else ""
+        print(f"likely {match.entry.id}{fixed}: {match.entry.title}\n  the same {match.by}: {' ← '.join(match.shared)}")
+    if not found:
+        print("nothing is known of it")
+    return 0 if found else 3
+
+
+def bring(args: argparse.Namespace) -> int:
+    """Import; exit status 3 if something was left out."""
+    from kdump.fleet import importing
+
+    service = opened(args)
+    try:
+        done = importing.bring(service, args.paths, args.host)
+        service.worker.sweep()
+    finally:
+        service.close()
+    for path, why in done.left:
+        print(f"left out: {path}: {why}", file=sys.stderr)
+    print(f"{done.new} crashes are new, {done.known} were known")
+    return 3 if done.left else 0
+
+
+def inventory(args: argparse.Namespace) -> int:
+    """Send or print what this machine is."""
+    import json
+
+    from kdump.host import config
+    from kdump.host import inventory as own
+
+    wanted = config.load(args.config)
+    found = own.gather(wanted)
+    if args.print:
+        print(json.dumps(found, indent=1))
+        return 0
+    own.send(wanted, found)
     return 0
 
 

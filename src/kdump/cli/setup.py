@@ -30,6 +30,9 @@ NOT_READY = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--target", action="append", metavar="URL", help="where dumps go (may be repeated)")
+    parser.add_argument(
+        "--collector", metavar="URL", help="a fleet's collector, https://…: it becomes the first target (docs/fleet.md)"
+    )
     parser.add_argument("--crashkernel", metavar="VALUE", help='memory to reserve, as in "256M" (default: estimated)')
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     found = setup.plan(
         wanted,
         boot_loader=not args.no_boot_loader,
-        write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel),
+        write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel or args.collector),
     )
     edit = found.edit + share.edit()
     if args.replace:
@@ -85,9 +88,12 @@ def chosen(args: argparse.Namespace) -> Config:
     changed = config.to_dict(wanted)
     if args.target:
         changed["targets"] = args.target
+    if args.collector:
+        url = args.collector if args.collector.startswith("collector+") else f"collector+{args.collector}"
+        changed["targets"] = [url, *(each for each in changed["targets"] if not each.startswith("collector+"))]
     if args.crashkernel:
         changed["crashkernel"]["value"] = args.crashkernel
-    return config.from_dict(changed) if args.target or args.crashkernel else wanted
+    return config.from_dict(changed) if args.target or args.crashkernel or args.collector else wanted
 
 
 def finish(wanted: Config, journal: Journal, *, reboot: bool) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -191,6 +192,12 @@ def clean(text: str, size: int) -> str:
 def plain(function: str) -> str:
     """A function's name without what a compiler adds."""
     return _SUFFIX.sub("", clean(function, _NAME))
+
+
+def from_guilty(frames: Sequence[str], guilty: str) -> list[str]:
+    """A stack from the guilty function outwards, without the machinery that noticed the fault."""
+    bare = plain(guilty)
+    return list(frames[frames.index(bare) :]) if bare in frames else list(frames)
 
 
 def compose(manifest: dict[str, Any], report: bytes, log: str) -> bytes:

@@ -15,7 +15,7 @@ from typing import Final
 from kdump.errors import KdumpError, UsageError
 from kdump.fleet import evidence, ingest
 from kdump.fleet.database import Row, Session, among
-from kdump.fleet.schema import COUNTED
+from kdump.fleet.schema import COUNTED, MONTH
 
 STATUSES: Final = ("open", "ignored", "fixed", "merged")
 EDITABLE: Final = {"owner": 120, "link": 400, "fixed_in": 200, "collect": 16, "status": 16, "title": 300}
@@ -119,10 +119,13 @@ def adopt(session: Session, crash: int, group: int, who: str) -> None:
     found(session, group)
     session.execute("UPDATE crashes SET grp = ? WHERE id = ?", group, crash)
     if row["grp"] is None and row["state"] == COUNTED:
-        session.execute(
-            "UPDATE days SET crashes = crashes - 1 WHERE grp = 0 AND day = ? AND kernel = ?",
-            int(row["received"]) // 86400, row["kernel"],
-        )  # fmt: skip
+        day = int(row["received"]) // 86400
+        for table, span, at in (("days", "day", day), ("months", "month", day // MONTH)):
+            session.execute(
+                f"UPDATE {table} SET crashes = crashes - 1 WHERE grp = 0 AND {span} = ? AND kernel = ?",
+                at,
+                row["kernel"],
+            )
     recount(session, [group, *([row["grp"]] if row["grp"] else [])])
     note(session, who, "adopt", group, f"crash {crash}")
 
@@ -130,8 +133,9 @@ def adopt(session: Session, crash: int, group: int, who: str) -> None:
 def recount(session: Session, groups: Sequence[int]) -> None:
     """Count groups anew from their crashes; needed only when crashes move."""
     for group in groups:
-        session.execute("DELETE FROM group_hosts WHERE grp = ?", group)
-        session.execute("DELETE FROM days WHERE grp = ?", group)
+        hosts = {row["host"] for row in session.all("SELECT host FROM group_hosts WHERE grp = ?", group)}
+        for table in ("group_hosts", "days", "months"):
+            session.execute(f"DELETE FROM {table} WHERE grp = ?", group)
         session.execute(
             "INSERT INTO group_hosts (grp, host, crashes, last_seen) SELECT grp, host, COUNT(*), MAX(received)"
             " FROM crashes WHERE grp = ? AND state = ? GROUP BY grp, host",
@@ -144,6 +148,16 @@ def recount(session: Session, groups: Sequence[int]) -> None:
             group, COUNTED,
         )  # fmt: skip
         session.execute(
+            "INSERT INTO months (grp, month, kernel, crashes)"
+            f" SELECT grp, day / {MONTH}, kernel, SUM(crashes) FROM days WHERE grp = ? GROUP BY 1, 2, 3",
+            group,
+        )
+        hosts |= {row["host"] for row in session.all("SELECT host FROM group_hosts WHERE grp = ?", group)}
+        for host in sorted(hosts):
+            session.execute(
+                "UPDATE hosts SET groups = (SELECT COUNT(*) FROM group_hosts WHERE host = ?) WHERE host = ?", host, host
+            )
+        session.execute(
             "UPDATE groups SET crashes = (SELECT COUNT(*) FROM crashes WHERE grp = ? AND state = ?),"
             " hosts = (SELECT COUNT(*) FROM group_hosts WHERE grp = ?),"
             " first_seen = COALESCE((SELECT MIN(received) FROM crashes WHERE grp = ?), first_seen),"
@@ -154,17 +168,22 @@ def recount(session: Session, groups: Sequence[int]) -> None:
 
 def near(session: Session, group: Row, most: int = 8) -> list[Row]:
     """Groups that may be the same fault: their stacks are alike. Each has `similarity`, from 0 to 1."""
-    frames = group["frames"].split("\n") if group["frames"] else []
+    frames = _stack(group)
     rows = session.all(
-        "SELECT id, title, kind, frames, crashes, hosts, guilty FROM groups WHERE id <> ? AND status <> 'merged'"
-        " AND frames <> '' AND (guilty = ? OR (coarse <> '' AND coarse = ?) OR frames LIKE ? ESCAPE '!')"
+        "SELECT id, title, kind, frames, crashes, hosts, guilty FROM groups WHERE id <> ?"
+        " AND status <> 'merged' AND frames <> ''"
+        " AND ((guilty <> '' AND guilty = ?) OR (coarse <> '' AND coarse = ?) OR frames LIKE ? ESCAPE '!')"
         " ORDER BY crashes DESC LIMIT 200",
         group["id"], group["guilty"], group["coarse"], f"%{_escaped(frames[0])}%" if frames else "-",
     )  # fmt: skip
     for row in rows:
-        row["similarity"] = similarity(frames, row["frames"].split("\n"))
+        row["similarity"] = similarity(frames, _stack(row))
     close = [row for row in rows if row["similarity"] >= _NEAR]
     return sorted(close, key=lambda row: -float(row["similarity"]))[:most]
+
+
+def _stack(group: Row) -> list[str]:
+    return evidence.from_guilty(group["frames"].split("\n"), group["guilty"]) if group["frames"] else []
 
 
 def _escaped(text: str) -> str:

@@ -121,10 +121,17 @@ def save(path: Path, entries: Iterable[Entry], made: str) -> int:
     return len(listed)
 
 
+def of_text(index: Index, text: str) -> list[Match]:
+    """What is known of the crash that a kernel log tells of."""
+    facts = _fault(text)
+    return index.find(facts[1], facts[0], facts[2]) if facts else []
+
+
 def mark(session: Session, index: Index, groups: Iterable[Row]) -> None:
     """Write what is known into groups."""
     for group in groups:
-        found = index.find(group["origin"], group["kind"], group["frames"].split("\n") if group["frames"] else [])
+        stack = evidence.from_guilty(group["frames"].split("\n"), group["guilty"]) if group["frames"] else []
+        found = index.find(group["origin"], group["kind"], stack)
         text = json.dumps([match.to_dict() for match in found[:3]]) if found else ""
         if text != group["known"]:
             session.execute("UPDATE groups SET known = ? WHERE id = ?", text, group["id"])
@@ -139,7 +146,7 @@ def entries_of_records(checkout: Path) -> Iterator[Entry]:
         try:
             record = json.loads(path.read_text("utf-8"))
             found = record["containers"]["cna"]
-            identifier = str(record["cveMetadata"]["cveId"])
+            identifier = str(record["cveMetadata"].get("cveID") or record["cveMetadata"]["cveId"])
             text = "\n".join(str(each["value"]) for each in found["descriptions"] if each.get("lang", "en")[:2] == "en")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FormatError("not a CVE record", path=path, why=str(error)) from None
@@ -181,8 +188,9 @@ def _fault(text: str) -> tuple[str, str, tuple[str, ...]] | None:
     verdict = judge(Context(None, from_text(text)))
     if verdict.kind == "none":
         return None
-    functions = tuple(filter(None, (evidence.plain(frame.function) for frame in verdict.frames[:16])))
-    return verdict.kind, verdict.signature, functions
+    functions = [evidence.plain(frame.function) for frame in verdict.frames if frame.function]
+    guilty = verdict.guilty.function if verdict.guilty else ""
+    return verdict.kind, verdict.signature, tuple(evidence.from_guilty(functions, guilty)[:8])
 
 
 def _fixed(found: dict[str, Any]) -> tuple[str, ...]:
@@ -190,6 +198,6 @@ def _fixed(found: dict[str, Any]) -> tuple[str, ...]:
     versions = set()
     for product in found.get("affected", ()):
         for each in product.get("versions", ()):
-            if each.get("status") == "unaffected" and each.get("versionType") in ("semver", "original_commit_for_fix"):
+            if each.get("status") == "unaffected" and "lessThanOrEqual" in each:
                 versions.add(str(each["version"]))
     return tuple(sorted(filter(version, versions), key=lambda text: version(text) or ()))

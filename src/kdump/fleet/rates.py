@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kdump.fleet.database import Database, Row, Session
+from kdump.fleet.schema import counts
 from kdump.fleet.versions import version
 
 _Z: Final = 1.96  # 95 %
@@ -56,7 +57,7 @@ def by_kernel(session: Session, since: int, group: int | None = None) -> list[Ra
     crashes = {
         row["kernel"]: int(row["n"])
         for row in session.all(
-            f"SELECT kernel, SUM(crashes) AS n FROM days WHERE day >= ?{where} GROUP BY kernel", since, *values
+            f"SELECT kernel, SUM(crashes) AS n FROM {counts(since)} c WHERE 1 = 1{where} GROUP BY kernel", *values
         )
     }
     ground = {
@@ -81,10 +82,9 @@ def ratio(one: Rate, other: Rate) -> tuple[float, float, float] | None:
 def suspects(session: Session, most: int = 50) -> list[Row]:
     """Hosts that are more likely broken than unlucky: machine checks, or crashes of several groups."""
     return session.all(
-        "SELECT h.host, h.crashes, h.machine_checks, h.hardware, h.kernel, COUNT(g.grp) AS groups FROM hosts h"
-        " JOIN group_hosts g ON g.host = h.host WHERE h.crashes >= 2 GROUP BY h.host, h.crashes, h.machine_checks,"
-        " h.hardware, h.kernel HAVING COUNT(g.grp) >= 3 OR h.machine_checks > 0"
-        " ORDER BY h.machine_checks DESC, groups DESC, h.crashes DESC LIMIT ?",
+        "SELECT host, crashes, machine_checks, hardware, kernel, groups FROM hosts"
+        " WHERE groups >= 3 OR machine_checks > 0"
+        " ORDER BY machine_checks DESC, groups DESC, crashes DESC LIMIT ?",
         most,
     )
 

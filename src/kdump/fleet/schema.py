@@ -1,9 +1,9 @@
 """The tables, as migrations that only go forward: each is applied once, in order, when a process starts.
 
 Times are seconds since 1970 (UTC). `host_days` only tells whether a host was counted today; `kernel_days` keeps the
-counts. `days` counts crashes without a signature under group 0. `crashes.state`: RECEIVED until a worker has counted
-it. `crashes.todo` says what a worker still has to read ("log", "dump"); `lease` is until when somebody does. Text that
-people or hosts wrote has been cut to a bound before it gets here.
+counts. `days` counts crashes without a signature under group 0; `months` has its sums of 30 days each.
+`crashes.state`: RECEIVED until a worker has counted it. `crashes.todo` says what a worker still has to read ("log",
+"dump"); `lease` is until when somebody does. Text that people or hosts wrote has been cut to a bound before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,17 @@ from typing import Final
 from kdump.fleet.database import Database, Session
 
 RECEIVED, COUNTED = 0, 1
+MONTH: Final = 30  # days that a row of `months` covers
+
+
+def counts(since: int) -> str:
+    """What to select FROM for crashes since a day: (grp, kernel, crashes), of few rows however long ago the day is."""
+    full = -(-since // MONTH)  # the first month that is all inside
+    return (
+        f"(SELECT grp, kernel, crashes FROM months WHERE month >= {full}"
+        f" UNION ALL SELECT grp, kernel, crashes FROM days WHERE day >= {since} AND day < {full * MONTH})"
+    )
+
 
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
@@ -47,11 +58,12 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         host TEXT PRIMARY KEY, first_seen {real} NOT NULL, last_seen {real} NOT NULL, crashes BIGINT NOT NULL DEFAULT 0,
         kernel TEXT NOT NULL DEFAULT '', hardware TEXT NOT NULL DEFAULT '', ready TEXT NOT NULL DEFAULT '',
         problem TEXT NOT NULL DEFAULT '', want_dump SMALLINT NOT NULL DEFAULT 0, inventory_at {real} NOT NULL DEFAULT 0,
-        inventory TEXT NOT NULL DEFAULT '', machine_checks BIGINT NOT NULL DEFAULT 0
+        inventory TEXT NOT NULL DEFAULT '', machine_checks BIGINT NOT NULL DEFAULT 0, groups BIGINT NOT NULL DEFAULT 0
     );
     CREATE INDEX hosts_last ON hosts (last_seen);
     CREATE INDEX hosts_ready ON hosts (ready);
     CREATE INDEX hosts_crashes ON hosts (crashes);
+    CREATE INDEX hosts_suspect ON hosts (machine_checks, groups, crashes);
     CREATE TABLE host_days (host TEXT NOT NULL, day INTEGER NOT NULL, kernel TEXT NOT NULL, PRIMARY KEY (day, host));
     CREATE TABLE kernel_days (
         day INTEGER NOT NULL, kernel TEXT NOT NULL, hosts BIGINT NOT NULL, PRIMARY KEY (day, kernel)
@@ -71,7 +83,12 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         grp BIGINT NOT NULL, day INTEGER NOT NULL, kernel TEXT NOT NULL, crashes BIGINT NOT NULL,
         PRIMARY KEY (grp, day, kernel)
     );
-    CREATE INDEX days_day ON days (day);
+    CREATE INDEX days_day ON days (day, grp, kernel, crashes);
+    CREATE TABLE months (
+        grp BIGINT NOT NULL, month INTEGER NOT NULL, kernel TEXT NOT NULL, crashes BIGINT NOT NULL,
+        PRIMARY KEY (grp, month, kernel)
+    );
+    CREATE INDEX months_month ON months (month, grp, kernel, crashes);
     CREATE TABLE asks (grp BIGINT NOT NULL, build TEXT NOT NULL, asked BIGINT NOT NULL, PRIMARY KEY (grp, build));
     CREATE TABLE files (
         crash BIGINT NOT NULL, name TEXT NOT NULL, size BIGINT NOT NULL, sha256 TEXT NOT NULL, place TEXT NOT NULL,

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kdump.fleet import evidence, groups, rates
 from kdump.fleet.database import Row, Session, among
+from kdump.fleet.schema import counts
 
 DAY: Final = 86400
 PAGE: Final = 50
@@ -30,18 +31,19 @@ def group_list(
 ) -> dict[str, Any]:
     """Groups by the crashes they had lately, most first."""
     since = today() - days + 1
-    where, values = ["d.day >= ?", "g.id = d.grp"], [since]
+    where: list[str] = ["g.id = d.grp"]
+    values: list[str] = []
     if status:
         where.append("g.status = ?")
-        values.append(status)  # type: ignore[arg-type]
+        values.append(status)
     if kernel:
         where.append("d.kernel = ?")
-        values.append(kernel)  # type: ignore[arg-type]
+        values.append(kernel)
     if text:
         where.append("LOWER(g.title) LIKE ? ESCAPE '!'")
-        values.append(_like(text))  # type: ignore[arg-type]
+        values.append(_like(text))
     rows = session.all(
-        "SELECT g.*, d.recent FROM (SELECT d.grp, SUM(d.crashes) AS recent FROM days d, groups g"
+        f"SELECT g.*, d.recent FROM (SELECT d.grp, SUM(d.crashes) AS recent FROM {counts(since)} d, groups g"
         f" WHERE {' AND '.join(where)} GROUP BY d.grp ORDER BY recent DESC, d.grp LIMIT ? OFFSET ?) d"
         " JOIN groups g ON g.id = d.grp ORDER BY d.recent DESC, d.grp",
         *values, PAGE + 1, page * PAGE,
@@ -71,7 +73,7 @@ def totals(session: Session, days: int = 30) -> dict[str, Any]:
     since = today() - days + 1
     crashes = session.one(
         "SELECT COALESCE(SUM(crashes), 0) AS n, COALESCE(SUM(CASE WHEN grp = 0 THEN crashes ELSE 0 END), 0) AS loose"
-        " FROM days WHERE day >= ?", since,
+        f" FROM {counts(since)} c"
     )  # fmt: skip
     assert crashes is not None
     ground = session.value("SELECT COALESCE(SUM(hosts), 0) AS n FROM kernel_days WHERE day >= ?", since)
@@ -209,10 +211,11 @@ def compare(session: Session, old: str, new: str, days: int = 30) -> dict[str, A
     one, other = (known.get(name, rates.rate(name, 0, 0)) for name in (old, new))
     rows = session.all(
         "SELECT g.id, g.title, g.fixed_in, SUM(CASE WHEN d.kernel = ? THEN d.crashes ELSE 0 END) AS old,"
-        " SUM(CASE WHEN d.kernel = ? THEN d.crashes ELSE 0 END) AS new FROM days d JOIN groups g ON g.id = d.grp"
-        " WHERE d.day >= ? AND d.kernel IN (?, ?) AND g.status <> 'ignored' GROUP BY g.id, g.title, g.fixed_in"
+        f" SUM(CASE WHEN d.kernel = ? THEN d.crashes ELSE 0 END) AS new FROM {counts(since)} d"
+        " JOIN groups g ON g.id = d.grp"
+        " WHERE d.kernel IN (?, ?) AND g.status <> 'ignored' GROUP BY g.id, g.title, g.fixed_in"
         " ORDER BY new DESC LIMIT 200",
-        old, new, since, old, new,
+        old, new, old, new,
     )  # fmt: skip
     fresh = [row for row in rows if row["new"] and not row["old"]]
     gone = [row for row in rows if row["old"] and not row["new"]]

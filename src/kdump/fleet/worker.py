@@ -20,7 +20,7 @@ from kdump.errors import KdumpError
 from kdump.fleet import alerts, child, evidence, ingest, known
 from kdump.fleet.database import Database, Row, Session, among
 from kdump.fleet.objects import Objects
-from kdump.fleet.schema import COUNTED, RECEIVED
+from kdump.fleet.schema import COUNTED, MONTH, RECEIVED
 
 BATCH: Final = 256
 LEASE: Final = child.TIME + 60.0  # seconds
@@ -185,6 +185,14 @@ def _count_days(session: Session, rows: Sequence[Row]) -> None:
         [(*key, number) for key, number in sorted(days.items())],
         "ON CONFLICT (grp, day, kernel) DO UPDATE SET crashes = days.crashes + excluded.crashes",
     )
+    months: Counter[tuple[int, int, str]] = Counter()
+    for (group, day, kernel), number in days.items():
+        months[group, day // MONTH, kernel] += number
+    session.insert(
+        "INSERT INTO months (grp, month, kernel, crashes)",
+        [(*key, number) for key, number in sorted(months.items())],
+        "ON CONFLICT (grp, month, kernel) DO UPDATE SET crashes = months.crashes + excluded.crashes",
+    )
 
 
 def _count_groups(session: Session, rows: Sequence[Row]) -> None:
@@ -196,7 +204,10 @@ def _count_groups(session: Session, rows: Sequence[Row]) -> None:
         "ON CONFLICT (grp, host) DO UPDATE SET crashes = group_hosts.crashes + excluded.crashes,"
         " last_seen = excluded.last_seen RETURNING grp, host, crashes",
     )
-    new_hosts = Counter(row["grp"] for row in touched if row["crashes"] == pairs[row["grp"], row["host"]])
+    new = [row for row in touched if row["crashes"] == pairs[row["grp"], row["host"]]]
+    new_hosts = Counter(row["grp"] for row in new)
+    for host, number in sorted(Counter(row["host"] for row in new).items()):
+        session.execute("UPDATE hosts SET groups = groups + ? WHERE host = ?", number, host)
     seen = {row["grp"]: row["received"] for row in rows}
     for group, number in sorted(Counter(row["grp"] for row in rows).items()):
         session.execute(

@@ -49,7 +49,8 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
         edits.append(Edit(file_change(str(CONFIG_PATH), template.render(config), root, mode)))
     edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
     networked = any(url.partition("://")[0] in NETWORKED for url in config.targets)
-    edits.append(units.edit(root, networked=networked, allowed=units.local(config)))
+    fleet = any(url.startswith("collector+") for url in config.targets)
+    edits.append(units.edit(root, networked=networked, fleet=fleet, allowed=units.local(config)))
     edits += neighbours.edit(root)
     if boot_loader and (reboot or config.crashkernel.value != "auto"):
         found = bootloaders.detect(root)

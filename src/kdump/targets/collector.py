@@ -60,12 +60,7 @@ class CollectorTarget:
 
     def check(self) -> Spec:
         """Ask the collector whether it takes this machine's reports."""
-        addresses = system_addresses(self.server.host)
-        client = self._client(addresses[0], _TIMEOUT)
-        try:
-            answer = client.json("GET", "/v1/check")
-        finally:
-            client.close()
+        answer, addresses = self._ask("GET", "/v1/check", b"")
         named, own = str(answer.get("host", "")), self.spec.facts.get("host", "")
         if named not in ("*", own):
             raise KdumpError(
@@ -74,6 +69,18 @@ class CollectorTarget:
                 remedy=f"`kdump fleet token {own}` on the collector makes the right one; or set `name` in kdump.toml",
             )
         return replace(self.spec, facts={**self.spec.facts, "addresses": ",".join(addresses)})
+
+    def post(self, path: str, body: bytes) -> dict[str, Any]:
+        """A request of the healthy host. Raises `KdumpError`."""
+        return self._ask("POST", path, body)[0]
+
+    def _ask(self, method: str, path: str, body: bytes) -> tuple[dict[str, Any], list[str]]:
+        addresses = system_addresses(self.server.host)
+        client = self._client(addresses[0], _TIMEOUT)
+        try:
+            return client.json(method, path, body), addresses
+        finally:
+            client.close()
 
     def open(self, crash: str, ground: Ground) -> Session:
         """Reach the collector; nothing is sent yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ from kdump.host.config import Config
 class Installed(NamedTuple):
     """A file of this package, where it goes, its mode, the directory without which it is of no use.
 
-    `networked`: it is of use only if a target is across the network.
+    `networked`: it is of use only if a target is across the network; `fleet`: only if one is a collector.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Installed(NamedTuple):
     mode: int = 0o644
     needs: str = "/run/systemd/system"
     networked: bool = False
+    fleet: bool = False
 
 
 FILES: Final = (
@@ -33,6 +34,8 @@ FILES: Final = (
     Installed("linux-kdump-reload.path", "/etc/systemd/system/linux-kdump-reload.path"),
     Installed("linux-kdump-collect.service", "/etc/systemd/system/linux-kdump-collect.service"),
     Installed("network.conf", "/etc/systemd/system/linux-kdump-collect.service.d/network.conf", networked=True),
+    Installed("linux-kdump-inventory.service", "/etc/systemd/system/linux-kdump-inventory.service", fleet=True),
+    Installed("linux-kdump-inventory.timer", "/etc/systemd/system/linux-kdump-inventory.timer", fleet=True),
     Installed("kdump.rules", "/etc/udev/rules.d/98-kdump.rules", needs="/etc/udev"),
     Installed("kernel-postinst", "/etc/kernel/postinst.d/zz-kdump", 0o755, "/etc/kernel/postinst.d"),
     Installed("kernel-postrm", "/etc/kernel/postrm.d/zz-kdump", 0o755, "/etc/kernel/postrm.d"),
@@ -42,6 +45,7 @@ LOCAL: Final = "/etc/systemd/system/linux-kdump-collect.service.d/local.conf"
 FETCHED: Final = "/var/crash"  # where `kdump collect` puts what it fetches; linux-kdump-collect.service names it
 SPOOLS: Final = ("/var/spool", "/var/log", "/var/lib")  # where mail programs keep what they are to send
 ENABLED: Final = ("linux-kdump.service", "linux-kdump-reload.path", "linux-kdump-collect.service")
+INVENTORY: Final = "linux-kdump-inventory.timer"  # enabled where a target is a collector
 
 
 def text(name: str, command: str) -> str:
@@ -65,19 +69,27 @@ def local(config: Config) -> str | None:
     return "\n".join(["# By `kdump setup`, from kdump.toml.", "[Service]", *lines]) + "\n"
 
 
-def edit(root: Path, command: str | None = None, *, networked: bool = False, allowed: str | None = None) -> Edit:
+def edit(
+    root: Path,
+    command: str | None = None,
+    *,
+    networked: bool = False,
+    fleet: bool = False,
+    allowed: str | None = None,
+) -> Edit:
     """What installs the files and enables the units; commands only if a file changes or a unit is not enabled.
 
     `allowed` is what `local` says.
     """
-    changes = tuple(_changes(root, command or executable(), networked=networked))
+    changes = tuple(_changes(root, command or executable(), networked=networked, fleet=fleet))
+    enabled = (*ENABLED, INVENTORY) if fleet else ENABLED
     if (root / "run/systemd/system").is_dir():
         changes += file_change(LOCAL, allowed, root)
     if not (root / "run/systemd/system").is_dir():
         return Edit(changes)
     reload = Command(("systemctl", "daemon-reload"), again=True)
-    enable = Command(("systemctl", "enable", *ENABLED), undo=("systemctl", "disable", "--now", *ENABLED))
-    return Edit(changes, (reload, enable)) if changes or not all(_enabled(root)) else Edit()
+    enable = Command(("systemctl", "enable", *enabled), undo=("systemctl", "disable", "--now", *enabled))
+    return Edit(changes, (reload, enable)) if changes or not all(_enabled(root, enabled)) else Edit()
 
 
 def executable() -> str:
@@ -89,9 +101,9 @@ def executable() -> str:
     return found
 
 
-def _changes(root: Path, command: str, *, networked: bool) -> Iterator[FileChange]:
+def _changes(root: Path, command: str, *, networked: bool, fleet: bool) -> Iterator[FileChange]:
     for each in FILES:
-        if each.networked and not networked:
+        if (each.networked and not networked) or (each.fleet and not fleet):
             yield from file_change(each.path, None, root)
         elif (root / each.needs.lstrip("/")).is_dir():
             yield from file_change(each.path, text(each.name, command), root, each.mode)
@@ -103,7 +115,7 @@ def _quoted(path: str) -> str:
     return f'"-{plain}"'
 
 
-def _enabled(root: Path) -> Iterator[bool]:
+def _enabled(root: Path, units: Iterable[str]) -> Iterator[bool]:
     wants = root / "etc/systemd/system"
-    for unit in ENABLED:
+    for unit in units:
         yield any((each / unit).is_symlink() for each in wants.glob("*.target.wants"))

@@ -1,0 +1,125 @@
+"""Who may see and do what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.fleet.client import Client
+from tests.fleet.conftest import Opened
+from tests.fleet.evidence import crash
+
+from kdump.errors import KdumpError, UsageError
+from kdump.fleet import auth
+
+PATHS = {
+    "metadata": (
+        "/",
+        "/groups/1",
+        "/crashes",
+        "/crashes/1",
+        "/hosts",
+        "/hosts/web1",
+        "/kernels",
+        "/alerts",
+        "/api/groups",
+    ),
+    "report": ("/crashes/1/report.json", "/crashes/1/log"),
+    "dump": ("/crashes/1/files/vmcore",),
+    "admin": ("/admin",),
+}
+
+
+@pytest.fixture
+def closed(opened: Opened) -> Iterator[Client]:
+    with Client(opened(open_to="none")) as running:
+        running.crash(crash("web1"))
+        running.sweep()
+        headers = running.token("web1")
+        name = crash("web1")["manifest"]["crash"]
+        url = f"/v1/crashes/{name}/files/vmcore"
+        assert running.request("PUT", f"{url}?offset=0", content=b"memory", headers=headers).status_code == 200
+        assert running.request("POST", f"{url}/complete", json={"size": 6}, headers=headers).status_code == 200
+        yield running
+
+
+def cookie(client: Client, role: str) -> dict[str, str]:
+    import time
+
+    return {"Authorization": "Bearer " + client.service.keys.cookie(auth.Person("someone", role), time.time())}
+
+
+def test_each_role_sees_what_it_may(closed: Client) -> None:
+    for role in ("nobody", *auth.ROLES[1:]):
+        headers = {} if role == "nobody" else cookie(closed, role)
+        for needed, paths in PATHS.items():
+            allowed = role != "nobody" and auth.ROLES.index(role) >= auth.ROLES.index(needed)
+            for path in paths:
+                answer = closed.get(path, headers=headers)
+                assert (answer.status_code == 200) == allowed, (role, path, answer.status_code)
+                if not allowed:
+                    assert "memory" not in answer.text
+                    assert "crash_softlockup" not in answer.text
+    rows = closed.get("/crashes/1", headers=cookie(closed, "metadata")).text
+    assert "insmod" not in rows  # the report's text is not for this role
+
+
+def test_a_hosts_token_reads_nothing(closed: Client) -> None:
+    for path in ("/", "/crashes/1/log", "/api/groups", "/v1/crashes/1", "/v1/groups"):
+        assert closed.get(path, headers=closed.token("web1")).status_code in (303, 401, 404, 405)
+
+
+def test_a_dump_that_was_fetched_is_noted(closed: Client) -> None:
+    assert closed.get("/crashes/1/files/vmcore", headers=cookie(closed, "dump")).content == b"memory"
+    with closed.service.database.read() as session:
+        assert session.value("SELECT who FROM audit WHERE what = 'fetched'") == "someone"
+
+
+def test_signing_in_and_out(closed: Client) -> None:
+    closed.service.database.run(lambda session: auth.set_person(session, "ann", "correct horse", "engineer"))
+    wrong = closed.request("POST", "/sign-in", data={"name": "ann", "password": "wrong horse"})
+    assert wrong.status_code == 403
+    assert "set-cookie" not in wrong.headers
+    right = closed.request(
+        "POST", "/sign-in", data={"name": "ann", "password": "correct horse", "next": "//evil.example"}
+    )
+    assert right.status_code == 303
+    assert right.headers["location"] == "/"
+    assert "HttpOnly" in right.headers["set-cookie"]
+    value = right.headers["set-cookie"].partition("=")[2].partition(";")[0]
+    assert "Sign out ann" in closed.get("/", headers={"Cookie": f"{auth.COOKIE}={value}"}).text
+    forged = value[:-4] + "0000"
+    assert closed.get("/", headers={"Cookie": f"{auth.COOKIE}={forged}"}).status_code == 303
+
+
+def test_cookies_end(closed: Client) -> None:
+    keys = closed.service.keys
+    value = keys.cookie(auth.Person("ann", "admin"), 1000.0)
+    assert keys.person_of(value, 1001.0).name == "ann"
+    assert keys.person_of(value, 1001.0 + auth.SESSION) == auth.NOBODY
+    for bad in ("", ".", "a.b", "é.x", "x" * 5000):
+        assert keys.person_of(bad, 1001.0) == auth.NOBODY
+
+
+def test_weak_accounts_are_refused(closed: Client) -> None:
+    for name, password, role in (
+        ("", "long enough password", "admin"),
+        ("a", "short", "admin"),
+        ("a", "long enough", "king"),
+    ):
+        with pytest.raises(UsageError):
+            closed.service.database.run(lambda s, n=name, p=password, r=role: auth.set_person(s, n, p, r))  # type: ignore[misc]
+    with pytest.raises(KdumpError):
+        closed.service.database.run(lambda session: auth.sign_in(session, "nobody", "x"))
+
+
+def test_names_of_files_cannot_leave_the_store(closed: Client) -> None:
+    headers = closed.token("web1")
+    crash_name = crash("web1")["manifest"]["crash"]
+    for name in ("..", "%2e%2e", "..%2f..%2fx", "a%2fb", ".hidden", "x" * 300):
+        answer = closed.request("PUT", f"/v1/crashes/{crash_name}/files/{name}?offset=0", content=b"x", headers=headers)
+        assert answer.status_code in (400, 404, 405), name
+    other = closed.request(
+        "PUT", f"/v1/crashes/{crash_name}/files/x?offset=0", content=b"x", headers=closed.token("web2")
+    )
+    assert other.status_code == 404

@@ -1,0 +1,118 @@
+"""What is known upstream, and crashes that are imported: records and directories of our own making."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from tests.fleet.client import Client
+from tests.fleet.evidence import crash, log_text, report_of
+
+from kdump.cli.main import main
+from kdump.errors import KdumpError
+from kdump.fleet import known
+from kdump.fleet.importing import bring
+from kdump.fleet.service import KNOWN
+
+
+def record(directory: Path, identifier: str, text: str, *fixed: str) -> None:
+    versions: list[dict[str, Any]] = [
+        {"version": each, "lessThanOrEqual": each.rpartition(".")[0] + ".*", "status": "unaffected"} for each in fixed
+    ]
+    versions += [
+        {"version": "5.10", "status": "affected"},
+        {"version": "0", "lessThan": "5.10", "status": "unaffected"},
+    ]
+    found = {
+        "title": f"the title of {identifier}",
+        "descriptions": [{"lang": "en", "value": text}],
+        "affected": [{"versions": versions, "programFiles": ["drivers/test/crasher.c"]}],
+    }
+    content = {"containers": {"cna": found}, "cveMetadata": {"cveID": identifier}}
+    path = directory / "cve/published/2026" / f"{identifier}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    record(tmp_path, "CVE-2026-0001", "A fault:\n\n" + log_text("list"), "6.1.120", "6.12.41")
+    record(tmp_path, "CVE-2026-0002", "No crash is quoted here.", "6.1.121")
+    other = log_text("uaf").replace("crash_uaf", "other_function")
+    record(tmp_path, "CVE-2026-0003", other, "6.6.9")
+    return tmp_path
+
+
+def test_a_group_says_what_it_likely_is(client: Client, records: Path) -> None:
+    data = client.service.options.data
+    assert known.save(data / KNOWN, known.entries_of_records(records), "2026-11-29") == 2
+    client.service._looked = 0.0
+    group = client.crash(crash("web1", 1, "list")).json()["group"]
+    other = client.crash(crash("web1", 2, "softlockup")).json()["group"]
+    client.sweep()
+    page = client.get(f"/groups/{group}").text
+    assert "CVE-2026-0001" in page
+    assert "fixed in 6.1.120, 6.12.41" in page
+    assert "drivers/test/crasher.c" in page
+    assert "CVE-2026" not in client.get(f"/groups/{other}").text
+    assert client.get("/search?q=cve-2026-0001").text.count(f'href="/groups/{group}"') == 1
+
+
+def test_a_stack_alone_is_a_weaker_match() -> None:
+    frames = ("a", "b", "c", "d")
+    index = known.Index(
+        [known.Entry("one", "t", "uaf", "1-00", frames), known.Entry("two", "t", "uaf", "", frames[:1])]
+    )
+    (match,) = index.find("1-11", "uaf", ["a", "b", "c", "x"])
+    assert (match.entry.id, match.by, match.shared) == ("one", "stack", ("a", "b", "c"))
+    assert index.find("1-11", "uaf", ["a", "x", "c"]) == []
+    assert index.find("1-11", "other", list(frames)) == []
+    assert index.find("1-00", "uaf", list(frames))[0].by == "signature"
+
+
+def test_the_command_builds_and_looks_up(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index, log = tmp_path / "index.zst", tmp_path / "log.txt"
+    log.write_text(log_text("list"))
+    assert main(["fleet", "known", "--data", str(tmp_path), "--build", str(records), "--index", str(index)]) == 0
+    assert main(["fleet", "known", "--index", str(index), str(log)]) == 0
+    assert "likely CVE-2026-0001, fixed in 6.1.120, 6.12.41" in capsys.readouterr().out
+    log.write_text(log_text("softlockup"))
+    assert main(["fleet", "known", "--index", str(index), str(log)]) == 3
+
+
+def test_a_damaged_index_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    for content in (b"", b"x" * 100, zstandard.compress(b"[]"), zstandard.compress(b'{"format": "other"}')):
+        path.write_bytes(content)
+        with pytest.raises(KdumpError):
+            known.load(path)
+
+
+def test_crashes_of_other_kdumps_are_imported_once(client: Client, tmp_path: Path) -> None:
+    root = tmp_path / "crash"
+    fedora = root / "127.0.0.1-2026-11-29-12:00:00"
+    debian = root / "202611291200"
+    ours = root / "web1-20261129T120000Z-abcd"
+    for directory, name, log in ((fedora, "vmcore-dmesg.txt", "list"), (debian, "dmesg.202611291200", "uaf")):
+        directory.mkdir(parents=True)
+        (directory / name).write_text(log_text(log))
+    ours.mkdir()
+    (ours / "manifest.json").write_text(json.dumps({"crash": ours.name, "host": "web1", "status": "complete"}))
+    (ours / "report.json").write_text(json.dumps(report_of("softlockup")))
+    (root / "empty").mkdir()
+    serial = tmp_path / "serial.log"
+    serial.write_text(log_text("list"))
+    done = bring(client.service, [root, serial, tmp_path / "nowhere"], "")
+    assert (done.new, done.known) == (4, 0)
+    assert [path.name for path, _ in done.left] == ["nowhere"]
+    again = bring(client.service, [root, serial])
+    assert (again.new, again.known) == (0, 4)
+    client.sweep()
+    with client.service.database.read() as session:
+        rows = session.all("SELECT host, kind, signature, grp FROM crashes ORDER BY id")
+        assert session.value("SELECT COUNT(*) AS n FROM groups") == 3
+    assert {row["host"] for row in rows} == {"127.0.0.1", "imported", "web1"}
+    assert all(row["signature"] for row in rows)
