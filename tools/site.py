@@ -31,9 +31,9 @@ BESIDE = {
 }
 NAV = [
     {"Start": "index.md"},
-    {"Administration": ["administration.md", "targets.md", "reliability.md", "security.md", "configuration.md"]},
+    {"Administration": ["administration.md", "targets.md", "reliability.md", "security.md", "fleet.md", "machines.md"]},
     {"Analysis": ["report.md", "reading.md", "dumping.md"]},
-    {"Reference": ["commands.md", "changelog.md"]},
+    {"Reference": ["commands.md", "configuration.md", "changelog.md"]},
     {"Development": ["architecture.md", "kexec.md", "contributing.md", "packaging.md", "reporting.md"]},
 ]
 

@@ -38,9 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--open-to", default="none", choices=("none", "metadata", "report", "dump", "engineer", "admin"),
         help="what people who are not signed in may do (default: %(default)s)",
     )  # fmt: skip
-    serve.add_argument(
-        "--oidc", type=Path, metavar="FILE", help="TOML: issuer, client_id, client_secret, roles; mode 0600"
-    )
     worker = actions.add_parser("worker", help="a worker for a fleet whose database is PostgreSQL")
     _place(worker)
     demo = actions.add_parser("demo", help="three machines crash in the laboratory and report to a collector here")
@@ -133,7 +130,7 @@ def serve(args: argparse.Namespace) -> int:
     """Until SIGTERM or SIGINT."""
     from kdump.fleet import serving
 
-    service = opened(args, page=args.page.rstrip("/"), open_to=args.open_to, oidc=serving.oidc(args.oidc))
+    service = opened(args, page=args.page.rstrip("/"), open_to=args.open_to)
     tls = serving.Tls(args.tls_cert, args.tls_key, args.client_ca)
     return serving.serve(service, args.listen, tls, working=not args.no_worker)
 

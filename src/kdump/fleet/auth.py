@@ -2,7 +2,7 @@
 
 A host's token is `kf1.HOST.MAC`: HMAC-SHA-256 of the host's name under the collector's secret, so checking one costs no
 look-up; `*` as the host is a token for any host (for images that are the same everywhere). Revoked tokens are listed in
-the database. People have a local account (scrypt) or come by OIDC; their session is a signed cookie.
+the database. People have a local account (scrypt); their session is a signed cookie.
 """
 
 from __future__ import annotations

@@ -424,8 +424,7 @@ class Pages:
         return self._sign_in(request, _local(request.query_params.get("next", "/")))
 
     def _sign_in(self, request: Request, after: str, problem: str = "", status: int = 200) -> Response:
-        name = self.service.options.oidc.get("name", "")
-        return self.page(request, NOBODY, "sign-in.html", status, next=after, problem=problem, oidc=name)
+        return self.page(request, NOBODY, "sign-in.html", status, next=after, problem=problem)
 
     async def do_sign_in(self, request: Request, person: Person) -> Response:
         """Name and password for a cookie."""

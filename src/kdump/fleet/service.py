@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdump.errors import KdumpError
@@ -27,7 +27,6 @@ class Options:
     host_rate: float = 2.0  # reports a second that one host may send, for long
     host_burst: int = 60
     host_quota: int = 64 << 30  # bytes of files that one host may have in the store
-    oidc: dict[str, str] = field(default_factory=dict)
 
 
 class Service:

@@ -7,8 +7,6 @@ import contextlib
 import logging
 import signal
 import ssl
-import stat
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,19 +88,3 @@ def work(service: Service) -> int:
     finally:
         service.close()
     return 0
-
-
-def oidc(path: Path | None) -> dict[str, str]:
-    """The OIDC configuration in a file that nobody else may read; docs/fleet.md lists its keys."""
-    if path is None:
-        return {}
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise KdumpError(f"{path} may be read by others", remedy=f"chmod 600 {path}")
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise KdumpError(f"{path}: the OIDC configuration cannot be read", why=str(error)) from None
-    missing = {"issuer", "client_id", "client_secret"} - set(found)
-    if missing:
-        raise KdumpError(f"{path}: {', '.join(sorted(missing))} missing")
-    return {"name": "OIDC", **{str(name): str(value) for name, value in found.items() if not isinstance(value, dict)}}
