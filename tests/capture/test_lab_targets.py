@@ -10,7 +10,7 @@ from pathlib import Path
 import pyrage
 import pytest
 from tests import foreign
-from tests.targets.servers import client_of, sshd, weed
+from tests.targets.servers import client_of, sshd, take_large_answers, weed
 
 from kdump.capture.fence import MESSAGE
 from kdump.capture.plan import ALL, CapturePlan, Fence
@@ -89,7 +89,9 @@ def test_every_target_at_once(
     kernel: Callable[[str], KernelTree],
     debug_vmlinux: Callable[[str], Path],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    take_large_answers(monkeypatch)
     secure = series == "6.1"  # S3 by TLS, in the smaller reservation
     with (
         sshd(tmp_path / "sshd", HOST) as ssh,

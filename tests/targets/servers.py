@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from kdump.errors import KdumpError
+from kdump.targets import https
 from kdump.targets.s3 import read_credentials
 from kdump.targets.s3http import Client
 
@@ -165,6 +168,11 @@ def weed(directory: Path, address: str = "127.0.0.1", *, tls_for: str = "") -> I
         yield server
     finally:
         server.kill()
+
+
+def take_large_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let S3's client fetch what was stored, which kdump never does."""
+    monkeypatch.setattr(https, "_ANSWER_BYTES", 64 << 20)
 
 
 def client_of(server: Weed) -> Client:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.targets.servers import Weed, certificate, client_of, free_port, weed
+from tests.targets.servers import Weed, certificate, client_of, free_port, take_large_answers, weed
 from tests.targets.test_file import ground
 
 from kdump.errors import KdumpError
-from kdump.targets import https, s3http, target_for
+from kdump.targets import s3http, target_for
 from kdump.targets.https import Answer
 from kdump.targets.protocol import Session, Spec
 from kdump.targets.s3 import MINIMUM, PART, S3Session, read_credentials
@@ -30,8 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weed]:
 
 @pytest.fixture(autouse=True)
 def large_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was stored is fetched again here, which kdump never does."""
-    monkeypatch.setattr(https, "_ANSWER_BYTES", 64 << 20)
+    take_large_answers(monkeypatch)
 
 
 def begin(server: Weed, tmp_path: Path, crash: str = "web1-x", **facts: str) -> Session:
