@@ -111,7 +111,7 @@ def tree(place: Path, python: str) -> str:
         version = own.name.split("-")[1]
         wanted = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
         wanted += [word for each in PLATFORMS for word in ("--platform", each)]
-        run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", site, *wanted, own)
+        run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", site, *wanted, f"{own}[shell]")
     shutil.rmtree(site / "bin", ignore_errors=True)
     for name in ("share/man", "share/bash-completion", "share/zsh", "share/fish"):
         shutil.copytree(site / name, place / "usr" / name)

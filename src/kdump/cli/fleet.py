@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdump.errors import KdumpError
+from kdump.extras import extra
 
 if TYPE_CHECKING:
     from kdump.fleet.service import Options, Service
@@ -87,16 +87,12 @@ def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit status."""
     if args.action == "inventory":  # on a host, which does not need the extra
         return inventory(args)
-    try:
+    with extra("fleet", "kdump fleet"):
         import httptools  # noqa: F401
         import jinja2  # noqa: F401
         import msgspec  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise KdumpError(
-            "the fleet is an extra", why=f"{error.name} is not installed", remedy="pip install 'linux-kdump[fleet]'"
-        ) from None
     actions: dict[str, Any] = {
         "serve": serve,
         "worker": worker,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from kdump import outputs
 from kdump.directory import Directory
 from kdump.errors import KdumpError
+from kdump.extras import extra
 from kdump.memory import KCORE
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
 
         report = build(context, " ".join(args.dump) or KCORE, short=args.short, only=args.section)
         if args.debug and context.described:
-            from kdump.report.program import open_program
-            from kdump.report.source import annotate
-
+            with extra("shell", "--debug"):
+                from kdump.report.program import open_program
+                from kdump.report.source import annotate
             annotate(report, context, open_program(context.kernel.dump.paths, context.kernel, args.debug))
         if args.output is None:
             for line in _render(args, context, report):

@@ -11,6 +11,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kdump.extras import extra
+
 if TYPE_CHECKING:
     from drgn import Program
 
@@ -32,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the session; with --command, exit status 1 if a command failed."""
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
-    from kdump.report.program import open_program
 
+    with extra("shell", "kdump shell"):
+        from kdump.report.program import open_program
     with open_dump(args.dump) as dump:
         program = open_program([args.dump], Kernel(dump), args.debug)
         if args.crash:

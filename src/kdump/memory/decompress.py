@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kdump.errors import FormatError, KdumpError
+from kdump.extras import extra
 from kdump.memory.codecs import CODECS, LZO, SNAPPY, ZLIB, ZSTD
 from kdump.memory.pieces import Pieces
 
@@ -97,13 +98,8 @@ class Decompressor:
         make = {ZLIB: _zlib, ZSTD: _zstd, LZO: _lzo, SNAPPY: _snappy}.get(codec)
         if make is None:
             raise FormatError(f"no such compression: {codec:#x}", path=path, offset=offset, field="page_desc.flags")
-        try:
+        with extra("codecs", f"{path}: reading pages compressed with {NAMES[codec]}"):
             return make(self._page_size)
-        except ImportError as error:
-            raise KdumpError(
-                f"{path}: compressed with {NAMES[codec]}, and the Python package {error.name} is not installed",
-                remedy="install it, or all optional codecs: pip install 'linux-kdump[codecs]'",
-            ) from None
 
 
 def _zlib(page_size: int) -> Codec:

@@ -31,7 +31,7 @@ def around(context: Context) -> list[str]:
     try:
         import capstone
     except ImportError:
-        context.problems.append("no disassembly: the capstone package is not installed")
+        context.problems.append("no disassembly: capstone is not installed (pip install 'linux-kdump[shell]')")
         return [event.code] if event.code else []
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     engine.syntax = capstone.CS_OPT_SYNTAX_ATT
