@@ -11,7 +11,7 @@ check: lint
 	@$(PY) -m pytest --numprocesses auto -q -m "not lab and not system and not kinds and not product and not matrix" $(CHECK)
 
 test: .venv/test.stamp
-	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(TEST)
+	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --durations 15 $(TEST)
 
 matrix: .venv/test.stamp
 	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder -m "matrix or system or kinds or product" $(MATRIX)

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 from kdump.errors import FormatError
+from kdump.memory.codecs import DEFAULT
 from kdump.targets import NETWORKED, SCHEMES
 from kdump.targets.protocol import Spec
 
 PLAN_PATH = "/etc/kdump/plan.json"
-ACTIONS = ("reboot", "poweroff", "halt", "shell", "kexec")
+ACTIONS = ("reboot", "poweroff", "halt", "shell")  # that a configuration may name
 FIRST, ALL = "first", "all"
 ENCRYPTION = "kdump.targets.encrypted"
 DECRYPTION = "kdump.capture.crypt"
@@ -34,7 +35,7 @@ class Hooks:
     pre: tuple[str, ...] = ()
     post: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
-    seconds: float = 30.0  # bound of each
+    seconds: float = 60  # bound of each
     network: bool = False  # it comes up before the first of them
 
 
@@ -44,20 +45,20 @@ class Fence:
 
     nodes: tuple[str, ...] = ()
     port: int = 7410
-    interval: float = 10.0
+    interval: float = 10
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """Seconds. What does not end in time is given up and the next thing happens; after `total`, the final action."""
 
-    network: float = 60.0
-    target: float = 180.0  # each target: its device is there, or its server answers
-    dmesg: float = 60.0
-    report: float = 60.0
-    stall: float = 300.0  # the dump makes no progress
-    total: float = 7200.0
-    action: float = 20.0  # a reboot that hangs is forced
+    network: float = 60
+    target: float = 180  # each target: its device is there, or its server answers
+    dmesg: float = 60
+    report: float = 60
+    stall: float = 300  # the dump makes no progress
+    total: float = 7200
+    action: float = 20  # a reboot that hangs is forced
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class CapturePlan:
     targets: tuple[Spec, ...] = ()
     mode: str = FIRST
     level: int = 31
-    codec: str = "zstd"
+    codec: str = DEFAULT
     codec_level: int = 0  # 0: the codec's own choice
     cpus: int = 1
     deadlines: Deadlines = field(default_factory=Deadlines)

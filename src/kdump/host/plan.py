@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -142,7 +142,7 @@ def kernel_image(release: str) -> Path:
 
 def plan_of(config: Config) -> CapturePlan:
     """The part of the plan that follows from the configuration alone."""
-    deadlines, dump = config.deadlines, config.dump
+    dump = config.dump
     return CapturePlan(
         hostname=config.name or socket.gethostname(),
         mode=config.save_to,
@@ -150,14 +150,7 @@ def plan_of(config: Config) -> CapturePlan:
         codec=dump.codec,
         codec_level=dump.codec_level,
         cpus=capture_cpus(config),
-        deadlines=Deadlines(
-            network=deadlines.network,
-            target=deadlines.target,
-            dmesg=deadlines.dmesg,
-            report=deadlines.report,
-            stall=deadlines.stall,
-            total=deadlines.total,
-        ),
+        deadlines=Deadlines(**asdict(config.deadlines)),
         on_success=config.action.success,
         on_failure=config.action.failure,
         hooks=_hooks(config),

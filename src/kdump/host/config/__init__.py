@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kdump.capture import plan
 from kdump.capture.routes import parse_route
 from kdump.errors import KdumpError
 from kdump.host.config import tables
 from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
-from kdump.memory.codecs import CODECS, DEFAULT
+from kdump.memory.codecs import CODECS
 from kdump.targets import SCHEMES
 
 CONFIG_PATH: Final = Path("/etc/kdump/kdump.toml")
 _EFFORTS: Final = ", ".join(f"{each.name} {each.allowed}" for each in CODECS.values() if each.levels)
-ACTIONS: Final = ("reboot", "poweroff", "halt", "shell")
+_PLAN: Final = (
+    plan.CapturePlan()
+)  # what the capture kernel does unless told otherwise: the one source of these defaults
 _BRIEF: Final = Duration(1, 3600)  # of one step in the capture kernel
 KEEP: Final = "keep"  # a panic policy that is left as the system has it
 
@@ -120,13 +123,17 @@ class Dump:
     """What is saved, and how it is packed."""
 
     level: int = key(
-        31, integer(0, 31), "Pages to leave out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free."
+        _PLAN.level, integer(0, 31), "Pages to leave out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free."
     )
-    codec: str = key(DEFAULT, choice(*CODECS), "Compression: " + ", ".join(CODECS) + ".")
+    codec: str = key(_PLAN.codec, choice(*CODECS), "Compression: " + ", ".join(CODECS) + ".")
     codec_level: int = key(
-        0, integer(-50, 22), f"Effort of the codec ({_EFFORTS}); 0: kdump's choice. The others have one only."
+        _PLAN.codec_level,
+        integer(-50, 22),
+        f"Effort of the codec ({_EFFORTS}); 0: kdump's choice. The others have one only.",
     )
-    report: bool = key(True, boolean, "Write a short report in the capture kernel, before the dump, if memory allows.")
+    report: bool = key(
+        _PLAN.report, boolean, "Write a short report in the capture kernel, before the dump, if memory allows."
+    )
 
     def faults(self) -> dict[str, str]:
         """See `kdump.host.config.tables`."""
@@ -151,8 +158,10 @@ class Encrypt:
 class Action:
     """What the capture kernel does last."""
 
-    success: str = key("reboot", choice(*ACTIONS), "When the dump is saved: " + ", ".join(ACTIONS) + ".")
-    failure: str = key("reboot", choice(*ACTIONS), "When it is not.")
+    success: str = key(
+        _PLAN.on_success, choice(*plan.ACTIONS), "When the dump is saved: " + ", ".join(plan.ACTIONS) + "."
+    )
+    failure: str = key(_PLAN.on_failure, choice(*plan.ACTIONS), "When it is not.")
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ class Hooks:
     pre: tuple[str, ...] = key((), list_of(_path), "Before anything is saved.")
     post: tuple[str, ...] = key((), list_of(_path), "After the dump is saved.")
     failed: tuple[str, ...] = key((), list_of(_path), "After the dump could not be saved.")
-    timeout: int = key(60, _BRIEF, "Each is killed after this long.")
+    timeout: int = key(_PLAN.hooks.seconds, _BRIEF, "Each is killed after this long.")
     network: bool = key(False, boolean, "They use the network: it comes up before the first of them.")
 
 
@@ -170,12 +179,14 @@ class Hooks:
 class Deadlines:
     """Bounds on time in the capture kernel; what exceeds its bound is given up and the next thing happens."""
 
-    network: int = key(60, _BRIEF, "Links up, addresses there, names resolved.")
-    target: int = key(180, _BRIEF, "A target's device appears (a SAN's may take minutes), or its server answers.")
-    dmesg: int = key(60, _BRIEF, "The dead kernel's memory is opened; its log is read and saved.")
-    report: int = key(60, _BRIEF, "The short report.")
-    stall: int = key(300, Duration(10, 86400), "The dump makes no progress at all.")
-    total: int = key(7200, Duration(60, 7 * 86400), "Everything; then the failure action runs.")
+    network: int = key(_PLAN.deadlines.network, _BRIEF, "Links up, addresses there, names resolved.")
+    target: int = key(
+        _PLAN.deadlines.target, _BRIEF, "A target's device appears (a SAN's may take minutes), or its server answers."
+    )
+    dmesg: int = key(_PLAN.deadlines.dmesg, _BRIEF, "The dead kernel's memory is opened; its log is read and saved.")
+    report: int = key(_PLAN.deadlines.report, _BRIEF, "The short report.")
+    stall: int = key(_PLAN.deadlines.stall, Duration(10, 86400), "The dump makes no progress at all.")
+    total: int = key(_PLAN.deadlines.total, Duration(60, 7 * 86400), "Everything; then the failure action runs.")
 
 
 @dataclass(frozen=True)
@@ -226,8 +237,8 @@ class Fence:
     """A cluster's nodes hear of a running dump by fence_kdump's messages, and do not fence this machine meanwhile."""
 
     nodes: tuple[str, ...] = key((), list_of(text), "Names or addresses of the other nodes; none: no messages.")
-    port: int = key(7410, integer(1, 65535), "Where fence_kdump(8) listens.")
-    interval: int = key(10, _BRIEF, "Time between two messages.")
+    port: int = key(_PLAN.fence.port, integer(1, 65535), "Where fence_kdump(8) listens.")
+    interval: int = key(_PLAN.fence.interval, _BRIEF, "Time between two messages.")
 
 
 @dataclass(frozen=True)
@@ -349,7 +360,7 @@ class Config:
         "Where dumps go, in order of preference: file:///path, block:///dev/disk/by-partuuid/…, nfs://server/export/path,\n"
         "ssh://user@host:port/path, s3://bucket/prefix, collector+https://host.",
     )
-    save_to: str = key("first", choice("first", "all"), 'The "first" target that works, or "all" of them.')
+    save_to: str = key(_PLAN.mode, choice(plan.FIRST, plan.ALL), 'The "first" target that works, or "all" of them.')
     name: str = key("", text, "This machine's name in the names of crashes; empty: its host name.")
     dump: Dump = table(Dump)
     encrypt: Encrypt = table(Encrypt)

@@ -8,11 +8,11 @@ import shlex
 from pathlib import Path
 from typing import Final
 
+from kdump.capture.plan import ACTIONS
 from kdump.host.importers import Draft
 
 PATH: Final = "/var/crash"  # `path` without one
 FILESYSTEMS: Final = ("ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "f2fs", "vfat", "virtiofs")
-ACTIONS: Final = ("reboot", "halt", "poweroff", "shell")
 # Directives that may be repeated, each time adding to what is there: targets and lists.
 _ADDING: Final = frozenset({"ssh", "nfs", "raw", "extra_modules", "extra_bins", *FILESYSTEMS})
 NO_EQUIVALENT: Final = {
