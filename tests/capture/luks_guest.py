@@ -21,10 +21,12 @@ from kdump.dump import manifest
 from kdump.errors import KdumpError
 from kdump.host import encryption, plan, storage
 from kdump.lab.guest import WITHOUT_UDEV
+from kdump.targets import btrfs
 from kdump.targets.superblock import identify
 
 ORDERS, MODULES, KEY = "/etc/orders", "/etc/modules.txt", "/etc/passphrase"
 CRYPTSETUP, LVM, MKFS = "/usr/sbin/cryptsetup", "/usr/sbin/lvm", "/usr/sbin/mkfs.ext4"
+MKFS_BTRFS = "/usr/sbin/mkfs.btrfs"
 FORMAT = ("luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", KEY)
 # name of the volume -> device, options of luksFormat; in this order, as some stand on others
 VOLUMES = {
@@ -37,10 +39,11 @@ VOLUMES = {
 }
 FOREIGN = ("nbd0", "ram0", "loop0")
 SUSPENDED = "suspended"  # one more, whose key is wiped before the crash
-LAST_DISK = "/dev/vdi"
+LAST_DISK = "/dev/vdk"
 # where the file systems are
 PLACES = {name: f"/dev/mapper/{name}" for name in VOLUMES} | {"under-lvm": "/dev/mapper/inner-lv"}
 PLACES |= {"raid": "/dev/mapper/two-raid", "thin": "/dev/mapper/two-thin"}
+BTRFS = ("/dev/vdj", "/dev/vdk")
 WITHOUT_TOOLS = ("--config", 'global { thin_check_executable = "" } activation { monitoring = 0 }')
 OPEN = [
     [LVM, "vgchange", "-ay", "--sysinit", "vg"],
@@ -117,13 +120,14 @@ def make() -> None:
     run(LVM, "lvcreate", *WITHOUT_TOOLS, "-q", "-y", "-V", "100M", "--thin", "-n", "thin", "two/pool")
     for place in PLACES.values():
         run(MKFS, "-q", "-F", "-E", "lazy_itable_init=1", place)
+    run(MKFS_BTRFS, "-q", "-d", "raid0", "-m", "raid1", *BTRFS)
 
 
 def look() -> dict[str, object]:
     """What `kdump build` would put into the plan for a target on each."""
     whole_hashlib()
     found = {name: storage.walk(storage.device_of(place)) for name, place in PLACES.items()}
-    content = {name: identify(place) for name, place in PLACES.items()}
+    content = {name: identify(place) for name, place in (*PLACES.items(), ("btrfs", BTRFS[0]))}
     volumes = {entry["name"]: entry for each in found.values() for entry in plan.volumes(each.layers)}
     proved = {name: encryption.prove(entry) for name, entry in volumes.items() if "holds" in entry}
     return {
@@ -148,14 +152,19 @@ def refusals() -> dict[str, str]:
 
 def inspect_all() -> dict[str, list[str]]:
     """What is wrong with the crashes, by volume."""
-    return {name: inspect(name) for name in PLACES if name != SUSPENDED}
+    content = identify(BTRFS[0])
+    assert content is not None
+    btrfs.register(BTRFS[0], content.uuid, 10)
+    places = {name: (place, "ext4") for name, place in PLACES.items() if name != SUSPENDED}
+    places["btrfs"] = BTRFS[1], "btrfs"
+    return {name: inspect(name, *place) for name, place in places.items()}
 
 
-def inspect(name: str) -> list[str]:
+def inspect(name: str, device: str, fstype: str) -> list[str]:
     """What is wrong with the crash on a volume."""
     place = f"/run/{name}"
     Path(place).mkdir()
-    system.mount(PLACES[name], place, "ext4", system.MS_RDONLY)
+    system.mount(device, place, fstype, system.MS_RDONLY)
     crashes = list(Path(place, "crash").iterdir())
     content = manifest.read(crashes[0] / manifest.NAME)
     findings = [f"{each.name}: {each.what}" for entry in content["files"] for each in manifest.check(crashes[0], entry)]

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from kdump.image.kernel_tree import KernelTree
 
 MIB = 1 << 20
-DISKS = ("vdb", "vdc", "vdd", "vde", "vdf", "vdg", "vdh", "vdi")
+DISKS = ("vdb", "vdc", "vdd", "vde", "vdf", "vdg", "vdh", "vdi", "vdj", "vdk")
 CRYPTO = ("dm_crypt", "xts", "ecb", "essiv", "af_alg", "algif_hash", "algif_skcipher")
-MODULES = ("virtio_pci", "virtio_blk", "dm_mod", "raid1", "dm_raid", "dm_thin_pool", *CRYPTO, "ext4")
+MODULES = ("virtio_pci", "virtio_blk", "dm_mod", "raid1", "dm_raid", "dm_thin_pool", *CRYPTO, "ext4", "btrfs")
 FOREIGN = ("nbd", "brd")  # drivers of what is no hardware; the first stage has loaded loop
-TOOLS = (luks_guest.CRYPTSETUP, luks_guest.LVM, luks_guest.MKFS)
+TOOLS = (luks_guest.CRYPTSETUP, luks_guest.LVM, luks_guest.MKFS, luks_guest.MKFS_BTRFS)
 PASSPHRASE = b"correct horse battery staple"
 GUEST_FILES: dict[str, bytes | Path] = {
     **{name: Path(name) for name in (*TOOLS, "/etc/mke2fs.conf")},
@@ -112,7 +112,7 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
     assert not any(len(word) >= 32 for entry in facts["storage"] for word in entry["table"][0][3].split("<")[0].split())
 
     targets = [
-        Spec(f"file:///{name}", {"uuid": uuid, "fstype": "ext4", "path": "/crash"})
+        Spec(f"file:///{name}", {"uuid": uuid, "fstype": "btrfs" if name == "btrfs" else "ext4", "path": "/crash"})
         for name, uuid in facts["uuids"].items()
         if name != luks_guest.SUSPENDED
     ]
@@ -143,5 +143,5 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
 
     findings = boot(tree, "open", disks, tmp_path, cpu, "findings")
     whole = ["status complete", f"{len(saved.manifest['files'])} files"]
-    assert findings.keys() == opened | {"raid", "thin"}
+    assert findings.keys() == opened | {"raid", "thin", "btrfs"}
     assert all(each == whole for each in findings.values()), findings

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.matrix import machines
-from tests.matrix.rows import Row, covering
+from tests.matrix.rows import Row, every
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "kdump-matrix"
@@ -40,7 +40,7 @@ def main() -> int:
     if args.again:
         shutil.rmtree(RESULTS, ignore_errors=True)
     RESULTS.mkdir(exist_ok=True)
-    rows = covering(machines.possible)
+    rows = every(machines.possible)
     known = read_results()
     pending = [row for row in rows if row not in known and args.only in row.name][: args.limit]
     print(f"{len(rows)} machines, {len(pending)} to be run", flush=True)

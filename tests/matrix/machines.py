@@ -7,19 +7,23 @@ second one the kernel's modules as installed; the dump goes to a third, on the c
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.matrix import pivot
-from tests.matrix.rows import CONTROLLERS, Row
+from tests.matrix.rows import CARDS, CONTROLLERS, SSH, Row
 from tests.system import debian, luks, lvm
+from tests.targets.servers import sshd
 
 from kdump.errors import KdumpError
 from kdump.image.build import build, module_paths
@@ -29,7 +33,10 @@ from kdump.lab.machine import Machine
 from kdump.lab.qemu import Disk, Spec
 
 MIB = 1 << 20
-PACKAGES = ("cryptsetup-initramfs",)
+PACKAGES = (
+    "cryptsetup-initramfs", "mdadm", "btrfs-progs", "fdisk", "bcache-tools", "thin-provisioning-tools",
+    "multipath-tools", "open-iscsi", "nvme-cli", "openssh-client",
+)  # fmt: skip
 MODULES_UUID, DATA_UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7012", "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7013"
 DATA_SIZE = 1024 * MIB  # a power of two: SD cards have no other sizes
 PASSPHRASE = "passphrase of the matrix"
@@ -40,20 +47,21 @@ _CAPTURED = re.compile(r"kdump: \[ *[\d.]+\] (complete|degraded|incomplete): ")
 SCRIPT = """\
 #!/bin/bash
 export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PYTHONUTF8=1
-exec 2>&1
 trap 'echo "@@@ end"; sync; sleep 1; echo o > /proc/sysrq-trigger; sleep 60' EXIT
 dmesg -n 1  # what the kernel says must not fall into what is read here
 mount -o remount,rw /
 mount -o ro UUID={modules} /usr/lib/modules || exit
+grep -q console=ttyS /proc/cmdline || {{ modprobe virtio_console; sleep 1; exec > /dev/hvc0; }}
+exec 2>&1
 hostname matrix
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle -t 120
-. /root/volume
-mkdir -p /var/crash
-mount "$volume" /var/crash || exit
-echo "@@@ on $(findmnt -n -o SOURCE,FSTYPE /var/crash)"
-mkdir -p /etc/kdump
+mkdir -p /var/crash /etc/kdump
 cp /root/kdump.toml /etc/kdump/kdump.toml
+. /root/volume
+[ -z "$volume" ] || mount "$volume" /var/crash || exit
+[ -n "$on" ] || on="$(findmnt -n -o SOURCE,FSTYPE /var/crash)"
+echo "@@@ on $on"
 kdump build --load | sed 's/^/@@@ build /'
 echo "@@@ status $(kdump status --json | tr -d '\\n')"
 sync
@@ -61,13 +69,23 @@ echo "@@@ crash"
 echo c > /proc/sysrq-trigger
 """
 CONFIGURATION = """\
-targets = ["file:///var/crash"]
+targets = ["{target}"]
 [action]
 success = "poweroff"
 failure = "poweroff"
 """
 _FOUND = f"for i in $(seq 60); do blkid -U {DATA_UUID} > /dev/null && break; sleep 1; done; volume=UUID={DATA_UUID}\n"
 _DISK = f"volume=$(blkid -U {DATA_UUID}); umount /var/crash 2>/dev/null\n"
+# Two partitions of the disk, $one and $two, empty.
+_HALVES = rf"""{_FOUND}disk=$(blkid -U {DATA_UUID}); wipefs -q -a $disk
+printf 'label: gpt\nsize=500M\nsize=500M\n' | sfdisk -q $disk; udevadm settle
+p=$disk; [[ $disk == *[0-9] ]] && p=${{disk}}p; one=${{p}}1 two=${{p}}2
+"""
+_GROUP = _HALVES + "vgcreate -qq -y group $one $two\n"
+_MD = _HALVES + "mdadm --create /dev/md7 --run --level=1 --raid-devices=2 --metadata=%s --assume-clean $one $two\n"
+_MD += "mkfs.ext4 -q /dev/md7; volume=/dev/md7\n"
+# Files of a target that the kernel itself serves to itself: what sysfs shows of the disk is as with another machine.
+_SERVED = _FOUND + "disk=$(blkid -U " + DATA_UUID + ")\n"
 VOLUME_SCRIPTS = {
     "lvm": f"for i in $(seq 60); do vgchange -ay {lvm.GROUP} && break; sleep 1; done\n{_FOUND}",
     "luks": (
@@ -83,7 +101,61 @@ VOLUME_SCRIPTS = {
         f"{_FOUND}mkdir -p /below; mount $volume /below; truncate -s 600M /below/file; mkfs.ext4 -q /below/file\n"
         "volume=/below/file\n"
     ),
+    "md-0.90": _MD.replace("%s", "0.90"),
+    "md-1.2": _MD.replace("%s", "1.2"),
+    "btrfs-2": f"{_HALVES}mkfs.btrfs -q -f -d raid0 -m raid1 $one $two; btrfs device scan; volume=$one\n",
+    "bcache": (
+        f"{_HALVES}modprobe bcache; make-bcache -B $one -C $two --writeback; udevadm settle\n"
+        "for each in $one $two; do echo $each > /sys/fs/bcache/register; done 2>/dev/null; sleep 1\n"
+        "mkfs.ext4 -q /dev/bcache0; volume=/dev/bcache0\n"
+    ),
+    "lvm-cache": (
+        f"{_GROUP}lvcreate -qq -y -L 400M -n crash group $one; lvcreate -qq -y -L 100M -n fast group $two\n"
+        "lvconvert -qq -y --type cache --cachevol fast group/crash; mkfs.ext4 -q /dev/group/crash\n"
+        "volume=/dev/group/crash\n"
+    ),
+    "lvm-origin": (
+        f"{_GROUP}lvcreate -qq -y -L 400M -n crash group; mkfs.ext4 -q /dev/group/crash\n"
+        "lvcreate -qq -y -s -L 100M -n before group/crash; volume=/dev/group/crash\n"
+    ),
+    "multipath": (
+        "modprobe dm-multipath; printf 'defaults {\\n find_multipaths no\\n user_friendly_names no\\n}\\n'"
+        " > /etc/multipath.conf\nmultipathd; sleep 3; multipath -v1; sleep 2; multipath -ll\n"
+        "volume=/dev/mapper/$(dmsetup ls --target multipath | awk '{ print $1; exit }')\n"
+    ),
+    "nbd": f"{_SERVED}modprobe nbd; nbd=/dev/nbd0\nmodprobe null_blk; volume=$disk\n",
+    "null_blk": ("modprobe null_blk gb=1 memory_backed=1; sleep 1; mkfs.ext4 -q /dev/nullb0; volume=/dev/nullb0\n"),
+    "nvme-tcp": (
+        f"{_SERVED}umount $disk 2>/dev/null; ip link set lo up\n"
+        "modprobe nvmet; modprobe nvmet-tcp; modprobe nvme-tcp; mount -t configfs none /sys/kernel/config\n"
+        "cd /sys/kernel/config/nvmet; mkdir subsystems/crash; echo 1 > subsystems/crash/attr_allow_any_host\n"
+        "mkdir subsystems/crash/namespaces/1; echo -n $disk > subsystems/crash/namespaces/1/device_path\n"
+        "echo 1 > subsystems/crash/namespaces/1/enable; mkdir ports/1; cd ports/1\n"
+        "echo tcp > addr_trtype; echo ipv4 > addr_adrfam; echo 127.0.0.1 > addr_traddr; echo 4420 > addr_trsvcid\n"
+        "ln -s ../../subsystems/crash subsystems/crash; cd /\n"
+        "nvme connect -t tcp -a 127.0.0.1 -s 4420 -n crash; udevadm settle; sleep 2; volume=/dev/nvme0n1\n"
+    ),
+    "iscsi": (
+        f"{_SERVED}ip link set lo up; modprobe target_core_mod\n"
+        "modprobe target_core_iblock; modprobe iscsi_target_mod\n"
+        "mount -t configfs none /sys/kernel/config; cd /sys/kernel/config/target; mkdir -p core/iblock_0/crash\n"
+        "echo udev_path=$disk > core/iblock_0/crash/control; echo 1 > core/iblock_0/crash/enable\n"
+        "t=iscsi/iqn.2026-11.test:crash/tpgt_1; mkdir -p $t/np/127.0.0.1:3260 $t/lun/lun_0\n"
+        "ln -s $PWD/core/iblock_0/crash $t/lun/lun_0/crash\n"
+        "for a in authentication=0 generate_node_acls=1 demo_mode_write_protect=0 cache_dynamic_acls=1; do\n"
+        "echo ${a#*=} > $t/attrib/${a%=*}; done; echo 1 > $t/enable; cd /\n"
+        "modprobe iscsi_tcp; iscsid; sleep 1; iscsiadm -m discovery -t st -p 127.0.0.1; iscsiadm -m node --login\n"
+        "udevadm settle; sleep 2; volume=/dev/sda\n"
+    ),
+    "unmounted": f"{_FOUND}volume= on='not mounted'\n",
+    SSH: (
+        "for i in $(seq 30); do card=$(ls /sys/class/net | grep -v '^lo$' | head -1); [ \"$card\" ] && break\n"
+        "sleep 1; done; ip link set lo up; ip link set $card up; ip address add 10.0.2.15/24 dev $card\n"
+        'ip route add default via 10.0.2.2; volume= on="$card $(readlink /sys/class/net/$card/device/driver)"\n'
+    ),
 }
+TARGETS = {"unmounted": f"fs://UUID={DATA_UUID}/crash"}
+HOST = "10.0.2.2"  # this machine, as QEMU's user network shows it to a guest
 
 
 @dataclass(frozen=True)
@@ -118,9 +190,11 @@ class Result:
         return cls(**{**raw, "row": Row(**raw["row"]), "reasons": tuple(raw["reasons"])})
 
 
+@functools.cache
 def possible(kernel: str, controller: str) -> bool:
-    """Whether the kernel has the controller's driver."""
-    return kernels.find(kernel).module_index.lookup(CONTROLLERS[controller][0]) is not None
+    """Whether the kernel has the driver of a disk controller or a network card."""
+    driver, _arguments = (CONTROLLERS | CARDS)[controller]
+    return kernels.find(kernel).module_index.lookup(driver) is not None
 
 
 def root_disk(directory: Path) -> Path:
@@ -137,8 +211,7 @@ def root_disk(directory: Path) -> Path:
             (root / name).mkdir()
         (root / "etc/fstab").write_text("")
         (root / "root/row").write_text(SCRIPT.format(modules=MODULES_UUID))
-        (root / "root/kdump.toml").write_text(CONFIGURATION)
-        disk.create_ext4(path, 3000 * MIB, uuid=pivot.ROOT, content=root)
+        disk.create_ext4(path, 3200 * MIB, uuid=pivot.ROOT, content=root)
     return path
 
 
@@ -211,19 +284,20 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
     image = directory / "initrd.img"
     files: dict[str, bytes | Path] = {pivot.MODULES: "\n".join(module_paths(tree, _BOOT_MODULES)).encode()}
     build(tree, entry="tests.matrix.pivot", modules=_BOOT_MODULES, files=files, output=image)
-    data = data_disk(row.volume, directory)
-    volume = directory / "volume"
-    volume.write_text(VOLUME_SCRIPTS.get(row.volume, _FOUND))
-    with _own_root(root, volume, directory) as own:
+    data = directory / "data.img" if row.volume == SSH else data_disk(row.volume, directory)
+    with contextlib.ExitStack() as stack:
+        content, received = _content(row, directory, stack)
+        own = stack.enter_context(_own_root(root, content, directory))
         spec = Spec(
             kernel=tree.vmlinuz,
             initrd=image,
-            cmdline="console=ttyS0,115200 panic=10 crashkernel=256M",
+            cmdline=f"console={'ttyS0,115200' if row.serial else 'tty0'} panic=10 crashkernel={row.crashkernel}",
             disks=[Disk(own), Disk(modules_disk(tree), readonly=True)],
             memory=row.memory * MIB,
             cpus=row.cpus,
             cpu=row.cpu,
             firmware=kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd" if row.firmware == "uefi" else None,
+            serial=row.serial,
             extra=_hardware(row, data),
         )
         with Machine(spec, console=directory / "console.log") as machine:
@@ -232,7 +306,10 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
             status = json.loads(machine.wait_for(r"@@@ status (\{.*\})", TIMEOUT, unless=unless)[1])
             machine.wait_for("@@@ crash", TIMEOUT, unless=unless)
             panicked = time.monotonic()
-            machine.run_to_exit(TIMEOUT)
+            if status["ready"]:
+                machine.run_to_exit(TIMEOUT)
+            else:
+                machine.kill()  # what comes of it is not promised
             lines = [text for _, text in machine.lines]
             seconds = time.monotonic() - panicked
     found = [match[1] for line in lines if (match := _CAPTURED.search(line))]
@@ -243,19 +320,37 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
         release=tree.release,
         ready=bool(status["ready"]),
         reasons=tuple(f"{c['name']}: {c['found']}" for c in status["checks"] if c["answer"] == "no"),
-        capture=_confirmed(row.volume, capture, data),
-        seconds=round(seconds, 1),
+        capture=_confirmed(row, capture, data, received),
+        seconds=round(seconds, 1) if status["ready"] else 0.0,
         on=said["on"],
         image=drivers,
     )
 
 
+def _content(row: Row, directory: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Path], Path]:
+    """Files of this machine's root by name, and the directory that a server of this row receives to."""
+    target, received = TARGETS.get(row.volume, "file:///var/crash"), directory / "received"
+    content = {"/root/volume": directory / "volume", "/root/kdump.toml": directory / "kdump.toml"}
+    if row.volume == SSH:
+        server = stack.enter_context(sshd(directory / "sshd", HOST))
+        target = f"ssh://root@{HOST}:{server.port}{received}"
+        content |= {f"/root/{name}": server.directory / name for name in ("id", "known_hosts")}
+    script = VOLUME_SCRIPTS.get(row.volume, _FOUND)
+    keys = '[ssh]\nidentity = "/root/id"\nknown_hosts = "/root/known_hosts"\n' if row.volume == SSH else ""
+    content["/root/volume"].write_text(script)
+    content["/root/kdump.toml"].write_text(CONFIGURATION.format(target=target) + keys)
+    return content, received
+
+
 @contextlib.contextmanager
-def _own_root(root: Path, volume: Path, directory: Path) -> Any:
-    """A copy of the root with this machine's way to its volume."""
+def _own_root(root: Path, content: dict[str, Path], directory: Path) -> Iterator[Path]:
+    """A copy of the root with files of this machine."""
     own = directory / "root.img"
     debian.run("cp", "--sparse=always", str(root), str(own))
-    debian.run("debugfs", "-w", "-R", f"write {volume} /root/volume", str(own))
+    for name, path in content.items():
+        debian.run("debugfs", "-w", "-R", f"write {path} {name}", str(own))
+        mode = stat.S_IFREG | (stat.S_IMODE(path.stat().st_mode) & 0o700)
+        debian.run("debugfs", "-w", "-R", f"set_inode_field {name} mode {mode:#o}", str(own))
     try:
         yield own
     finally:
@@ -264,22 +359,38 @@ def _own_root(root: Path, volume: Path, directory: Path) -> Any:
 
 def _hardware(row: Row, data: Path) -> list[str]:
     arguments = ["-machine", "pc"] if row.controller == "ide" else []
-    arguments += ["-drive", f"if=none,id=data,format=raw,file={data},cache=unsafe"]
-    for device in CONTROLLERS[row.controller][1]:
+    if row.controller in CARDS:
+        arguments += ["-netdev", "user,id=net"]
+    elif row.volume == "multipath":
+        arguments += ["-device", "virtio-scsi-pci,id=bus"]
+        for name in ("left", "right"):
+            arguments += ["-drive", f"if=none,id={name},format=raw,file={data},cache=unsafe,file.locking=off"]
+            arguments += ["-device", f"scsi-hd,bus=bus.0,drive={name},serial=data,wwn=0x5000c50015ea71ac,share-rw=on"]
+        return arguments
+    else:
+        arguments += ["-drive", f"if=none,id=data,format=raw,file={data},cache=unsafe"]
+    for device in (CONTROLLERS | CARDS)[row.controller][1]:
         arguments += ["-device", device]
     if row.numa > 1:
-        share = row.memory // row.numa
+        share, cpus = row.memory // row.numa, row.cpus // row.numa
         for node in range(row.numa):
             arguments += ["-object", f"memory-backend-ram,id=m{node},size={share}M"]
-            arguments += ["-numa", f"node,nodeid={node},cpus={node},memdev=m{node}"]
+            last = node * cpus + cpus - 1
+            arguments += ["-numa", f"node,nodeid={node},cpus={node * cpus}-{last},memdev=m{node}"]
     return arguments
 
 
-def _confirmed(volume: str, capture: str, data: Path) -> str:
-    """What the capture kernel said, looked at from outside where the file system can be read here without mounting."""
-    if capture != "complete" or volume != "ext4":
+def _confirmed(row: Row, capture: str, data: Path, received: Path) -> str:
+    """What the capture kernel said, looked at from outside where the dump can be read here without mounting."""
+    if row.serial and capture != "complete":
         return capture
-    disk.check(data)
-    names = [name for name in disk.listing(data, "/") if name != "lost+found"]
-    manifests = [json.loads(disk.read(data, f"/{name}/manifest.json")) for name in names]
-    return capture if [manifest["status"] for manifest in manifests] == ["complete"] else "complete only by its word"
+    if row.volume == SSH:
+        manifests = [json.loads(path.read_bytes()) for path in received.glob("*/manifest.json")]
+    elif row.volume in ("ext4", "unmounted"):
+        disk.check(data)
+        place = "/crash" if row.volume == "unmounted" else "/"
+        names = [name for name in disk.listing(data, place) if name != "lost+found"]
+        manifests = [json.loads(disk.read(data, f"{place.rstrip('/')}/{name}/manifest.json")) for name in names]
+    else:
+        return capture
+    return "complete" if [manifest["status"] for manifest in manifests] == ["complete"] else "complete only by its word"

@@ -29,7 +29,8 @@ from kdump.image import modprobe_conf
 from kdump.image.build import module_paths
 from kdump.image.closure import Closure, Search
 from kdump.image.kernel_tree import KernelTree, tree_of
-from kdump.targets import NETWORKED, target_for
+from kdump.targets import NETWORKED, btrfs, target_for
+from kdump.targets.devices import find_uuid
 from kdump.targets.mountinfo import mount_of
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import RAID_MEMBER, Content, identify
@@ -81,7 +82,9 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     tree = replace(kernel or capture_kernel(config), conf=modprobe_conf.read())
     targets = [target_for(specification(url, config)) for url in config.targets]
     specs = [target.check() for target in targets]
-    found = [storage.walk(device) for device in filter(None, map(device_under, specs))]
+    found = [
+        storage.walk(device) for device in dict.fromkeys(device for spec in specs for device in devices_under(spec))
+    ]
     lowest_first = {layer.name: layer for each in found for layer in reversed(each.layers)}
     layers = tuple(reversed(lowest_first.values()))
     refuse_unreachable(layers)
@@ -212,11 +215,19 @@ def server(spec: Spec, config: Config) -> str:
     return spec.parts.hostname or ""
 
 
-def device_under(spec: Spec) -> str | None:
-    """ "major:minor" of the block device that a local target is on; None for a target across the network."""
-    if spec.parts.scheme == "file":
-        return storage.device_of(mount_of(spec.parts.path).source)
-    return storage.device_of(spec.parts.path) if spec.parts.scheme == "block" else None
+def devices_under(spec: Spec) -> list[str]:
+    """ "major:minor" of the block devices that a local target is on; none for a target across the network."""
+    if spec.parts.scheme == "block":
+        return [storage.device_of(spec.parts.path)]
+    if spec.parts.scheme == "fs":
+        several = btrfs.present(spec.facts["uuid"]) if spec.facts["fstype"] == "btrfs" else []
+        found = several or [find_uuid(spec.facts["uuid"]) or ""]
+        return [storage.device_of(path) for path in found]
+    if spec.parts.scheme != "file":
+        return []
+    mount = mount_of(spec.parts.path)
+    several = btrfs.devices(mount.uuid) if mount.fstype == "btrfs" else []
+    return several or [storage.device_of(mount.source)]
 
 
 def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:

@@ -49,6 +49,7 @@ class Spec:
     nics: Sequence[Nic] = ()
     reboots: bool = False  # let the guest restart; otherwise a reboot ends the machine
     firmware: Path | None = None  # a UEFI image instead of SeaBIOS
+    serial: bool = True  # without a serial port, the console is what the guest sends to a virtio console (hvc0)
     extra: Sequence[str] = field(default=())
 
 
@@ -68,7 +69,11 @@ def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[s
     """The whole command line, machine type, devices and all; nothing comes from a user's QEMU configuration."""
     arguments = [qemu_path(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,graphics=off"]
     arguments += ["-accel", accelerator, "-cpu", spec.cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory >> 20}M"]
-    arguments += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    arguments += ["-chardev", "stdio,id=console,signal=off"]
+    if spec.serial:
+        arguments += ["-serial", "chardev:console"]
+    else:
+        arguments += ["-device", "virtio-serial-pci", "-device", "virtconsole,chardev=console"]
     if monitor:
         arguments += ["-qmp", f"unix:{monitor},server=on,wait=off"]
     if not spec.reboots:

@@ -10,6 +10,7 @@ from kdump.targets.protocol import Spec, Target
 
 SCHEMES = {
     "file": "kdump.targets.file:FileTarget",
+    "fs": "kdump.targets.filesystem:FilesystemTarget",
     "block": "kdump.targets.block:BlockTarget",
     "nfs": "kdump.targets.nfs:NfsTarget",
     "s3": "kdump.targets.s3:S3Target",

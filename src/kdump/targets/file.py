@@ -16,6 +16,7 @@ from pathlib import Path
 from kdump.directory import Directory
 from kdump.errors import KdumpError
 from kdump.fileio import INCOMPLETE, PartFile, sync_directory
+from kdump.targets import btrfs
 from kdump.targets.devices import LOOKING, find_uuid, wait_for
 from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream
 from kdump.targets.retention import prune
@@ -25,7 +26,7 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
 
 _RESERVED = 128 << 10  # bytes
 _SMALL = 4 << 20  # bytes of an old manifest: memory is scarce here
-_REFUSED = {
+REFUSED = {
     "vfat": "a file on FAT cannot exceed 4 GiB",
     "ext2": "without a journal it cannot be trusted after a crash",
     "tmpfs": "its contents are gone after the reboot",
@@ -59,7 +60,7 @@ class FileTarget:
 
         directory = self.spec.parts.path
         mount = mount_of(directory)
-        if reason := _REFUSED.get(mount.fstype):
+        if reason := REFUSED.get(mount.fstype):
             raise KdumpError(
                 f"{directory} cannot take dumps", why=f"it is on {mount.fstype}: {reason}", remedy="name another one"
             )
@@ -71,6 +72,8 @@ class FileTarget:
             )
         if "ro" in mount.options.split(","):
             raise KdumpError(f"{directory} cannot take dumps", why=f"{mount.source} is mounted read-only")
+        if mount.fstype == "btrfs":
+            btrfs.require_all(btrfs.devices(mount.uuid), mount.source, directory)
         facts = {"uuid": mount.uuid, "fstype": mount.fstype, "options": mount.filesystem_options, "path": mount.path}
         return replace(self.spec, facts={**self.spec.facts, **facts})
 
@@ -91,6 +94,8 @@ class FileTarget:
         fstype = self.spec.facts.get("fstype", "ext4")
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
         try:
+            if fstype == "btrfs":
+                btrfs.register(device, uuid, LOOKING * ground.remaining(), *around)
             ground.mount(device, mountpoint, fstype, flags, self.spec.facts.get("options", ""))
         except OSError as error:
             raise KdumpError(

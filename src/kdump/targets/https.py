@@ -20,7 +20,14 @@ from kdump.errors import KdumpError
 
 __capture_omits__ = ("ssl",)  # the plan asks for it if a target is reached by https
 
-SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+SYSTEM_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora and its kin
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/var/lib/ca-certificates/ca-bundle.pem",
+    "/etc/ssl/cert.pem",  # Alpine without ca-certificates
+)
 
 
 _ANSWER_BYTES = 1 << 20  # of headers and body

@@ -357,8 +357,9 @@ class Config:
     targets: tuple[str, ...] = key(
         ("file:///var/crash",),
         list_of(_url),
-        "Where dumps go, in order of preference: file:///path, block:///dev/disk/by-partuuid/…, nfs://server/export/path,\n"
-        "ssh://user@host:port/path, s3://bucket/prefix, collector+https://host.",
+        "Where dumps go, in order of preference: file:///path, fs://UUID=…/path, fs://LABEL=…/path,\n"
+        "block:///dev/disk/by-partuuid/…, nfs://server/export/path, ssh://user@host:port/path,\n"
+        "s3://bucket/prefix, collector+https://host.",
     )
     save_to: str = key(_PLAN.mode, choice(plan.FIRST, plan.ALL), 'The "first" target that works, or "all" of them.')
     name: str = key("", text, "This machine's name in the names of crashes; empty: its host name.")
