@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo fleet-demo check test matrix machines lint sanitize bench dist docs clean
+.PHONY: demo fleet-demo check test matrix machines lint sanitize bench dist release docs clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -47,6 +47,10 @@ bench: .venv/test.stamp
 # sdist, wheel, .deb and rpm in dist/: packaging/README.md
 dist: .venv/test.stamp
 	@$(PY) tools/dist.py $(DIST)
+
+# A commit, a tag and packages: CONTRIBUTING.md, "Release"
+release: .venv/test.stamp
+	@$(PY) tools/release.py $(VERSION)
 
 # The documentation as a static site, in site/
 docs: .venv/test.stamp
