@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from tests.kernel import fakes
 
+from kdump.arch.x86_64 import orc
+from kdump.arch.x86_64.orc import _BP, _CALL, _END, _PREV_SP, _REGS, _SP, _UNDEFINED, Registers, Unwinder, _Entry
 from kdump.errors import FormatError, KdumpError
-from kdump.kernel import orc
 from kdump.kernel.kallsyms import Symbol
-from kdump.kernel.orc import _BP, _CALL, _END, _PREV_SP, _REGS, _SP, _UNDEFINED, Registers, Unwinder, _Entry
 
 TEXT = 0xFFFFFFFF81000000
 STACK = 0xFFFFC90000000000
@@ -40,10 +40,9 @@ def unwinder(entries: dict[int, _Entry], stack: bytes, code: dict[int, bytes] | 
     memory = fakes.Pieces({STACK: stack.ljust(4096, b"\0"), TEXT: bytes(text)})
     kernel = SimpleNamespace(
         virtual=SimpleNamespace(view=memory.view),
-        orc=SimpleNamespace(find=find),
         symbolizer=SimpleNamespace(at=at),
     )
-    return Unwinder(cast("Any", kernel))
+    return Unwinder(cast("Any", kernel), cast("Any", SimpleNamespace(find=find)))
 
 
 CALL = _Entry(8, 0, _SP, _UNDEFINED, _CALL, False)

@@ -84,10 +84,10 @@ def test_not_found_says_so(tmp_path: Path) -> None:
 
 def test_other_architectures_are_named(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
-    path.write_bytes(elf([Load(0, bytes(PAGE))], note("VMCOREINFO", 0, TEXT), machine=183))
+    path.write_bytes(elf([Load(0, bytes(PAGE))], note("VMCOREINFO", 0, TEXT), machine=40))
     kernel = Kernel(open_dump(path))
     assert kernel.vmcoreinfo.release
-    with pytest.raises(KdumpError, match="architecture 183"):
+    with pytest.raises(KdumpError, match="architecture 40"):
         _ = kernel.virtual
 
 

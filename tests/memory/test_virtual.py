@@ -169,8 +169,8 @@ def test_a_terabytes_struct_pages_take_few_steps() -> None:
     vmemmap = 0xFFFFEA0000000000
     for index in range((16 << 30) >> 21):
         machine.map(vmemmap + (index << 21), (1 << 36) + (index << 21), shift=21)
-    from kdump.arch import x86_64
+    from kdump.arch.x86_64.paging import paging
 
     memory: Memory = Zeros(machine)  # type: ignore[assignment]
-    walker = VirtualMemory(memory, x86_64.paging(machine.root, five_levels=False))
+    walker = VirtualMemory(memory, paging(machine.root, five_levels=False))
     assert list(walker.extents(vmemmap, 16 << 30)) == [Extent(vmemmap, 1 << 36, 16 << 30)]

@@ -19,8 +19,8 @@ from tests import foreign
 from tests.conftest import CrashMaker
 from tests.report.machines import MACHINES
 
+from kdump.arch.stacks import Unwound
 from kdump.kernel.kernel import Kernel
-from kdump.kernel.orc import Unwound
 from kdump.lab import guest
 from kdump.lab.crash import Crash
 from kdump.memory import open_dump

@@ -1,37 +1,42 @@
-"""Facts of an architecture, as data: one module each, chosen by `by_machine`."""
+"""Everything that is an architecture's, in a package each; nothing outside of this one names an architecture.
+
+`by_machine` finds one by name or ELF machine, `native` the one that this process runs on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+import os
 
+from kdump.arch.architecture import Architecture
 from kdump.errors import KdumpError
 
-if TYPE_CHECKING:  # the loader wants only system call numbers from this package
-    from kdump.arch.paging import Paging
+__all__ = ["Architecture", "by_machine", "known", "native"]
 
 
-class Architecture(NamedTuple):
-    """What must be known about a machine to read its dumps.
+@functools.cache
+def known() -> tuple[Architecture, ...]:
+    """All architectures that are supported, the most complete first."""
+    from kdump.arch.aarch64 import AARCH64
+    from kdump.arch.x86_64 import X86_64
 
-    `kernel_paging(symbols, numbers)` gives the kernel's page tables from VMCOREINFO's SYMBOL and NUMBER tables; it
-    raises `KeyError` with the name of what is missing.
-    """
-
-    name: str  # as `uname -m` prints it
-    elf_machine: int
-    kernel_paging: Callable[[Mapping[str, int], Mapping[str, int]], Paging]
+    return (X86_64, AARCH64)
 
 
 def by_machine(machine: str | int) -> Architecture:
-    """The architecture named by `uname -m` or by an ELF header's e_machine. Raises `KdumpError` if not supported."""
-    from kdump.arch import x86_64
+    """The architecture that `uname -m` or dpkg calls so, or of an ELF header's e_machine.
 
-    known = (Architecture(x86_64.NAME, x86_64.ELF_MACHINE, x86_64.kernel_paging),)
-    for arch in known:
-        if machine in (arch.name, arch.elf_machine):
+    Raises `KdumpError` if it is not supported.
+    """
+    for arch in known():
+        if machine in (arch.name, arch.debian, arch.elf_machine):
             return arch
     raise KdumpError(
-        f"dumps of the architecture {machine or 'unknown'} cannot be interpreted yet",
-        why=f"supported: {', '.join(arch.name for arch in known)}",
+        f"the architecture {machine or 'unknown'} is not supported",
+        why=f"supported: {', '.join(arch.name for arch in known())}",
     )
+
+
+def native() -> Architecture:
+    """The architecture of this machine. Raises `KdumpError` if it is not supported."""
+    return by_machine(os.uname().machine)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kdump.kernel.kallsyms import Kallsyms
     from kdump.kernel.modules import Module, Symbolizer
     from kdump.kernel.objects import Objects
-    from kdump.kernel.orc import OrcTable
     from kdump.kernel.printk import Log
 
 
@@ -62,7 +61,7 @@ class Kernel:
         """The kernel's address space, through its own page tables."""
         info = self.vmcoreinfo
         try:
-            paging = self.arch.kernel_paging(info.symbols, info.numbers)
+            paging = self.arch.kernel_paging(info.symbols, info.numbers, info.page_size)
         except KeyError as error:
             raise KdumpError(
                 f"VMCOREINFO has no {error.args[0]}", why="without it the kernel's page tables cannot be found"
@@ -82,13 +81,6 @@ class Kernel:
         from kdump.kernel.btf import Btf
 
         return Btf.from_kernel(self)
-
-    @remembered
-    def orc(self) -> OrcTable:
-        """The unwind tables of the kernel's image."""
-        from kdump.kernel.orc import OrcTable
-
-        return OrcTable.from_kernel(self)
 
     @remembered
     def objects(self) -> Objects:

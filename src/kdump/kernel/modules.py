@@ -1,7 +1,7 @@
-"""Loaded kernel modules: where they lie, their symbols, types and unwind tables.
+"""Loaded kernel modules: where they lie, their symbols and types.
 
 Source: include/linux/module.h: struct module (`core_layout` and `init_layout` before 6.4, `mem[]` since), struct
-mod_kallsyms; arch/x86/include/asm/module.h: struct mod_arch_specific; kernel/bpf/btf.c: struct btf_module.
+mod_kallsyms; kernel/bpf/btf.c: struct btf_module.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from kdump.errors import KdumpError
 from kdump.kernel.btf import Btf
 from kdump.kernel.kallsyms import Symbol
-from kdump.kernel.orc import OrcPlace
 from kdump.kernel.remembered import remembered
 
 if TYPE_CHECKING:
@@ -115,13 +114,6 @@ class Module:
         text = names[start : names.find(b"\0", start)].decode("utf-8", "replace")
         kind = "t" if int(row["info"]) & 15 == 2 else "d"
         return Symbol(text, int(row["value"]), kind, int(row["size"]), self.name)
-
-    def orc(self) -> OrcPlace | None:
-        """Where its unwind tables are, None if the kernel has none for modules."""
-        if not self.objects.has(self.struct, "arch.num_orcs"):
-            return None
-        arch = self.struct.arch
-        return OrcPlace(int(arch.orc_unwind_ip), int(arch.orc_unwind), int(arch.num_orcs))
 
     @remembered
     def types(self) -> Btf | None:

@@ -272,11 +272,20 @@ class Objects:
         return int.from_bytes(self.bytes(address, size), "little", signed=signed)
 
     def cpus(self, mask: str = "online") -> list[int]:
-        """Numbers of the CPUs in `__cpu_<mask>_mask` (possible, present, online)."""
+        """Numbers of the CPUs in `__cpu_<mask>_mask` (possible, present, online).
+
+        A CPU that a panic stops may take itself out of the mask of those online, but not of those that the scheduler
+        uses (active): they count as online, too. Source: local_cpu_stop() in arch/arm64/kernel/smp.c, stop_this_cpu()
+        in arch/x86/kernel/process.c.
+        """
         count = min(self.number("nr_cpu_ids") or 1, 1 << 14)
-        raw = self.bytes(self.symbols.address(f"__cpu_{mask}_mask"), -(-count // 64) * 8)
-        bits = int.from_bytes(raw, "little")
+        bits = self._mask(mask, count)
+        if mask == "online" and self.symbols.get("__cpu_active_mask") is not None:
+            bits |= self._mask("active", count)
         return [cpu for cpu in range(count) if bits >> cpu & 1]
+
+    def _mask(self, name: str, count: int) -> int:
+        return int.from_bytes(self.bytes(self.symbols.address(f"__cpu_{name}_mask"), -(-count // 64) * 8), "little")
 
     def per_cpu_base(self, cpu: int) -> int:
         """What to add to a per-CPU symbol's address for `cpu`."""

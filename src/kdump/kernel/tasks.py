@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kdump.arch.stacks import Registers, Unwinder, Unwound
 from kdump.errors import KdumpError
-from kdump.kernel.orc import Registers, Unwinder, Unwound, from_prstatus
 from kdump.kernel.task import Task, letter
 from kdump.kernel.task_table import TaskTable, read_all
 
@@ -95,13 +95,13 @@ class Tasks:
                 head = objects.at_cpu(objects.unsigned(place), cpu)
                 name_size, size, kind = struct.unpack("<III", objects.bytes(head, 12))
                 if kind == _NT_PRSTATUS and name_size <= 16 and 112 <= size <= 4096:
-                    return from_prstatus(bytes(objects.bytes(head + 12 + -(-name_size // 4) * 4, size)))
+                    return self._kernel.arch.registers(bytes(objects.bytes(head + 12 + -(-name_size // 4) * 4, size)))
             except KdumpError as error:
                 objects.problem(f"registers of CPU {cpu}: {error}")
         # A dump taken from outside (QEMU) has a note for each CPU in order.
         notes = [note for note in self._kernel.dump.notes if note.type == _NT_PRSTATUS and note.name == "CORE"]
         if len(notes) == len(objects.cpus("online")) and cpu < len(notes):
-            return from_prstatus(notes[cpu].data)
+            return self._kernel.arch.registers(notes[cpu].data)
         return None
 
     def stack(self, task: Task) -> Unwound:
@@ -109,7 +109,7 @@ class Tasks:
         unwinder = self.unwinder
         if task.running:
             return self.cpu_stack(task.cpu)
-        return unwinder.from_switch(int(task.struct.thread.sp))
+        return unwinder.from_thread(task.struct.thread)
 
     def cpu_stack(self, cpu: int) -> Unwound:
         """The stack of what ran on a CPU."""
@@ -122,5 +122,5 @@ class Tasks:
     def unwinder(self) -> Unwinder:
         """The unwinder; raises `KdumpError` if the kernel has no unwind tables."""
         if self._unwinder is None:
-            self._unwinder = Unwinder(self._kernel)
+            self._unwinder = self._kernel.arch.unwinder(self._kernel)
         return self._unwinder

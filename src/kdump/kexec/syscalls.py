@@ -10,7 +10,7 @@ import errno
 import os
 from typing import NamedTuple
 
-from kdump.arch.syscalls import syscall_numbers
+from kdump import arch
 from kdump.errors import KdumpError
 
 KEXEC_ON_CRASH = 0x1
@@ -126,7 +126,7 @@ def kexec_file_load(kernel: int, initrd: int | None, cmdline: str, flags: int, *
     if initrd is None:
         flags |= KEXEC_FILE_NO_INITRAMFS
     number = _syscall(
-        syscall_numbers().kexec_file_load,
+        arch.native().syscalls.kexec_file_load,
         ctypes.c_int(kernel),
         ctypes.c_int(-1 if initrd is None else initrd),
         ctypes.c_ulong(len(text)),
@@ -140,7 +140,7 @@ def kexec_file_load(kernel: int, initrd: int | None, cmdline: str, flags: int, *
 def kexec_file_unload(flags: int = 0) -> None:
     """Drop what is loaded (with KEXEC_FILE_ON_CRASH: the panic kernel). Raises KexecRefused."""
     number = _syscall(
-        syscall_numbers().kexec_file_load,
+        arch.native().syscalls.kexec_file_load,
         ctypes.c_int(-1),
         ctypes.c_int(-1),
         ctypes.c_ulong(0),
@@ -153,7 +153,7 @@ def kexec_file_unload(flags: int = 0) -> None:
 
 def kexec_load(entry: int, segments: list[Segment], flags: int, *, lockdown: str = "") -> None:
     """Hand over segments made in user space; no segments means unload. Raises KexecRefused."""
-    numbers = syscall_numbers()
+    machine = arch.native()
     table = (_KexecSegment * max(1, len(segments)))()
     keep = []  # the buffers must live until the call returns
     for slot, segment in zip(table, segments, strict=False):
@@ -161,11 +161,11 @@ def kexec_load(entry: int, segments: list[Segment], flags: int, *, lockdown: str
         keep.append(buffer)
         slot.buf, slot.bufsz, slot.mem, slot.memsz = ctypes.addressof(buffer), size, segment.address, segment.size
     number = _syscall(
-        numbers.kexec_load,
+        machine.syscalls.kexec_load,
         ctypes.c_ulong(entry),
         ctypes.c_ulong(len(segments)),
         ctypes.byref(table),
-        ctypes.c_ulong(flags | numbers.elf_machine << 16),
+        ctypes.c_ulong(flags | machine.elf_machine << 16),
     )
     if number:
         verb = "loaded" if segments else "unloaded"

@@ -42,6 +42,8 @@ class VirtualMemory:
         self._memory_size = sum(each.size for each in memory.ranges)
         self._page_shift = paging.shifts[-1]
         self._block_shift = paging.shifts[-2]
+        self._resolved = (1 << paging.canonical_bits) - 1
+        self._index_mask = (1 << paging.index_bits) - 1
         self._tables: dict[int, bytes] = {}
         self._blocks: dict[int, int] = {}  # virtual >> block_shift -> virtual-to-physical offset of huge mappings
 
@@ -145,7 +147,7 @@ class VirtualMemory:
         place = paging.root
         try:
             for shift in paging.shifts[:-1]:
-                index = address >> shift & (1 << paging.index_bits) - 1
+                index = self._index(address, shift)
                 entry = int.from_bytes(self._table(place)[8 * index : 8 * index + 8], "little")
                 leaf, present, physical = self._decode_entry(entry, shift)
                 if leaf or not present:
@@ -253,7 +255,7 @@ class VirtualMemory:
             raise NotPresentError(address, virtual=True, why="not a canonical address")
         table_address = paging.root
         for shift in paging.shifts:
-            index = address >> shift & (1 << paging.index_bits) - 1
+            index = self._index(address, shift)
             try:
                 entry = int.from_bytes(self._table(table_address)[8 * index : 8 * index + 8], "little")
             except NotPresentError:
@@ -267,8 +269,13 @@ class VirtualMemory:
             table_address = physical
         raise NotPresentError(address, virtual=True, why="not mapped")
 
+    def _index(self, address: int, shift: int) -> int:
+        return (address & self._resolved) >> shift & self._index_mask
+
     def _canonical(self, address: int) -> bool:
         bits = self.paging.canonical_bits
+        if self.paging.upper_only:
+            return address >> bits == (1 << (64 - bits)) - 1
         return address >> (bits - 1) in (0, (1 << (65 - bits)) - 1)
 
     def _table(self, address: int) -> bytes:
@@ -287,10 +294,11 @@ class VirtualMemory:
         last = shift == self._page_shift
         huge = shift in paging.leaf_shifts
         present = bool(entry & paging.present or (huge and entry & paging.present_leaf))
-        leaf = present and (last or (huge and bool(entry & paging.leaf)))
-        if leaf and not entry & paging.valid:
+        leaf = present and (last or (huge and entry & paging.leaf_mask == paging.leaf))
+        if paging.inverts and leaf and not entry & paging.valid:
             entry = ~entry
-        return leaf, present, entry & paging.address_mask & ~((1 << shift) - 1 if leaf else 0)
+        high = (entry & paging.high_mask) << paging.high_shift
+        return leaf, present, high | entry & paging.address_mask & ~((1 << shift) - 1 if leaf else 0)
 
     def _decode(
         self, table: NDArray[np.uint64], shift: int
@@ -304,11 +312,16 @@ class VirtualMemory:
         if shift == self._page_shift:
             leaf = present
         elif huge:
-            leaf = present & ((table & np.uint64(paging.leaf)) != 0)
+            leaf = present & ((table & np.uint64(paging.leaf_mask)) == np.uint64(paging.leaf))
         else:
             leaf = np.zeros(len(table), np.bool_)
-        entries: NDArray[np.uint64] = np.where(leaf & ((table & np.uint64(paging.valid)) == 0), ~table, table)
+        entries = table
+        if paging.inverts:
+            entries = np.where(leaf & ((table & np.uint64(paging.valid)) == 0), ~table, table)
         mask: NDArray[np.uint64] = np.where(
             leaf, np.uint64(paging.address_mask & ~((1 << shift) - 1)), np.uint64(paging.address_mask)
         )
-        return leaf, present, entries & mask
+        found = entries & mask
+        if paging.high_mask:
+            found |= (entries & np.uint64(paging.high_mask)) << np.uint64(paging.high_shift)
+        return leaf, present, found

@@ -21,9 +21,9 @@ from kdump.kernel import btf
 from kdump.report.damage import DAMAGE
 
 if TYPE_CHECKING:
+    from kdump.arch.stacks import Registers, Unwound
     from kdump.kernel.btf import Type
     from kdump.kernel.kallsyms import Symbol
-    from kdump.kernel.orc import Registers, Unwound
     from kdump.report.arguments_x86 import Engine, State
     from kdump.report.context import Context
 

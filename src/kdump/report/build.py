@@ -10,8 +10,8 @@ from types import ModuleType
 
 import numpy as np
 
+from kdump.arch.stacks import Unwound
 from kdump.errors import KdumpError
-from kdump.kernel.orc import Unwound
 from kdump.report import code, kinds, sections
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE, fault

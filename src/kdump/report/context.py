@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kdump.arch.stacks import Unwound
     from kdump.kernel.kernel import Kernel
     from kdump.kernel.objects import Objects, Struct
-    from kdump.kernel.orc import Unwound
     from kdump.kernel.task import Task
     from kdump.kernel.task_table import Threads
     from kdump.kernel.tasks import Tasks

@@ -1,4 +1,4 @@
-"""x86_64.
+"""Page tables of x86_64.
 
 Sources: Intel SDM volume 3, chapter 4 (paging); Linux arch/x86/include/asm/pgtable_types.h, pgtable.h (what counts as
 present), pgtable-invert.h (PROT_NONE entries are stored inverted), page_64_types.h (the address space),
@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kdump.arch.paging import Paging
-from kdump.elf import EM_X86_64
 
-NAME = "x86_64"
-ELF_MACHINE = EM_X86_64
 PAGE_SHIFT = 12
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000  # __START_KERNEL_map: where the kernel's image is linked
 
@@ -30,9 +27,11 @@ def paging(root: int, *, five_levels: bool, encryption_mask: int = 0) -> Paging:
         valid=_PRESENT,
         present=_PRESENT | _PROTNONE,
         leaf=_PSE,
+        leaf_mask=_PSE,
         leaf_shifts=frozenset({30, 21}),
         present_leaf=_PSE,  # a huge page being split has only this bit left
         address_mask=_ADDRESS & ~encryption_mask,
+        inverts=True,
     )
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import bisect
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
+from kdump.arch import stacks
+from kdump.arch.stacks import Frame, KernelView, Unwound
 from kdump.errors import FormatError, KdumpError, NotPresentError
-
-if TYPE_CHECKING:
-    from kdump.kernel.kernel import Kernel
 
 
 class OrcPlace(NamedTuple):
@@ -50,44 +49,16 @@ _ENTRANCES = ("panic", "schedule", "do_exit", "vfs_read", "kthread")
 _END, _CALL, _REGS, _REGS_PARTIAL = 1, 2, 3, 4
 
 
-class Registers:
-    """Processor registers by the kernel's names; `values` follow `REGISTERS`."""
+class Registers(stacks.Registers):
+    """Processor registers by the kernel's names."""
 
-    __slots__ = ("values",)
-
-    def __init__(self, values: tuple[int, ...]) -> None:
-        self.values = values
-
-    def __getitem__(self, name: str) -> int:
-        return self.values[REGISTERS.index(name)]
+    __slots__ = ()
+    NAMES, PC, SP = REGISTERS, "ip", "sp"
 
     @property
     def user(self) -> bool:
         """Whether the processor was in user mode."""
         return self["cs"] & 3 == 3
-
-
-class Frame(NamedTuple):
-    """One frame. `pc` is exact if `registers` are there (an interrupted context), else a return address."""
-
-    pc: int
-    sp: int
-    registers: Registers | None = None
-
-    @property
-    def lookup(self) -> int:
-        """The address to look up: a return address may already belong to the next function."""
-        return self.pc if self.registers else self.pc - 1
-
-
-class Unwound(NamedTuple):
-    """A stack from the innermost frame; `reliable` unless the unwinder guessed or stopped early, as `note` says."""
-
-    frames: list[Frame]
-    reliable: bool = True
-    note: str = ""
-    user: Registers | None = None
-    switched: tuple[tuple[str, int], ...] = ()  # of a task that does not run: registers that it kept for itself
 
 
 class _Entry(NamedTuple):
@@ -106,7 +77,7 @@ class _Part:
     read where the search looks.
     """
 
-    def __init__(self, kernel: Kernel, start: int, end: int, place: OrcPlace) -> None:
+    def __init__(self, kernel: KernelView, start: int, end: int, place: OrcPlace) -> None:
         if not 0 < place.length <= _MAX_ENTRIES:
             raise FormatError(f"{place.length} entries", field="ORC")
         self.start, self.end, self.place = start, end, place
@@ -128,7 +99,7 @@ class _Part:
 class OrcTable:
     """Unwind entries of the kernel image and its modules; a module's are read when first needed."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: KernelView) -> None:
         """Raises `KdumpError` if the kernel has no such tables or no types to read them by."""
         self._kernel = kernel
         symbols = kernel.symbols
@@ -142,7 +113,9 @@ class OrcTable:
         layout = kernel.types.struct("orc_entry")
         self._size = layout.size
         bits = {name: (member.offset * 8 + member.shift, member.bits) for name, member in layout.members.items()}
-        self._fields = {name: (place - 32, (1 << width) - 1) for name, (place, width) in bits.items() if place >= 32}
+        self._fields: dict[str, tuple[int, int]] = {
+            name: (place - 32, (1 << width) - 1) for name, (place, width) in bits.items() if place >= 32
+        }
         self._old_types = "end" in bits
         self._registers: tuple[int, ...] = tuple(range(16))
         place = OrcPlace(start, entries, (stop - start) // 4)
@@ -169,11 +142,6 @@ class OrcTable:
             )
         return found + (_UNDEFINED,) * (16 - len(found))
 
-    @classmethod
-    def from_kernel(cls, kernel: Kernel) -> OrcTable:
-        """The tables of `kernel`."""
-        return cls(kernel)
-
     def find(self, pc: int) -> _Entry | None:
         """The entry for an instruction, None for code that has none."""
         if pc not in self._found:
@@ -197,7 +165,7 @@ class OrcTable:
     def _module_parts(self) -> list[_Part]:
         parts = []
         for module in self._kernel.modules:
-            unwind = module.orc()
+            unwind = _place(module)
             if unwind is not None and unwind.length:
                 parts += [_Part(self._kernel, start, end, unwind) for start, end in module.text]
         return parts
@@ -222,6 +190,14 @@ class OrcTable:
         return _Entry(sp_offset, bp_offset, names[bits("sp_reg")], names[bits("bp_reg")], kind, signal)
 
 
+def _place(module: Any) -> OrcPlace | None:
+    """Where a module's unwind tables are, None if the kernel has none for modules."""
+    if not module.objects.has(module.struct, "arch.num_orcs"):
+        return None
+    arch = module.struct.arch
+    return OrcPlace(int(arch.orc_unwind_ip), int(arch.orc_unwind), int(arch.num_orcs))
+
+
 def registers(raw: bytes | memoryview) -> Registers:
     """Registers out of 168 bytes in the order of struct pt_regs."""
     return Registers(_PT_REGS.unpack_from(raw))
@@ -237,9 +213,10 @@ def from_prstatus(note: bytes) -> Registers:
 class Unwinder:
     """Walks stacks of one kernel."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: KernelView, table: OrcTable | None = None) -> None:
+        """Raises `KdumpError` if the kernel has no unwind tables."""
         self._read = kernel.virtual.view
-        self._table = kernel.orc
+        self._table = table or OrcTable(kernel)
         self._symbolizer = kernel.symbolizer
 
     def _word(self, address: int) -> int:
@@ -251,8 +228,12 @@ class Unwinder:
             return Unwound([], user=regs)
         return self._walk(regs["ip"], regs["sp"], regs["bp"], regs)
 
+    def from_thread(self, thread: Any) -> Unwound:
+        """The stack of a task that does not run, from its struct thread_struct."""
+        return self.from_switch(int(thread.sp))
+
     def from_switch(self, sp: int) -> Unwound:
-        """The stack of a task that does not run: `sp` is its thread.sp, at a struct inactive_task_frame.
+        """The same: `sp` is its thread.sp, at a struct inactive_task_frame.
 
         Source: arch/x86/include/asm/switch_to.h: r15, r14, r13, r12, bx, bp, return address.
         """
