@@ -18,6 +18,7 @@ import pytest
 from tests import foreign
 from tests.conftest import CrashMaker
 from tests.report.machines import MACHINES
+from tests.report.test_schema import faults
 
 from kdump.arch.stacks import Unwound
 from kdump.kernel.kernel import Kernel
@@ -123,7 +124,9 @@ def same_arguments(context: Context, unwound: Unwound, trace: Any) -> int:
 
 def test_the_machine_itself(context: Context, crashed: Crash) -> None:
     """What the machine said of itself just before it died, in /proc."""
-    made = as_json.document(build(context, "machine"))["sections"]
+    document = as_json.document(build(context, "machine"))
+    assert faults(document) == []
+    made = document["sections"]
     assert [name for name, section in made.items() if section.get("error")] == []
     ours = {str(row["irq"]): row["count"] for row in made["interrupts"]["interrupts"]}
     for line in crashed.before["interrupts"].splitlines()[1:]:
