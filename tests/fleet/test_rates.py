@@ -10,7 +10,7 @@ from tests.fleet.client import Client
 from tests.fleet.evidence import crash
 
 from kdump.fleet import housekeeping, inventory, rates
-from kdump.fleet.versions import has_fix, version
+from kdump.report.versions import has_fix, version
 
 
 def send(client: Client, host: str, kernel: str = "6.1.0-1-amd64", *facts: str, ready: bool = True) -> int:

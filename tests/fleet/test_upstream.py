@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 from tests.fleet.client import Client
-from tests.fleet.evidence import crash, log_text, report_of
+from tests.fleet.evidence import LOGS, crash, log_text, report_of
 
 from kdump.cli.main import main
 from kdump.errors import KdumpError
-from kdump.fleet import known
+from kdump.fleet import upstream
 from kdump.fleet.importing import bring
 from kdump.fleet.service import KNOWN
+from kdump.report import known, signature
 
 
 def record(directory: Path, identifier: str, text: str, *fixed: str) -> None:
@@ -48,7 +51,7 @@ def records(tmp_path: Path) -> Path:
 
 def test_a_group_says_what_it_likely_is(client: Client, records: Path) -> None:
     data = client.service.options.data
-    assert known.save(data / KNOWN, known.entries_of_records(records), "2026-11-29") == 2
+    assert known.save(data / KNOWN, upstream.entries_of_records(records), "2026-11-29") == 2
     client.service._looked = 0.0
     group = client.crash(crash("web1", 1, "list")).json()["group"]
     other = client.crash(crash("web1", 2, "softlockup")).json()["group"]
@@ -81,6 +84,105 @@ def test_the_command_builds_and_looks_up(records: Path, tmp_path: Path, capsys: 
     assert "likely CVE-2026-0001, fixed in 6.1.120, 6.12.41" in capsys.readouterr().out
     log.write_text(log_text("softlockup"))
     assert main(["fleet", "known", "--index", str(index), str(log)]) == 3
+
+
+def git(directory: Path, *arguments: str) -> str:
+    environment = {
+        "PATH": os.environ["PATH"], "HOME": str(directory), "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@x", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@x",
+    }  # fmt: skip
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """Two branches that fix one fault, whose mainline commit thanks syzbot, and a commit that fixes no crash."""
+    tree = tmp_path / "linux"
+    tree.mkdir()
+    git(tree, "init", "-q", "-b", "master")
+
+    def commit(text: str) -> str:
+        git(tree, "commit", "-q", "--allow-empty", "-m", text)
+        return git(tree, "rev-parse", "HEAD")
+
+    commit("begin")
+    git(tree, "branch", "linux-6.1.y")
+    fault = "list: stop the crash\n\nIt said:\n\n" + log_text("list")
+    main = commit(fault + "\nReported-by: syzbot+0123456789abcdef0123@syzkaller.appspotmail.com\n")
+    git(tree, "tag", "v6.12")
+    commit("docs: nothing crashed")
+    git(tree, "tag", "v6.13")
+    git(tree, "checkout", "-q", "linux-6.1.y")
+    commit(fault.replace("list: stop the crash", f"list: stop the crash\n\n[ Upstream commit {main} ]", 1))
+    git(tree, "tag", "v6.1.120")
+    return tree
+
+
+def test_commits_say_what_they_fix_and_in_which_versions(history: Path) -> None:
+    main = git(history, "rev-parse", "master~1")
+    (entry,) = upstream.entries_of_fixes(upstream.fixes_of(history).values())
+    assert entry.id == f"commit {main[:12]}"
+    assert entry.fixed == ("6.1.120", "6.12")
+    assert entry.title == "list: stop the crash"
+    assert entry.signature == report_of("list")["verdict"]["signature"]
+    assert not list(upstream.entries_of_fixes(upstream.fixes_of(history).values(), {main}))  # a CVE record has it
+    with pytest.raises(KdumpError, match="git cannot read"):
+        upstream.fixes_of(history.parent)
+
+
+def test_syzbot_reports_are_fixed_where_a_commit_thanks_them(history: Path, tmp_path: Path) -> None:
+    def mail(number: str, log: str) -> str:
+        return (
+            f"From: syzbot <syzbot+{number}@syzkaller.appspotmail.com>\nSubject: [syzbot] [mm?] a fault in {log}\n"
+            f"Content-Type: text/plain; charset=utf-8\nMIME-Version: 1.0\n\nHello,\n\n{log_text(log)}\n"
+        )
+
+    box, single = tmp_path / "box", tmp_path / "mails"
+    single.mkdir()
+    box.write_text(f"From mboxrd@z Thu Jan  1 00:00:00 1970\n{mail('0123456789abcdef0123', 'list')}\n")
+    (single / "one").write_text(mail("aaaaaaaaaaaaaaaaaaaa", "uaf"))
+    (single / "other").write_text(mail("aaaaaaaaaaaaaaaaaaaa", "uaf"))  # a copy
+    (single / "talk").write_text("From: someone <a@x>\nSubject: no report\n\nhello\n")
+    found = list(upstream.entries_of_mails([box, single], upstream.fixes_of(history).values()))
+    assert [(each.id, each.fixed) for each in found] == [
+        ("syzbot 0123456789abcdef0123", ("6.1.120", "6.12")),
+        ("syzbot aaaaaaaaaaaaaaaaaaaa", ()),
+    ]
+    assert [each.title for each in found] == ["a fault in list", "a fault in uaf"]
+
+
+def test_a_report_says_offline_what_is_known(records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index, log = tmp_path / "index.zst", tmp_path / "log.txt"
+    known.save(index, upstream.entries_of_records(records), "2026-11-29")
+    log.write_text(log_text("list"))
+    main(["report", "--known", str(index), str(log)])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Upstream likely CVE-2026-0001, fixed in 6.1.120, 6.12.41" in said
+    assert "the same signature" in said
+    main(["report", "--json", "--known", str(index), str(log)])
+    (match,) = json.loads(capsys.readouterr().out)["known"]
+    assert (match["id"], match["by"], match["fixed"]) == ("CVE-2026-0001", "signature", ["6.1.120", "6.12.41"])
+    main(["report", "--html", "--known", str(index), str(log)])
+    assert "Upstream: likely CVE-2026-0001" in capsys.readouterr().out
+    assert main(["report", "--known", str(tmp_path / "none"), str(log)]) == 1
+
+
+def test_a_kernel_that_has_the_fix_is_said_to_have_it() -> None:
+    match = known.Match(known.Entry("one", "t", fixed=("6.1.120", "6.12.41")), "stack", ("a", "b"))
+    assert match.line("6.1.119") == "likely one, fixed in 6.1.120, 6.12.41"
+    assert "6.1.121 should have this fix" in match.line("6.1.121")
+
+
+def test_kdumps_own_index_knows_faults_and_none_of_the_laboratory() -> None:
+    own = known.load(known.PLACES[1])
+    assert len(own.entries) > 3000
+    assert all(entry.signature.startswith(f"{signature.VERSION}-") for entry in own.entries if entry.signature)
+    for log in LOGS.iterdir():  # our own modules and causes crash there: no one can know them
+        assert known.of_text(own, log.read_text()) == [], log.name
+    (entry,) = (each for each in own.entries if each.id == "CVE-2021-46915")
+    assert own.find(entry.signature, entry.kind, entry.frames)[0].entry == entry
 
 
 def test_a_damaged_index_is_an_error(tmp_path: Path) -> None:

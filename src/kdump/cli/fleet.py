@@ -51,7 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     known.add_argument(
         "--build", type=Path, metavar="DIR", help="from a checkout of the kernel's CVE records (vulns.git)"
     )
-    known.add_argument("--index", type=Path, metavar="FILE", help="the index (default: known.json.zst in --data)")
+    known.add_argument(
+        "--commits", type=Path, metavar="DIR", help="and from the commit messages of a kernel's git tree (linux-stable)"
+    )
+    known.add_argument(
+        "--reports", type=Path, action="append", default=[], metavar="PATH",
+        help="and from syzbot's mails: a mailbox, a mail or a directory of these (repeatable)",
+    )  # fmt: skip
+    known.add_argument(
+        "--index",
+        type=Path,
+        metavar="FILE",
+        help="the index (default: known.json.zst in --data, else where `kdump report` has it)",
+    )
     known.add_argument("log", nargs="?", type=Path, help="a kernel log: what is known of its crash?")
     bring = actions.add_parser("import", help="crashes that lie in directories, of whatever kdump, and kernel logs")
     _place(bring)
@@ -165,23 +177,27 @@ def known(args: argparse.Namespace) -> int:
     """Build the index, or look a log up; exit status 3 if nothing is known of it."""
     import time
 
-    from kdump.fleet import known as upstream
-    from kdump.fleet.service import KNOWN
+    from kdump.fleet import upstream
+    from kdump.report import known as index
 
-    path = args.index or args.data / KNOWN
-    if args.build:
-        args.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        number = upstream.save(path, upstream.entries_of_records(args.build), time.strftime("%Y-%m-%d", time.gmtime()))
+    own = args.data / index.NAME
+    if args.build or args.commits or args.reports:
+        path = args.index or own
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        entries = upstream.build(args.build, args.commits, args.reports)
+        number = index.save(path, entries, time.strftime("%Y-%m-%d", time.gmtime()))
         print(f"{number} faults with a crash, in {path}")
         return 0
+    path = index.find_index(args.index or (own if own.is_file() else None))
+    if path is None:
+        raise KdumpError("there is no index of known faults", remedy="`kdump fleet known --build` makes one")
     if args.log is None:
-        index = upstream.load(path)
-        print(f"{len(index.entries)} faults, made {index.made}")
+        loaded = index.load(path)
+        print(f"{len(loaded.entries)} faults, made {loaded.made}, in {path}")
         return 0
-    found = upstream.of_text(upstream.load(path), args.log.read_text("utf-8", "replace"))
+    found = index.of_text(index.load(path), args.log.read_text("utf-8", "replace"))
     for match in found:
-        fixed = f", fixed in {', '.join(match.entry.fixed)}" if match.entry.fixed else ""
-        print(f"likely {match.entry.id}{fixed}: {match.entry.title}\n  the same {match.by}: {' ← '.join(match.shared)}")
+        print(f"{match.line()}: {match.entry.title}\n  {match.evidence()}")
     if not found:
         print("nothing is known of it")
     return 0 if found else 3

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from kdump.report.model import Report
 
 
+_KNOWN = 3  # faults that may be this crash: more would help nobody
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
@@ -46,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--debug", action="append", default=[], metavar="FILE",
         help="a vmlinux or module with DWARF (repeatable), or `auto` to look for it in /usr/lib/debug and at the"
         " servers in DEBUGINFOD_URLS: adds file and line to every frame, and the panicking stack's variables",
+    )  # fmt: skip
+    parser.add_argument(
+        "--known", type=Path, metavar="FILE",
+        help="the index of faults that are known upstream (default: known.json.zst in /var/lib/linux-kdump, else"
+        " kdump's own; `kdump fleet known --build` makes one)",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to a file instead of standard output")
 
@@ -72,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         from kdump.report.build import build
 
         report = build(context, " ".join(args.dump) or KCORE, short=args.short, only=args.section)
+        _add_known(report, args.known)
         if args.debug and context.described:
             with extra("shell", "--debug"):
                 from kdump.report.program import open_program
@@ -85,6 +94,21 @@ def run(args: argparse.Namespace) -> int:
             with outputs.text(args.output, [*map(_inside, args.dump), *args.debug]) as file:
                 file.writelines(f"{line}\n" for line in _render(args, context, report))
     return 3 if report.incomplete or not (report.live or report.verdict.fatal) else 0
+
+
+def _add_known(report: Report, path: Path | None) -> None:
+    """Say which faults that are known upstream this crash may be. Raises KdumpError for a file that was named."""
+    from kdump.report import known
+
+    index = known.find_index(path)
+    if index is None or report.live or report.verdict.kind == "none":
+        return
+    try:
+        report.known = known.load(index).of(report.verdict)[:_KNOWN]
+    except KdumpError as error:
+        if path is not None:
+            raise
+        report.problems.append(str(error))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from kdump.errors import KdumpError, UsageError
 from kdump.fleet.database import Database, Row, Session, among
-from kdump.fleet.versions import has_fix
+from kdump.report.versions import has_fix
 
 KINDS: Final = ("new", "spike", "regression", "rollout", "unarmed")
 CHANNELS: Final = ("webhook", "mail", "alertmanager", "github", "jira")

@@ -7,16 +7,17 @@ memory is spent, text is cut and loses its control characters, times that cannot
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 import zstandard
 
 from kdump.errors import KdumpError
+from kdump.report import frames as names
 
 PACKED: Final = 8 << 20  # bytes of an envelope as it travels
 UNPACKED: Final = 32 << 20  # bytes of JSON
@@ -25,7 +26,6 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CRASH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,159}")
 _SIGNATURE = re.compile(r"[0-9]{1,3}-[0-9a-f]{8,64}")
-_SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm|lto_priv)\b.*")
 _OLDEST = 10 * 366 * 86400.0  # seconds before today: no machine reports later
 _AHEAD = 86400.0  # seconds a host's clock may be ahead
 
@@ -189,15 +189,10 @@ def clean(text: str, size: int) -> str:
     return _CONTROL.sub(" ", text[: 2 * size]).strip()[:size]
 
 
+@functools.lru_cache(1 << 16)
 def plain(function: str) -> str:
-    """A function's name without what a compiler adds."""
-    return _SUFFIX.sub("", clean(function, _NAME))
-
-
-def from_guilty(frames: Sequence[str], guilty: str) -> list[str]:
-    """A stack from the guilty function outwards, without the machinery that noticed the fault."""
-    bare = plain(guilty)
-    return list(frames[frames.index(bare) :]) if bare in frames else list(frames)
+    """A function's name as its source has it, without what a compiler adds."""
+    return clean(names.normalise(clean(function, _NAME)), _NAME)
 
 
 def compose(manifest: dict[str, Any], report: bytes, log: str) -> bytes:

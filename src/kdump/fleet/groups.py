@@ -16,6 +16,7 @@ from kdump.errors import KdumpError, UsageError
 from kdump.fleet import evidence, ingest
 from kdump.fleet.database import Row, Session, among
 from kdump.fleet.schema import COUNTED, MONTH
+from kdump.report.known import from_guilty
 
 STATUSES: Final = ("open", "ignored", "fixed", "merged")
 EDITABLE: Final = {"owner": 120, "link": 400, "fixed_in": 200, "collect": 16, "status": 16, "title": 300}
@@ -183,7 +184,7 @@ def near(session: Session, group: Row, most: int = 8) -> list[Row]:
 
 
 def _stack(group: Row) -> list[str]:
-    return evidence.from_guilty(group["frames"].split("\n"), group["guilty"]) if group["frames"] else []
+    return from_guilty(group["frames"].split("\n"), group["guilty"]) if group["frames"] else []
 
 
 def _escaped(text: str) -> str:

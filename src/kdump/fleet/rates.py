@@ -15,7 +15,7 @@ from typing import Final
 
 from kdump.fleet.database import Database, Row, Session
 from kdump.fleet.schema import counts
-from kdump.fleet.versions import version
+from kdump.report.versions import version
 
 _Z: Final = 1.96  # 95 %
 _LEAST: Final = 3  # hosts of a group that must share a fact

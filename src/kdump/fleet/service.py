@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.fleet import auth, known, objects, queue, schema
+from kdump.fleet import auth, objects, queue, schema
 from kdump.fleet.database import Database
 from kdump.fleet.worker import Worker
+from kdump.report import known
 
-DATABASE, OBJECTS, KNOWN = "fleet.sqlite", "objects", "known.json.zst"
+DATABASE, OBJECTS, KNOWN = "fleet.sqlite", "objects", known.NAME
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,17 @@ class Service:
         self.worker = Worker(self.database, self.objects, self.index)
 
     def index(self) -> known.Index | None:
-        """What is known upstream; the file is read again when it changes."""
-        path = self.options.data / KNOWN
+        """What is known upstream, from --data or from where `kdump report` has it; read again when the file changes."""
         if time.monotonic() - self._looked < 5.0:
             return self._index[1]
         self._looked = time.monotonic()
+        own = self.options.data / KNOWN
+        path = known.find_index(own if own.is_file() else None)
         try:
-            changed = path.stat().st_mtime
+            changed = path.stat().st_mtime if path else 0.0
         except OSError:
+            return self._index[1]
+        if path is None:
             return None
         if changed != self._index[0]:
             try:

@@ -21,6 +21,7 @@ from kdump.fleet import alerts, child, evidence, ingest, known
 from kdump.fleet.database import Database, Row, Session, among
 from kdump.fleet.objects import Objects
 from kdump.fleet.schema import COUNTED, MONTH, RECEIVED
+from kdump.report.known import Index
 
 BATCH: Final = 256
 LEASE: Final = child.TIME + 60.0  # seconds
@@ -33,7 +34,7 @@ _log = logging.getLogger("kdump.fleet")
 class Worker:
     """Does what is left to do with the crashes in a database. Safe to run in many threads and processes."""
 
-    def __init__(self, database: Database, objects: Objects, index: Callable[[], known.Index | None] = lambda: None):
+    def __init__(self, database: Database, objects: Objects, index: Callable[[], Index | None] = lambda: None):
         self._database = database
         self._objects = objects
         self._index = index
@@ -139,7 +140,7 @@ def finish(session: Session, row: Row, report: bytes, _extra: bytes, now: float)
         )  # fmt: skip
 
 
-def count(session: Session, now: float, index: known.Index | None = None) -> int:
+def count(session: Session, now: float, index: Index | None = None) -> int:
     """Count up to BATCH crashes, each exactly once; returns how many."""
     rows = session.all(
         "SELECT id, host, received, kernel, grp, kind, title FROM crashes WHERE state = ? AND todo = ''"

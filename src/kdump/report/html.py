@@ -94,6 +94,11 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
         facts += [("Command", verdict.task.command_line), ("Container", verdict.task.container)]
     facts += [("Tainted", "; ".join(verdict.taints)), ("Signature", verdict.signature or "none")]
     yield _definitions([(title, value) for title, value in facts if value])
+    for match in report.known:
+        line = escape(match.line(report.kernel))
+        yield f"<p><strong>Upstream: {line}</strong><br>{escape(match.entry.title)}<br>{escape(match.evidence())}"
+        link = escape(match.entry.link)
+        yield f'<br><a href="{link}" rel="noreferrer">{link}</a></p>' if link.startswith("https://") else "</p>"
     if verdict.frames:
         heading = escape(f"Stack of {verdict.stack_of}" if verdict.stack_of else "Stack")
         frames = _frames(verdict.frames, verdict.guilty)

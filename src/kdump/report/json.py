@@ -41,6 +41,7 @@ def document(report: Report) -> dict[str, Any]:
         "crash_time": report.crash_time,
         "verdict": {**asdict(report.verdict), "frames": [_frame(frame) for frame in report.verdict.frames]}
         | {"guilty": _frame(report.verdict.guilty) if report.verdict.guilty else None},
+        "known": [match.to_dict() for match in report.known],
         "findings": [asdict(finding) for finding in report.findings],
         "sections": {section.name: _section(section) for section in report.sections},
         "problems": report.problems,

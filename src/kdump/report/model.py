@@ -7,7 +7,10 @@ people, JSON passes them on. `SCHEMA` counts changes of the JSON form that would
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from kdump.report.known import Match
 
 SCHEMA = 1
 
@@ -180,7 +183,7 @@ class Verdict:
 
 @dataclass
 class Report:
-    """The whole report."""
+    """The whole report. `known`: faults that are known upstream and may be this one, the likeliest first."""
 
     source: str
     format: str
@@ -193,6 +196,7 @@ class Report:
     incomplete: bool = False
     live: bool = False  # taken while the kernel ran: it did not crash
     seconds: float = 0.0
+    known: list[Match] = field(default_factory=list)
 
     @property
     def findings(self) -> list[Finding]:

@@ -100,6 +100,9 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
     for number, taint in enumerate(verdict.taints):
         facts.append(("Tainted" if not number else "", taint))
     facts.append(("Signature", verdict.signature or "none: nothing tells this crash from others"))
+    for number, match in enumerate(report.known):
+        facts.append(("" if number else "Upstream", match.line(report.kernel)))
+        facts += [("", f"“{match.entry.title}”"), ("", match.evidence())]
     yield from _pairs(facts)
     if verdict.registers:
         yield ""
