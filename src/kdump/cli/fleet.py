@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdump.errors import KdumpError
 from kdump.extras import extra
 
 if TYPE_CHECKING:
