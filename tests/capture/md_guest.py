@@ -26,6 +26,7 @@ ARRAYS = {
     "md1": ("1", "1.0", "vdc", "vdd"),
     "md2": ("0", "1.1", "vde", "vdf"),
     "md3": ("5", "1.2", "vdg", "vdh", "vdi"),
+    "md4": ("1", "0.90", "vdj", "vdk"),
 }
 CHUNK = 64 << 10
 
@@ -35,7 +36,7 @@ def main() -> None:
     try:
         for module in Path(MODULES).read_text().split():
             system.load_module(module)
-        while not Path("/dev/vdi").exists():
+        while not Path("/dev/vdk").exists():
             time.sleep(0.05)
         make()
         print("md-guest: found", json.dumps(look()), flush=True)
@@ -46,11 +47,11 @@ def main() -> None:
 
 
 def make() -> None:
-    """Four arrays, a volume on the first, a file system on each."""
+    """Five arrays, a volume on the first, a file system on each."""
     for name, (level, metadata, *disks) in ARRAYS.items():
         options = [f"--level={level}", f"--metadata={metadata}", f"--raid-devices={len(disks)}"]
         options += ["--bitmap=none"] if level == "1" else [f"--chunk={CHUNK >> 10}"]
-        options += ["--assume-clean"] if name in ("md1", "md3") else []
+        options += ["--assume-clean"] if name in ("md1", "md3", "md4") else []
         disks = [f"/dev/{disk}" for disk in disks]
         run("/usr/sbin/mdadm", "--create", f"/dev/{name}", "--run", "--force", *options, *disks)
     Path("/sys/block/md0/md/sync_action").write_text("frozen")  # the machine goes down before it is done
@@ -61,7 +62,7 @@ def make() -> None:
     halves = [(0, GAP + HALF), (HALF, GAP)]
     table = [devicemapper.DmTarget(start, HALF, "linear", f"9:0 {place}") for start, place in halves]
     devicemapper.create("vg-crash", "LVM-kdump-test", table)
-    for device in ("dm-0", "md1", "md2", "md3"):
+    for device in ("dm-0", "md1", "md2", "md3", "md4"):
         run("/usr/sbin/mkfs.ext4", "-q", "-F", f"/dev/{device}")
 
 
@@ -69,7 +70,7 @@ def look() -> dict[str, object]:
     """What `kdump build` would put into the plan for a target on each."""
     found = {
         name: storage.walk((Path("/sys/block") / name / "dev").read_text().strip())
-        for name in ("dm-0", "md1", "md2", "md3")
+        for name in ("dm-0", "md1", "md2", "md3", "md4")
     }
     content = {name: identify(f"/dev/{name}") for name in found}
     return {

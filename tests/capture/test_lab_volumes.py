@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 MODULES = ("virtio_pci", "virtio_blk", "raid0", "raid1", "raid456", "dm_mod", "ext4")
 TOOLS = ("/usr/sbin/mdadm", "/usr/sbin/mkfs.ext4")
-GONE = ("vdd", "vdi")  # a mirror and the array with parity lose a disk each
+GONE = ("vdd", "vdi", "vdk")  # mirrors and the array with parity lose a disk each
 SIZES = {"vda": 140 * MIB, "vdb": 140 * MIB}
 
 
@@ -64,6 +64,8 @@ def make_arrays(tree: KernelTree, directory: Path) -> tuple[dict[str, Path], dic
 def data(member: Path, metadata: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """What a member holds of its array. struct mdp_superblock_1: data_offset and data_size, in sectors, at 128."""
     raw = np.fromfile(member, dtype=np.uint8)
+    if metadata == "0.90":
+        return raw[: (len(raw) // (64 << 10) - 1) * (64 << 10)]
     place = {"1.0": (len(raw) // 512 - 16 & ~7) * 512, "1.1": 0, "1.2": 4096}[metadata]
     offset, size = raw[place + 128 : place + 144].view("<u8") * 512
     return raw[int(offset) : int(offset + size)]
@@ -90,7 +92,7 @@ def test_arrays_and_a_volume_take_the_dump(series: str, kernel: Callable[[str], 
     tree = kernel(series)
     disks, facts = make_arrays(tree, tmp_path)
     assert [entry.get("array", entry.get("name")) for entry in facts["storage"]] == [
-        "md0", "vg-crash", "md1", "md2", "md3",
+        "md0", "vg-crash", "md1", "md2", "md3", "md4",
     ]  # fmt: skip
     targets = [
         Spec(f"file:///{device}", {"uuid": uuid, "fstype": "ext4", "path": "/crash"})
@@ -115,10 +117,12 @@ def test_arrays_and_a_volume_take_the_dump(series: str, kernel: Callable[[str], 
     assert "array md1: raid1, 1 of 2 disks" in console
     assert "array md2: raid0, 2 of 2 disks" in console
     assert "array md3: raid5, 2 of 3 disks" in console
+    assert "array md4: raid1, 1 of 2 disks" in console
     assert "resync of RAID array" not in console  # the healthy machine will do it
 
     parts = {name: data(disks[member], meta) for name, (_, meta, *disk_) in ARRAYS.items() for member in disk_[:1]}
-    (tmp_path / "md1.fs").write_bytes(parts["md1"].tobytes())
+    for name in ("md1", "md4"):
+        (tmp_path / f"{name}.fs").write_bytes(parts[name].tobytes())
     mirror = parts["md0"].tobytes()
     halves = (mirror[place * 512 : (place + HALF) * 512] for place in (GAP + HALF, GAP))
     (tmp_path / "dm-0.fs").write_bytes(b"".join(halves))

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from kdump.capture import dhcp, dhcp6
+from kdump.capture import dhcp, dhcp6, network
+from kdump.capture.netlink import Link
 from kdump.capture.network import _from_below
 from kdump.capture.routes import parse_route
 from kdump.errors import KdumpError
@@ -59,6 +60,29 @@ def test_a_static_address_on_a_device_found_by_name() -> None:
     assert servers == ["192.0.2.53"]
     assert {"192.0.2.7", "2001:db8::7"} <= set(links["lo"])
     assert said[0].startswith("lo: link up, ")
+
+
+@pytest.mark.parametrize(("driver", "orders"), [("vmxnet3", [True, False, True]), ("e1000", [True])])
+def test_a_device_that_the_dead_kernel_left_active_is_put_down_once(
+    driver: str, orders: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU's vmxnet3 was found by the matrix: its link came up, and nothing came through it."""
+    (tmp_path / "drivers" / driver).mkdir(parents=True)
+    (tmp_path / "eth0/device").mkdir(parents=True)
+    (tmp_path / "eth0/device/driver").symlink_to(tmp_path / "drivers" / driver)
+    monkeypatch.setattr(network, "_DRIVER", f"{tmp_path}/{{}}/device/driver")
+    given: list[bool] = []
+
+    class Ports:
+        def links(self) -> list[Link]:
+            return [Link(2, "eth0", "52:54:00:00:00:01", carrier=True)]
+
+        def set_link(self, _index: int, *, up: bool) -> None:
+            given.append(up)
+
+    wanted = {"name": "eth0", "mac": "52:54:00:00:00:01"}
+    network._Interface(Ports(), wanted, time.monotonic() + 5, str, 0).up()  # type: ignore[arg-type]
+    assert given == orders
 
 
 def test_what_does_not_come_up_is_named_and_does_not_keep_the_others() -> None:

@@ -70,9 +70,13 @@ def test_specifications_carry_what_their_table_says() -> None:
 
 
 def test_devices_that_the_capture_kernel_cannot_open_are_refused() -> None:
-    plan.refuse_unreachable([Layer("md0", "9:0", "md", "raid1", metadata="1.2")])
-    for layer in (Layer("md0", "9:0", "md", "raid1", metadata="0.90"), Layer("dm-1", "253:1", "dmraid", "isw_x")):
-        with pytest.raises(KdumpError, match="only those with metadata 1"):
+    for metadata in ("1.2", "0.90"):
+        plan.refuse_unreachable([Layer("md0", "9:0", "md", "raid1", metadata=metadata)])
+    for layer in (
+        Layer("md0", "9:0", "md", "raid1", metadata="external:imsm"),
+        Layer("dm-1", "253:1", "dmraid", "isw_x"),
+    ):
+        with pytest.raises(KdumpError, match=r"only those with metadata 0\.90, 1\.0"):
             plan.refuse_unreachable([layer])
     with pytest.raises(KdumpError, match="a file on another file system"):
         plan.refuse_unreachable([Layer("loop0", "7:0", "loop")])

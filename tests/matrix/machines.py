@@ -70,6 +70,8 @@ echo c > /proc/sysrq-trigger
 """
 CONFIGURATION = """\
 targets = ["{target}"]
+[dump]
+report = {report}
 [action]
 success = "poweroff"
 failure = "poweroff"
@@ -338,7 +340,7 @@ def _content(row: Row, directory: Path, stack: contextlib.ExitStack) -> tuple[di
     script = VOLUME_SCRIPTS.get(row.volume, _FOUND)
     keys = '[ssh]\nidentity = "/root/id"\nknown_hosts = "/root/known_hosts"\n' if row.volume == SSH else ""
     content["/root/volume"].write_text(script)
-    content["/root/kdump.toml"].write_text(CONFIGURATION.format(target=target) + keys)
+    content["/root/kdump.toml"].write_text(CONFIGURATION.format(target=target, report=str(row.report).lower()) + keys)
     return content, received
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import struct
 import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
+from kdump.targets import devices
 from kdump.targets.superblock import Content, identify, lvm_uuid, recognise
 
 UUID = "0b9d9f5c-3b8e-4a77-9a0c-d5a3b1c2e4f6"
@@ -46,6 +48,19 @@ def test_a_superblock_at_the_end_counts_where_it_says_that_it_is(
     assert identify(str(image)) == expected
 
 
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 65535])
+def test_metadata_090_lies_in_the_last_whole_block(tmp_path: Path, size: int) -> None:
+    """The array's UUID is in two parts; the file system that the mirror's half begins with does not count."""
+    image = tmp_path / "disk"
+    words = struct.pack("<6I", 0xA92B4EFC, 0, 90, 0, 0, int.from_bytes(RAW[:4], "little")).ljust(52, b"\0") + RAW[4:]
+    with image.open("wb") as file:
+        file.write(place(x438=b"\x53\xef"))
+        file.truncate(size)
+        file.seek((1 << 20) - (64 << 10))
+        file.write(words)
+    assert identify(str(image)) == Content("linux_raid_member", UUID)
+
+
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
@@ -69,3 +84,17 @@ def test_lvm_label_points_at_the_physical_volume() -> None:
     label = b"LABELONE" + bytes(12) + (32).to_bytes(4, "little") + b"LVM2 001" + plain.encode()
     assert recognise(place(x200=label)) == Content("LVM2_member", lvm_uuid(plain))
     assert lvm_uuid(plain) == "q0H6hW-xYnT-2v5Z-dAkL-mN3p-R7sU-b9cEfG"
+
+
+def test_a_disk_that_ends_like_its_last_partition_is_no_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata 0.90 does not say where its member begins."""
+    for place in ("sda", "sda/sda1", "sdb"):
+        real = tmp_path / "devices" / place
+        real.mkdir(parents=True)
+        link = tmp_path / "class/block" / real.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(real)
+    (tmp_path / "devices/sda/sda1/partition").write_text("1\n")
+    found = [(f"/dev/{name}", Content("linux_raid_member", UUID)) for name in ("sda", "sdb", "sda1")]
+    monkeypatch.setattr(devices, "contents", lambda *_: iter(found))
+    assert devices.members(UUID, str(tmp_path)) == ["/dev/sdb", "/dev/sda1"]

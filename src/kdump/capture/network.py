@@ -23,6 +23,10 @@ _ROUTER = 5.0  # seconds for a default route to follow an address
 _METRIC = 100  # of the first interface's routes from DHCP; each further one's is higher
 _ROUTES6 = "/proc/net/ipv6_route"  # destination, its prefix length, … and the interface last
 _DEFAULT6 = f"{0:032x} 00 "
+_DRIVER = "/sys/class/net/{}/device/driver"
+# Their devices go on working for the dead kernel, and ignore what this one sets up, until they are put down once
+# (hw/net/vmxnet3.c of QEMU: "Vmxnet3 device is active").
+_LEFT_ACTIVE = ("vmxnet3",)
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/{}"
 
 
@@ -130,6 +134,9 @@ class _Interface:
         if link.name != self.name:
             self.netlink.set_link(link.index, up=False)
             self.netlink.set_link(link.index, name=self.name)
+        if _driver(self.name) in _LEFT_ACTIVE:
+            self.netlink.set_link(link.index, up=True)
+            self.netlink.set_link(link.index, up=False)
         return link
 
     def _virtual(self) -> Link:
@@ -195,6 +202,12 @@ def _from_below(interfaces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         done.update(each["name"] for each in ready)
         waiting = [each for each in waiting if each not in ready]
     return ordered
+
+
+def _driver(interface: str) -> str:
+    """The name of a port's driver; empty if it has none."""
+    link = Path(_DRIVER.format(interface))
+    return link.resolve().name if link.exists() else ""
 
 
 def _lines(path: str) -> list[str]:

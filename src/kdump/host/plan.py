@@ -40,6 +40,7 @@ KERNELS: Final = ("/boot/vmlinuz-{}", "/lib/modules/{}/vmlinuz", "/usr/lib/modul
 SEGMENTS: Final = {
     "linear": "dm_mod", "striped": "dm_mod", "raid": "dm_raid", "thin": "dm_thin_pool", "thin-pool": "dm_thin_pool",
 }  # fmt: skip
+METADATA: Final = ("0.90", "1.0", "1.1", "1.2")  # of arrays
 REFUSED_SEGMENTS: Final = {
     "cache": "what it knows of a large cache does not fit into a capture kernel's memory",
     "snapshot-origin": "what is written without its snapshots damages them",
@@ -242,11 +243,11 @@ def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
             raise KdumpError(
                 f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"
             )
-        if layer.kind == "dmraid" or (layer.kind == "md" and not layer.metadata.startswith("1.")):
+        if layer.kind == "dmraid" or (layer.kind == "md" and layer.metadata not in METADATA):
             metadata = layer.metadata or "of a controller"
             raise KdumpError(
                 f"{layer.name} is a {layer.detail or 'RAID'} array with metadata {metadata}: "
-                "the capture kernel assembles only those with metadata 1.x",
+                f"the capture kernel assembles only those with metadata {', '.join(METADATA)}",
                 remedy="choose a file system beside the array, or the network",
             )
 

@@ -56,8 +56,14 @@ def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", *, virtual_firs
 
 
 def members(uuid: str, sysfs: str = "/sys", dev: str = "/dev") -> list[str]:
-    """The devices that belong to the MD array with this UUID."""
-    return [path for path, content in contents(sysfs, dev) if content == (RAID_MEMBER, uuid, content.label)]
+    """The devices that belong to the MD array with this UUID.
+
+    Metadata 0.90 does not say where its member begins: a disk ends like its last partition, which is the member then.
+    """
+    found = [path for path, content in contents(sysfs, dev) if content == (RAID_MEMBER, uuid, content.label)]
+    entries = {path: Path(sysfs, "class/block", path.rpartition("/")[2]) for path in found}
+    disks = {entry.resolve().parent.name for entry in entries.values() if (entry / "partition").exists()}
+    return [path for path, entry in entries.items() if entry.name not in disks]
 
 
 def partition_uuid(name: str, sysfs: str = "/sys", dev: str = "/dev") -> str | None:

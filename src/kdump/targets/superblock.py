@@ -2,8 +2,9 @@
 
 Sources: Linux fs/ext4/ext4.h (struct ext4_super_block), fs/xfs/libxfs/xfs_format.h (struct xfs_dsb),
 fs/btrfs/ctree.h and include/uapi/linux/btrfs_tree.h (struct btrfs_super_block), Documentation of FAT in
-include/uapi/linux/msdos_fs.h (struct fat_boot_sector), include/uapi/linux/raid/md_p.h (struct mdp_superblock_1),
-LVM2's label ("LABELONE" in one of the first four sectors), cryptsetup's on-disk format for LUKS1 and LUKS2.
+include/uapi/linux/msdos_fs.h (struct fat_boot_sector), include/uapi/linux/raid/md_p.h (struct mdp_superblock_1 and
+mdp_superblock_s), LVM2's label ("LABELONE" in one of the first four sectors), cryptsetup's on-disk format for LUKS1
+and LUKS2.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _FAT = (
     _Magic("vfat", 0x36, b"FAT16   ", 0x27, 0x2B, 11),
     _Magic("vfat", 0x36, b"FAT12   ", 0x27, 0x2B, 11),
 )
+_RAID_090_MAGIC = struct.pack("<II", 0xA92B4EFC, 0)  # and major version 0: md_p.h, mdp_superblock_s
+_RAID_090_BLOCK = 64 << 10  # the superblock is in the last whole one but for what is left over (MD_NEW_SIZE_SECTORS)
 _RAID_PLACE = 144  # mdp_superblock_1.super_offset
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 _WINDOW = 0x10000 + 4096  # enough for all of the above: btrfs' superblock lies farthest in
@@ -65,11 +68,16 @@ def identify_open(descriptor: int) -> Content | None:
     """As `identify`, of an open device."""
     # Metadata 1.0 lies near the end (drivers/md/md.c, super_1_load), and says in which sector, counted from the start
     # of the member: that of a disk's last partition is not the disk's.
-    sector = (os.lseek(descriptor, 0, os.SEEK_END) // 512 - 16) & ~7
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    sector = (size // 512 - 16) & ~7
     if sector > 0:
         tail = os.pread(descriptor, 512, sector * 512)
         if tail.startswith(_RAID_MAGIC) and struct.unpack_from("<Q", tail, _RAID_PLACE) == (sector,):
             return recognise(tail)
+    if size >= 2 * _RAID_090_BLOCK:
+        tail = os.pread(descriptor, 128, (size // _RAID_090_BLOCK - 1) * _RAID_090_BLOCK)
+        if tail.startswith(_RAID_090_MAGIC):
+            return Content(RAID_MEMBER, _raid_090_uuid(tail))
     return recognise(os.pread(descriptor, _WINDOW, 0))
 
 
@@ -104,6 +112,12 @@ def lvm_uuid(plain: str) -> str:
 def _identity(head: bytes, kind: _Magic) -> tuple[str, str]:
     text = head[kind.uuid : kind.uuid + 16].hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}", _label(head, kind)
+
+
+def _raid_090_uuid(superblock: bytes) -> str:
+    """The array's UUID: word 5 of the superblock, and words 13 to 15. Hexadecimal, as bytes lie on the disk."""
+    text = (superblock[20:24] + superblock[52:64]).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _label(head: bytes, kind: _Magic) -> str:
