@@ -20,7 +20,7 @@ from kdump.cli.main import main
 from kdump.digest import Pieces
 from kdump.directory import Directory, read_regular
 from kdump.errors import KdumpError
-from kdump.host import aftermath, config, drill, stored
+from kdump.host import aftermath, drill, in_force, stored
 from kdump.host.config import Config, Notify, Retention
 from kdump.targets.file import DirectorySession
 from kdump.targets.retention import older
@@ -295,7 +295,7 @@ def test_collect_as_root_runs_by_it(
     told = tmp_path / "told"
     notify = Notify(command=("/bin/sh", "-c", f"cat >> {told}"))
     monkeypatch.setattr(
-        config, "load", lambda *_: Config(targets=settings.targets, retention=settings.retention, notify=notify)
+        in_force, "load", lambda *_: Config(targets=settings.targets, retention=settings.retention, notify=notify)
     )
     monkeypatch.setattr("kdump.host.home.settled", lambda: tmp_path / "state")
     assert main(["collect", "--new"]) == 3

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError
-from kdump.host import config
+from kdump.host import config, in_force
 from kdump.units import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
     from kdump.image.kernel_tree import tree_of
     from kdump.kexec.state import read_state
 
-    wanted = config.load(args.config)
+    wanted = in_force.load(args.config)
     tree = tree_of(args.kernel) if args.kernel else plan.capture_kernel(wanted)
     record = built.recorded(tree.release, state)
     status = 0

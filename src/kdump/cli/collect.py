@@ -80,10 +80,10 @@ def _silent(_text: str) -> None:
 
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say, failed: Callable[[Exception], None]) -> None:
     from kdump.directory import exclusive
-    from kdump.host import config
+    from kdump.host import in_force
     from kdump.host.home import settled
 
-    wanted = config.load()
+    wanted = in_force.load()
     state = settled()
     state.mkdir(parents=True, exist_ok=True)
     with exclusive(state / "collect.lock") as got:  # two would announce each crash twice
@@ -113,10 +113,10 @@ def _examine(
 
 
 def _configured(*, required: bool) -> list[str]:
-    from kdump.host import config
+    from kdump.host import in_force
     from kdump.targets.protocol import Spec
 
-    found = [Spec(url).parts.path for url in config.load().targets if url.startswith("block://")]
+    found = [Spec(url).parts.path for url in in_force.load().targets if url.startswith("block://")]
     if not found and required:
         raise UsageError("no device is named, and the configuration has no block:// target")
     return found

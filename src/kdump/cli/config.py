@@ -1,6 +1,7 @@
 """Show, check or import the configuration.
 
-`kdump config show` prints what is in force, `--template` the documented file with its defaults. `kdump config check`
+`kdump config show` prints the configuration in force and where each value comes from; `--template` prints the
+documented file with its defaults. Without a kdump.toml, the files of another kdump are in force. `kdump config check`
 reads a file and says what is wrong with it, with lines; exit status 1 if anything is. `kdump config import` reads what
 another kdump was configured with (Fedora and RHEL's /etc/kdump.conf and /etc/sysconfig/kdump, Debian's
 /etc/default/kdump-tools, SUSE's /etc/sysconfig/kdump), prints a kdump.toml that says the same, and lists what has no
@@ -12,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from kdump.host import config, template
+from kdump.host import config, in_force, template
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +40,34 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.action == "import":
         return carry_over(args.files, as_json=args.json)
-    found = config.load(args.file)
+    found = in_force.read(args.file)
     if args.action == "show":
-        print(json.dumps(config.to_dict(found), indent=2) if args.json else template.render(found), end="")
+        return show(found, as_json=args.json)
+    if found.source and not found.foreign:
+        print(f"{found.source}: good")
         return 0
-    path = args.file or config.CONFIG_PATH
-    print(f"{path}: good" if path.exists() else f"{path} does not exist: the defaults are in force, and good")
+    print(f"{config.CONFIG_PATH} does not exist; in force: {found.source or 'the defaults'}")
+    told(found.lost)
+    return 3 if found.lost else 0
+
+
+def show(found: in_force.InForce, *, as_json: bool) -> int:
+    """Print the configuration in force."""
+    if as_json:
+        origins = {key: list(lines) for key, lines in found.origins.items()}
+        content = config.to_dict(found.config) | {"source": found.source, "origins": origins, "lost": found.lost}
+        print(json.dumps(content, indent=2))
+        return 0
+    print(f"# In force: {found.source or 'the defaults'}")
+    print(template.render(found.config, found.origins), end="")
+    told(found.lost)
     return 0
+
+
+def told(lost: Iterable[tuple[str, str]]) -> None:
+    """Name the lines of another kdump's files that have no equivalent, on standard error."""
+    for origin, why in lost:
+        print(f"LOST     {origin}\n         {why}", file=sys.stderr)
 
 
 def carry_over(files: list[Path], *, as_json: bool) -> int:
@@ -60,6 +83,5 @@ def carry_over(files: list[Path], *, as_json: bool) -> int:
     print(template.render(wanted), end="")
     for origin, ours in draft.carried:
         print(f"carried  {origin}\n         {ours}", file=sys.stderr)
-    for origin, why in draft.lost:
-        print(f"LOST     {origin}\n         {why}", file=sys.stderr)
+    told(draft.lost)
     return 3 if draft.lost else 0

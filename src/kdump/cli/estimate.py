@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdump.cli import values
-from kdump.host import config, crashkernel, expected, reservation
+from kdump.host import config, crashkernel, expected, in_force, reservation
 from kdump.kexec.state import read_state
 from kdump.units import size_text
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.value is not None:
         return explain(args.value, args.ram, as_json=args.json)
-    wanted = expected.wanted(config.load(args.config))
+    wanted = expected.wanted(in_force.load(args.config))
     reserved = read_state().reserved
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     others = expected.distributions(ram)

@@ -224,10 +224,10 @@ def inventory(args: argparse.Namespace) -> int:
     """Send or print what this machine is."""
     import json
 
-    from kdump.host import config
+    from kdump.host import in_force
     from kdump.host import inventory as own
 
-    wanted = config.load(args.config)
+    wanted = in_force.load(args.config)
     found = own.gather(wanted)
     if args.print:
         print(json.dumps(found, indent=1))

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.host import config, stored
+from kdump.host import config, in_force, stored
 from kdump.units import size_text
 
 WIDTH = 79
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list; returns the exit status."""
-    places = args.directory or stored.directories(config.load(args.config))
+    places = args.directory or stored.directories(in_force.load(args.config))
     problems: list[KdumpError] = []
     crashes = stored.scan(places, problems.append)
     for problem in problems:

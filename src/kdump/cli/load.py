@@ -84,9 +84,9 @@ def _command_line(args: argparse.Namespace) -> CommandLine:
         return capture_command_line(running_command_line(), append=args.append, cpus=args.cpus or 1)
     from dataclasses import replace
 
-    from kdump.host import built, config
+    from kdump.host import built, in_force
 
-    wanted = config.load()
+    wanted = in_force.load()
     added = (*wanted.capture.cmdline_add, *split(args.append))
     capture = replace(wanted.capture, cmdline_add=added, cpus=args.cpus or wanted.capture.cpus)
     return built.command_line(replace(wanted, capture=capture))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
-from kdump.host import config
+from kdump.host import config, in_force
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from kdump.host.plan import specification
     from kdump.targets import target_for
 
-    wanted = config.load(args.config)
+    wanted = in_force.load(args.config)
     specs = [specification(url, wanted) for url in wanted.targets if url.startswith("ssh://")]
     if not specs:
         raise KdumpError("there is no ssh target", remedy='add one to targets in kdump.toml: "ssh://user@host/path"')

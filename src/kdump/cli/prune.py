@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.host import config, stored
+from kdump.host import config, in_force, stored
 from kdump.units import size_text
 
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Apply retention; returns the exit status."""
     gone = []
     problems: list[KdumpError] = []
-    for victim in stored.prune(config.load(args.config), dry_run=args.dry_run, failed=problems.append):
+    for victim in stored.prune(in_force.load(args.config), dry_run=args.dry_run, failed=problems.append):
         gone.append(victim)
         if not args.json:
             verb = "would delete" if args.dry_run else "deleted"

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdump.cli import values
-from kdump.host import config
+from kdump.host import config, in_force
 from kdump.host.home import STATE, settled
 from kdump.units import duration_text, parse_size
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"kdump rehearse: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)
 
     settled()
-    wanted = config.load(args.config)
+    wanted = in_force.load(args.config)
     prepared = plan.prepare(wanted, tree_of(args.kernel) if args.kernel else None)
     reserved = read_state().reserved or expected.wanted(wanted).size
     crashkernel = args.crashkernel or f"{reserved >> 20}M"

@@ -12,19 +12,29 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdump.errors import KdumpError, UsageError
-from kdump.host import config
+from kdump.host import config, in_force
 from kdump.host.config import Config
+from kdump.report.logtext import clean
 
 if TYPE_CHECKING:
     from kdump.host.changes import Journal
 
 NOT_READY = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What setting up came to: `did` says in words what changed beside the edit."""
+
+    ready: bool
+    verdict: str
+    did: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--crashkernel", metavar="VALUE", help='memory to reserve, as in "256M" (default: estimated)')
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--unattended",
+        action="store_true",
+        help="for tools: ask nothing, print one JSON object that says what changed; with --dry-run, what would change",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
     parser.add_argument("--full", action="store_true", help="show new files whole, not only that they are new")
     parser.add_argument("--no-boot-loader", action="store_true", help="leave the kernel command line alone")
@@ -45,6 +60,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Set up, or undo; returns the exit status."""
+    if not args.unattended:
+        return set_up(args, {})
+    facts: dict[str, Any] = {}
+    with redirect_stdout(sys.stderr):  # for people; standard output has the one object
+        status = set_up(args, facts)
+    print(json.dumps(facts, indent=1))
+    return status
+
+
+def set_up(args: argparse.Namespace, facts: dict[str, Any]) -> int:
+    """The same; `facts` gets what tools want to know."""
     from kdump.cli import dropins, share
     from kdump.host import changes, home, setup, units
 
@@ -52,12 +78,17 @@ def run(args: argparse.Namespace) -> int:
         home.move_in()
     if args.undo:
         with alone(changes.JOURNAL):
-            return undo(changes.Journal.read(changes.JOURNAL), assume_yes=args.yes)
-    wanted = chosen(args)
+            journal = changes.Journal.read(changes.JOURNAL)
+            facts["changed"] = bool(journal)
+            return undo(journal, assume_yes=args.yes or args.unattended)
+    before = in_force.read()
+    wanted = chosen(args, before.config)
+    changed = wanted != before.config
     found = setup.plan(
         wanted,
         boot_loader=not args.no_boot_loader,
-        write_config=not config.CONFIG_PATH.exists() or bool(args.target or args.crashkernel or args.collector),
+        write_config=changed or not (before.foreign or config.CONFIG_PATH.exists()),
+        notes=in_place(before, changed=changed),
     )
     edit = found.edit + share.edit()
     if args.replace:
@@ -70,21 +101,36 @@ def run(args: argparse.Namespace) -> int:
         print("\n" + edit.shown(full=args.full) + "\n")
     else:
         print("nothing to change")
+    facts |= {"changed": bool(edit), "reboot": found.reboot, "files": [change.path for change in edit.files]}
+    facts |= {"commands": [command.argv for command in edit.commands], "notes": found.notes}
     if args.dry_run:
         return 0
     need_root()
-    if edit and not (args.yes or confirmed("make these changes?")):
+    if edit and not (args.yes or args.unattended or confirmed("make these changes?")):
         print("nothing was changed")
         return 1
     with alone(changes.JOURNAL):
         journal = changes.Journal.read(changes.JOURNAL)
         changes.apply(edit, journal)
-        return finish(wanted, journal, reboot=found.reboot)
+        outcome = finish(wanted, journal, reboot=found.reboot)
+    facts |= asdict(outcome) | {"changed": bool(edit or outcome.did)}
+    # A tool sees to the reboot by `reboot`; a person is told by the exit status that something is left to do.
+    return 0 if outcome.ready or (args.unattended and found.reboot) else NOT_READY
 
 
-def chosen(args: argparse.Namespace) -> Config:
+def in_place(found: in_force.InForce, *, changed: bool) -> list[str]:
+    """What a person should know of another kdump's files that are honoured."""
+    if not found.foreign:
+        return []
+    name = found.source or "another kdump's files"
+    if changed:
+        return [f"{config.CONFIG_PATH} takes over what {name} say, and counts alone from now on"]
+    lines = [f"configured by {name}, which are followed when they change (`kdump config show`)"]
+    return lines + [f"no equivalent: {clean(origin)}: {why}" for origin, why in found.lost]
+
+
+def chosen(args: argparse.Namespace, wanted: Config) -> Config:
     """The configuration there is, with what the command line says on top."""
-    wanted = config.load()
     changed = config.to_dict(wanted)
     if args.target:
         changed["targets"] = args.target
@@ -96,31 +142,36 @@ def chosen(args: argparse.Namespace) -> Config:
     return config.from_dict(changed) if args.target or args.crashkernel or args.collector else wanted
 
 
-def finish(wanted: Config, journal: Journal, *, reboot: bool) -> int:
+def finish(wanted: Config, journal: Journal, *, reboot: bool) -> Outcome:
     """Put the new configuration to use: policy, directories, image, load."""
     from kdump.host import built, plan, policy, readiness, stored, units
     from kdump.host.python_search import python_search
 
+    did = []
     for changed in policy.apply(wanted.panic):
-        print(f"set {changed}")
+        did.append(f"set {changed}")
+        print(did[-1])
     fetched = [Path(units.FETCHED)] if any(url.startswith("block://") for url in wanted.targets) else []
     for place in (*stored.directories(wanted), *fetched):
         if not place.exists():
             journal.make_directory(str(place), mode=0o700)
+            did.append(f"made {place}")
     with python_search() as search:
         prepared = plan.prepare(wanted, search=search)
         record = built.recorded(prepared.kernel.release)
         parts = built.fingerprint(prepared) if record else None
         if record is None or parts is None or built.damage(record) or built.stale(record, parts):
             record, summary = built.build_image(prepared, parts)
-            print(f"built {record.image} in {summary.seconds:.1f} s")
+            did.append(f"built {record.image}")
+            print(f"{did[-1]} in {summary.seconds:.1f} s")
     if reboot:
         print("\nreboot once: the memory is reserved at boot; then see `kdump status`")
-        return NOT_READY
-    built.load_image(record, wanted)
+        return Outcome(ready=False, verdict="reboot once", did=tuple(did))
+    if built.load_image(record, wanted).changed:
+        did.append("loaded the capture kernel")
     found = readiness.Examination(wanted).run()
     print(f"\nkdump is {found.verdict}")
-    return 0 if found.ready else NOT_READY
+    return Outcome(found.ready, found.verdict, tuple(did))
 
 
 def undo(journal: Journal, *, assume_yes: bool) -> int:

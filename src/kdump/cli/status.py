@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kdump import outputs
 from kdump.fileio import replace_file
-from kdump.host import config
+from kdump.host import config, in_force
 
 if TYPE_CHECKING:
     from kdump.host.policy import Setting
@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Examine the machine; returns the exit status."""
     from kdump.host import home, policy, readiness
 
-    wanted = config.load(args.config)
+    wanted = in_force.read(args.config)
     if args.policy:
-        return show_policy(list(policy.settings(wanted.panic)), as_json=args.json)
+        return show_policy(list(policy.settings(wanted.config.panic)), as_json=args.json)
     home.move_in()
     found = readiness.Examination(wanted).run()
     if args.prometheus:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdump.errors import KdumpError, UsageError
-from kdump.host import config
+from kdump.host import config, in_force
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from kdump.host.home import settled
 
     state = settled()
-    wanted = config.load(args.config)
+    wanted = in_force.load(args.config)
     if args.real:
         refuse_if_not_ready(wanted)
         confirm(args.confirm)

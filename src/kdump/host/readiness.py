@@ -27,6 +27,7 @@ from kdump.host import (
     units,
 )  # fmt: skip
 from kdump.host.config import Config
+from kdump.host.in_force import InForce
 from kdump.host.plan import Prepared, prepare
 from kdump.host.python_search import python_search
 from kdump.kexec.state import KexecState, read_state
@@ -70,8 +71,9 @@ class Readiness:
 class Examination:
     """One look at the machine. `root` is where proc, sys, var and run are read."""
 
-    def __init__(self, config: Config, root: Path = Path("/")) -> None:
-        self.config = config
+    def __init__(self, config: Config | InForce, root: Path = Path("/")) -> None:
+        self.origin = config if isinstance(config, InForce) else InForce(config)
+        self.config = self.origin.config
         self.root = root
         self.state: KexecState = read_state(root)
         self.figures: dict[str, float] = {"reserved_bytes": self.state.reserved, "loaded": self.state.crash_loaded}
@@ -81,6 +83,7 @@ class Examination:
         """Ask everything. A check that cannot be made is a NO with the reason."""
         checks: list[Check] = []
         steps: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
+            ("configuration", self.configuration),
             ("reservation", self.reservation),
             ("processor", self.processor),
             ("targets", self.targets),
@@ -106,6 +109,16 @@ class Examination:
             except Exception as error:  # noqa: BLE001 -- a question that cannot be asked must not hide the others
                 checks.append(Check(name, NO, f"cannot be judged: {describe(error)}"))
         return Readiness(tuple(checks), self.figures)
+
+    def configuration(self) -> Iterator[Check]:
+        """Is anything of another kdump's files, where they are in force, without an equivalent?"""
+        lost = len(self.origin.lost)
+        if lost:
+            whose = "line of another kdump's files has" if lost == 1 else "lines of another kdump's files have"
+            found = f"{lost} {whose} no equivalent here"
+            yield Check("configuration", NOTE, found, "`kdump config show` names them")
+        elif self.origin.foreign:
+            yield Check("configuration", YES, f"by {self.origin.source}")
 
     def reservation(self) -> Iterator[Check]:
         """Is memory reserved, and enough?"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,9 +27,17 @@ class Setup:
     notes: tuple[str, ...]
 
 
-def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_config: bool = True) -> Setup:
+def plan(
+    config: Config,
+    root: Path = ROOT,
+    *,
+    boot_loader: bool = True,
+    write_config: bool = True,
+    notes: Iterable[str] = (),
+) -> Setup:
     """Everything that setting up `config` would change on the machine below `root`. Changes nothing.
 
+    `notes` come before its own.
     Raises KdumpError if this kernel cannot load a capture kernel, or no boot loader is known where one has to change.
     """
     state = read_state(root)
@@ -42,7 +51,7 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
     parameters = parameters_for(config, wanted)
     reboot = state.reserved < wanted.size
     edits = []
-    notes = [f"reserve {wanted.value} (by {wanted.reason}); reserved now: {state.reserved >> 20}M"]
+    told = [*notes, f"reserve {wanted.value} (by {wanted.reason}); reserved now: {state.reserved >> 20}M"]
     if write_config:
         secret = config.notify.webhook or config.notify.command  # a URL is often all that protects a webhook
         mode = 0o600 if secret else 0o644
@@ -62,8 +71,8 @@ def plan(config: Config, root: Path = ROOT, *, boot_loader: bool = True, write_c
             )
         for loader in found:
             edits.append(loader.edit(root, parameters))
-            notes.append(f"boot loader: {loader.name}")
-    return Setup(combined(edits), reboot, tuple(notes))
+            told.append(f"boot loader: {loader.name}")
+    return Setup(combined(edits), reboot, tuple(told))
 
 
 def parameters_for(config: Config, wanted: expected.Estimate) -> list[str]:

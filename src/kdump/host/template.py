@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, fields
 from typing import Any, Final
 
 from kdump.host.config import Config
 from kdump.host.config.tables import Duration, Size, default_of
+from kdump.report.logtext import clean
 from kdump.units import exact_duration, exact_size
 
 _WIDTH: Final = 79
@@ -22,10 +23,13 @@ _HEAD: Final = """\
 """
 
 
-def render(config: Config | None = None) -> str:
-    """The file that says `config`: what differs from the defaults as keys, the rest as comments that show it."""
-    wanted = config or Config()
-    lines = [_HEAD.rstrip(), "", *_keys(wanted, Config())]
+def render(config: Config | None = None, origins: Mapping[str, Iterable[str]] | None = None) -> str:
+    """The file that says `config`: what differs from the defaults as keys, the rest as comments that show it.
+
+    `origins` has lines that a comment names beside a dotted key: where its value comes from.
+    """
+    wanted, told = config or Config(), origins or {}
+    lines = [_HEAD.rstrip(), "", *_keys(wanted, Config(), told)]
     for entry in fields(Config):
         if "table" in entry.metadata:
             value = getattr(wanted, entry.name)
@@ -34,7 +38,7 @@ def render(config: Config | None = None) -> str:
                 *_comment(_about(entry.metadata["table"]), "# "),
                 f"[{entry.name}]",
                 "",
-                *_keys(value, type(value)()),
+                *_keys(value, type(value)(), told, f"{entry.name}."),
             ]
             lines += _arrays(entry.name, value)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
@@ -50,12 +54,14 @@ def value_text(value: Any, declared: Field[Any]) -> str:
     return _toml(value)
 
 
-def _keys(value: Any, default: Any) -> Iterator[str]:
+def _keys(value: Any, default: Any, origins: Mapping[str, Iterable[str]], table: str = "") -> Iterator[str]:
     for entry in fields(value):
         if "read" in entry.metadata:
             chosen = getattr(value, entry.name)
             mark = "#" if chosen == getattr(default, entry.name) else ""
             yield from _comment(entry.metadata["doc"], "# ")
+            for origin in origins.get(table + entry.name, ()):
+                yield f"# From {clean(' '.join(origin.splitlines()))}"
             yield f"{mark}{entry.name} = {value_text(chosen, entry)}"
             yield ""
 

@@ -35,6 +35,6 @@ def call(arguments: Sequence[str]) -> int:
 
 def operational() -> bool:
     """Whether a crash now would leave a dump, which is more than that something is loaded."""
-    from kdump.host import config, readiness
+    from kdump.host import in_force, readiness
 
-    return readiness.Examination(config.load()).run().ready
+    return readiness.Examination(in_force.load()).run().ready

@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(*, whole: bool) -> int:
-    from kdump.host import config
+    from kdump.host import in_force
     from kdump.kexec.state import read_state
 
     ready = dropins.operational()
     if whole:
-        wanted, state = config.load(), read_state()
+        wanted, state = in_force.load(), read_state()
         print("DUMP_MODE:        kdump\nUSE_KDUMP:        1")
         for url in wanted.targets:
             print(f"KDUMP_COREDIR:    {url.removeprefix('file://')}")

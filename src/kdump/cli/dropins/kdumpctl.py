@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _memory(verb: str) -> int:
-    from kdump.host import config, expected
+    from kdump.host import expected, in_force
     from kdump.kexec.state import read_state
 
-    wanted = expected.wanted(config.load())
+    wanted = expected.wanted(in_force.load())
     reserved = read_state().reserved // MIB
     if verb == "showmem":
         print(f"kdump: Reserved {reserved}MB memory for crash kernel")

@@ -22,11 +22,11 @@ def detect(root: Path = Path("/")) -> list[Path]:
     return [path for path in (root / each.lstrip("/") for each in (FEDORA, DEBIAN, SYSCONFIG)) if path.exists()]
 
 
-def read(paths: list[Path]) -> Draft:
-    """One draft from foreign files, each read as what its name and contents say it is. Raises KdumpError."""
+def read(paths: list[Path], draft: Draft | None = None) -> Draft:
+    """Foreign files added to `draft` (default: a new one), each read as its contents say. Raises KdumpError."""
     if not paths:
         raise KdumpError("no configuration of another kdump is here", remedy=f"name one, such as {FEDORA}")
-    draft = Draft()
+    draft = draft or Draft()
     for path in paths:
         try:
             with path.open(encoding="utf-8") as file:
