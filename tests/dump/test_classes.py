@@ -14,8 +14,9 @@ from tests.dump.machine import DIRECT, KINDS, LAYOUTS, MAX_ORDER, SECTION_BITS, 
 from kdump.dump import levels
 from kdump.dump.classes import NAMES, Classifier, PageClass, dropped
 from kdump.dump.facts import find_facts
-from kdump.dump.first_pass import first_pass
+from kdump.dump.first_pass import first_pass, open_memory_map
 from kdump.dump.memmap import find_runs
+from kdump.dump.selection import select
 from kdump.kernel import vmcoreinfo
 from kdump.kernel.kernel import Kernel
 from kdump.memory import open_dump
@@ -162,6 +163,23 @@ def test_unmapped_struct_pages_are_kept_and_counted(tmp_path: Path) -> None:
         found = first_pass(dump, 31)
     assert found.by_class[PageClass.UNMAPPED] == 64
     assert any("could not be read" in sentence for sentence in found.doubts)
+
+
+def test_struct_pages_of_no_ram_are_told(tmp_path: Path) -> None:
+    """As with a page size that is not the kernel's: every struct page is of a pfn that no RAM has."""
+    machine = PageMachine("6.12")
+    machine.use([Block(1024, 9, "free")])
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    with open_dump(path) as dump:
+        memory_map = open_memory_map(dump)
+        for first in (1 << 20, machine.pages - 64):
+            runs = [memory_map.runs[0]._replace(first_pfn=first)]
+            found = select(dump.memory, replace(memory_map, runs=runs), 31, lambda *_: None)
+            assert found.kept.count >= machine.pages - 64
+            assert ("all but zero pages" in found.not_applied) == (first > machine.pages)
+            assert any("pages of RAM have no struct page" in doubt for doubt in found.doubts)
+        assert not any("no struct page" in doubt for doubt in first_pass(dump, 31).doubts)
 
 
 def test_parse_levels() -> None:

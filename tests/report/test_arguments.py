@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
+from kdump.arch.x86_64.arguments import Engine, State
 from kdump.kernel.kallsyms import Symbol
-from kdump.report.arguments_x86 import Engine, State
 
 START = 0xFFFFFFFF81000000
 pytestmark = pytest.mark.skipif(not shutil.which("as"), reason="needs an assembler")
@@ -38,7 +38,7 @@ def state(source: str, tmp_path: Path) -> State | None:
         virtual=SimpleNamespace(read=lambda address, size: code[address - START : address - START + size]),
         symbolizer=SimpleNamespace(at=at),
     )
-    engine = Engine(cast("Any", SimpleNamespace(kernel=kernel)))
+    engine = Engine(cast("Any", kernel))
     return engine.at(START, len(code), START + here, called=False)
 
 

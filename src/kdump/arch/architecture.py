@@ -7,13 +7,14 @@ hands it out. What an architecture does not offer raises a `KdumpError` that nam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from kdump.errors import KdumpError
 
 if TYPE_CHECKING:  # the loader wants only facts from here
     from kdump.arch.paging import Paging
-    from kdump.arch.stacks import KernelView, Registers, Unwinder
+    from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
 
 
 class SyscallNumbers(NamedTuple):
@@ -22,6 +23,28 @@ class SyscallNumbers(NamedTuple):
     kexec_load: int
     kexec_file_load: int
     finit_module: int
+
+
+class MachineFact(NamedTuple):
+    """Something about the machine for the report: a key for programs, a title and a text for people."""
+
+    key: str
+    title: str
+    text: str
+
+
+class Fault(NamedTuple):
+    """What the processor says of an access that failed: "read", "write" or "instruction fetch", and the reason."""
+
+    access: str
+    reason: str
+
+
+class FailingCode(NamedTuple):
+    """Instructions that an oops shows, and at which byte of them the one begins that failed."""
+
+    raw: bytes
+    fault: int
 
 
 class Architecture:
@@ -34,6 +57,11 @@ class Architecture:
     page_sizes: tuple[int, ...]  # in bytes, the usual one first
     console: str  # the kernel's name of the first serial port
     syscalls: SyscallNumbers
+    globals: Mapping[str, str] = MappingProxyType({})  # variables of its own that the report reads, with their types
+    instruction_step: int = 1  # instructions begin at multiples of it
+    instruction_longest: int  # in bytes
+    argument_register: str = ""  # the register of a function's first argument, as an oops names it
+    fault_register: str = ""  # the register that keeps the address of a failed access
 
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         """The kernel's page tables from VMCOREINFO's SYMBOL and NUMBER tables and PAGESIZE.
@@ -42,6 +70,17 @@ class Architecture:
         """
         self._refuse("the kernel's address space cannot be read")
 
+    def direct_map(self, kernel: KernelView) -> int:
+        """The virtual address of physical address 0 in the kernel's direct mapping, modulo 2**64.
+
+        Raises `KdumpError` or `KeyError` where the kernel does not tell.
+        """
+        self._refuse("the direct mapping is not known")
+
+    def physical_base(self, numbers: Mapping[str, int]) -> int:
+        """What a kdump-compressed header calls phys_base, from VMCOREINFO's NUMBER table."""
+        return numbers.get("phys_base", 0)
+
     def registers(self, note: bytes) -> Registers:
         """Registers of an NT_PRSTATUS note. Raises `FormatError` if it is too short."""
         self._refuse("registers cannot be read")
@@ -49,6 +88,43 @@ class Architecture:
     def unwinder(self, kernel: KernelView) -> Unwinder:
         """What walks the stacks of a kernel. Raises `KdumpError` if the kernel has not what that needs."""
         self._refuse("stacks cannot be unwound")
+
+    def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
+        """What follows the arguments of functions, None if there is no such thing yet.
+
+        Raises `ImportError` if there is no disassembler.
+        """
+        del kernel
+        return None
+
+    def disassembler(self) -> Any:
+        """A `capstone.Cs`. Raises `ImportError` if there is none, `KdumpError` where it does not know the processor."""
+        self._refuse("instructions cannot be disassembled")
+
+    def oops_registers(self, line: str) -> list[tuple[str, int]]:
+        """Registers that a line of an oops shows, as the report names them."""
+        del line
+        return []
+
+    def explain_fault(self, line: str) -> Fault | None:
+        """What a line of an oops says of the access that failed, None if nothing."""
+        del line
+        return None
+
+    def failing_code(self, line: str) -> FailingCode | None:
+        """What stands behind "Code:" in an oops, None if this is not how the architecture writes it."""
+        del line
+        return None
+
+    def machine(self, kernel: KernelView) -> list[MachineFact]:
+        """The processor, and the hypervisor if the kernel knows it."""
+        del kernel
+        return []
+
+    def cpu_interrupts(self, kernel: KernelView) -> dict[str, int]:
+        """How often interrupts came that CPUs have of their own, where they are not among the numbered ones."""
+        del kernel
+        return {}
 
     def _refuse(self, what: str) -> NoReturn:
         raise KdumpError(f"{what}: not supported on {self.name}")

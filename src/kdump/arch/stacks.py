@@ -69,11 +69,47 @@ class Unwinder(Protocol):
         """The stack of a task that does not run, from its struct thread_struct."""
 
 
+class ArgumentState(Protocol):
+    """Where values of the call are, at one instruction of the called function."""
+
+    def places(self, register: str) -> Sequence[str | int]:
+        """Where the value is that `register` had at the call: other registers, and offsets from the caller's stack."""
+
+    def halves(self, register: str) -> Sequence[str]:
+        """Registers that hold its lower half."""
+
+
+class ArgumentEngine(Protocol):
+    """Follows arguments through a function's instructions.
+
+    Registers are those of arguments in their order, those that callees keep, and others.
+    """
+
+    IN_ORDER: ClassVar[tuple[str, ...]]
+    KEPT: ClassVar[tuple[str, ...]]
+    OTHERS: ClassVar[tuple[str, ...]]
+
+    def at(self, start: int, size: int, pc: int, *, called: bool) -> Any:
+        """The `ArgumentState` before the instruction at `pc` of the function at `start`; None if it cannot be told.
+
+        If `called`, before the call that returns to `pc`.
+        """
+
+    def word(self, address: int) -> int | None:
+        """A word of memory, None if the dump has it not."""
+
+
 class Virtual(Protocol):
     """The kernel's address space."""
 
     def view(self, address: int, size: int) -> memoryview:
         """Bytes at a virtual address. Raises `NotPresentError`."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """A copy of the bytes at a virtual address. Raises `NotPresentError`."""
+
+    def u64(self, address: int) -> int:
+        """The little-endian number at a virtual address. Raises `NotPresentError`."""
 
 
 class Symbol(Protocol):
@@ -86,6 +122,10 @@ class Symbol(Protocol):
     @property
     def address(self) -> int:
         """Where it begins."""
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
 
 
 class Symbolizer(Protocol):
@@ -103,16 +143,6 @@ class Symbols(Protocol):
 
     def address(self, name: str) -> int:
         """The symbol's address. Raises `KdumpError` if there is none."""
-
-
-class Objects(Protocol):
-    """Typed access to memory."""
-
-    def bytes(self, address: int, size: int) -> memoryview:
-        """`size` bytes."""
-
-    def signed(self, address: int, size: int = 4) -> int:
-        """A little-endian number."""
 
 
 class KernelView(Protocol):
@@ -139,7 +169,7 @@ class KernelView(Protocol):
         """Types."""
 
     @property
-    def objects(self) -> Objects:
+    def objects(self) -> Any:
         """Access to objects."""
 
     @property

@@ -1,7 +1,7 @@
 """Where the struct pages are: the sparse memory model's sections, as runs of virtual memory.
 
 Source: include/linux/mmzone.h (struct mem_section, SECTION_* bits), mm/sparse.c (sparse_encode_mem_map),
-kernel/vmcore_info.c. x86_64 and arm64 know no other model.
+kernel/vmcore_info.c. Other models are for machines that kdump does not know.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class MapRun(NamedTuple):
     virtual: int
 
 
-def find_runs(info: VmCoreInfo, virtual: VirtualMemory, struct_size: int, page_shift: int = 12) -> list[MapRun]:
+def find_runs(info: VmCoreInfo, virtual: VirtualMemory, struct_size: int) -> list[MapRun]:
     """The memory map, by pfn; a struct page has `struct_size` bytes.
 
     Sections that are offline are left out: their struct pages are not initialised.
     Raises `KdumpError` if VMCOREINFO lacks what is needed or the section table cannot be read.
     """
+    page_shift = info.page_size.bit_length() - 1
     try:
         table = info.symbols["mem_section"]
         roots = info.lengths["mem_section"]

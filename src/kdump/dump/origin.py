@@ -28,7 +28,7 @@ def find_origin(dump: Dump) -> Origin:
         kernel = Kernel(dump)
         info = kernel.vmcoreinfo
         timestamp = info.crash_time
-        phys_base = info.numbers.get("phys_base", 0)
+        phys_base = kernel.arch.physical_base(info.numbers)
         uts = (b"Linux", b"", info.release.encode(), b"", machine, b"")
         with contextlib.suppress(KdumpError, KeyError):
             where = info.symbols["init_uts_ns"] + info.offsets["uts_namespace.name"]
@@ -45,7 +45,8 @@ def find_mappings(dump: Dump) -> tuple[Mapping | None, int | None]:
     image, direct = None, None
     with contextlib.suppress(KdumpError, KeyError):
         start, end = kernel.symbols.address("_stext"), kernel.symbols.address("_end")
-        image = Mapping(start, kernel.virtual.translate(start), -(-(end - start) // 4096) * 4096)
+        page = dump.memory.page_size
+        image = Mapping(start, kernel.virtual.translate(start), -(-(end - start) // page) * page)
     with contextlib.suppress(KdumpError, KeyError):
-        direct = kernel.virtual.u64(kernel.symbols.address("page_offset_base"))
+        direct = kernel.arch.direct_map(kernel)
     return image, direct

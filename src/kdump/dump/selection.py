@@ -77,6 +77,7 @@ class _Chosen(NamedTuple):
     held: NDArray[np.bool_]
     fates: Fates
     classes: NDArray[np.uint8] | None
+    unmapped: int  # pages that the source holds and no struct page tells of
 
 
 def select(
@@ -102,6 +103,7 @@ def select(
     if memory_map:
         found.first = PfnSet(limit)
     readers: list[_Batches] = []
+    unmapped = 0
 
     def make_work() -> Callable[[tuple[int, NDArray[np.bool_]]], _Chosen]:
         batches = _Batches(memory_map, BATCH, off_lru=bool(level & levels.OURS)) if memory_map else None
@@ -116,11 +118,12 @@ def select(
             if not batches or not batches.cover(first, first + len(present)) or not held.any():
                 by_class = np.zeros(len(PageClass), np.int64)
                 by_class[PageClass.UNMAPPED] = np.count_nonzero(present)
-                return _Chosen(held, Fates(held, held, by_class), None)
+                return _Chosen(held, Fates(held, held, by_class), None, int(np.count_nonzero(held)))
             classes = np.full(len(present), PageClass.UNMAPPED, np.uint8)
             batches.fill(classes, first, held)
+            unmapped = int(np.count_nonzero(held & (classes == PageClass.UNMAPPED)))
             classes[~present] = NOTHING
-            return _Chosen(held, find_fates(classes, held, keep, begin), classes)
+            return _Chosen(held, find_fates(classes, held, keep, begin), classes, unmapped)
 
         return work
 
@@ -131,14 +134,18 @@ def select(
         if found.first:
             found.first.put(chunk, chosen.fates.first)
         found.by_class += chosen.fates.counts
+        unmapped += chosen.unmapped
         if watch:
-            unmapped = np.full(len(present), PageClass.UNMAPPED, np.uint8)
-            watch(chunk * CHUNK, unmapped if chosen.classes is None else chosen.classes, chosen.held)
+            nothing = np.full(len(present), PageClass.UNMAPPED, np.uint8)
+            watch(chunk * CHUNK, nothing if chosen.classes is None else chosen.classes, chosen.held)
     tick(limit, limit)
     if memory_map:
-        found.doubts = _doubts(readers)
+        unread = sum(each.unreadable for each in readers)
+        found.doubts = _doubts(readers, unread, unmapped - unread)
         wanted = level & levels.PAGE_CLASS_BITS
         found.not_applied = {name: why for name, why in memory_map.facts.missing.items() if wanted & _BITS.get(name, 0)}
+        if wanted and unmapped and unmapped == found.kept.count:
+            found.not_applied["all but zero pages"] = "no struct page tells of any page of RAM"
     return found
 
 
@@ -163,11 +170,12 @@ def _ram(ranges: Sequence[Range], limit: int, shift: int) -> Iterator[tuple[int,
         yield chunk, found
 
 
-def _doubts(readers: Sequence[_Batches]) -> list[str]:
+def _doubts(readers: Sequence[_Batches], unread: int, unmapped: int) -> list[str]:
     """What was kept because it made no sense, in sentences."""
     doubts = [each.classifier.doubts for each in readers]
     counts = (
-        (sum(each.unreadable for each in readers), "struct pages could not be read"),
+        (unread, "struct pages could not be read"),
+        (unmapped, "pages of RAM have no struct page"),
         (sum(each.bad_orders for each in doubts), "free blocks have an impossible order or place"),
         (sum(each.lost_tails for each in doubts), "tail pages point to no head"),
     )

@@ -209,7 +209,7 @@ def _value(words: npt.NDArray[np.uint64], member: Member, skip: int) -> npt.NDAr
     kind = member.type.resolve()
     size = kind.sizeof()
     if kind.kind == btf.ARRAY or size > 8:
-        raw = np.ascontiguousarray(words).astype("<u8").view(np.uint8).reshape(len(words), -1)
+        raw = np.ascontiguousarray(words).astype("<u8").view(np.uint8).reshape(len(words), 8 * words.shape[1])
         return np.ascontiguousarray(raw[:, skip : skip + size]).view(f"S{size}").reshape(len(words))
     value = words[:, 0]
     if member.bits:

@@ -42,7 +42,6 @@ GLOBALS = {
     "vmap_area_list": "struct list_head",
     "timekeeper": "struct timekeeper",
     "shadow_timekeeper": "struct timekeeper",
-    "boot_cpu_data": "struct cpuinfo_x86",
 }
 
 
@@ -262,7 +261,7 @@ class Objects:
 
     def variable(self, name: str, kind: str = "") -> Struct:
         """A global variable that is a struct. Raises `KeyError` if the kernel has none."""
-        return self.struct(kind or GLOBALS[name], self.symbols.address(name))
+        return self.struct(kind or GLOBALS.get(name) or self.kernel.arch.globals[name], self.symbols.address(name))
 
     def number(self, name: str, size: int = 4, *, signed: bool = False) -> int | None:
         """A global variable that is an integer, None if the kernel has none."""

@@ -3,13 +3,13 @@
 Names and types are those of the function's prototype in BTF; where a value is, the function's own instructions say. An
 abstract run over every path of a function tracks where the values are that were in registers when it was called: moved
 to other registers, pushed, spilled. Paths that meet keep what all of them agree on; a call, or an instruction that is
-not understood, forgets whatever it may change. What callees must keep (rbx, rbp, r12 to r15) is followed from frame to
+not understood, forgets whatever it may change. What callees must keep is followed from frame to
 frame, from the registers that the innermost one had.
 
 A value is that of the call. It is only told where one copy is still untouched at the frame's instruction.
 
-Source: System V ABI, AMD64 supplement, 3.2; kernel functions are called by it unless their name has a suffix such as
-.constprop, and those have no prototype in BTF. What is specific to x86-64 is `kdump.report.arguments_x86`.
+Kernel functions are called by the ABI of their architecture unless their name has a suffix such as .constprop, and
+those have no prototype in BTF. Registers and instructions are the architecture's: `Architecture.arguments`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,11 @@ from kdump.kernel import btf
 from kdump.report.damage import DAMAGE
 
 if TYPE_CHECKING:
-    from kdump.arch.stacks import Registers, Unwound
+    from kdump.arch.stacks import ArgumentEngine, ArgumentState, Registers, Unwound
     from kdump.kernel.btf import Type
     from kdump.kernel.kallsyms import Symbol
-    from kdump.report.arguments_x86 import Engine, State
     from kdump.report.context import Context
 
-__capture_omits__ = ("capstone",)
-
-_IN_ORDER = ("di", "si", "dx", "cx", "r8", "r9")
-_KEPT = ("bx", "bp", "r12", "r13", "r14", "r15")
-_MASK = (1 << 64) - 1
 _MAX_FRAMES = 64
 
 
@@ -60,17 +54,15 @@ def of_stack(context: Context, unwound: Unwound) -> list[list[Argument] | None]:
 
     Raises `ImportError` if there is no disassembler.
     """
-    from kdump.report.arguments_x86 import Engine
-
-    if context.kernel.arch.name != Engine.ARCHITECTURE:
+    engine = context.kernel.arch.arguments(context.kernel)
+    if engine is None:
         return [None] * len(unwound.frames)
-    engine = Engine(context)
     found: list[list[Argument] | None] = []
-    known = _start(unwound.frames[0].registers, unwound) if unwound.frames else {}
+    known = _start(engine, unwound.frames[0].registers, unwound) if unwound.frames else {}
     for number, frame in enumerate(unwound.frames[:_MAX_FRAMES]):
         if number and frame.registers:  # interrupted: all of its registers are known again
-            known = _start(frame.registers, unwound)
-        state: State | None = None
+            known = _start(engine, frame.registers, unwound)
+        state: ArgumentState | None = None
         symbol = _whole(context, context.kernel.symbolizer.at(frame.lookup))
         inner = frame.registers is None
         if symbol is not None and symbol.name:
@@ -83,9 +75,9 @@ def of_stack(context: Context, unwound: Unwound) -> list[list[Argument] | None]:
         if symbol is None or not symbol.name:
             found.append(None)
         else:
-            found.append(_arguments(context, symbol.name, symbol.module, values))
+            found.append(_arguments(context, symbol.name, symbol.module, values, engine.IN_ORDER))
         # The caller's registers at its call are those that this function had to keep.
-        known = {name: values[name] for name in _KEPT if name in values}
+        known = {name: values[name] for name in engine.KEPT if name in values}
     found += [None] * (len(unwound.frames) - len(found))
     return found
 
@@ -103,9 +95,9 @@ def _whole(context: Context, symbol: Symbol | None) -> Symbol | None:
     return context.kernel.symbolizer.at(places[0]) if len(places) == 1 else None
 
 
-def _start(registers: Registers | None, unwound: Unwound) -> dict[str, int]:
+def _start(engine: ArgumentEngine, registers: Registers | None, unwound: Unwound) -> dict[str, int]:
     if registers is not None:
-        return {name: registers[name] for name in (*_IN_ORDER, *_KEPT, "ax", "r10", "r11")}
+        return {name: registers[name] for name in (*engine.IN_ORDER, *engine.KEPT, *engine.OTHERS)}
     return dict(unwound.switched)
 
 
@@ -117,10 +109,10 @@ def _frame_base(unwound: Unwound, number: int) -> int | None:
     return frames[number + 1].sp
 
 
-def _recovered(engine: Engine, state: State, known: dict[str, int], base: int | None) -> dict[str, int]:
+def _recovered(engine: ArgumentEngine, state: ArgumentState, known: dict[str, int], base: int | None) -> dict[str, int]:
     """Values that registers had at the call, by name; `known` are those that registers have now."""
     values: dict[str, int] = {}
-    for name in (*_IN_ORDER, *_KEPT):
+    for name in (*engine.IN_ORDER, *engine.KEPT):
         for place in state.places(name):
             if isinstance(place, str):
                 if place in known:
@@ -131,19 +123,21 @@ def _recovered(engine: Engine, state: State, known: dict[str, int], base: int | 
                 if word is not None:
                     values[name] = word
                     break
-    for name in _IN_ORDER:  # of some only the lower half is left, which is all of an int
+    for name in engine.IN_ORDER:  # of some only the lower half is left, which is all of an int
         halves = [known[at] for at in state.halves(name) if at in known]
         if halves:
             values[f"{name} low"] = halves[0] & 0xFFFFFFFF
     return values
 
 
-def _arguments(context: Context, function: str, module: str, values: dict[str, int]) -> list[Argument] | None:
+def _arguments(
+    context: Context, function: str, module: str, values: dict[str, int], registers: Sequence[str]
+) -> list[Argument] | None:
     prototype = _prototype(context, function, module)
     if prototype is None:
         return None
     found: list[Argument] = []
-    free = list(_IN_ORDER)
+    free = list(registers)
     for name, kind in prototype.parameters():
         if not name and kind.id == 0:
             break  # "..." of a variadic function

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from kdump import arch
 from kdump.errors import KdumpError
 from kdump.report.context import Context
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 __capture_omits__ = ("capstone",)
 
 _BEFORE, _AFTER = 8, 5
-_LONGEST = 15  # bytes of an x86 instruction
+_FAR = 128  # bytes; instructions behind the fault are nearer
 _MAX_FUNCTION = 1 << 16
-_MARKED = re.compile(r"<([0-9a-f]{2})>")
 
 
 def around(context: Context) -> list[str]:
@@ -29,18 +28,16 @@ def around(context: Context) -> list[str]:
     if event.rip is None:
         return []
     try:
-        import capstone
+        import capstone  # noqa: F401 -- whether it is there
     except ImportError:
         context.problems.append("no disassembly: capstone is not installed (pip install 'linux-kdump[shell]')")
         return [event.code] if event.code else []
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    engine.syntax = capstone.CS_OPT_SYNTAX_ATT
     name = event.rip.function
     found = _from_memory(context, name, event.rip.offset) if context.described else None
     if found is None:
-        return _from_log(engine, event.code, name, event.rip.offset)
+        return _from_log(event.code, name, event.rip.offset)
     start, code = found
-    instructions = list(engine.disasm(code, start))
+    instructions = list(context.kernel.arch.disassembler().disasm(code, start))
     return _lines(instructions, start, start + event.rip.offset, name)
 
 
@@ -54,25 +51,26 @@ def _from_memory(context: Context, name: str, offset: int) -> tuple[int, bytes] 
     ]
     if len(places) != 1:  # several static functions of one name: which one is not known
         return None
+    size = offset + _AFTER * context.kernel.arch.instruction_longest
     try:
-        return places[0], context.kernel.virtual.read(places[0], offset + _AFTER * _LONGEST)
+        return places[0], context.kernel.virtual.read(places[0], size)
     except KdumpError:
         return None
 
 
-def _from_log(engine: object, code: str, name: str, offset: int) -> list[str]:
-    """From a "Code:" line, whose failing byte is in angle brackets."""
-    marked = _MARKED.search(code)
-    if not marked:
-        return [code] if code else []
-    raw = bytes.fromhex(_MARKED.sub(r"\1", code))
-    at = len(bytes.fromhex(code[: marked.start()]))
-    # Where an instruction begins is not known: take the first start from which one begins at the mark.
-    for first in range(at + 1):
-        instructions: list[CsInsn] = list(engine.disasm(raw[first:], offset - at + first))  # type: ignore[attr-defined]
-        if any(instruction.address == offset for instruction in instructions):
-            return _lines(instructions, 0, offset, name)
-    return [code]
+def _from_log(code: str, name: str, offset: int) -> list[str]:
+    """From a "Code:" line, which says at which byte the failing instruction begins."""
+    for machine in arch.known():
+        found = machine.failing_code(code)
+        if found is None:
+            continue
+        engine, step = machine.disassembler(), machine.instruction_step
+        # Where the first instruction begins is not known: take the first start from which one begins at the fault.
+        for first in range(0, found.fault + 1, step):
+            instructions: list[CsInsn] = list(engine.disasm(found.raw[first:], offset - found.fault + first))
+            if any(instruction.address == offset for instruction in instructions):
+                return _lines(instructions, 0, offset, name)
+    return [code] if code else []
 
 
 def _lines(instructions: list[CsInsn], start: int, fault: int, name: str) -> list[str]:
@@ -81,7 +79,7 @@ def _lines(instructions: list[CsInsn], start: int, fault: int, name: str) -> lis
         return []
     lines = []
     for found in instructions[max(place - _BEFORE, 0) : place + _AFTER]:
-        if found.address <= fault + _AFTER * _LONGEST:  # what a log shows may begin before the function, at 2**64 - n
+        if found.address <= fault + _FAR:  # what a log shows may begin before the function, at 2**64 - n
             mark = ">" if found.address == fault else " "
             lines.append(f"{mark} {name}+{found.address - start:#x}:  {found.mnemonic} {found.op_str}".rstrip())
     return lines

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from kdump import arch
+from kdump.arch.architecture import Fault
 from kdump.report import frames as names
 from kdump.report import kinds, shapes
 from kdump.report.kinds import Kind
@@ -26,10 +28,7 @@ _TASK = re.compile(
     r"task:(?P<comm>.{1,15}?) +state:\S+ .*?pid:(?P<pid>\d+)"
     r"|^(?P<locker>\S.{0,15}?)/(?P<its>\d+) is (?:trying to|leaving|freeing)"
 )
-_REGISTER = re.compile(
-    r"\b(R[A-DS][XIP]|R\d\d|R[DS]I|RBP|RSP|CR2|EFLAGS|ORIG_RAX): ?(?:[0-9a-f]{4}:)?([0-9a-f]{8,16})\b"
-)
-_CODE = re.compile(r"^ *Code: (?P<bytes>(?:<?[0-9a-f]{2}>? ?)+)$")
+_CODE = re.compile(r"^ *Code: (?P<bytes>(?:[<(]?[0-9a-f?]{2,8}[>)]? ?)+)$")
 _ACCESS = re.compile(
     r"#PF: (?P<access>.*)|(?P<kasan>(?:Read|Write) of size \d+) (?:at addr (?P<address>[0-9a-f]+))?"
     r"|virtual address [0-9a-f]+ when (?P<arm>read|write|execute)|data access on (?P<power>read|write) at"
@@ -76,6 +75,7 @@ class Event:
     registers: dict[str, int] = field(default_factory=dict)
     code: str = ""
     access: str = ""
+    fault: Fault | None = None
     address: int | None = None
 
 
@@ -140,8 +140,9 @@ def _report(event: Event, stacks: Traces, texts: Iterator[str]) -> None:
             event.rip, in_registers = stacks.first_counter, True
         in_registers = in_registers and not stacks.all
         if in_registers:
-            for name, value in _REGISTER.findall(text):
-                event.registers.setdefault(name.lower(), int(value, 16))
+            for machine in arch.known():
+                for name, value in machine.oops_registers(text):
+                    event.registers.setdefault(name, value)
         last = stacks.all[-1] if stacks.all else None
         if event.symbol is None and event.kind.id in _OF_LOCKS and last and last.title.rstrip().endswith(" at:"):
             event.symbol = next(iter(last.frames), None)
@@ -157,10 +158,13 @@ def _facts(event: Event, text: str, *, tracing: bool) -> None:
         event.access = next((value for name, value in match.groupdict().items() if value and name != "address"), "")
         if match["address"]:
             event.address = int(match["address"], 16)
+    if event.fault is None:
+        event.fault = next((fault for machine in arch.known() if (fault := machine.explain_fault(text))), None)
     if event.address is None and (match := _FAULT_ADDRESS.search(text)):
         event.address = int(match["address"], 16)
-    if not event.code and not tracing and event.rip is not None and (match := _CODE.match(text)):
-        event.code = match["bytes"].strip()
+    if not event.code and event.rip is not None and (match := _CODE.match(text)):
+        # Behind a stack the line is of user space, unless it has the form of those who print it last.
+        event.code = match["bytes"].strip() if not tracing or "(" in match["bytes"] else ""
     if event.symbol is None and (match := _NAMES.search(text)):
         event.symbol = Frame(match["last"]) if match["last"] else shapes.where(match["where"])
     elif event.symbol is None and event.kind.id in _OF_LOCKS and (match := _OF_LOCK.search(text)):
@@ -211,10 +215,16 @@ def _finish(event: Event, stacks: Traces) -> None:
     elif not event.kind.stuck:
         event.frames = [event.rip] if event.rip else []
     if event.address is not None and event.registers and event.kind.id in ("null-dereference", "page-fault"):
-        event.registers["cr2"] = event.address  # what is printed may already be of a later fault
+        event.registers[_fault_register(event)] = event.address  # what is printed may already be of a later fault
     if event.kind.stuck and (chosen is None or chosen.counter is not event.rip):
         event.rip, event.code = None, ""  # of another CPU
         event.registers.clear()
+
+
+def _fault_register(event: Event) -> str:
+    """Where the processor that has these registers keeps the address of the access that failed."""
+    known = arch.known()
+    return next((each for each in known if each.argument_register in event.registers), known[0]).fault_register
 
 
 def _owner(event: Event, trace: Trace) -> str:

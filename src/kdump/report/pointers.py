@@ -1,8 +1,7 @@
 """What an address points to, without debug information: code, data, a task's stack, an object of a slab cache, a page.
 
 Sources: mm/slab.h and mm/slub.c (struct slab, kmem_cache, free lists, whose links CONFIG_SLAB_FREELIST_HARDENED mixes
-with `kmem_cache.random` and the link's own address; per-CPU sheaves since 6.18), include/linux/mm.h (virt_to_page with
-`vmemmap_base` and `page_offset_base`, x86-64).
+with `kmem_cache.random` and the link's own address; per-CPU sheaves since 6.18), include/linux/mm.h (virt_to_page).
 """
 
 from __future__ import annotations
@@ -78,28 +77,34 @@ class Pointers:
     def _map(self) -> tuple[int, int, int, int | None, int | None]:
         """Start of the direct mapping, of struct pages, a struct page's size, and how a slab's pages are marked."""
         from kdump.dump.facts import find_facts
+        from kdump.dump.memmap import find_runs
 
-        objects = self._objects
-        symbols = objects.symbols
-        direct = objects.unsigned(symbols.address("page_offset_base"))
-        pages = objects.unsigned(symbols.address("vmemmap_base"))
-        facts = find_facts(self._context.kernel.vmcoreinfo, lambda: objects.types)
+        kernel = self._context.kernel
+        direct = kernel.arch.direct_map(kernel)
+        facts = find_facts(kernel.vmcoreinfo, lambda: kernel.types)
+        starts = {
+            run.virtual - run.first_pfn * facts.size for run in find_runs(kernel.vmcoreinfo, kernel.virtual, facts.size)
+        }
+        if len(starts) != 1:
+            raise KdumpError("struct pages are not in one array")
+        pages = starts.pop()
         return direct, pages, facts.size, facts.slab_bit, facts.slab_type
 
     def _in_slab(self, address: int) -> Target | None:
         objects = self._objects
         direct, pages, size, bit, kind = self._map
         page_size = self._context.kernel.vmcoreinfo.page_size
-        if not direct <= address < direct + (1 << 46) or not self._is_memory(address - direct):
+        physical = address - direct & _MASK
+        if not self._is_memory(physical):
             return None
-        page = pages + (address - direct) // page_size * size
+        page = pages + physical // page_size * size
         head = self._head(page)
         if not self._is_slab(head, bit, kind):
             return None
         slab = objects.struct("slab", head)
         cache = slab.slab_cache
         step, count = int(cache.size), int(slab.objects)
-        base = direct + (head - pages) // size * page_size
+        base = direct + (head - pages) // size * page_size & _MASK
         number, inside = divmod(address - base, step)
         if not 0 < step <= 1 << 22 or not 0 <= number < count:
             return None

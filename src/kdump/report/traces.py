@@ -57,8 +57,11 @@ class Trace:
 
     @property
     def whole(self) -> list[Frame]:
-        """The frames, the program counter first."""
-        return [*([self.counter] if self.counter else []), *self.frames]
+        """The frames, the program counter first; some architectures begin the trace with it again."""
+        first, counter = next(iter(self.frames), None), self.counter
+        if counter and first and (first.function, first.offset) == (counter.function, counter.offset):
+            return [counter, *self.frames[1:]]
+        return [*([counter] if counter else []), *self.frames]
 
     @property
     def of_grace_period(self) -> bool:

@@ -268,6 +268,7 @@ def _explanation(crash: Crash, guilty: Frame | None, read: bool, fatal: bool) ->
     elif event.address is not None:
         access = _access(event)
         text += f": {access + ' of ' if access else ''}address {event.address:#x}{_hint(event.address)}"
+        text += f"; {event.fault.reason}" if event.fault else ""
     if guilty:
         text += f", in {names.normalise(guilty.function)}()"
         text += f" of module {guilty.module}" if guilty.module else ""
@@ -291,5 +292,7 @@ def _hint(address: int) -> str:
 
 
 def _access(event: Event) -> str:
-    found = re.search(r"(?i)\b(read|write|instruction fetch|execute)\b", event.access)
+    found = re.search(
+        r"(?i)\b(read|write|instruction fetch|execute)\b", event.access or (event.fault.access if event.fault else "")
+    )
     return found[1].lower() if found else ""

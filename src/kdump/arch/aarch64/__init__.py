@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import Architecture
+from kdump.arch.architecture import Architecture, FailingCode, Fault, MachineFact
 from kdump.elf import EM_AARCH64
 
 if TYPE_CHECKING:
@@ -22,11 +22,21 @@ class _AArch64(Architecture):
     page_sizes = (4096, 16384, 65536)
     console = "ttyAMA0"
     syscalls = syscalls.GENERIC
+    instruction_step = instruction_longest = 4
+    argument_register = "x0"
+    fault_register = "far"
 
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         from kdump.arch.aarch64.paging import kernel_paging
 
         return kernel_paging(symbols, numbers, page_size)
+
+    def direct_map(self, kernel: KernelView) -> int:
+        numbers = kernel.vmcoreinfo.numbers
+        return int(-(1 << numbers["VA_BITS"]) - numbers["PHYS_OFFSET"]) & (1 << 64) - 1
+
+    def physical_base(self, numbers: Mapping[str, int]) -> int:
+        return numbers.get("PHYS_OFFSET", 0)
 
     def registers(self, note: bytes) -> Registers:
         from kdump.arch.aarch64.frames import from_prstatus
@@ -38,5 +48,32 @@ class _AArch64(Architecture):
 
         return FrameUnwinder(kernel)
 
+    def disassembler(self) -> Any:
+        import capstone
+
+        return capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_LITTLE_ENDIAN)
+
+    def oops_registers(self, line: str) -> list[tuple[str, int]]:
+        from kdump.arch.aarch64.oops import registers
+
+        return registers(line)
+
+    def explain_fault(self, line: str) -> Fault | None:
+        from kdump.arch.aarch64.oops import explain_fault
+
+        return explain_fault(line)
+
+    def failing_code(self, line: str) -> FailingCode | None:
+        from kdump.arch.aarch64.oops import failing_code
+
+        return failing_code(line)
+
+    def machine(self, kernel: KernelView) -> list[MachineFact]:
+        from kdump.arch.aarch64.machine import machine
+
+        return machine(kernel)
+
+
+__capture_omits__ = ("capstone",)  # as `kdump.report.code`: a disassembler is too big for the image
 
 AARCH64: Final = _AArch64()

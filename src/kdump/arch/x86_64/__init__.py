@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import Architecture
+from kdump.arch.architecture import Architecture, FailingCode, MachineFact
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
     from kdump.arch.paging import Paging
-    from kdump.arch.stacks import KernelView, Registers, Unwinder
+    from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
 
 
 class _X8664(Architecture):
@@ -22,12 +23,19 @@ class _X8664(Architecture):
     page_sizes = (4096,)
     console = "ttyS0"
     syscalls = syscalls.X86_64
+    globals = MappingProxyType({"boot_cpu_data": "struct cpuinfo_x86"})
+    instruction_longest = 15
+    argument_register = "rdi"
+    fault_register = "cr2"
 
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         del page_size  # there is only one
         from kdump.arch.x86_64.paging import kernel_paging
 
         return kernel_paging(symbols, numbers)
+
+    def direct_map(self, kernel: KernelView) -> int:
+        return kernel.virtual.u64(kernel.symbols.address("page_offset_base"))
 
     def registers(self, note: bytes) -> Registers:
         from kdump.arch.x86_64.orc import from_prstatus
@@ -39,5 +47,39 @@ class _X8664(Architecture):
 
         return OrcUnwinder(kernel)
 
+    def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
+        from kdump.arch.x86_64.arguments import Engine
+
+        return Engine(kernel)
+
+    def disassembler(self) -> Any:
+        import capstone
+
+        engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        engine.syntax = capstone.CS_OPT_SYNTAX_ATT
+        return engine
+
+    def oops_registers(self, line: str) -> list[tuple[str, int]]:
+        from kdump.arch.x86_64.oops import registers
+
+        return registers(line)
+
+    def failing_code(self, line: str) -> FailingCode | None:
+        from kdump.arch.x86_64.oops import failing_code
+
+        return failing_code(line)
+
+    def machine(self, kernel: KernelView) -> list[MachineFact]:
+        from kdump.arch.x86_64.machine import machine
+
+        return machine(kernel)
+
+    def cpu_interrupts(self, kernel: KernelView) -> dict[str, int]:
+        from kdump.arch.x86_64.machine import cpu_interrupts
+
+        return cpu_interrupts(kernel)
+
+
+__capture_omits__ = ("capstone",)  # as `kdump.report.code`: a disassembler is too big for the image
 
 X86_64: Final = _X8664()

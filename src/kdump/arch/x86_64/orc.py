@@ -88,7 +88,8 @@ class _Part:
 
     def __getitem__(self, index: int) -> int:
         at = self.place.addresses + 4 * index
-        return at + self._objects.signed(at)
+        relative: int = self._objects.signed(at)
+        return at + relative
 
     def covers(self, pc: int, size: int) -> memoryview | None:
         """The entry of `size` bytes for an instruction."""

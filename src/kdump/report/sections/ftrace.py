@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdump.kernel.ftrace import Event, Tracer
+from kdump.kernel.locks import KERNEL
 from kdump.report.context import Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Fact, Facts, Section, Table, Value
@@ -36,7 +37,7 @@ def _details(context: Context, event: Event) -> str:
 def _value(context: Context, name: str, value: int | str) -> str:
     if isinstance(value, str):
         return value
-    if value >> 47 == (1 << 17) - 1:  # a kernel address
+    if value >= KERNEL:  # a kernel address
         symbol = context.kernel.symbolizer.at(value)
         if symbol and symbol.name and symbol.type in "tTwW":
             return symbol.name if name in ("ip", "parent_ip", "func") else f"{symbol.name}+{value - symbol.address:#x}"

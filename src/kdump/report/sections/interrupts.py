@@ -1,7 +1,7 @@
 """Interrupts: each line with its handlers and how often it came, soft interrupts, and what was wrong with them.
 
 Sources: include/linux/irqdesc.h (`irq_desc_tree`, since 6.5 `sparse_irqs`; counters per CPU), kernel/irq/settings.h and
-internals.h (states), include/linux/interrupt.h (enum of soft interrupts), arch/x86/include/asm/hardirq.h.
+internals.h (states), include/linux/interrupt.h (enum of soft interrupts).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _lines(context: Context, section: Section) -> None:
         chip = descriptor.irq_data.chip
         busiest = max(counts, key=lambda cpu: counts[cpu]) if any(counts.values()) else None
         names = ", ".join(clean(objects.string(action.name)) for action in actions)
-        disabled = int(descriptor.depth) > 0
+        disabled = _is_off(objects, descriptor, cpus)
         rows.append(
             (number, sum(counts.values()), busiest, clean(objects.string(chip.name)) if chip else "", names, disabled)
         )
@@ -84,6 +84,14 @@ def _counts(objects: Objects, descriptor: Struct, cpus: list[int]) -> dict[int, 
     return {cpu: objects.unsigned(objects.at_cpu(counters, cpu), 4) for cpu in cpus} if counters else {}
 
 
+def _is_off(objects: Objects, descriptor: Struct, cpus: list[int]) -> bool:
+    """Whether an interrupt is switched off; one that each CPU has for itself, on all of them."""
+    if objects.has(descriptor, "percpu_enabled") and descriptor.percpu_enabled:
+        place = int(descriptor.percpu_enabled)
+        return not any(objects.unsigned(place + cpu // 64 * 8) >> cpu % 64 & 1 for cpu in cpus)
+    return int(descriptor.depth) > 0
+
+
 def _soft(context: Context, section: Section) -> None:
     objects = context.objects
     totals = [0] * len(_SOFT)
@@ -110,20 +118,9 @@ def _pending(objects: Objects, cpu: int) -> int:
 
 
 def _of_cpus(context: Context, section: Section) -> None:
-    """Interrupts that CPUs send each other or have of their own (x86): members of irq_stat, an array since 7.x."""
-    objects = context.objects
-    totals: dict[str, int] = {}
-    for cpu in objects.cpus("possible"):
-        stat = objects.per_cpu("irq_stat", cpu)
-        if objects.has(stat, "counts"):
-            for name, number in objects.types.enum("irq_stat_counts").items():
-                if number < len(stat.counts):
-                    key = name.removeprefix("IRQ_COUNT_").lower()
-                    totals[key] = totals.get(key, 0) + int(stat.counts[number])
-            continue
-        for name in objects.members(stat):
-            if name.endswith(("_irqs", "_count", "_ipis")) and not name.startswith("__"):
-                totals[name] = totals.get(name, 0) + int(getattr(stat, name))
+    """Interrupts that CPUs send each other or have of their own, where they are not in the table above."""
+    totals = context.kernel.arch.cpu_interrupts(context.kernel)
     rows: list[tuple[Value, ...]] = [(name, count) for name, count in totals.items() if count]
     columns = [Column("name", "Name"), Column("count", "Count")]
-    section.blocks.append(Table("local", "Interrupts of the CPUs", columns, rows))
+    if totals:
+        section.blocks.append(Table("local", "Interrupts of the CPUs", columns, rows))

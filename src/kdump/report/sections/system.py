@@ -63,7 +63,7 @@ def _from_dump(context: Context, facts: list[Fact], section: Section) -> None:
         facts.append(Fact("memory", "Memory", size, "bytes"))
         load = [objects.unsigned(objects.symbols.address("avenrun") + 8 * index) / _FIXED_1 for index in range(3)]
         facts.append(Fact("load", "Load average", " ".join(f"{value:.2f}" for value in load)))
-        facts += _machine(objects)
+        facts += _machine(context, objects)
         line = objects.symbols.get("saved_command_line")
         if line:
             facts.append(Fact("command_line", "Command line", clean(objects.string(objects.unsigned(line)))))
@@ -71,24 +71,17 @@ def _from_dump(context: Context, facts: list[Fact], section: Section) -> None:
         section.notes.append(f"the kernel's own description cannot be read: {error}")
 
 
-def _machine(objects: Objects) -> list[Fact]:
-    """Processor, firmware's names (`dmi_ident` of drivers/firmware/dmi_scan.c) and hypervisor (asm/hypervisor.h)."""
-    facts = []
-    if objects.symbols.get("boot_cpu_data") is not None and objects.types.has_struct("cpuinfo_x86"):
-        cpu = objects.variable("boot_cpu_data")
-        model = clean(objects.string(cpu.x86_model_id)).strip()
-        facts.append(Fact("cpu", "Processor", f"{model} (microcode {int(cpu.microcode):#x})"))
-    place, fields = objects.symbols.get("dmi_ident"), objects.types.enum("dmi_field")
+def _machine(context: Context, objects: Objects) -> list[Fact]:
+    """Processor, firmware's names (`dmi_ident` of drivers/firmware/dmi_scan.c) and hypervisor."""
+    own = [Fact(key, title, clean(text)) for key, title, text in context.kernel.arch.machine(context.kernel)]
+    facts = [fact for fact in own if fact.key == "cpu"]
+    place = objects.symbols.get("dmi_ident")
     if place is not None:
+        fields = objects.types.enum("dmi_field")
         texts = []
         for names in _DMI:
             parts = [objects.string(objects.unsigned(place + 8 * fields[name])) for name in names if name in fields]
             texts.append(clean(" ".join(part.strip() for part in parts if part)))
         titles = (("hardware", "Hardware"), ("board", "Board"), ("firmware", "Firmware"))
         facts += [Fact(key, title, text) for (key, title), text in zip(titles, texts, strict=True) if text]
-    kinds = {value: name for name, value in objects.types.enum("x86_hypervisor_type").items()}
-    kind = objects.number("x86_hyper_type")
-    if kind is not None and kinds:
-        name = kinds.get(kind, str(kind)).removeprefix("X86_HYPER_").lower()
-        facts.append(Fact("hypervisor", "Hypervisor", "none detected" if name == "native" else name))
-    return facts
+    return facts + [fact for fact in own if fact.key != "cpu"]

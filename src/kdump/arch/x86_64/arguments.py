@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdump.errors import KdumpError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kdump.kernel.kallsyms import Symbol
-    from kdump.report.context import Context
+    from kdump.arch.stacks import KernelView, Symbol
 
 __capture_omits__ = ("capstone",)
 
@@ -57,23 +56,26 @@ class State:
 class Engine:
     """Runs over functions of one kernel; each is disassembled once."""
 
-    ARCHITECTURE = "x86_64"
+    # System V ABI, AMD64 supplement, 3.2
+    IN_ORDER: ClassVar[tuple[str, ...]] = _ARGUMENTS
+    KEPT: ClassVar[tuple[str, ...]] = ("bx", "bp", "r12", "r13", "r14", "r15")
+    OTHERS: ClassVar[tuple[str, ...]] = ("ax", "r10", "r11")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, kernel: KernelView) -> None:
         """Raises `ImportError` if there is no disassembler."""
         import capstone
 
         self._capstone = capstone
         self._engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._engine.detail = True
-        self._context = context
+        self._kernel = kernel
         self._functions: dict[int, dict[int, State] | None] = {}
         self._calls: dict[int, dict[int, int]] = {}
 
     def word(self, address: int) -> int | None:
         """A word of memory, None if the dump has it not."""
         try:
-            return self._context.kernel.virtual.u64(address & (1 << 64) - 1)
+            return self._kernel.virtual.u64(address & (1 << 64) - 1)
         except KdumpError:
             return None
 
@@ -92,10 +94,10 @@ class Engine:
     def _run(self, start: int, size: int) -> dict[int, State] | None:
         if not 0 < size <= _MAX_SIZE:
             return None
-        code = self._context.kernel.virtual.read(start, size)
+        code = self._kernel.virtual.read(start, size)
         instructions = {each.address: each for each in self._engine.disasm(code, start)}
         for part in self._cold_parts(instructions.values(), start, size):
-            code = self._context.kernel.virtual.read(part.address, part.size)
+            code = self._kernel.virtual.read(part.address, part.size)
             instructions.update((each.address, each) for each in self._engine.disasm(code, part.address))
         self._calls[start] = {
             each.address + each.size: each.address for each in instructions.values() if each.mnemonic == "call"
@@ -150,7 +152,7 @@ class Engine:
                 continue
             target = each.operands[0].imm & (1 << 64) - 1
             if not start <= target < start + size:
-                symbol = self._context.kernel.symbolizer.at(target)
+                symbol = self._kernel.symbolizer.at(target)
                 if symbol is not None and ".cold" in symbol.name and 0 < symbol.size <= _MAX_SIZE:
                     found[symbol.address] = symbol
         return list(found.values())
@@ -170,7 +172,7 @@ class Engine:
             target = operand.imm & (1 << 64) - 1
             inside = [target] if target in instructions else []
             if not inside:
-                symbol = self._context.kernel.symbolizer.at(target)
+                symbol = self._kernel.symbolizer.at(target)
                 if symbol is None or symbol.address != target:
                     return None  # into the middle of something; else it is a tail call
             return inside if name == "jmp" else [*inside, after]
@@ -229,7 +231,7 @@ class Engine:
         operand = each.operands[0]
         if operand.type != self._capstone.x86.X86_OP_IMM:
             return False
-        symbol = self._context.kernel.symbolizer.at(operand.imm & (1 << 64) - 1)
+        symbol = self._kernel.symbolizer.at(operand.imm & (1 << 64) - 1)
         return symbol is None or symbol.name.startswith(("ftrace_", "__fentry__"))
 
     def _move(self, each: Any, held: dict[Place, Value]) -> dict[Place, Value]:
