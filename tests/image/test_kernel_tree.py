@@ -177,7 +177,7 @@ def test_the_release_is_read_from_the_image(tmp_path: Path, directory: Path) -> 
     with pytest.raises(KdumpError, match="does not exist"):
         kernel_tree.tree_of(image, tmp_path / "none")
     image.write_bytes(b"MZ" + bytes(0x1000))
-    with pytest.raises(KdumpError, match="not a bzImage"):
+    with pytest.raises(KdumpError, match="not a kernel image"):
         kernel_tree.tree_of(image)
     with pytest.raises(KdumpError, match="cannot be read"):
         kernel_tree.tree_of(tmp_path / "gone")

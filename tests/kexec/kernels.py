@@ -94,7 +94,7 @@ def packed_bzimage(payload: bytes, **fields: int) -> bytes:
     return bzimage(payload=before + payload + bytes(64), release="6.1.0-test", **place | fields)
 
 
-def pe(sections: dict[str, bytes], *, machine: int = uki.MACHINE_AMD64) -> bytes:
+def pe(sections: dict[str, bytes], *, machine: int = uki.MACHINES[0]) -> bytes:
     """A PE file with those sections, one after another."""
     head = bytearray(0x40)
     head[:2] = uki.MAGIC

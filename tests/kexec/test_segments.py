@@ -17,6 +17,7 @@ from kdump.errors import KdumpError
 from kdump.kexec import boot_params, purgatory
 from kdump.kexec.checksum import checksum
 from kdump.kexec.formats import parse_kernel, unpacked
+from kdump.kexec.load_plan import Plan
 from kdump.kexec.memory_map import (
     E820_ACPI,
     E820_RAM,
@@ -26,7 +27,7 @@ from kdump.kexec.memory_map import (
     subtract,
 )
 from kdump.kexec.placement import Space
-from kdump.kexec.segments import Plan, plan_panic, plan_reboot
+from kdump.kexec.segments import plan_panic, plan_reboot
 from kdump.kexec.wishes import Wishes
 from kdump.memory.protocol import Range
 

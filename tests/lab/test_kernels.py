@@ -167,10 +167,44 @@ def test_a_series_and_flavour_names_kernels_and_nothing_else(spec: str, names: l
         for flavour in ("", "cloud-", "rt-")
         for ending in ("", "-dbg", "-unsigned")
     ]
-    wanted = kernels._wanted(spec)
+    wanted = kernels._Source("x86_64").wanted(spec)
     assert wanted
     assert list(filter(wanted.fullmatch, offered)) == names
     assert wanted.fullmatch("linux-image-6.12-rt-amd64") is None or spec == "newest-rt"  # only there no meta package
+    foreign = kernels._Source("aarch64").wanted(spec)
+    assert foreign and not list(filter(foreign.fullmatch, offered))
+    assert list(filter(foreign.fullmatch, (name.replace("amd64", "arm64") for name in offered))) == [
+        name.replace("amd64", "arm64") for name in names
+    ]
+
+
+def test_a_flavour_may_stand_behind_the_architecture() -> None:
+    wanted = kernels._Source("aarch64").wanted("6.12-16k")
+    assert wanted and wanted.fullmatch("linux-image-6.12.117+deb12-arm64-16k")
+    assert not wanted.fullmatch("linux-image-6.12.117+deb12-arm64")
+
+
+def test_packages_of_another_architecture_have_an_apt_of_their_own(private: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin/apt-get").write_text(
+        f"""#!/bin/sh
+echo "get $@" >> {private}
+case "$*" in
+  *indextargets*) echo "https://mirror.example/debian/ bookworm Debian";
+    echo "https://mirror.example/security/ bookworm-security Debian-Security"; echo "https://x.example/ all Other";;
+esac
+"""
+    )
+    from kdump.lab import apt
+
+    foreign = apt.host("arm64")
+    assert foreign.place and foreign.place.name == "apt-arm64"
+    text = (foreign.place / "debian.sources").read_text()
+    assert text.count("URIs:") == 2 and "Suites: bookworm-security" in text and "x.example" not in text
+    assert (foreign.place / "status").read_text() == ""
+    updates = [line for line in private.read_text().splitlines() if line.endswith("update")]
+    assert len(updates) == 1 and "-oAPT::Architectures=arm64" in updates[0]
+    apt.host("arm64")
+    assert [line for line in private.read_text().splitlines() if line.endswith("update")] == updates
 
 
 PRIVATE_CACHE = """#!/bin/sh
@@ -187,7 +221,8 @@ esac
 PRIVATE_GET = """#!/bin/sh
 echo "get $@" >> {log}
 case "$*" in
-  *indextargets*) echo "Other https://other.example/x/"; echo "Debian https://mirror.example/debian/";;
+  *indextargets*) echo "https://other.example/x/ stable Other"
+    echo "https://mirror.example/debian/ bookworm Debian"; echo "https://mirror.example/debian/ bookworm Debian";;
   *backports*update*) grep -q "^URIs: https://mirror.example/debian/$" {cache}/apt-stable-backports/debian.sources;;
   *backports*download*linux-binary*) cp {deb} ./package.deb;;
   *backports*download*) cp {empty} ./package.deb;;

@@ -17,12 +17,27 @@ if TYPE_CHECKING:  # the loader wants only facts from here
     from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
 
 
+class Emulated(NamedTuple):
+    """How QEMU plays a machine of an architecture: program, the Debian package it is in, values of -machine and -cpu.
+
+    `firmware` are places of a UEFI image, and `firmware_package` the Debian package that has one.
+    """
+
+    program: str
+    package: str
+    machine: str
+    cpu: str
+    firmware: tuple[str, ...]
+    firmware_package: str
+
+
 class SyscallNumbers(NamedTuple):
     """Numbers of system calls that Python and the C library do not wrap."""
 
     kexec_load: int
     kexec_file_load: int
     finit_module: int
+    bpf: int
 
 
 class MachineFact(NamedTuple):
@@ -62,6 +77,7 @@ class Architecture:
     instruction_longest: int  # in bytes
     argument_register: str = ""  # the register of a function's first argument, as an oops names it
     fault_register: str = ""  # the register that keeps the address of a failed access
+    emulated: Emulated
 
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         """The kernel's page tables from VMCOREINFO's SYMBOL and NUMBER tables and PAGESIZE.

@@ -20,8 +20,12 @@ from kdump.lab.causes import CAUSES, find_cause
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `kdump demo`."""
     parser.add_argument(
-        "--kernel", default=kernels.DEFAULT, metavar="WHICH",
-        help="a Debian series or package, a release in /boot, or a path (default: %(default)s)",
+        "--kernel", default="", metavar="WHICH",
+        help="a Debian series or package, a release in /boot, or a path (default: 6.1; 6.12 with --arch)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--arch", default="", metavar="MACHINE", type=values.architecture,
+        help="architecture of a Debian kernel, as uname -m prints it (default: this machine's)",
     )  # fmt: skip
     parser.add_argument(
         "--memory",
@@ -41,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crashkernel", metavar="SIZE",
         help="reservation (default: 256M, or 192M below 1G: KASLR may have split what is left)",
     )  # fmt: skip
-    parser.add_argument("--cpu", default="max", metavar="MODEL", help="QEMU's CPU model (default: %(default)s)")
+    parser.add_argument("--cpu", default="", metavar="MODEL", help="QEMU's CPU model (default: the most capable one)")
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
     parser.add_argument("--cmdline", default="", metavar="OPTIONS", help="added to the kernel that crashes")
     parser.add_argument("--output", type=Path, default=Path("kdump-demo"), metavar="DIR",
@@ -58,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(f"kdump demo: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)
 
-    say(f"looking for the kernel {args.kernel}")
-    tree = kernels.find(args.kernel)
+    say(f"looking for the kernel {args.kernel or kernels.default(args.arch)}")
+    tree = kernels.find(args.kernel or kernels.default(args.arch), args.arch)
     say(f"the kernel is {tree.release}")
     memory: int = args.memory
     scenario = Scenario(

@@ -58,3 +58,14 @@ def address(text: str) -> int:
     if not 0 <= found < 1 << 64:
         raise argparse.ArgumentTypeError(f"{text!r}: expected an address from 0 to 0xffffffffffffffff")
     return found
+
+
+def architecture(text: str) -> str:
+    """An architecture, as `uname -m` or Debian's dpkg names it; gives the former."""
+    from kdump import arch
+    from kdump.errors import KdumpError
+
+    try:
+        return arch.by_machine(text).name
+    except KdumpError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.why}") from None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import zstandard
 
-from kdump import digest
+from kdump import arch, digest
 from kdump.capture import system
 from kdump.errors import KdumpError
 from kdump.fileio import file_version, replace_file
@@ -28,6 +28,7 @@ from kdump.image.closure import Closure, PythonModule
 from kdump.image.kernel_tree import KernelTree, Module, ModuleIndex, read_compressed
 from kdump.image.made import Made
 from kdump.image.module_aliases import is_pattern, normalised
+from kdump.image.platform import NATIVE, Platform
 from kdump.image.python import STAGE0, python_modules
 from kdump.image.tree import Tree
 
@@ -37,7 +38,7 @@ _MODPROBE = "kdump.capture.modprobe"
 _YES, _NO = b"yes", b"no"
 _STAGE0_MODULES = ("loop", "squashfs")
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
-_MULTIARCH = ("x86_64-linux-gnu", "aarch64-linux-gnu")
+_MULTIARCH = tuple(architecture.triplet for architecture in arch.known())
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
 _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
 
@@ -87,26 +88,33 @@ def _loading(module: Module, index: ModuleIndex) -> str:
     return f"{system.MODULES}/{module.name}.ko {index.conf.parameters(module.name)}".rstrip()
 
 
-def shared_libraries(executables: Iterable[Path], made: Made) -> dict[str, bytes | Path]:
+def shared_libraries(executables: Iterable[Path], made: Made, platform: Platform = NATIVE) -> dict[str, bytes | Path]:
     """What these ELF files need in an image, by the names they ask for: files, or what stands in for one.
 
     Whether that serves is tried once, and `made` knows.
     """
     users = [elf_files.parse(path) for path in executables]
+    for user in users:
+        if user.machine != platform.machine:
+            raise KdumpError(f"{user.path} is for {user.machine}", why=f"the image is for {platform.machine}")
     stand_ins: dict[str, bytes] = {}
-    for name, path in elf_files.resolve(users).items():
+    for name, path in elf_files.resolve(users, directories=platform.directories).items():
         direct = [user.path for user in users if name in user.needed]
         if blas.can_replace(name, path, direct):
             found = blas.stand_in(name, path, direct)
             users_of_it = "".join(f"{user} {file_version(user)}" for user in direct)
-            tried = made.get(f"serves {users_of_it}", found, partial(_serves, name, path, direct[0]))
+            tried = made.get(f"serves {users_of_it}", found, partial(_serves, platform.here(direct[0])))
             if tried == _YES:
                 stand_ins[name] = found
-    return {**stand_ins, **elf_files.resolve(users, provided=stand_ins)}
+    return {**stand_ins, **elf_files.resolve(users, stand_ins, platform.directories)}
 
 
-def _serves(name: str, library: Path, user: Path) -> bytes:
-    return _YES if blas.serves(name, library, user) else _NO
+def _serves(user: Path) -> bytes:
+    """Whether NumPy's extension `user`, of this machine, works with a stand-in. (Another's is of the same version.)"""
+    for name, library in elf_files.resolve([elf_files.parse(user)]).items():
+        if blas.can_replace(name, library, [user]):
+            return _YES if blas.serves(name, library, user) else _NO
+    return _NO
 
 
 def build(
@@ -118,6 +126,7 @@ def build(
     python: Closure | None = None,
     files: Mapping[str, bytes | Path] | None = None,
     made: Made | None = None,
+    platform: Platform = NATIVE,
     ready: Callable[[bytes], None] = lambda _image: None,
 ) -> ImageSummary:
     """Write the image for kernel `tree` whose first process runs the module `entry` (`python -m entry`).
@@ -125,17 +134,19 @@ def build(
     `modules` are names of kernel modules; what they depend on comes along. `python` is what `python_modules` found, if
     `entry` imports modules by name or it was asked for already. `files` maps paths in the image to bytes (mode 0600) or
     to files of this machine (their own mode); shared libraries that an executable needs come along. What `made` knows
-    is not made again. `ready` gets the image before it is written. The output is replaced whole, mode 0600, or left
-    alone if it has these bytes already: what is loaded of it stays up to date. Raises KdumpError: unknown modules,
-    libraries not found, not written.
+    is not made again. `platform` is where executables and libraries come from. `ready` gets the image before it is
+    written. The output is replaced whole, mode 0600, or left alone if it has these bytes already: what is loaded of it
+    stays up to date. Raises KdumpError: unknown modules, libraries not found, not written.
     """
     started = time.monotonic()
     made = made or Made()
     squashed = _can_mount(tree)
-    needed = python or python_modules(entry, made=made)
+    if tree.machine != platform.machine:
+        raise KdumpError(f"the kernel {tree.release} is for {tree.machine}", why=f"the image is for {platform.machine}")
+    needed = python or python_modules(entry, made=made, platform=platform)
     with ThreadPoolExecutor() as pool:
-        first_stage = _first_stage(tree, needed, made) if squashed else None
-        root = _Root()
+        first_stage = _first_stage(tree, needed, made, platform) if squashed else None
+        root = _Root(platform)
         if first_stage:
             root.borrow(first_stage)
             first_stage.init(entry, [f"{system.MODULES}/{name}.ko" for name in first_stage.module_names], root.borrowed)
@@ -177,7 +188,8 @@ def build(
 class _Root:
     """A root file system in the making, and the count of what went into it."""
 
-    def __init__(self) -> None:
+    def __init__(self, platform: Platform = NATIVE) -> None:
+        self._platform = platform
         self.tree = Tree()
         self.contents: dict[str, tuple[int, int]] = {}
         self.module_names: list[str] = []
@@ -213,8 +225,7 @@ class _Root:
 
     def python(self, modules: Sequence[PythonModule]) -> None:
         """The interpreter and its modules, in the order in which they are read."""
-        interpreter = Path("/proc/self/exe").resolve()
-        self.executable(PYTHON.lstrip("/"), interpreter, "python")
+        self.executable(PYTHON.lstrip("/"), self._platform.interpreter, "python")
         self.tree.directory(f"{_LIBRARY}/lib-dynload")  # its absence makes the interpreter complain
         for module in modules:
             place = f"{_LIBRARY}/{module.place}"
@@ -231,7 +242,7 @@ class _Root:
     def libraries(self, made: Made) -> None:
         """Loaders and shared libraries of all executables, in one directory, by the names they are asked for."""
         paths = self._executables.values()
-        for name, library in shared_libraries(paths, made).items():
+        for name, library in shared_libraries(paths, made, self._platform).items():
             content = library if isinstance(library, bytes) else elf_files.strip(library.read_bytes())
             self.add("libraries", f"usr/lib/{name.rpartition('/')[2]}", content, 0o755)
         for interpreter in sorted({elf_files.parse(path).interpreter for path in paths} - {""}):
@@ -240,7 +251,7 @@ class _Root:
             else:
                 place = interpreter.lstrip("/")
             if place not in self.tree:
-                self.add("libraries", place, elf_files.strip(Path(interpreter).read_bytes()), 0o755)
+                self.add("libraries", place, elf_files.strip(self._platform.file(interpreter).read_bytes()), 0o755)
 
     def files(self, files: Mapping[str, bytes | Path]) -> None:
         """What the caller wants in the image."""
@@ -288,8 +299,8 @@ def _can_mount(tree: KernelTree) -> bool:
     return all(name in index.builtin or name in index.paths for name in _STAGE0_MODULES)
 
 
-def _first_stage(tree: KernelTree, python: Closure, made: Made) -> _Root:
-    root = _Root()
+def _first_stage(tree: KernelTree, python: Closure, made: Made, platform: Platform) -> _Root:
+    root = _Root(platform)
     root.python(python.first)
     root.libraries(made)
     root.kernel_modules(tree, _STAGE0_MODULES)

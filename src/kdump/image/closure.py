@@ -19,6 +19,7 @@ import kdump
 from kdump.errors import KdumpError
 from kdump.image.bytecode import Compilers, Interpreter
 from kdump.image.made import Made, content_digest, file_digest
+from kdump.image.platform import NATIVE, Found, Platform
 from kdump.image.stand_ins import stand_ins
 
 # Codecs are looked up by name, so no import shows them; these are what start-up and text files ask for.
@@ -77,8 +78,11 @@ class Search:
     In a `with` statement it runs from the beginning, unless `made` has something, which may be the answer.
     """
 
-    def __init__(self, entry: str, *more: str, first: str = "", made: Made | None = None) -> None:
+    def __init__(
+        self, entry: str, *more: str, first: str = "", made: Made | None = None, platform: Platform = NATIVE
+    ) -> None:
         self.made = made or Made()
+        self._platform = platform
         self._entry = entry
         self._more = more
         self._path = [str(Path(kdump.__file__).parent.parent), *filter(None, sys.path)]
@@ -113,16 +117,18 @@ class Search:
                 lambda answer: _holds(answer, self._path),
             )
             found, before, missing, used, _ = marshal.loads(answer)  # noqa: S302 - as _answer made it
-            codes = [_begin(self._compilers, each, used) for each in found]
-            modules = tuple(
-                PythonModule(name, Path(origin), package, code.result() if code else b"")
-                for (name, origin, package, _), code in zip(found, codes, strict=True)
-            )
+            placed = [self._platform.place(each) for each in found]
+            codes = [_begin(self._compilers, each, used) if each else None for each in placed]
+            modules = [
+                PythonModule(each[0], Path(each[1]), each[2], code.result() if code else b"") if each else None
+                for each, code in zip(placed, codes, strict=True)
+            ]
         finally:
             self.close()
-        return Closure(modules, modules[:before], tuple(missing))
+        first = tuple(module for module in modules[:before] if module)
+        return Closure(tuple(module for module in modules if module), first, tuple(missing))
 
-    def _answer(self, more: list[str]) -> tuple[list[_Found], int, list[str], dict[str, bytes], str]:
+    def _answer(self, more: list[str]) -> tuple[list[Found], int, list[str], dict[str, bytes], str]:
         """What probe.py answers, the stand-ins that did, and the ground on which it holds."""
         used = self._stand_ins
         try:
@@ -135,21 +141,23 @@ class Search:
         return found, before, missing, used, _ground(found, self._path)
 
     def _probe(self, used: dict[str, bytes]) -> _Probe:
-        return _Probe(self._entry, self._path, self._first, used, self._compilers)
-
-
-_Found = tuple[str, str, bool, bool]  # what probe.py says of a module
+        return _Probe(self._entry, self._path, self._first, used, self._compilers if self._platform is NATIVE else None)
 
 
 class _Probe:
-    """probe.py at work. What it finds is compiled while it looks for more."""
+    """probe.py at work. What it finds is compiled while it looks for more, if `compilers` are given."""
 
     def __init__(
-        self, entry: str, path: list[str], first: list[str], used: dict[str, bytes], compilers: Compilers
+        self,
+        entry: str,
+        path: list[str],
+        first: list[str],
+        used: dict[str, bytes],
+        compilers: Compilers | None,
     ) -> None:
         self._used = used
         self._compilers = compilers
-        self._found: list[_Found] = []
+        self._found: list[Found] = []
         self._before = 0  # how many of them `first` needs
         self._interpreter = Interpreter("probe.py", entry)
         self._interpreter.tell((path, first, list(_WITHOUT), used))
@@ -160,12 +168,13 @@ class _Probe:
         while not isinstance(answer := self._interpreter.hear(), list):
             if answer:
                 self._found.append(answer)
-                _begin(self._compilers, answer, self._used)
+                if self._compilers:
+                    _begin(self._compilers, answer, self._used)
             else:
                 self._before = len(self._found)
         return answer
 
-    def answer(self, more: list[str]) -> tuple[list[_Found], int, list[str]]:
+    def answer(self, more: list[str]) -> tuple[list[Found], int, list[str]]:
         """All modules, how many of them `first` needs, those that are missing. Raises `KdumpError`."""
         after_all = [name for name in _WITHOUT if name.lstrip("_") in more]
         self._interpreter.tell((more, after_all))
@@ -182,7 +191,7 @@ class _Probe:
         self._interpreter.close()
 
 
-def _begin(compilers: Compilers, found: _Found, used: dict[str, bytes]) -> Future[bytes] | None:
+def _begin(compilers: Compilers, found: Found, used: dict[str, bytes]) -> Future[bytes] | None:
     """The module's byte code, in time; None if it is an extension."""
     name, origin, package, has_source = found
     if not has_source:
@@ -197,7 +206,7 @@ def _holds(answer: bytes, path: list[str]) -> bool:
     return bool(_ground(found, path) == ground)
 
 
-def _ground(found: list[_Found], path: list[str]) -> str:
+def _ground(found: list[Found], path: list[str]) -> str:
     """A digest of all that decides which modules are imported: their contents, the directories searched for them."""
     parts: list[bytes] = []
     for place in sorted({*path, *(os.path.dirname(origin) for _, origin, *_ in found)}):  # noqa: PTH120

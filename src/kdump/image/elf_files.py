@@ -10,7 +10,7 @@ import contextlib
 import functools
 import glob
 import mmap
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,11 +211,14 @@ def strip(data: bytes) -> bytes:
     return bytes(result)
 
 
-def resolve(files: Iterable[Elf], provided: Container[str] = ()) -> dict[str, Path]:
+def resolve(
+    files: Iterable[Elf], provided: Container[str] = (), directories: Sequence[str] | None = None
+) -> dict[str, Path]:
     """Every shared library that these ELF files need, transitively: the name it is asked for by, and its file here.
 
     As in a running process, a name is looked for once, whoever needs it. Names in `provided` are taken care of
-    elsewhere. KdumpError names a library that is not found and who needs it.
+    elsewhere. `directories` are searched instead of this system's (the files are another's). KdumpError names a library
+    that is not found and who needs it.
     """
     found: dict[str, Path] = {}
     pending: list[tuple[Elf, tuple[str, ...]]] = [(elf, ()) for elf in files]
@@ -224,7 +227,7 @@ def resolve(files: Iterable[Elf], provided: Container[str] = ()) -> dict[str, Pa
         rpath = (*(() if elf.runpath else _expand(elf, elf.rpath)), *inherited)
         for name in elf.needed:
             if name not in found and name not in provided:
-                found[name] = _search(elf, name, rpath)
+                found[name] = _search(elf, name, rpath, system_directories() if directories is None else directories)
                 pending.append((parse(found[name]), rpath))
     return found
 
@@ -235,8 +238,8 @@ def _expand(elf: Elf, directories: Iterable[str]) -> Iterator[str]:
         yield directory.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
 
 
-def _search(elf: Elf, name: str, rpath: Iterable[str]) -> Path:
-    places = [*rpath, *_expand(elf, elf.runpath), *system_directories()]
+def _search(elf: Elf, name: str, rpath: Iterable[str], directories: Sequence[str]) -> Path:
+    places = [*rpath, *_expand(elf, elf.runpath), *directories]
     for path in [Path(name)] if "/" in name else [Path(place, name) for place in places]:
         if path.is_file() and parse(path).machine == elf.machine:
             return path

@@ -12,13 +12,14 @@ libkmod-module.c, kmod_module_new_from_lookup.
 from __future__ import annotations
 
 import functools
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kdump.errors import KdumpError
+from kdump.errors import FormatError, KdumpError
 from kdump.image.elf_files import section
 from kdump.image.modprobe_conf import NEVER, ModprobeConf, SoftDependencies, logical_lines, soft_dependencies
 from kdump.image.module_aliases import Aliases, normalised
@@ -31,13 +32,14 @@ _VERSION_OFFSET = 0x20E  # kernel_version in the setup header, Documentation/arc
 class KernelTree:
     """A kernel: its release (`uname -r`), its bootable image, and its modules' directory (None: it has none).
 
-    `conf` is what the machine's administrator says about modules.
+    `conf` is what the machine's administrator says about modules; `machine` its architecture, as `uname -m` prints it.
     """
 
     release: str
     vmlinuz: Path
     modules: Path | None
     conf: ModprobeConf = field(default_factory=ModprobeConf)
+    machine: str = field(default_factory=lambda: os.uname().machine)
 
     @functools.cached_property
     def module_index(self) -> ModuleIndex:
@@ -305,30 +307,41 @@ class ModuleIndex:
                 yield name
 
 
-def release_of(vmlinuz: Path) -> str:
-    """The release (`uname -r`) of a bzImage, out of its setup header. KdumpError if it is not one."""
+def identify(vmlinuz: Path) -> tuple[str, str]:
+    """Release (`uname -r`) and architecture (`uname -m`) of a kernel image. KdumpError if it is not one.
+
+    A bzImage's setup header tells; with others it is the kernel's banner.
+    """
     try:
         with vmlinuz.open("rb") as file:
             header = file.read(0x10000)
     except OSError as error:
         raise KdumpError(f"the kernel {vmlinuz} cannot be read", why=error.strerror or str(error)) from error
-    if header[0x202:0x206] != b"HdrS":
-        raise KdumpError(f"{vmlinuz} is not a bzImage", why="no HdrS at offset 0x202")
-    start = int(struct.unpack_from("<H", header, _VERSION_OFFSET)[0]) + 0x200
-    return header[start : header.find(b"\0", start)].decode("ascii", "replace").split(" ", 1)[0]
+    if header[0x202:0x206] == b"HdrS":
+        start = int(struct.unpack_from("<H", header, _VERSION_OFFSET)[0]) + 0x200
+        return header[start : header.find(b"\0", start)].decode("ascii", "replace").split(" ", 1)[0], "x86_64"
+    from kdump.kexec.formats import read_kernel
+
+    try:
+        kernel = read_kernel(vmlinuz)
+    except FormatError as error:
+        raise KdumpError(f"{vmlinuz} is not a kernel image", why=str(error.what)) from None
+    if not kernel.release:
+        raise KdumpError(f"{vmlinuz} does not say which kernel it is", why="there is no banner in it")
+    return kernel.release, kernel.machine
 
 
 def tree_of(vmlinuz: Path, modules: Path | None = None) -> KernelTree:
-    """The tree around a bzImage.
+    """The tree around a kernel image.
 
     Modules are in `modules`, else in ../lib/modules/RELEASE, ../usr/lib/modules/RELEASE, beside the image (Debian's
     kernels after 6.12), or /lib/modules/RELEASE.
     """
-    release = release_of(vmlinuz)
+    release, machine = identify(vmlinuz)
     top = vmlinuz.parent.parent
     beside = [vmlinuz.parent] if vmlinuz.parent.name == release else []
     unpacked = [top / directory / release for directory in ("lib/modules", "usr/lib/modules")]
     places = [modules] if modules else [*unpacked, *beside, Path("/lib/modules") / release]
     if modules and not modules.is_dir():
         raise KdumpError(f"the modules' directory {modules} does not exist")
-    return KernelTree(release, vmlinuz, next((place for place in places if place.is_dir()), None))
+    return KernelTree(release, vmlinuz, next((place for place in places if place.is_dir()), None), machine=machine)

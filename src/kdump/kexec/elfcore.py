@@ -16,6 +16,7 @@ from kdump.elf import EHDR, EM_X86_64, ET_CORE, IDENT, PF_R, PF_W, PF_X, PHDR, P
 from kdump.errors import KdumpError
 from kdump.kexec.memory_map import HIDDEN, MemoryMap, subtract
 from kdump.kexec.placement import pages
+from kdump.kexec.state import read_machine
 from kdump.memory.protocol import Range
 
 RWX = PF_R | PF_W | PF_X
@@ -86,14 +87,39 @@ def read_mappings(memory_map: MemoryMap, root: Path = Path("/")) -> Mappings:
     know the kernel find them in VMCOREINFO.
     """
     direct, text_virtual, text = None, 0, None
-    for header in _kcore_headers(root / "proc/kcore"):
-        if header.type != PT_LOAD or header.physical + header.size > 1 << 52:
-            continue  # vmalloc and the like have no physical address
+    headers = _physical(_kcore_headers(root / "proc/kcore"))
+    if read_machine(root) != "x86_64":
+        return _with_text_above(headers, memory_map)
+    for header in headers:
         if KERNEL_MAP <= header.virtual < MODULES:
             text_virtual, text = header.virtual, Range(header.physical, header.physical + header.size)
         elif any(part.start <= header.physical < part.end for part in memory_map.ram):
             direct = header.virtual - header.physical
     return Mappings(direct, text_virtual, text)
+
+
+def _physical(headers: Sequence[Header]) -> list[Header]:
+    """Those of memory: vmalloc and the like have no physical address."""
+    return [header for header in headers if header.type == PT_LOAD and header.physical + header.size <= 1 << 52]
+
+
+def _with_text_above(headers: Sequence[Header], memory_map: MemoryMap) -> Mappings:
+    """Where the kernel's text is no fixed range of addresses: it is mapped twice, above the direct map the second time.
+
+    So it is since Linux 5.4 on aarch64, since 5.13 on riscv64. A kernel without CONFIG_ARCH_PROC_KCORE_TEXT shows the
+    direct map only.
+    """
+    code = memory_map.kernel_code
+    both = [each for each in headers if code and each.physical <= code.start < each.physical + each.size]
+    both.sort(key=lambda each: each.virtual)
+    text = both[1] if len(both) > 1 else None
+    ram = (
+        each for each in headers if each is not text and any(p.start <= each.physical < p.end for p in memory_map.ram)
+    )
+    direct = next((each.virtual - each.physical for each in ram), None)
+    if text is None:
+        return Mappings(direct, 0, None)
+    return Mappings(direct, text.virtual, Range(text.physical, text.physical + text.size))
 
 
 def _kcore_headers(path: Path) -> list[Header]:
@@ -125,7 +151,7 @@ def core_headers(
         headers.append(Header(PT_LOAD, RWX, text.start, mappings.text_virtual, text.start, text.size))
 
     def load(part: Range, offset: int) -> Header:
-        virtual = 0 if mappings.direct is None else part.start + mappings.direct
+        virtual = 0 if mappings.direct is None else (part.start + mappings.direct) % (1 << 64)
         return Header(PT_LOAD, RWX, offset, virtual, part.start, part.size)
 
     if backup.size:
@@ -134,9 +160,9 @@ def core_headers(
     return headers
 
 
-def pack(headers: Sequence[Header]) -> bytes:
-    """The ELF header and the program headers, as they lie in memory; whole pages."""
-    out = EHDR.pack(IDENT, ET_CORE, EM_X86_64, 1, 0, EHDR.size, 0, 0, EHDR.size, PHDR.size, len(headers), 0, 0, 0)
+def pack(headers: Sequence[Header], machine: int = EM_X86_64) -> bytes:
+    """The ELF header and the program headers, as they lie in memory; whole pages. `machine` is ELF's number."""
+    out = EHDR.pack(IDENT, ET_CORE, machine, 1, 0, EHDR.size, 0, 0, EHDR.size, PHDR.size, len(headers), 0, 0, 0)
     for header in headers:
         out += PHDR.pack(
             header.type, header.flags, header.offset, header.virtual, header.physical, header.size, header.size, 0

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from kdump.kexec.cmdline import CommandLine
 from kdump.kexec.load import by_either, changes_against_record, may_choose, plan_for
+from kdump.kexec.load_plan import Placed
 from kdump.kexec.memory_map import Entry, subtract
-from kdump.kexec.segments import Placed
 from kdump.kexec.sources import FILE, Sources, choose_method
 from kdump.kexec.state import KexecState
 from kdump.memory.protocol import Range

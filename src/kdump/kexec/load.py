@@ -22,7 +22,7 @@ from kdump.kexec.state import KexecState, read_state
 from kdump.kexec.syscalls import KEXEC_FILE_ON_CRASH, KEXEC_ON_CRASH, KEXEC_UPDATE_ELFCOREHDR, KexecRefused
 
 if TYPE_CHECKING:  # the segment method is imported where it is used: the other does without it
-    from kdump.kexec.segments import Plan
+    from kdump.kexec.load_plan import Plan
     from kdump.kexec.wishes import Wishes
 
 NO_RESERVATION = (

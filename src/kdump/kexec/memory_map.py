@@ -16,6 +16,7 @@ from kdump.memory.protocol import Range
 
 SYSTEM_RAM = "System RAM"
 KERNEL_CODE = "Kernel code"
+RESERVED = "reserved"
 
 # e820 types, arch/x86/include/asm/e820/types.h
 E820_RAM, E820_RESERVED, E820_ACPI, E820_NVS, E820_UNUSABLE, E820_PMEM = 1, 2, 3, 4, 5, 7
@@ -46,12 +47,21 @@ class Entry(NamedTuple):
 
 
 class MemoryMap(NamedTuple):
-    """What the loader needs of the map: RAM (with the reservation), reservation, everything else that has a type."""
+    """What the loader needs of the map: RAM (with the reservation), reservation, everything else that has a type.
+
+    `reserved` is RAM that the firmware or the kernel keeps (kernels without an e820 map name it).
+    """
 
     ram: tuple[Range, ...]
     reservation: tuple[Range, ...]
     firmware: tuple[Entry, ...]
     kernel_code: Range | None
+    reserved: tuple[Range, ...] = ()
+
+    @property
+    def free_ram(self) -> tuple[Range, ...]:
+        """RAM that a kernel to reboot into may be put in: the running one has no further use for it by then."""
+        return subtract(self.ram, [*self.reservation, *self.reserved])
 
     @property
     def crash_ram(self) -> tuple[Range, ...]:
@@ -74,6 +84,7 @@ def read_memory_map(root: Path = Path("/")) -> MemoryMap:
         reservation=tuple(sorted(region.range for region in regions if region.name == CRASH_KERNEL)),
         firmware=read_firmware_map(root) or from_iomem(regions),
         kernel_code=code[0] if code else None,
+        reserved=merge(region.range for region in regions if region.name == RESERVED and region.depth),
     )
 
 

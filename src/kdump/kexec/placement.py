@@ -13,21 +13,25 @@ PAGE = 4096
 
 
 class Space:
-    """Free physical memory for segments. `free` are the ranges still free, sorted."""
+    """Free physical memory for segments. `free` are the ranges still free, sorted.
 
-    def __init__(self, allowed: Iterable[Range], taken: Iterable[Range] = ()) -> None:
+    Everything handed out has whole units of `unit` bytes to itself.
+    """
+
+    def __init__(self, allowed: Iterable[Range], taken: Iterable[Range] = (), unit: int = PAGE) -> None:
+        self.unit = unit
         self.total: Sequence[Range] = merge(allowed)
         self.free: Sequence[Range] = subtract(self.total, taken)
 
     def take(
-        self, what: str, size: int, *, align: int = PAGE, low: int = 0, high: int = 1 << 64, top_down: bool = True
+        self, what: str, size: int, *, align: int = 0, low: int = 0, high: int = 1 << 64, top_down: bool = True
     ) -> int:
-        """Reserve `size` bytes (rounded up to pages) at a multiple of `align` inside [low, high); returns the address.
+        """Reserve `size` bytes (rounded up to units) at a multiple of `align` inside [low, high); returns the address.
 
         Raises KdumpError, naming `what`, if no free range is large enough.
         """
-        size = pages(size)
-        align = max(align, PAGE)
+        size = -(-size // self.unit) * self.unit
+        align = max(align, self.unit)
         for part in reversed(self.free) if top_down else self.free:
             start, end = max(part.start, low), min(part.end, high)
             address = (end - size) // align * align if top_down else -(-start // align) * align

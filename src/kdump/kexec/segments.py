@@ -1,5 +1,6 @@
 """The segments of a new kernel, made in user space for kexec_load(2): what goes where, and what purgatory checks.
 
+This is x86's way, with boot_params; kernels that take a device tree are `tree_segments`'.
 For a panic everything lies inside the crash reservation, core headers and backup region at its bottom; for a reboot
 anywhere in RAM. The order of placing is the order of need: what is tied to an alignment first.
 """
@@ -8,66 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from kdump.errors import KdumpError
 from kdump.kexec import boot_params, elfcore, purgatory
-from kdump.kexec.checksum import WORD, checksum
-from kdump.kexec.cmdline import option_name, split
 from kdump.kexec.formats.kernel_image import KernelImage
+from kdump.kexec.load_plan import Placed, Plan, main_reservation, region, reset_after
 from kdump.kexec.memory_map import Entry, MemoryMap, capture_e820, read_memory_map
 from kdump.kexec.placement import Space, pages
-from kdump.kexec.syscalls import Segment
 from kdump.kexec.wishes import Wishes
 from kdump.memory.protocol import Range
 
 LOW_MEMORY_END = 0xA0000  # the first 640 KiB: the capture kernel starts its CPUs there, so the dead kernel's is saved
 BELOW_4G = 1 << 32
 ABOVE_LOW = 1 << 20
-RESET_AFTER = 10  # seconds, unless the command line's panic= says otherwise
-
-
-class Placed(NamedTuple):
-    """A segment in its place: `name`, physical `address`, `size` in memory (whole pages) and `data`.
-
-    `checked` tells whether purgatory checks it (not the one the kernel rewrites, nor purgatory itself).
-    """
-
-    name: str
-    address: int
-    size: int
-    data: bytes | bytearray | memoryview
-    checked: bool = True
-
-    @property
-    def range(self) -> Range:
-        """Its place in physical memory."""
-        return Range(self.address, self.address + self.size)
-
-
-class Plan(NamedTuple):
-    """A complete load: entry point, segments, where they were allowed to be, and what the new kernel is told."""
-
-    entry: int
-    segments: tuple[Placed, ...]
-    space: tuple[Range, ...]
-    e820: tuple[Entry, ...]
-    cmdline: str
-    core_headers: tuple[elfcore.Header, ...]
-
-    def for_syscall(self) -> list[Segment]:
-        """As kexec_load(2) takes them."""
-        return [Segment(placed.data, placed.address, placed.size) for placed in self.segments]
-
-
-def main_reservation(memory_map: MemoryMap) -> Range:
-    """The part of the reservation that segments may lie in: the high one, if there is a low one beside it.
-
-    The kernel takes panic segments in crashk_res only; with crashkernel=…,high its companion below 4 GiB is for DMA.
-    """
-    if not memory_map.reservation:
-        raise KdumpError("no memory is reserved for a capture kernel", remedy="see `kdump load --help`")
-    return memory_map.reservation[-1]
+PC = "x86_64"
 
 
 def plan_panic(
@@ -82,6 +36,10 @@ def plan_panic(
     """Segments of a panic kernel. `elfcorehdr_size` is the room the running kernel wants for updating the core headers
     itself; None if it does not. Raises KdumpError if something does not fit or the machine hides its addresses.
     """
+    if kernel.machine != PC:
+        from kdump.kexec import tree_segments
+
+        return tree_segments.plan_panic(kernel, initrd, cmdline, wishes=wishes, root=root)
     memory_map = read_memory_map(root)
     reservation = main_reservation(memory_map)
     wishes = wishes or Wishes()
@@ -119,6 +77,10 @@ def plan_reboot(
     root: Path = Path("/"),
 ) -> Plan:
     """Segments of a kernel to reboot into: RAM from 1 MiB to 4 GiB unless wished otherwise. Raises KdumpError."""
+    if kernel.machine != PC:
+        from kdump.kexec import tree_segments
+
+        return tree_segments.plan_reboot(kernel, initrd, cmdline, wishes=wishes, root=root)
     memory_map = read_memory_map(root)
     wishes = wishes or Wishes()
     space = Space(wishes.bound(memory_map.ram, ABOVE_LOW, BELOW_4G))
@@ -160,8 +122,8 @@ def _plan(
             kernel_entry=base + kernel.entry,
             boot_params=params_at,
             serial_port=purgatory.serial_port(cmdline) if wishes.serial_port is None else wishes.serial_port,
-            reset_after=_reset_after(cmdline),
-            regions=[_region(placed) for placed in segments if placed.checked and wishes.check],
+            reset_after=reset_after(cmdline),
+            regions=[region(placed) for placed in segments if placed.checked and wishes.check],
         )
     )
     segments.append(Placed("purgatory", purgatory_at, purgatory.SIZE, code, checked=False))
@@ -173,18 +135,3 @@ def low_memory(memory_map: MemoryMap) -> Range:
     """RAM in the first 640 KiB, from its first byte to its last; empty if there is none."""
     parts = [Range(part.start, min(part.end, LOW_MEMORY_END)) for part in memory_map.ram if part.start < LOW_MEMORY_END]
     return Range(parts[0].start, parts[-1].end) if parts else Range(0, 0)
-
-
-def _region(placed: Placed) -> purgatory.Region:
-    """The data, and zeros up to a whole word: the kernel clears the rest of a page."""
-    return purgatory.Region(placed.address, -(-len(placed.data) // WORD) * WORD, checksum(placed.data))
-
-
-def _reset_after(cmdline: str) -> int:
-    """Seconds until a machine with a damaged capture kernel resets itself: as its panic= says, 0 for never."""
-    seconds = RESET_AFTER
-    for option in split(cmdline):
-        value = option.partition("=")[2]
-        if option_name(option) == "panic" and value.lstrip("-").isdigit():
-            seconds = int(value)
-    return max(0, seconds)

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from kdump.errors import KdumpError
 from kdump.kexec.formats import KernelImage, read_kernel
-from kdump.kexec.state import KexecState, read_state
+from kdump.kexec.state import KexecState, read_machine, read_state
 from kdump.units import size_text
 
 KCORE_HEAD = 1 << 16  # bytes of /proc/kcore that its headers and notes lie within
 SME_MASK = re.compile(rb"^NUMBER\(sme_mask\)=(-?\d+)$", re.MULTILINE)
+LOADABLE = ("x86_64", "aarch64")
 AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
 
 
@@ -51,6 +52,14 @@ def check_sources(sources: Sources, cmdline: str, root: Path = Path("/")) -> Non
 
 def check_kernel(kernel: KernelImage, cmdline: str, root: Path = Path("/")) -> None:
     """Whether this machine can start the kernel with that command line; raises KdumpError if not."""
+    if kernel.machine != (running := read_machine(root)):
+        raise KdumpError(
+            f"the kernel is for another architecture ({kernel.machine})",
+            why=f"this machine runs a kernel of {running}",
+            remedy="give a kernel of this machine's architecture",
+        )
+    if kernel.machine not in LOADABLE:
+        raise KdumpError(f"kernels of {kernel.machine} cannot be loaded yet", why=f"supported: {', '.join(LOADABLE)}")
     if len(cmdline.encode()) > kernel.cmdline_limit:
         raise KdumpError(
             f"the command line has {len(cmdline.encode())} bytes", why=f"the kernel takes {kernel.cmdline_limit}"
@@ -77,8 +86,8 @@ def choose_method(
         if wanted == FILE and kernel.file is None:
             raise KdumpError(
                 f"a {kernel.kind} cannot be loaded by the file method",
-                why="kexec_file_load(2) takes bzImages on x86",
-                remedy="use --method segments, or the bzImage of the same kernel (/boot/vmlinuz-*)",
+                why="kexec_file_load(2) takes the kernel files that distributions install",
+                remedy="use --method segments, or the same kernel's /boot/vmlinuz-*",
             )
         return wanted, "asked for"
     if kernel.file is not None:
@@ -88,6 +97,8 @@ def choose_method(
             return FILE, "the kernel reads, checks and places the files itself, and the new one places itself at random"
         if _encrypted_memory(root):
             return FILE, "memory is encrypted here, and a bzImage finds its way into that by itself"
+        if kernel.machine != "x86_64":
+            return SEGMENTS, "every kernel has kexec_load(2), and what it starts is checked before"
         return SEGMENTS, "the kernel is put in place unpacked and starts at once; the first 640 KiB are in the dump"
     if state.locked_down:
         raise KdumpError(

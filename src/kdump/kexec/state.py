@@ -5,6 +5,7 @@ Source: kernel/ksysfs.c (/sys/kernel/kexec_*), /proc/iomem, security/lockdown/lo
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,11 @@ def read_state(root: Path = Path("/")) -> KexecState:
         secure_boot=read_secure_boot(root),
         hotplug=read_hotplug(root),
     )
+
+
+def read_machine(root: Path = Path("/")) -> str:
+    """The running kernel's architecture, as `uname -m` prints it (/proc/sys/kernel/arch, Linux 6.1 and later)."""
+    return _text(root / "proc/sys/kernel/arch") or os.uname().machine
 
 
 def crash_ranges(iomem: str) -> tuple[tuple[Range, ...], bool]:

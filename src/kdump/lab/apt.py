@@ -1,7 +1,8 @@
-"""Debian's archive by apt: as this machine is configured, or its stable backports, which the machine need not know.
+"""Debian's archive by apt: as this machine is configured, its stable backports, and packages of other architectures.
 
-The backports are asked through a configuration of our own (sources, lists, cache) in the cache's directory: nothing of
-the machine's apt changes. Which mirror, that is what the machine's own lists say. Source: apt.conf(5), sources.list(5).
+The machine need not know the latter two: they are asked through configurations of our own (sources, lists, cache) in
+the cache's directory, and nothing of the machine's apt or dpkg changes. Which mirrors and suites, that is what the
+machine's own lists say. Source: apt.conf(5), sources.list(5).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from kdump.lab import cache
 BACKPORTS = "stable-backports"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _FRESH = 6 * 3600.0  # seconds for which lists of ours are not asked for again
+_LABELS = ("Debian", "Debian-Security", "Debian Backports")
 _SOURCES = "Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\n"
 
 
@@ -59,20 +62,27 @@ class Apt:
 HOST = Apt()
 
 
-def host() -> Apt:
-    """As this machine is configured."""
-    return HOST
+def host(debian: str = "") -> Apt:
+    """The suites that this machine is configured for; `debian` is another architecture, as dpkg names it."""
+    return _own(f"apt-{debian}", _host_sources, debian) if debian else HOST
 
 
-def updated() -> Apt:
+def updated(debian: str = "") -> Apt:
     """The same, with new lists."""
-    HOST.update()
-    return HOST
+    apt = host(debian)
+    apt.update()
+    return apt
 
 
-def backports() -> Apt:
+def backports(debian: str = "") -> Apt:
     """Debian's stable backports on the mirror that this machine uses, with lists of today. Raises KdumpError."""
-    place = cache.directory() / f"apt-{BACKPORTS}"
+    name = f"apt-{BACKPORTS}" + (f"-{debian}" if debian else "")
+    return _own(name, lambda: _source(_mirror(), BACKPORTS), debian)
+
+
+def _own(name: str, sources: Callable[[], str], debian: str) -> Apt:
+    """A configuration of our own, with lists of today. Raises KdumpError."""
+    place = cache.directory() / name
     for directory in ("lists/partial", "archives/partial", "parts"):
         (place / directory).mkdir(parents=True, exist_ok=True)
     options = {
@@ -84,28 +94,46 @@ def backports() -> Apt:
         "Dir::Cache": place,
         "Acquire::Languages": "none",
     }
-    apt = Apt(tuple(f"-o{name}={value}" for name, value in options.items()), place)
+    if debian:
+        (place / "status").touch()  # nothing of that architecture is installed
+        options |= {"APT::Architecture": debian, "APT::Architectures": debian, "Dir::State::status": place / "status"}
+    apt = Apt(tuple(f"-o{option}={value}" for option, value in options.items()), place)
     stamp = place / "updated"
     if not stamp.exists() or time.time() - stamp.stat().st_mtime > _FRESH:
-        text = _SOURCES.format(mirror=_mirror(), suite=BACKPORTS)
-        text += f"Signed-By: {_KEYRING}\n" if _KEYRING.exists() else ""
-        (place / "debian.sources").write_text(text)
+        (place / "debian.sources").write_text(sources())
         apt.update()
         stamp.touch()
     return apt
 
 
+def _source(mirror: str, suite: str) -> str:
+    text = _SOURCES.format(mirror=mirror, suite=suite)
+    return text + (f"Signed-By: {_KEYRING}\n" if _KEYRING.exists() else "") + "\n"
+
+
+def _host_sources() -> str:
+    """Debian's suites that this machine knows, as sources of another configuration."""
+    _mirror()  # says so if there are none
+    return "".join(_source(address, suite) for _, address, suite in _debian())
+
+
 def _mirror() -> str:
-    listing = HOST.get("indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages")
-    for line in listing.splitlines():
-        label, _, address = line.partition(" ")
-        if label == "Debian" and address:
+    for label, address, _ in _debian():
+        if label == "Debian":
             return address
     raise KdumpError(
-        "Debian's backports cannot be asked",
+        "Debian's archive cannot be asked",
         why="this machine's apt knows no mirror of Debian",
         remedy="run apt-get update, or name a kernel image by its path",
     )
+
+
+def _debian() -> list[tuple[str, str, str]]:
+    """(label, address, suite) of Debian's archives in this machine's lists, each once."""
+    listing = HOST.get("indextargets", "--format", "$(REPO_URI) $(RELEASE) $(LABEL)", "Created-By: Packages")
+    lines = dict.fromkeys(line for line in listing.splitlines() if line.count(" ") > 1)
+    found = (line.split(" ", 2) for line in lines)
+    return [(label, address, suite) for address, suite, label in found if label in _LABELS]
 
 
 def run(*command: str, cwd: Path | None = None) -> str:

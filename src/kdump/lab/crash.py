@@ -25,9 +25,10 @@ from kdump.image.made import Made
 from kdump.image.python import python_modules
 from kdump.lab import disk, encrypted
 from kdump.lab.causes import WAITING, Cause
+from kdump.lab.foreign import platform_of
 from kdump.lab.guest import BEFORE, ORDERS, Orders
 from kdump.lab.machine import Machine
-from kdump.lab.qemu import Disk, Spec, qemu_path
+from kdump.lab.qemu import Disk, Spec, architecture, qemu_path
 from kdump.targets.protocol import Spec as TargetSpec
 from kdump.units import duration_text, size_text
 
@@ -47,22 +48,22 @@ _CAPTURE = re.compile(r"kdump: \[\s*([\d.]+)\] ")
 class Scenario:
     """A machine to crash. `memory` in bytes; `crashkernel` as on a kernel's command line ("" leaves it out).
 
-    `cpu` is QEMU's model ("max" has 5-level page tables, "max,la57=off" 4). `cmdline` is added to the production
-    kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules and final
-    action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads, `capture_kernel`
-    the file it loads if not the production kernel's own; `devices` are more arguments for QEMU. `modules` (names) and
-    `files` go into the capture image beside what the lab's disk needs; `guest_modules` and `guest_files` into the
-    production machine's, which runs `guest_commands` before it loads the capture kernel.
+    `cpu` is QEMU's model (x86_64's "max" has 5-level page tables, "max,la57=off" 4); `cmdline` is added to the
+    production kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules
+    and final action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads,
+    `capture_kernel` the file it loads if not the production kernel's own; `devices` are more arguments for QEMU.
+    `modules` (names) and `files` go into the capture image beside what the lab's disk needs; `guest_modules` and
+    `guest_files` into the production machine's, which runs `guest_commands` before it loads the capture kernel.
     `watchdog` is the module of a hardware watchdog among `devices`, which the production machine arms. `firmware` is a
-    UEFI image to start by instead of SeaBIOS. `crowd` is how many threads, processes and control groups there
-    shall be. `encrypted` are entries of a capture plan's storage, stood in for by small disks (`kdump.lab.encrypted`).
+    UEFI image to start by instead of SeaBIOS. `crowd` is how many threads, processes and control groups there shall be.
+    `encrypted` are entries of a capture plan's storage, stood in for by small disks (`kdump.lab.encrypted`).
     """
 
     tree: KernelTree
     cause: Cause
     memory: int = 1 << 30
     cpus: int = 1
-    cpu: str = "max"
+    cpu: str = ""
     crashkernel: str = "256M"
     cmdline: str = ""
     append: str = ""
@@ -127,7 +128,9 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
             why=f"the machine has {scenario.cpus}",
             remedy=f"add --cpus {scenario.cause.cpus}",
         )
-    qemu_path()  # what is missing is said before anything is built
+    if not scenario.cause.known_to(scenario.tree.machine):
+        raise KdumpError(f"there is no cause {scenario.cause.name!r} on {scenario.tree.machine}")
+    qemu_path(scenario.tree.machine)  # what is missing is said before anything is built
     volume = str(uuid.uuid4())
     capture_image = directory / "capture.img"
     image = build_capture(scenario, volume, capture_image)
@@ -140,6 +143,7 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
     ]
     machine = Spec(
         kernel=scenario.tree.vmlinuz,
+        machine=scenario.tree.machine,
         initrd=guest_image,
         cmdline=command_line(scenario),
         disks=[Disk(medium), *map(Disk, others)],
@@ -175,6 +179,7 @@ def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary
     target = TargetSpec("file:///" + DUMPS, {"uuid": volume, "fstype": "ext4", "path": "/" + DUMPS})
     bare = replace(target, facts={})
     modules = (*MODULES, *scenario.modules)
+    platform = platform_of(scenario.tree.machine)
     plan = replace(
         scenario.plan,
         hostname=scenario.plan.hostname if scenario.plan.hostname != CapturePlan.hostname else "lab",
@@ -187,10 +192,11 @@ def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary
         scenario.tree,
         entry=_ENTRY,
         modules=modules,
-        python=python_modules(_ENTRY, plan.imports(), _MADE),
+        python=python_modules(_ENTRY, plan.imports(), _MADE, platform),
         files={PLAN_PATH: plan.to_json().encode(), **scenario.files},
         output=output,
         made=_MADE,
+        platform=platform,
     )
 
 
@@ -219,6 +225,7 @@ def build_guest(scenario: Scenario, volume: str, output: Path) -> Path:
         files={str(ORDERS): orders.to_json(), **scenario.guest_files},
         output=output,
         made=_MADE,
+        platform=platform_of(scenario.tree.machine),
     )
     return output
 
@@ -236,8 +243,9 @@ def make_disk(scenario: Scenario, volume: str, capture_image: Path, path: Path) 
 
 def command_line(scenario: Scenario) -> str:
     """The production kernel's command line."""
+    console = architecture(scenario.tree.machine).console
     reservation = f"crashkernel={scenario.crashkernel}" if scenario.crashkernel else ""
-    return " ".join(filter(None, ["console=ttyS0,115200", "panic=30", reservation, scenario.cmdline]))
+    return " ".join(filter(None, [f"console={console},115200", "panic=30", reservation, scenario.cmdline]))
 
 
 def _bring_home(directory: Path, played: Played) -> Crash:

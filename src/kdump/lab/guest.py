@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdump import arch
 from kdump.capture import system
 from kdump.capture.worker import run_bounded
 from kdump.errors import KdumpError
@@ -40,7 +41,7 @@ HOST_INSIDE, LISTENS, BPF_PROGRAM = "inside", 7, "kdump_lab"
 UNREAD = 1000  # bytes that a socket has sent and its peer does not read
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # include/uapi/linux/sockios.h, if.h
 _CLONE_NEWUTS, _CLONE_NEWPID = 0x04000000, 0x20000000  # include/uapi/linux/sched.h
-_SYS_BPF, _BPF_PROG_LOAD, _BPF_SOCKET_FILTER = 321, 5, 1
+_BPF_PROG_LOAD, _BPF_SOCKET_FILTER = 5, 1
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _witnesses() -> list[Any]:
         "<IIQQIIQII16s", _BPF_SOCKET_FILTER, 2, ctypes.addressof(instructions), ctypes.addressof(license_text),
         0, 0, 0, 0, 0, BPF_PROGRAM.encode(),
     )  # fmt: skip
-    program = libc.syscall(_SYS_BPF, _BPF_PROG_LOAD, request, len(request))
+    program = libc.syscall(arch.native().syscalls.bpf, _BPF_PROG_LOAD, request, len(request))
     if program < 0:
         say(f"no BPF program: {os.strerror(ctypes.get_errno())}")
     return [listener, sender, receiver, program]

@@ -7,12 +7,14 @@ import re
 import shutil
 from pathlib import Path
 
+from kdump import arch
 from kdump.errors import KdumpError
 from kdump.image.kernel_tree import KernelTree, ModuleIndex, tree_of
 from kdump.lab import apt, cache
 
 DEFAULT = "6.1"
-FLAVOURS = {"generic": "", "cloud": "cloud-", "rt": "rt-"}  # as Debian names its kernels: RELEASE-[FLAVOUR-]amd64
+# What stands before and behind the architecture in the names of Debian's kernels: RELEASE-[cloud-]amd64, …arm64-16k.
+FLAVOURS = {"generic": ("", ""), "cloud": ("cloud-", ""), "rt": ("rt-", ""), "16k": ("", "-16k")}
 NEWEST = "newest"
 _SERIES = re.compile(rf"(\d+\.\d+|{NEWEST})(?:-({'|'.join(FLAVOURS)}))?")
 # From 7.x on, a kernel's package is empty, and depends on those that hold its image, modules and configuration.
@@ -20,20 +22,27 @@ _PARTS = re.compile(r"linux-(?:binary|modules|base)-\d\S*")
 _PACKAGE = re.compile(r"linux-image-(\d\S*)")
 
 
-def find(spec: str = DEFAULT) -> KernelTree:
-    """The kernel meant by `spec`: a bzImage's path, a release in /boot, a series, or a Debian package's name.
+def default(machine: str = "") -> str:
+    """The series that is meant if nobody says which: one whose kernels say everything of themselves."""
+    return DEFAULT if _Source(machine).debian == "amd64" else "6.12"
 
+
+def find(spec: str = DEFAULT, machine: str = "") -> KernelTree:
+    """The kernel meant by `spec`: an image's path, a release in /boot, a series, or a Debian package's name.
+
+    `machine` is the architecture of packages, as `uname -m` prints it; this machine's by default.
     A series ("6.1", "6.1-generic", "6.12-rt"; without a flavour it is the cloud kernel) is the newest one fetched
     before, else Debian's newest, by preference one whose debug package exists too. "newest" ("newest-generic", …) is
     what Debian's stable backports have today. Raises KdumpError: unknown kernel, no apt, no network, no room.
     """
     if "/" in spec:
         return tree_of(Path(spec))
+    source = _Source(machine)
     installed = Path("/boot") / f"vmlinuz-{spec}"
-    if installed.exists():
+    if installed.exists() and not source.foreign:
         return tree_of(installed)
-    package = spec if _PACKAGE.fullmatch(spec) else _fetched(spec) or _newest(spec)
-    root = _unpacked(package)
+    package = spec if _PACKAGE.fullmatch(spec) else source.fetched(spec) or source.newest(spec)
+    root = source.unpacked(package)
     kernels = sorted([*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")])
     if not kernels:
         raise KdumpError(
@@ -44,11 +53,11 @@ def find(spec: str = DEFAULT) -> KernelTree:
 
 def debug_vmlinux(tree: KernelTree) -> Path:
     """The kernel's vmlinux with DWARF, from its Debian debug package; only that file is kept (hundreds of MB)."""
-    package = f"linux-image-{tree.release}-dbg"
+    source, package = _Source(tree.machine), f"linux-image-{tree.release}-dbg"
     inside = f"./usr/lib/debug/boot/vmlinux-{tree.release}"  # what the one below lib/modules links to
 
     def fetch(directory: Path) -> None:
-        apt.extract(_download(package, directory), directory, inside)
+        apt.extract(source.download(package, directory), directory, inside)
         (directory / inside).rename(directory / "vmlinux")
         shutil.rmtree(directory / "usr")
 
@@ -60,16 +69,16 @@ def headers(tree: KernelTree) -> Path:
 
     `make -C DIRECTORY M=SOURCES CONFIG_DEBUG_INFO_BTF_MODULES= modules`: without the last, it asks for pahole.
     """
-    own = f"linux-headers-{tree.release}"
+    source, own = _Source(tree.machine), f"linux-headers-{tree.release}"
 
     def fetch(directory: Path) -> None:
         pending, done = [own], set()
         while pending:
             package = pending.pop()
             done.add(package)
-            apt.extract(_download(package, directory), directory)
+            apt.extract(source.download(package, directory), directory)
             wanted = re.compile(r"linux-(?:headers-\S+-common(?:-rt)?|kbuild-\S+)")
-            pending += [name for name in _dependencies(package) if wanted.fullmatch(name) and name not in done]
+            pending += [name for name in source.dependencies(package) if wanted.fullmatch(name) and name not in done]
         # The packages refer to each other by absolute paths below /usr.
         for makefile in directory.glob("usr/src/linux-headers-*/Makefile"):
             final = cache.directory() / "headers" / tree.release
@@ -78,72 +87,121 @@ def headers(tree: KernelTree) -> Path:
     return cache.entry(f"headers/{tree.release}", fetch) / "usr/src" / own
 
 
-def package(name: str) -> Path:
+def package(name: str, machine: str = "") -> Path:
     """A directory with the files of a Debian package, fetched once and only unpacked. Raises KdumpError."""
+    source = _Source(machine)
 
     def fetch(directory: Path) -> None:
-        apt.extract(_download(name, directory), directory)
+        apt.extract(source.download(name, directory), directory)
 
-    return cache.entry(f"packages/{name}", fetch)
+    return cache.entry(f"packages/{name}" + (f"-{source.debian}" if source.foreign else ""), fetch)
 
 
 def _numbers(name: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", name)]
 
 
-def _wanted(spec: str) -> re.Pattern[str] | None:
-    """What Debian's packages of that series and flavour are called, or None if `spec` is no series."""
-    match = _SERIES.fullmatch(spec)
-    if not match:
-        return None
-    series, flavour = match[1], FLAVOURS[match[2] or "cloud"]
-    number = r"\d+\.\d[^ -]*" if series == NEWEST else re.escape(series) + r"\.[0-9][^ -]*"
-    return re.compile(rf"linux-image-{number}(?:-[0-9]+)?-{flavour}amd64")
+class _Source:
+    """Where the packages of one architecture are to be had."""
 
+    def __init__(self, machine: str) -> None:
+        architecture = arch.by_machine(machine) if machine else arch.native()
+        self.debian = architecture.debian
+        self.foreign = self.debian if architecture is not arch.native() else ""  # what apt has to be told
 
-def _fetched(spec: str) -> str:
-    if spec.startswith(NEWEST) or not (wanted := _wanted(spec)):
-        return ""
-    return _latest(wanted)
+    def wanted(self, spec: str) -> re.Pattern[str] | None:
+        """What Debian's packages of that series and flavour are called, or None if `spec` is no series."""
+        match = _SERIES.fullmatch(spec)
+        if not match:
+            return None
+        series, (before, behind) = match[1], FLAVOURS[match[2] or "cloud"]
+        number = r"\d+\.\d[^ -]*" if series == NEWEST else re.escape(series) + r"\.[0-9][^ -]*"
+        return re.compile(rf"linux-image-{number}(?:-[0-9]+)?-{before}{self.debian}{behind}")
 
+    def fetched(self, spec: str) -> str:
+        """The newest package of a series that is here already; empty if there is none."""
+        if spec.startswith(NEWEST) or not (wanted := self.wanted(spec)):
+            return ""
+        return self._latest(wanted)
 
-def _latest(wanted: re.Pattern[str]) -> str:
-    names = (f"linux-image-{path.name}" for path in (cache.directory() / "kernels").glob("*-amd64"))
-    return max(filter(wanted.fullmatch, names), key=_numbers, default="")
+    def _latest(self, wanted: re.Pattern[str]) -> str:
+        names = (f"linux-image-{path.name}" for path in (cache.directory() / "kernels").glob(f"*-{self.debian}*"))
+        return max(filter(wanted.fullmatch, names), key=_numbers, default="")
 
+    def newest(self, spec: str) -> str:
+        """The newest package of a series in the archive. Raises KdumpError."""
+        wanted = self.wanted(spec)
+        if not wanted:
+            raise _unknown(spec)
+        if spec.startswith(NEWEST):
+            return self._of_backports(spec, wanted)
+        pattern = rf"^linux-image-{re.escape(spec.partition('-')[0])}\..*-{self.debian}(-16k)?(-dbg)?$"
+        error = _unknown(spec)
+        for source in (apt.host, apt.updated, apt.backports):
+            try:
+                names = source(self.foreign).search(pattern)
+            except KdumpError as problem:
+                if source is not apt.backports:
+                    raise
+                error.add_note(str(problem))
+                break
+            if images := list(filter(wanted.fullmatch, names)):
+                return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
+        raise error
 
-def _newest(spec: str) -> str:
-    wanted = _wanted(spec)
-    if not wanted:
-        raise _unknown(spec)
-
-    if spec.startswith(NEWEST):
-        return _of_backports(spec, wanted)
-    pattern = rf"^linux-image-{re.escape(spec.partition('-')[0])}\..*-amd64(-dbg)?$"
-    error = _unknown(spec)
-    for source in (apt.host, apt.updated, apt.backports):
+    def _of_backports(self, spec: str, wanted: re.Pattern[str]) -> str:
+        """What the archive's package for the newest kernel of a flavour leads to; without a network, what is here."""
+        before, behind = FLAVOURS[spec.partition("-")[2] or "cloud"]
+        package = f"linux-image-{before}{self.debian}{behind}"
         try:
-            names = source().search(pattern)
-        except KdumpError as problem:
-            if source is not apt.backports:
-                raise
-            error.add_note(str(problem))
-            break
-        if images := list(filter(wanted.fullmatch, names)):
-            return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
-    raise error
+            found = filter(wanted.fullmatch, apt.backports(self.foreign).dependencies(package) or ())
+            return next(found, "") or self._latest(wanted)
+        except KdumpError:
+            if known := self._latest(wanted):
+                return known
+            raise
 
+    def unpacked(self, name: str) -> Path:
+        """A kernel's package and what belongs to it, unpacked."""
 
-def _of_backports(spec: str, wanted: re.Pattern[str]) -> str:
-    """What the archive's package for the newest kernel of a flavour leads to; without a network, what is here."""
-    flavour = FLAVOURS[spec.partition("-")[2] or "cloud"]
-    try:
-        found = filter(wanted.fullmatch, apt.backports().dependencies(f"linux-image-{flavour}amd64") or ())
-        return next(found, "") or _latest(wanted)
-    except KdumpError:
-        if known := _latest(wanted):
-            return known
-        raise
+        def fetch(directory: Path) -> None:
+            for part in (name, *filter(_PARTS.fullmatch, self.dependencies(name))):
+                apt.extract(self.download(part, directory), directory)
+            _index(directory)
+
+        return cache.entry(f"kernels/{name.removeprefix('linux-image-')}", fetch)
+
+    def dependencies(self, package: str) -> list[str]:
+        """What a package depends on; nothing if it is not known."""
+        return self._of(package).dependencies(package) or []
+
+    def _of(self, package: str) -> apt.Apt:
+        """Where a package is to be had: the configured suites, unless only backports know it."""
+        host = apt.host(self.foreign)
+        if host.dependencies(package) is None:
+            with contextlib.suppress(KdumpError):  # they cannot be asked: what is wrong, the other one will say
+                if apt.backports(self.foreign).dependencies(package) is not None:
+                    return apt.backports(self.foreign)
+        return host
+
+    def download(self, package: str, directory: Path) -> Path:
+        """The package's file in `directory`. Raises KdumpError."""
+        source = self._of(package)
+        try:
+            return source.download(package, directory)
+        except KdumpError as error:
+            try:
+                source.update()  # the lists may be missing, or older than the archive
+            except KdumpError as update:
+                error.add_note(str(update))
+            try:
+                return source.download(package, directory)
+            except KdumpError as second:
+                raise KdumpError(
+                    f"the package {package} cannot be fetched",
+                    why=second.why,
+                    remedy="is the network up, the name right?",
+                ) from error
 
 
 def _unknown(spec: str) -> KdumpError:
@@ -154,28 +212,6 @@ def _unknown(spec: str) -> KdumpError:
     )
 
 
-def _unpacked(name: str) -> Path:
-    def fetch(directory: Path) -> None:
-        for part in (name, *filter(_PARTS.fullmatch, _dependencies(name))):
-            apt.extract(_download(part, directory), directory)
-        _index(directory)
-
-    return cache.entry(f"kernels/{name.removeprefix('linux-image-')}", fetch)
-
-
-def _dependencies(package: str) -> list[str]:
-    return _source_of(package).dependencies(package) or []
-
-
-def _source_of(package: str) -> apt.Apt:
-    """Where a package is to be had: this machine's apt, unless only backports know it."""
-    if apt.HOST.dependencies(package) is None:
-        with contextlib.suppress(KdumpError):  # they cannot be asked: what is wrong, the machine's own apt will say
-            if apt.backports().dependencies(package) is not None:
-                return apt.backports()
-    return apt.HOST
-
-
 def _index(root: Path) -> None:
     """Write modules.alias, as depmod does when the package is installed: reading thousands of modules takes long."""
     for modules in (*root.glob("lib/modules/*"), *root.glob("usr/lib/modules/*")):
@@ -184,20 +220,3 @@ def _index(root: Path) -> None:
             (modules / "modules.alias").write_text(
                 "".join(f"alias {alias} {name}\n" for alias, name in index.aliases())
             )
-
-
-def _download(package: str, directory: Path) -> Path:
-    source = _source_of(package)
-    try:
-        return source.download(package, directory)
-    except KdumpError as error:
-        try:
-            source.update()  # the lists may be missing, or older than the archive
-        except KdumpError as update:
-            error.add_note(str(update))
-        try:
-            return source.download(package, directory)
-        except KdumpError as second:
-            raise KdumpError(
-                f"the package {package} cannot be fetched", why=second.why, remedy="is the network up, the name right?"
-            ) from error

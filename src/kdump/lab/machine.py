@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from kdump import arch
 from kdump.errors import KdumpError
 from kdump.lab import accel
 from kdump.lab.console import Console
@@ -49,7 +50,10 @@ class Machine:
         self.started = 0.0
 
     def __enter__(self) -> Self:
-        accelerator = self._accelerator or accel.choose(self.spec.kernel, boots_with_kvm)
+        accelerator = self._accelerator
+        if not accelerator and self.spec.architecture is not arch.native():
+            accelerator = accel.EMULATION
+        accelerator = accelerator or accel.choose(self.spec.kernel, boots_with_kvm)
         for path in [self.spec.kernel, self.spec.initrd, *(disk.path for disk in self.spec.disks)]:
             if path and not path.exists():
                 raise KdumpError("the machine cannot be started", why=f"{path} does not exist")
@@ -170,7 +174,7 @@ class Machine:
 
 def boots_with_kvm(kernel: Path) -> bool:
     """Does this kernel come all the way to looking for a root file system, which it does not have?"""
-    spec = Spec(kernel=kernel, cmdline="console=ttyS0 panic=-1", memory=256 << 20)
+    spec = Spec(kernel=kernel, cmdline=f"console={arch.native().console} panic=-1", memory=256 << 20)
     with Machine(spec, accelerator=accel.KVM) as machine:
         try:
             machine.wait_for("VFS: Unable to mount root|Kernel panic", accel.PROBE_SECONDS)

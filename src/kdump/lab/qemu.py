@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdump import arch
+from kdump.arch import Architecture
 from kdump.errors import KdumpError
 
 _BUS_DEVICES = {"virtio": "virtio-blk-pci", "nvme": "nvme", "sata": "ide-hd", "usb": "usb-storage"}
@@ -37,38 +39,66 @@ class Nic:
 
 @dataclass(frozen=True)
 class Spec:
-    """What to boot and on what. `memory` in bytes; without a `kernel` the machine boots from its first disk."""
+    """What to boot and on what. `memory` in bytes; without a `kernel` the machine boots from its first disk.
+
+    `machine` is the architecture as `uname -m` prints it, "" for this machine's; `cpu` is QEMU's model, "" for the most
+    capable one.
+    """
 
     kernel: Path | None = None
     initrd: Path | None = None
-    cmdline: str = "console=ttyS0"
+    cmdline: str = ""
     disks: Sequence[Disk] = ()
     memory: int = 512 << 20
     cpus: int = 1
-    cpu: str = "max"
+    cpu: str = ""
     nics: Sequence[Nic] = ()
     reboots: bool = False  # let the guest restart; otherwise a reboot ends the machine
-    firmware: Path | None = None  # a UEFI image instead of SeaBIOS
+    firmware: Path | None = None  # a UEFI image instead of SeaBIOS, or of none
     serial: bool = True  # without a serial port, the console is what the guest sends to a virtio console (hvc0)
     extra: Sequence[str] = field(default=())
+    machine: str = ""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The machine's architecture."""
+        return architecture(self.machine)
 
 
-def qemu_path() -> str:
-    """The emulator, or a KdumpError that says how to get it."""
-    found = shutil.which("qemu-system-x86_64")
+def architecture(machine: str = "") -> Architecture:
+    """The architecture that `uname -m` calls so, "" for this machine's."""
+    return arch.by_machine(machine) if machine else arch.native()
+
+
+def qemu_path(machine: str = "") -> str:
+    """The emulator of an architecture, or a KdumpError that says how to get it."""
+    emulated = architecture(machine).emulated
+    found = shutil.which(emulated.program)
     if not found:
         raise KdumpError(
             "QEMU is not installed",
-            why="qemu-system-x86_64 is not on PATH",
-            remedy="install it: apt-get install qemu-system-x86 (or qemu-kvm)",
+            why=f"{emulated.program} is not on PATH",
+            remedy=f"install it: apt-get install {emulated.package}",
         )
     return found
 
 
 def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[str]:
     """The whole command line, machine type, devices and all; nothing comes from a user's QEMU configuration."""
-    arguments = [qemu_path(), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,graphics=off"]
-    arguments += ["-accel", accelerator, "-cpu", spec.cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory >> 20}M"]
+    emulated = spec.architecture.emulated
+    arguments = [qemu_path(spec.machine), "-nodefaults", "-no-user-config", "-display", "none"]
+    arguments += [
+        "-machine",
+        emulated.machine,
+        "-accel",
+        accelerator,
+        "-cpu",
+        spec.cpu or emulated.cpu,
+        "-smp",
+        str(spec.cpus),
+        "-m",
+        f"{spec.memory >> 20}M",
+    ]
     arguments += ["-chardev", "stdio,id=console,signal=off"]
     if spec.serial:
         arguments += ["-serial", "chardev:console"]
@@ -81,7 +111,7 @@ def qemu_arguments(spec: Spec, accelerator: str, monitor: Path | None) -> list[s
     if spec.firmware:
         arguments += ["-bios", str(spec.firmware)]
     if spec.kernel:
-        arguments += ["-kernel", str(spec.kernel), "-append", spec.cmdline]
+        arguments += ["-kernel", str(spec.kernel), "-append", spec.cmdline or f"console={spec.architecture.console}"]
         if spec.initrd:
             arguments += ["-initrd", str(spec.initrd)]
     if any(disk.bus == "usb" for disk in spec.disks):

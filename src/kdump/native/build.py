@@ -15,12 +15,14 @@ SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover
 STRICT = ("-Werror",)  # where kdump is developed: another compiler's new warning must not stop an installation
 
 
-def compile_library(sources: Path, target: Path, flags: Sequence[str] = OPTIMISED) -> bool:
+def compile_library(
+    sources: Path, target: Path, flags: Sequence[str] = OPTIMISED, *, compiler: str | None = None
+) -> bool:
     """Compile the C files in the directory `sources` into `target`; False if there is no C compiler.
 
     Raises `subprocess.CalledProcessError` if the compiler fails.
     """
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = compiler or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
         return False
     digest = f"-DKDUMP_SOURCES={source_digest(sources)}u"

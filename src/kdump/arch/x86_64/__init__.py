@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import Architecture, FailingCode, MachineFact
+from kdump.arch.architecture import Architecture, Emulated, FailingCode, MachineFact
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class _X8664(Architecture):
     instruction_longest = 15
     argument_register = "rdi"
     fault_register = "cr2"
+    emulated = Emulated(
+        "qemu-system-x86_64", "qemu-system-x86", "q35,graphics=off", "max", ("/usr/share/ovmf/OVMF.fd",), "ovmf"
+    )
 
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         del page_size  # there is only one

@@ -1,6 +1,7 @@
 """Kernel files: what is in them and what loading needs to know. Every format becomes the same `KernelImage`.
 
-Recognised by content: a bzImage, an ELF vmlinux, a unified kernel image (PE), the first two also in compressed files.
+Recognised by content: a bzImage, an ELF vmlinux, an Image (aarch64, riscv64), EFI zboot, a unified kernel image (PE);
+all but the last also in compressed files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from kdump.kexec.formats.kernel_image import KernelImage, Part
 
 __all__ = ["KernelImage", "Part", "parse_kernel", "read_kernel", "unpacked"]
 
-SUPPORTED = "bzImage, ELF vmlinux and unified kernel images can be loaded, vmlinux also compressed"
+SUPPORTED = "bzImage, ELF vmlinux, Image, EFI zboot and unified kernel images can be loaded, also compressed"
 
 
 def read_kernel(path: Path) -> KernelImage:
@@ -35,12 +36,17 @@ def read_kernel(path: Path) -> KernelImage:
 
 def parse_kernel(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Recognise a kernel in bytes. Raises FormatError."""
-    from kdump.kexec.formats import bzimage, compressed, uki, vmlinux
+    from kdump.kexec.formats import bzimage, compressed, flat_image, uki, vmlinux, zboot
 
     if bzimage.matches(data):
         return bzimage.parse(data, path)
     if vmlinux.matches(data):
         return vmlinux.parse(data, path)
+    if zboot.matches(data):
+        name, packed = zboot.payload(data, path)
+        return parse_kernel(memoryview(compressed.unpack(packed, name, path)), path)._replace(kind="EFI zboot image")
+    if flat_image.matches(data):
+        return flat_image.parse(data, path)
     if uki.matches(data):
         return uki.parse(data, path)
     if name := compressed.container(data):
@@ -57,7 +63,7 @@ def unpacked(kernel: KernelImage, path: str | os.PathLike[str] = "") -> KernelIm
     """
     from kdump.kexec.formats import bzimage, compressed, vmlinux
 
-    if kernel.file is None:
+    if kernel.file is None or not bzimage.matches(kernel.file):
         return kernel
     payload = bzimage.payload(kernel.file, path)
     name = compressed.container(payload) or "an unknown format"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 # struct setup_header, arch/x86/include/uapi/asm/bootparam.h and Documentation/arch/x86/boot.rst: it lies at 0x1f1 of
 # both a bzImage and boot_params.
 SETUP_HEADER = 0x1F1
+_BANNER = re.compile(rb"Linux version ([\w.+~-]{1,64}) ")  # init/version.c
+_BANNER_WITHIN = 64 << 20  # it is in .rodata
 
 
 class Part(NamedTuple):
@@ -22,7 +25,8 @@ class KernelImage(NamedTuple):
 
     `span` is the memory it needs in bytes, `entry` the offset of its 64-bit entry point. `setup_header` is the header
     as it goes into boot_params (empty for a vmlinux). `file` are the bytes for kexec_file_load(2), None if it takes no
-    such kernel. `initrd`, `cmdline` and `os_release` are what a unified kernel image brings along.
+    such kernel. `initrd`, `cmdline` and `os_release` are what a unified kernel image brings along. `machine` is the
+    architecture, as `uname -m` prints it.
     """
 
     kind: str
@@ -39,3 +43,10 @@ class KernelImage(NamedTuple):
     initrd: memoryview | None = None
     cmdline: str | None = None
     os_release: str | None = None
+    machine: str = "x86_64"
+
+
+def banner_release(data: memoryview) -> str:
+    """The release in a kernel's banner, for formats whose header does not tell; empty if there is none."""
+    found = _BANNER.search(data[:_BANNER_WITHIN])
+    return found.group(1).decode("ascii") if found else ""

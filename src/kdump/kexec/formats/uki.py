@@ -1,4 +1,4 @@
-"""Unified kernel image: a PE executable that carries a bzImage, an image, a command line and os-release as sections.
+"""Unified kernel image: a PE executable that carries a kernel, an image, a command line and os-release as sections.
 
 Source: the UAPI group's specification of unified kernel images; PE/COFF (Microsoft's specification), section table.
 """
@@ -9,7 +9,6 @@ import os
 import struct
 
 from kdump.errors import FormatError
-from kdump.kexec.formats import bzimage
 from kdump.kexec.formats.kernel_image import KernelImage
 
 MAGIC = b"MZ"
@@ -19,12 +18,12 @@ COFF = struct.Struct(
     "<HHIIIHH"
 )  # machine, number of sections, time, symbols, symbol count, optional header size, flags
 SECTION = struct.Struct("<8sIIII16x")  # name, virtual size, virtual address, raw size, raw pointer
-MACHINE_AMD64 = 0x8664
+MACHINES = (0x8664, 0xAA64, 0x5064)  # IMAGE_FILE_MACHINE_AMD64, ARM64, RISCV64
 TEXT_MAX = 1 << 16  # .cmdline and .osrel are texts
 
 
 def matches(data: memoryview) -> bool:
-    """Whether it is a PE file (a bzImage with an EFI stub is one too: ask there first)."""
+    """Whether it is a PE file (a bzImage, an Image and EFI zboot are such too: ask there first)."""
     return data[:2] == MAGIC
 
 
@@ -35,10 +34,9 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
         raise FormatError(
             "a PE file without a kernel (.linux)", path=path, why=f"it has {', '.join(found) or 'nothing'}"
         )
-    inner = found[".linux"]
-    if not bzimage.matches(inner):
-        raise FormatError("its .linux section is no bzImage", path=path, field=".linux")
-    kernel = bzimage.parse(inner, f"{os.fspath(path)}:.linux")
+    from kdump.kexec.formats import parse_kernel
+
+    kernel = parse_kernel(found[".linux"], f"{os.fspath(path)}:.linux")
     return kernel._replace(
         kind="unified kernel image",
         initrd=found.get(".initrd"),
@@ -59,7 +57,7 @@ def sections(data: memoryview, path: str | os.PathLike[str] = "") -> dict[str, m
     if at + 4 + COFF.size > len(data) or data[at : at + 4] != PE_MAGIC:
         raise fail("no PE header", at, "signature")
     machine, count, _, _, _, optional, _ = COFF.unpack_from(data, at + 4)
-    if machine != MACHINE_AMD64:
+    if machine not in MACHINES:
         raise fail(f"a PE file of another architecture ({machine:#x})", at + 4, "machine")
     table = at + 4 + COFF.size + optional
     if table + count * SECTION.size > len(data):

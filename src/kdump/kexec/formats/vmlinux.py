@@ -8,20 +8,17 @@ Source: the ELF specification (System V ABI), arch/x86/kernel/vmlinux.lds.S.
 from __future__ import annotations
 
 import os
-import re
 from itertools import pairwise
 
 from kdump.elf import CLASS_64, EHDR, EM_X86_64, ET_EXEC, LITTLE_ENDIAN, MAGIC, PHDR, PT_LOAD
 from kdump.errors import FormatError
-from kdump.kexec.formats.kernel_image import KernelImage, Part
+from kdump.kexec.formats.kernel_image import KernelImage, Part, banner_release
 from kdump.kexec.placement import PAGE, pages
 
 ALIGN = 0x200000  # PMD_SIZE: __startup_64 stops at anything less
 SPAN_MAX = 1 << 30  # KERNEL_IMAGE_SIZE
 PARTS_MAX = 8  # of the 16 segments that kexec_load(2) takes, ours and an image need the others
 CMDLINE_LIMIT = 2047  # COMMAND_LINE_SIZE - 1
-BANNER = re.compile(rb"Linux version (\S{1,64}) ")
-BANNER_WITHIN = 64 << 20  # the banner is in .rodata
 
 
 def matches(data: memoryview) -> bool:
@@ -61,7 +58,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
             raise FormatError("segments overlap or are not page aligned", path=path, field="p_paddr")
     return KernelImage(
         kind="vmlinux",
-        release=_release(parts),
+        release=next(filter(None, (banner_release(part.data) for part in parts)), ""),
         parts=tuple(parts),
         span=pages(span),
         align=ALIGN,
@@ -72,10 +69,3 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
         five_level=True,  # not written anywhere; every kernel since 4.14 that distributions build can
         file=None,
     )
-
-
-def _release(parts: list[Part]) -> str:
-    for part in parts:
-        if found := BANNER.search(part.data[:BANNER_WITHIN]):
-            return found.group(1).decode("ascii", "replace")
-    return ""

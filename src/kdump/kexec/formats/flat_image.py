@@ -1,0 +1,65 @@
+"""Image: the kernel of aarch64 (and, with another magic number, of riscv64), uncompressed.
+
+Source: Documentation/arch/arm64/booting.rst, Documentation/arch/riscv/boot-image-header.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple
+
+from kdump.errors import FormatError
+from kdump.kexec.formats.kernel_image import KernelImage, Part, banner_release
+
+# code, code, text_offset, image_size, flags, and from 56 on the magic number
+HEADER = struct.Struct("<IIQQQ24xI")
+MAGIC_AT = 56
+BIG_ENDIAN = 1 << 0  # flags
+ALIGN = 2 << 20  # "a 2MB aligned base address"
+SPAN_MAX = 1 << 30
+
+
+class Kind(NamedTuple):
+    """One architecture that has this header: magic number, where the command line's limit lies."""
+
+    machine: str
+    cmdline_limit: int
+
+
+KINDS = {b"ARM\x64": Kind("aarch64", 2047), b"RSC\x05": Kind("riscv64", 1023)}
+
+
+def matches(data: memoryview) -> bool:
+    """Whether it carries such a header."""
+    return bytes(data[MAGIC_AT : MAGIC_AT + 4]) in KINDS
+
+
+def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
+    """Read the header. Raises FormatError."""
+    if len(data) < HEADER.size:
+        raise FormatError("the Image is truncated", path=path, offset=len(data), field="header")
+    kind = KINDS[bytes(data[MAGIC_AT : MAGIC_AT + 4])]
+    _, _, text_offset, size, flags, _ = HEADER.unpack_from(data)
+    if flags & BIG_ENDIAN:
+        raise FormatError("a big-endian kernel", path=path, offset=24, field="flags")
+    if not size:
+        raise FormatError("the Image does not say how much memory it needs", path=path, offset=16, field="image_size",
+                          why="it is older than Linux 3.17")  # fmt: skip
+    if not len(data) <= text_offset + size <= SPAN_MAX or text_offset >= ALIGN:
+        raise FormatError("sizes that no kernel has", path=path, offset=8, field="image_size",
+                          why=f"text_offset {text_offset:#x}, image_size {size:#x}")  # fmt: skip
+    return KernelImage(
+        kind="Image",
+        release=banner_release(data),
+        parts=(Part(text_offset, data, size),),
+        span=text_offset + size,
+        align=ALIGN,
+        lowest=0,
+        entry=text_offset,
+        setup_header=b"",
+        cmdline_limit=kind.cmdline_limit,
+        five_level=True,
+        file=data,
+        machine=kind.machine,
+    )
