@@ -16,7 +16,9 @@ class Row(NamedTuple):
 
 
 # Hung on a file system that is frozen: tests/report/test_newest.py reads why out of the dump.
-NEWEST = Row("newest", {"cause": "hung", "memory": 768 << 20, "crashkernel": "192M"})
+# Part of its reservation is the running system's until the crash.
+MOVABLE = {"cause": "hung", "memory": 768 << 20, "crashkernel": "128M crashkernel=64M,cma"}
+NEWEST = Row("newest", MOVABLE)
 _MAPPED = """
 import os, time
 from kdump.capture import devicemapper
@@ -56,3 +58,9 @@ def test_the_dump_is_complete(row: Row, lab_crash: CrashMaker) -> None:
     crash = lab_crash(row.kernel, **row.options)
     assert crash.manifest["status"] == "complete"
     assert {path.name for path in crash.directory.iterdir()} >= {"vmcore", "vmcore-dmesg.txt", "manifest.json"}
+
+
+def test_the_movable_part_of_the_reservation_is_the_capture_kernels(lab_crash: CrashMaker) -> None:
+    crash = lab_crash(NEWEST.kernel, **NEWEST.options)
+    assert "crashkernel CMA reserved: 64 MB" in crash.console.read_text(errors="replace")
+    assert 190 << 20 < crash.manifest["memory"]["ram"] <= 193 << 20  # but for what the kernel keeps back

@@ -10,7 +10,7 @@ import pytest
 
 from kdump.capture.meminfo import ram
 from kdump.cli.main import main
-from kdump.host import config, expected, rehearsed
+from kdump.host import config, crashkernel, expected, rehearsed
 from kdump.host.config import Config
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -52,6 +52,25 @@ def test_the_formula_grows_with_ram_network_and_cpus(root: Path, monkeypatch: py
     assert expected.by_formula(networked, root).size == large + 32 * MIB + 2 * 16 * MIB
     for many in (0, 32):  # all, or more than the machine has
         assert expected.by_formula(config.parse(f"[capture]\ncpus = {many}\n"), root).size == large + 3 * 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("release", "size", "text", "value"),
+    [
+        ("6.17.0", 256, "", "160M 96M,cma"),
+        ("7.2.11+deb13-amd64", 192, "", "160M 32M,cma"),
+        ("6.12.0", 256, "", ""),  # does not know it
+        ("6.17.0", 176, "", ""),  # not worth it
+        ("6.17.0", 256, "[dump]\nlevel = 1\n", ""),  # user pages are wanted
+    ],
+)
+def test_part_of_it_may_be_movable(release: str, size: int, text: str, value: str) -> None:
+    estimate = expected.Estimate(size * MIB, "formula", ())
+    assert expected.movable(estimate, config.parse(text), crashkernel.Rules.of(release)) == value
+    if value:
+        parameters = " ".join(crashkernel.parameters(value))
+        outcome = crashkernel.evaluate(parameters, ((MIB, 4 * GIB),), crashkernel.Rules.of(release))
+        assert (outcome.size + outcome.cma, outcome.low) == (size * MIB, 0)
 
 
 def test_the_worst_measurement_counts_with_the_reservation_it_was_made_in(root: Path) -> None:

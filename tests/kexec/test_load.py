@@ -164,6 +164,8 @@ ENCRYPTED = "fpu tdx_guest"
         ("bzImage", True, "none", "fpu", "quiet mem_encrypt=off", "segments", "unpacked"),
         ("bzImage", False, "none", "fpu", "quiet", "file", "at random"),
         ("bzImage", False, "integrity", "fpu", "quiet", "file", "locked down (integrity)"),
+        ("bzImage", True, "none", "fpu", "crashkernel=160M crashkernel=96M,cma quiet", "file", "movable part"),
+        ("bzImage", True, "none", "fpu", "crashkernel=160M,high quiet", "segments", "unpacked"),
         ("vmlinux", True, "none", "fpu tdx_guest", "quiet", "segments", "takes no vmlinux"),
         ("vmlinux", False, "none", "fpu", "quiet", "segments", "takes no vmlinux"),
     ],

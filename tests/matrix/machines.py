@@ -199,10 +199,9 @@ def possible(kernel: str, controller: str) -> bool:
     return kernels.find(kernel).module_index.lookup(driver) is not None
 
 
-def root_disk(directory: Path) -> Path:
+def root_disk(path: Path) -> Path:
     """Debian with this tree's kdump, without kernels."""
-    path = directory / "root.img"
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
         debian.run("tar", "-C", str(root), "-xf", str(debian.base(PACKAGES)))

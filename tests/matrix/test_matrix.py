@@ -34,7 +34,7 @@ def test_the_rows_have_every_pair() -> None:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=NEEDS) for row in SUBSET])
 def test_ready_means_a_dump(row: Row, once: Once, tmp_path: Path) -> None:
-    root = once("matrix root", machines.root_disk)
+    root = once("matrix root", lambda directory: machines.root_disk(directory / "root.img"))
     result = machines.run_row(row, root, tmp_path)
     assert not result.problem
     assert result.well

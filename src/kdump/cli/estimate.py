@@ -38,17 +38,27 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.value is not None:
         return explain(args.value, args.ram, as_json=args.json)
-    wanted = expected.wanted(in_force.load(args.config))
+    configured = in_force.load(args.config)
+    wanted = expected.wanted(configured)
+    movable = expected.movable(wanted, configured, crashkernel.Rules.of(os.uname().release))
     reserved = read_state().reserved
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     others = expected.distributions(ram)
     if args.json:
-        result = asdict(wanted) | {"value": wanted.value, "reserved": reserved, "distributions": others}
+        result = asdict(wanted) | {
+            "value": wanted.value,
+            "movable": movable,
+            "reserved": reserved,
+            "distributions": others,
+        }
         print(json.dumps(result, indent=1))
         return 0
     print(f"reserve {size_text(wanted.size)}: crashkernel={wanted.value} (by {wanted.reason})\n")
     for name, size in wanted.parts:
         print(f"  {size_text(size):>9}  {name}")
+    if movable:
+        print(f'\n  [crashkernel] value = "{movable}" lets the running system use the last part;')
+        print("  the kernel waits 10 s after a panic, and the dump lacks what user space had there")
     print(f"\n{size_text(reserved):>11}  reserved now")
     for name, size in others.items():
         print(f"{size_text(size):>11}  {name}'s default here")

@@ -27,6 +27,9 @@ NETWORK: Final = 32 * MIB  # drivers' buffers, a TCP stack in use, TLS or SSH
 PER_GIB: Final = 128 << 10  # bitmaps of its pages, page tables to reach them, drivers that size their tables by RAM
 PER_CPU: Final = 16 * MIB  # each CPU of the capture kernel beyond the first: per-CPU areas and a compressor
 
+_USER_PAGES: Final = 8  # the bit of the dump level that leaves them out
+_MOVABLE_LEAST: Final = 32 * MIB  # less is not worth the 10 s that such a kernel waits after a panic
+
 # What distributions reserve on x86_64 if nobody says otherwise: facts from their packages.
 DISTRIBUTIONS: Final = {
     "Debian 12": "384M-:128M",
@@ -82,6 +85,18 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     if (cpus := capture_cpus(config)) > 1:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
     return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
+
+
+def movable(estimate: Estimate, config: Config, rules: crashkernel.Rules) -> str:
+    """A crashkernel= value of which the running system may use a part meanwhile; empty where none is of use.
+
+    Kernel, image and what they need at once lie in FLOOR bytes that nobody else has. What user space has in the rest is
+    not in the dump (kernel/crash_reserve.c), so it is nothing for dumps that hold user pages.
+    """
+    rest = estimate.size - FLOOR
+    if not rules.cma or not config.dump.level & _USER_PAGES or rest < _MOVABLE_LEAST:
+        return ""
+    return f"{FLOOR // MIB}M {rest // MIB}M,cma"
 
 
 def capture_cpus(config: Config) -> int:

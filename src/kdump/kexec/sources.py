@@ -99,6 +99,8 @@ def choose_method(
             return FILE, "memory is encrypted here, and a bzImage finds its way into that by itself"
         if kernel.machine != "x86_64":
             return SEGMENTS, "every kernel has kexec_load(2), and what it starts is checked before"
+        if _movable_reservation(root):
+            return FILE, "only the kernel knows where the movable part of the reservation lies"
         return SEGMENTS, "the kernel is put in place unpacked and starts at once; the first 640 KiB are in the dump"
     if state.locked_down:
         raise KdumpError(
@@ -117,6 +119,18 @@ def _map(path: Path) -> memoryview:
             return memoryview(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE))
     except OSError as error:
         raise KdumpError(f"cannot read the image {path}", why=error.strerror or str(error)) from None
+
+
+def _movable_reservation(root: Path) -> bool:
+    """Whether the kernel was asked for memory that is the capture kernel's only after a crash: no file shows its place.
+
+    Source: kernel/crash_reserve.c (crashk_cma_ranges), 6.17 and later.
+    """
+    try:
+        cmdline = (root / "proc/cmdline").read_text()
+    except OSError:
+        return False
+    return re.search(r"(^|\s)crashkernel=\S+,cma(\s|$)", cmdline) is not None
 
 
 def _five_level_paging(root: Path) -> bool:
