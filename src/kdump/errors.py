@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from kdump.display import paragraph, shown
+
 
 class KdumpError(Exception):
     """A failure that a person can act on.
@@ -24,9 +26,9 @@ class KdumpError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = self.what
+        text = paragraph(self.what)
         if self.why:
-            text += f": {self.why}"
+            text += f": {paragraph(self.why)}"
         if self.remedy:
             text += f"\n  {self.remedy}"
         return text
@@ -76,11 +78,11 @@ class NotPresentError(KdumpError):
 def describe(error: BaseException) -> str:
     """An exception in one line, with the place where it arose if it is not one of ours."""
     if isinstance(error, KdumpError):
-        return error.what + (f": {error.why}" if error.why else "")
+        return shown(error.what + (f": {error.why}" if error.why else ""))
     if isinstance(error, OSError):
-        return f"{error.filename or 'system call'}: {error.strerror or error}"
+        return shown(f"{error.filename or 'system call'}: {error.strerror or error}")
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f" ({place.tb_frame.f_code.co_filename.rpartition('/')[2]}:{place.tb_lineno})" if place else ""
-    return f"{type(error).__name__}: {error}{where}" if str(error) else f"{type(error).__name__}{where}"
+    return f"{type(error).__name__}: {shown(error)}{where}" if str(error) else f"{type(error).__name__}{where}"

@@ -38,6 +38,8 @@ DUMP_COMMANDS = (
     "makedumpfile --dump-dmesg FILE OUT",
     "makedumpfile -g OUT FILE",
     "diff FILE FILE",
+    "shell -c 1 FILE",
+    "vmcore-dmesg FILE",
 )
 
 

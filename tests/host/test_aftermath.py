@@ -112,7 +112,7 @@ def test_mail_goes_to_sendmail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(notify, "SENDMAIL", (str(sendmail),))
     notify.mail("ops@example.net", {"host": "h", "title": "BUG\nBcc: evil@example.net", "problems": []})
     message = (tmp_path / "message").read_text()
-    assert "Subject: [kdump] h: BUG Bcc: evil@example.net" in message
+    assert "Subject: [kdump] h: BUG\\x0aBcc: evil@example.net" in message
     assert (tmp_path / "args").read_text().split() == ["-t", "-i"]
 
 

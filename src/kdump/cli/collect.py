@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdump.display import shown
 from kdump.errors import KdumpError, UsageError, describe
 from kdump.units import size_text
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.device:
             raise UsageError("--format needs the device")
         return _format(args.device, force=args.force)
-    say: Say = _silent if args.json else print
+    say: Say = _silent if args.json else _say
     devices = [args.device] if args.device else _configured(required=not args.new)
     result: dict[str, list[dict[str, Any]]] = {"fetched": [], "new": [], "deleted": [], "failed": []}
 
@@ -72,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
     if result["failed"] or any(entry["not_told"] for entry in result["new"]):
         return 1
     return 0 if all(entry["good"] for entry in (*result["fetched"], *result["new"])) else 3
+
+
+def _say(text: str) -> None:
+    print(shown(text))
 
 
 def _silent(_text: str) -> None:

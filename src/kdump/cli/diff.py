@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdump.report.logtext import clean
+from kdump.display import shown
 
 _SHOWN = 60
 _SENTENCES = {
@@ -39,19 +39,19 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"same": found.same, "near": found.near, "differences": differences}, indent=1))
         return 0 if found.same else 1
     print(_SENTENCES[found.same, found.near])
-    shown = found.differences if args.all else found.differences[:_SHOWN]
-    for item in shown:
-        print(f"{item.path}:")
+    parts = found.differences if args.all else found.differences[:_SHOWN]
+    for item in parts:
+        print(f"{shown(item.path)}:")
         print(f"  - {_short(item.first)}")
         print(f"  + {_short(item.second)}")
-    if len(shown) < len(found.differences):
-        print(f"… and {len(found.differences) - len(shown)} more differences; --all shows them")
+    if len(parts) < len(found.differences):
+        print(f"… and {len(found.differences) - len(parts)} more differences; --all shows them")
     return 0 if found.same else 1
 
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return clean(text if len(text) <= 76 else text[:75] + "…")
+    return shown(text if len(text) <= 76 else text[:75] + "…")
 
 
 def _is_report(path: str) -> bool:

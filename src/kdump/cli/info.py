@@ -37,10 +37,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
+    from kdump.display import shown
     from kdump.units import size_text
 
     def row(name: str, text: object) -> str:
-        return f"{name:<12} {text}"
+        return f"{name:<12} {shown(text)}"
 
     kernel, pages = facts["kernel"], facts["pages"]
     version = f" version {facts['header_version']}" if facts["header_version"] is not None else ""

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from kdump.display import shown
 from kdump.errors import KdumpError
 from kdump.host import config, in_force, stored
 from kdump.units import size_text
@@ -51,4 +52,4 @@ def lines(crash: stored.Crash) -> list[str]:
     release = f"kernel {crash.release}" if crash.release else ""
     what = ", ".join(filter(None, (crash.title[: WIDTH - len(release) - 4], release)))
     foreign = f"FOREIGN: {crash.foreign}; it is not reported on, announced or pruned" if crash.foreign else ""
-    return [head, *(f"  {line}" for line in (what, crash.problem, foreign, str(crash.path)) if line)]
+    return [shown(head), *(f"  {shown(line)}" for line in (what, crash.problem, foreign, str(crash.path)) if line)]

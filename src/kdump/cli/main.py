@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from kdump import __version__, processor
+from kdump.cli import streams
 from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -33,15 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain(f"{name}: interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (| head); keep the interpreter from complaining again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except MemoryError:
         _complain(f"{name}: out of memory")
         return 1
     except OSError as error:
-        _complain(f"{name}: {error.filename or 'system call'}: {error.strerror or error}")
+        if not isinstance(error, BrokenPipeError) or not streams.reader_is_gone():  # | head went away: that is no error
+            _complain(f"{name}: {describe(error)}")
+        streams.discard_output()
         return 1
 
 
@@ -52,6 +51,7 @@ def entry() -> None:
     # What imports make lives on: to look through it for garbage over and over is a twentieth of the start's time.
     gc.set_threshold(20_000)
     processor.check_when_imported()
+    streams.guard()
     sys.exit(main())
 
 
@@ -94,5 +94,8 @@ def _overview() -> str:
 
 
 def _complain(text: str) -> None:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # it is full or closed; what is wrong is said all the same
+        streams.discard_output()
     print(text, file=sys.stderr)

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from kdump.cli.streams import control
 from kdump.units import duration_text, size_text
 
 BAR = 24  # characters
@@ -38,13 +39,13 @@ class Progress:
     def close(self) -> None:
         """Clear the bar."""
         if self._shown:
-            self._stream.write("\r" + " " * self._shown + "\r")
+            control(self._stream, "\r" + " " * self._shown + "\r")
             self._stream.flush()
             self._shown = 0
 
     def _say(self, text: str) -> None:
         if self._terminal:
-            self._stream.write("\r" + text.ljust(self._shown))
+            control(self._stream, "\r" + text.ljust(self._shown))
             self._shown = len(text)
         else:
             self._stream.write(text + "\n")

@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from kdump.display import shown
 from kdump.errors import KdumpError
 from kdump.host import config, in_force, stored
 from kdump.units import size_text
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         gone.append(victim)
         if not args.json:
             verb = "would delete" if args.dry_run else "deleted"
-            print(f"{verb} {victim.crash.path} ({size_text(victim.crash.size)}): {victim.reason}")
+            print(shown(f"{verb} {victim.crash.path} ({size_text(victim.crash.size)}): {victim.reason}"))
     if args.json:
         rows = [
             {

@@ -87,8 +87,10 @@ def run(args: argparse.Namespace) -> int:
                 from kdump.report.source import annotate
             annotate(report, context, open_program(context.kernel.dump.paths, context.kernel, args.debug))
         if args.output is None:
-            for line in _render(args, context, report):
-                print(line)
+            from kdump.cli.streams import control
+
+            for line in _render(args, context, report):  # each is shown already; what is left is colour
+                control(sys.stdout, line + "\n")
         else:
             # What a dump holds is secret: so is a report of it.
             with outputs.text(args.output, [*map(_inside, args.dump), *args.debug]) as file:

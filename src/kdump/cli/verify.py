@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdump.display import shown
 from kdump.errors import KdumpError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(results, indent=2))
     else:
         for result in results:
-            print("\n".join(_lines(result)))
+            print("\n".join(map(shown, _lines(result))))
     if any(result["findings"] for result in results):
         return 1
     return 3 if any(result["incomplete"] for result in results) else 0

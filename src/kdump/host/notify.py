@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from kdump.display import shown
 from kdump.errors import KdumpError, describe
 from kdump.host.config import Notify
 
@@ -162,9 +163,9 @@ def mail(address: str, summary: Mapping[str, Any]) -> None:
     message = EmailMessage()
     message["To"] = address
     subject = f"[kdump] {summary['host']}: {summary['title'] or 'crashed'}"[:200]
-    message["Subject"] = "".join(c if c.isprintable() else " " for c in subject)  # a line break would begin a header
-    lines = [f"{name}: {value}" for name, value in summary.items() if value not in ("", [], None)]
-    message.set_content(("\n".join(lines) + "\n").encode("utf-8", "replace").decode())
+    message["Subject"] = shown(subject).replace("\t", " ")  # a line break would begin a header
+    lines = [shown(f"{name}: {value}") for name, value in summary.items() if value not in ("", [], None)]
+    message.set_content("\n".join(lines) + "\n")
     status, said = run_bounded([program, "-t", "-i"], message.as_bytes())
     if status:
         why = said.decode("utf-8", "replace").strip()[-200:]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdump.display import shown
 from kdump.errors import KdumpError
-from kdump.kernel.printk import MAX_SIZE_BITS, Log, Record, escape, patched
+from kdump.kernel.printk import MAX_SIZE_BITS, Log, Record, patched
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -55,8 +56,8 @@ def read_log_buf(kernel: Kernel) -> Log:
                 facility=number(at + text_at + 4, 1),
                 caller=0 if caller_at is None else number(at + caller_at, 4),
                 text=bytes(data[text : text + text_size]),
-                subsystem=escape(words.get(b"SUBSYSTEM", b"")),
-                device=escape(words.get(b"DEVICE", b"")),
+                subsystem=shown(words.get(b"SUBSYSTEM", b"")),
+                device=shown(words.get(b"DEVICE", b"")),
             )
         )
         at += length

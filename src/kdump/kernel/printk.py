@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from kdump.display import shown
 from kdump.errors import FormatError, KdumpError, NotPresentError
 
 if TYPE_CHECKING:
@@ -161,20 +162,7 @@ def format_record(record: Record, *, caller: bool = False, raw: bool = False) ->
     if caller:
         prefix += f"[{record.caller_name:>6}]"
     for line in record.text.split(b"\n"):
-        yield f"{prefix} {escape(line)}"
-
-
-def escape(text: bytes) -> str:
-    """Text that is safe to print: UTF-8 stays, control characters and broken bytes become \\xNN; a tab stays."""
-    line = text.decode("utf-8", "backslashreplace")
-    if line.isprintable():
-        return line
-    return "".join(
-        letter
-        if letter.isprintable() or letter == "\t"
-        else "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
-        for letter in line
-    )
+        yield f"{prefix} {shown(line)}"
 
 
 def _desc_layout(info: VmCoreInfo) -> struct.Struct:
@@ -219,7 +207,7 @@ def _layout(size: int, *members: tuple[int, str] | tuple[int, str, int]) -> stru
 
 
 def _name(raw: bytes) -> str:
-    return escape(raw.split(b"\0", 1)[0])
+    return shown(raw.split(b"\0", 1)[0])
 
 
 def patched(virtual: VirtualMemory, address: int, size: int, what: str, lost: list[str]) -> memoryview:

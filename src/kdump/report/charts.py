@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from kdump.report.logtext import Line
+from kdump.report.page import escape
 from kdump.units import size_text
 
 _WIDTH = 720

@@ -10,14 +10,13 @@ import base64
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from html import escape
 from itertools import groupby
 
 from kdump.report import charts
 from kdump.report import json as as_json
 from kdump.report.logtext import Line, stamped
 from kdump.report.model import Block, Column, Facts, Frame, Report, Section, Stack, Stacks, Table, Value, Verdict
-from kdump.report.page import SCRIPT, STYLE
+from kdump.report.page import SCRIPT, STYLE, escape
 from kdump.report.summary import severity, summary
 from kdump.report.text import LIVE, text
 from kdump.units import duration_text

@@ -1,8 +1,18 @@
-"""What every page of a report has: its style sheet, and the one script that searches, sorts and copies."""
+"""What every page of a report has: how text gets into it, its style sheet, and the one script that searches, sorts and copies."""
 
 # ruff: noqa: E501 - the style sheet
 
 from __future__ import annotations
+
+import html
+
+from kdump.display import shown
+
+
+def escape(text: object) -> str:
+    """Foreign text for HTML: as it is shown everywhere, with its markup escaped."""
+    return html.escape(shown(text))
+
 
 STYLE = """
 :root{--ink:#1d2329;--dim:#5d6872;--line:#d5dadf;--soft:#f4f6f8;--bad:#a32d2d;--warn:#96560f;--paper:#fff;--focus:#2f6f9f;color-scheme:light dark}

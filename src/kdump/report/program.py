@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ _SPELLINGS = {
 }  # fmt: skip
 
 
+DRGN_ERRORS = (
+    drgn.BadDataError, drgn.FaultError, drgn.MissingDebugInfoError, drgn.ObjectAbsentError, drgn.OutOfBoundsError,
+    LookupError, NotImplementedError, OSError, OverflowError, TypeError, ValueError,
+)  # fmt: skip
 AUTO = "auto"  # instead of a file with debug information: find it
 
 
@@ -67,11 +71,22 @@ def open_program(
     """
     if len(paths) != 1:
         raise KdumpError("drgn reads a dump only from one file", remedy="join the parts with `kdump convert`")
-    program = Program()
+    with drgn_errors(f"{paths[0]}: drgn cannot open it"):
+        return _opened(paths[0], kernel, debug, default=default)
+
+
+@contextmanager
+def drgn_errors(what: str) -> Iterator[None]:
+    """Raise KdumpError(`what`) for whatever drgn says of a damaged dump: its errors have no common base."""
     try:
-        program.set_core_dump(paths[0])
-    except (ValueError, drgn.MissingDebugInfoError, OSError, LookupError) as error:
-        raise KdumpError(f"{paths[0]}: drgn cannot open it", why=str(error)) from error
+        yield
+    except DRGN_ERRORS as error:
+        raise KdumpError(what, why=str(error)) from error
+
+
+def _opened(path: str, kernel: Kernel, debug: Sequence[str | os.PathLike[str]], *, default: bool) -> Program:
+    program = Program()
+    program.set_core_dump(path)
     plug = Plug(program, kernel)
     program.register_type_finder("btf", plug.find_type, enable_index=-1)
     program.register_object_finder("btf", plug.find_object, enable_index=-1)
@@ -81,7 +96,7 @@ def open_program(
     main.address_range = (symbols.address("_stext"), symbols.get("_end") or symbols.address("_etext"))
     if kernel.vmcoreinfo.build_id:
         main.build_id = bytes.fromhex(kernel.vmcoreinfo.build_id)
-    with suppress(LookupError):  # a kernel without modules
+    with suppress(*DRGN_ERRORS):  # a kernel without modules, or with a damaged list of them
         program.create_loaded_modules()
         # drgn leaves out what a module needs only while it is being loaded; a stack may well be in there.
         ranges = {module.name: module.ranges for module in kernel.modules}

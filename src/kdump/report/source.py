@@ -14,6 +14,7 @@ from kdump.kernel.kernel import Kernel
 from kdump.report.context import Context
 from kdump.report.logtext import clean
 from kdump.report.model import Frame, Report, Section, Stack, Stacks, Text
+from kdump.report.program import DRGN_ERRORS
 
 _COLUMNS = 200
 _BUILD = re.compile(r"^/.*/linux[^/]*/(?=\w+/)")  # where a distribution builds: not of the source tree
@@ -50,7 +51,7 @@ def _locals(context: Context, program: Program) -> Section:
             shown = [f"{name} = {_value(frame[name])}" for name in frame.locals() if not frame[name].absent_]
             if shown:
                 section.blocks.append(Text(f"frame{len(section.blocks)}", shown, frame.name or hex(frame.pc)))
-    except (LookupError, ValueError, drgn.FaultError, NotImplementedError) as error:
+    except DRGN_ERRORS as error:
         section.error = str(error)
     return section
 
@@ -60,7 +61,7 @@ def _value(value: drgn.Object) -> str:
         text = value.format_(
             dereference=False, type_name=False, member_type_names=False, element_type_names=False, symbolize=True
         )
-    except (drgn.FaultError, drgn.ObjectAbsentError, ValueError) as error:
+    except DRGN_ERRORS as error:
         return f"<{error}>"
     text = clean(" ".join(text.split()))
     return text if len(text) <= _COLUMNS else text[: _COLUMNS - 1] + "…"
@@ -89,7 +90,7 @@ def _address(frame: Frame, kernel: Kernel) -> int:
 def _location(program: Program, address: int) -> str:
     try:
         places = program.source_location(address)
-    except LookupError:
+    except DRGN_ERRORS:
         return ""
     inlined = [place.name() for place in places][:-1]
     return f"{_BUILD.sub('', places[0].filename)}:{places[0].line}" + (f" ({' < '.join(inlined)})" if inlined else "")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, zip_longest
 
+from kdump.display import shown
 from kdump.report.logtext import clean
 from kdump.report.model import Block, Facts, Frame, Report, Section, Stacks, Table, Text, Unit, Value, Verdict
 from kdump.units import duration_text, size_text
@@ -24,11 +25,11 @@ _STYLES = {"critical": "1;31", "warning": "33", "note": "36", "title": "1"}
 def render(report: Report, *, colour: bool = False) -> Iterator[str]:
     """Lines of the report. Nothing that the dead kernel's memory holds reaches the terminal as a control character."""
     for line, style in _lines(report):
-        shown = clean(line)
-        if len(shown) > WIDTH:
-            yield from textwrap.wrap(shown, WIDTH, subsequent_indent="    ")
+        plain = shown(clean(line))
+        if len(plain) > WIDTH:
+            yield from textwrap.wrap(plain, WIDTH, subsequent_indent="    ")
             continue
-        yield f"\x1b[{_STYLES[style]}m{shown}\x1b[0m" if colour and style and shown else shown
+        yield f"\x1b[{_STYLES[style]}m{plain}\x1b[0m" if colour and style and plain else plain
 
 
 def _lines(report: Report) -> Iterator[tuple[str, str]]:
