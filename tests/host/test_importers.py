@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from kdump.cli.main import main
 from kdump.errors import KdumpError
@@ -245,6 +247,47 @@ SHELL = [
     'A="a\tb"',
     "A=é",
 ]
+
+
+PIECES = (
+    "A=",
+    "B=",
+    "\n",
+    " ",
+    "\t",
+    "'",
+    '"',
+    "\\",
+    "$A",
+    "${B}",
+    "#",
+    "x",
+    "é",
+    "1",
+    "=",
+    "-",
+    "export ",
+    "~",
+    "*",
+    ":~",
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=24).map("".join))
+@example("A=~x")
+@example("A=x:~")
+@example("A=a\\\n b")
+def test_what_is_read_is_what_a_shell_reads(text: str) -> None:
+    """Either a line of the text is given up, or dash has the same values."""
+    found = list(assignments(text))
+    if any(each.lost for each in found):
+        return
+    script = f'{text}\nprintf "\\1%s\\0%s" "$A" "$B"'
+    done = subprocess.run(
+        ["/bin/dash", "-c", script], capture_output=True, env={"PATH": "", "HOME": "/home"}, check=False
+    )
+    last = {each.name: each.value for each in found}
+    assert done.stdout.decode().partition("\1")[2].split("\0") == [last.get("A", ""), last.get("B", "")], done.stderr
 
 
 @pytest.mark.parametrize("text", SHELL)

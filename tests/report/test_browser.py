@@ -16,7 +16,22 @@ import pytest
 
 from kdump.cli.main import main
 from kdump.report.html import render
-from kdump.report.model import Column, Report, Section, Table, Value, Verdict
+from kdump.report.model import (
+    Block,
+    Column,
+    Fact,
+    Facts,
+    Finding,
+    Frame,
+    Report,
+    Section,
+    Stack,
+    Stacks,
+    Table,
+    Text,
+    Value,
+    Verdict,
+)
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOG = Path(__file__).parent / "logs" / "6.1" / "softlockup.txt"
@@ -240,3 +255,24 @@ def test_narrow_screens_do_not_scroll_sideways(browser: Browser) -> None:
     browser("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
     browser.js("for (const part of document.querySelectorAll('details')) part.open = true")
     assert browser.js("document.documentElement.scrollWidth") <= 390
+
+
+def test_long_words_do_not_widen_the_page(browser: Browser, tmp_path: Path) -> None:
+    """Paths, titles, names and notes come from outside, and need no blank in them."""
+    long = "x" * 300
+    frames = [Frame(long, 1, 2, long)]
+    verdict = Verdict("panic", long, long, long, long, long, frames[0], long, frames=frames, taints=[long])
+    report = Report(f"/{long}", "kdump", long, "", 1, verdict)
+    stacks = Stacks("s", [Stack(long, [long], frames, long)])
+    table = Table("t", long, [Column("name", long), Column("size", "Size", "bytes")], [(long, 1)])
+    finding = Finding("critical", long, "system")
+    blocks: list[Block] = [Facts("f", [Fact("k", long, long)]), Text("t", [long], long), stacks, table]
+    report.sections = [Section("system", long, blocks, [finding], [long], long)]
+    report.problems = [long]
+    page = tmp_path / "long.html"
+    page.write_text("\n".join(render(report)))
+    for width in (390, 1000):
+        browser("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=True)
+        browser.open(page)
+        browser.js("for (const part of document.querySelectorAll('details')) part.open = true")
+        assert browser.js("document.documentElement.scrollWidth") <= width

@@ -17,11 +17,11 @@ def escape(text: object) -> str:
 STYLE = """
 :root{--ink:#1d2329;--dim:#5d6872;--line:#d5dadf;--soft:#f4f6f8;--bad:#a32d2d;--warn:#96560f;--paper:#fff;--focus:#2f6f9f;color-scheme:light dark}
 @media (prefers-color-scheme:dark){:root{--ink:#dfe4e8;--dim:#98a3ad;--line:#39424a;--soft:#20262b;--bad:#f08a8a;--warn:#e5ad62;--paper:#15191d;--focus:#7db4dc}}
-*{box-sizing:border-box}body{margin:0 auto;max-width:62rem;padding:1.5rem;color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif}
+*{box-sizing:border-box}body{margin:0 auto;max-width:62rem;padding:1.5rem;color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.45rem;line-height:1.25;margin:.2rem 0 .6rem;color:var(--bad);overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0;display:inline}
 p{margin:.4rem 0}code,pre,td,.frames{font:13px/1.45 ui-monospace,monospace}pre{overflow-x:auto;background:var(--soft);padding:.7rem;margin:.5rem 0}
 details{border-top:1px solid var(--line);padding:.6rem 0}summary{cursor:pointer}:focus-visible{outline:2px solid var(--focus);outline-offset:2px}
-details details{border:0;padding:.2rem 0 .2rem .8rem}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.6rem 0}dl>div{display:contents}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
+details details{border:0;padding:.2rem 0 .2rem .8rem}dl{display:grid;grid-template-columns:fit-content(40%) 1fr;gap:.1rem 1rem;margin:.6rem 0}dl>div{display:contents}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0}caption{text-align:left;color:var(--dim)}th,td{text-align:left;padding:.1rem .9rem .1rem 0;vertical-align:top}th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}
 tbody tr:hover{background:var(--soft)}.frames{margin:.3rem 0 .3rem 1.2rem;padding:0;list-style:none}.guilty{font-weight:700;color:var(--bad)}.dim{color:var(--dim)}
 .findings{list-style:none;padding:0}.findings li{border-left:4px solid var(--line);padding:.15rem .7rem;margin:.3rem 0;background:var(--soft)}.findings a{color:inherit}.critical{border-color:var(--bad)!important}.warning{border-color:var(--warn)!important}
@@ -32,6 +32,7 @@ svg{width:100%;height:auto;display:block;margin:.6rem 0 .2rem}.frame{stroke:var(
 .sum{color:var(--dim);font-size:.9rem;margin-left:.5rem}.mark{display:inline-block;border-radius:3px;padding:0 .4rem;margin-left:.5rem;font-size:.8rem;color:var(--paper);background:var(--dim)}.mark.critical{background:var(--bad)}.mark.warning{background:var(--warn)}
 th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid var(--focus)}th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
 .copy{float:right;border:1px solid var(--line);border-radius:4px;background:var(--soft);color:var(--dim);font:12px system-ui,sans-serif;padding:.15rem .55rem;cursor:pointer}.address{color:var(--dim);margin-left:.8rem;font-size:.85em}
+table,pre{overflow-wrap:normal}
 @media (max-width:32rem){body{padding:.8rem}.axis{font-size:22px}dl{grid-template-columns:1fr;gap:0}dt{margin-top:.3rem}.frames{margin-left:.2rem;overflow-wrap:anywhere}td,th{padding-right:.6rem}.address{display:block;margin:0}.sum{display:block;margin-left:0}details details{padding-left:.3rem}}
 @media print{#find{display:none}pre{white-space:pre-wrap;overflow-wrap:anywhere}.scroll{overflow:visible}h2,summary{break-after:avoid}tr,li{break-inside:avoid}body{max-width:none;padding:0}details>*{display:block}details>dl{display:grid}details::details-content{content-visibility:visible;height:auto}}
 """

@@ -248,7 +248,7 @@ def _shell_words(text: str, known: Mapping[str, str]) -> tuple[list[str], str]:
             word = None
         elif not quote and character == "#" and word is None:
             position = text.find("\n", position) if "\n" in text[position:] else len(text)
-        elif not quote and character in ";&|<>()":
+        elif not quote and (character in ";&|<>()" or (character == "~" and (word or "=")[-1] in "=:")):
             return [], "a shell would have to run it"
         else:
             word = (word or "") + character
