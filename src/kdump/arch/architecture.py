@@ -93,6 +93,11 @@ class Architecture:
         """
         self._refuse("the direct mapping is not known")
 
+    def module_room(self, numbers: Mapping[str, int]) -> range:
+        """Virtual addresses of modules, from VMCOREINFO's NUMBER table; empty if it does not tell."""
+        del numbers
+        return range(0)
+
     def physical_base(self, numbers: Mapping[str, int]) -> int:
         """What a kdump-compressed header calls phys_base, from VMCOREINFO's NUMBER table."""
         return numbers.get("phys_base", 0)

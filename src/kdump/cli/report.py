@@ -20,7 +20,7 @@ from kdump import outputs
 from kdump.directory import Directory
 from kdump.errors import KdumpError
 from kdump.extras import extra
-from kdump.memory import KCORE
+from kdump.memory import DUMPS, KCORE
 
 if TYPE_CHECKING:
     from kdump.report.context import Context
@@ -147,6 +147,8 @@ def _is_text(path: str) -> bool:
         start = file.read(1 << 16)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return True  # UTF-16
+    if start.startswith(DUMPS):  # one without a kernel's memory begins with the text of VMCOREINFO
+        return False
     # A dump's header is full of zero bytes; the flattened format's too. In a log they are few (a serial line's noise,
     # the end of a pstore record) or every second byte (UTF-16).
     zeros = start.count(b"\0")

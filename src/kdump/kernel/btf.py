@@ -307,6 +307,10 @@ class Btf:
             return []
         return [(self._string(name), self.by_id(target)) for name, target in self._elements(kind, 2)]
 
+    def section(self, kind: Type) -> list[tuple[str, int]]:
+        """Names and offsets of the variables of a section (BTF_KIND_DATASEC)."""
+        return [(self.by_id(number).name, offset) for number, offset, _ in self._elements(kind, 3)]
+
     def int_encoding(self, kind: Type) -> tuple[bool, bool, bool]:
         """(signed, char, bool) of an integer type."""
         if kind.types is not self:

@@ -46,6 +46,10 @@ class Symbol(NamedTuple):
     module: str = ""
 
 
+class UnknownSymbolError(KdumpError, KeyError):
+    """A symbol that the kernel may have, but its table has only functions (it was built without KALLSYMS_ALL)."""
+
+
 class Names:
     """The names of all symbols, compressed as they are: one is decoded when it is asked for."""
 
@@ -90,6 +94,7 @@ class Kallsyms:
             raise KdumpError("the kernel's symbol table does not decode", why="names and addresses differ in number")
         self._names = names
         self._by_index = addresses
+        self._more: dict[str, int] = {}
         self._order: npt.NDArray[np.intp] | None = None
         if len(addresses) and not bool(np.all(addresses[1:] >= addresses[:-1])):
             self._order = np.argsort(addresses, kind="stable")
@@ -105,22 +110,36 @@ class Kallsyms:
     def __len__(self) -> int:
         return len(self._by_index)
 
+    def add(self, more: Mapping[str, int]) -> None:
+        """Have `get`, `address` and `addresses` know further symbols; those of the table come before them."""
+        self._more.update(more)
+
+    @property
+    def last(self) -> int:
+        """The highest address that has a symbol."""
+        return int(self._sorted[-1]) if len(self._sorted) else 0
+
     def get(self, name: str) -> int | None:
         """Address of the first symbol of that name, or None."""
         for index in self._find(name):
             return int(self._by_index[index])
-        return None
+        return self._more.get(name)
 
     def address(self, name: str) -> int:
         """Address of the first symbol of that name; raises `KeyError`."""
         found = self.get(name)
+        if found is None and self._more:
+            raise UnknownSymbolError(
+                f"the kernel does not tell where {name} is", why="its symbol table has only functions"
+            )
         if found is None:
             raise KeyError(name)
         return found
 
     def addresses(self, name: str) -> list[int]:
         """Every address a name has (static symbols may share one)."""
-        return [int(self._by_index[index]) for index in self._find(name)]
+        found = [int(self._by_index[index]) for index in self._find(name)]
+        return found or [self._more[name] for _ in range(name in self._more)]
 
     def at(self, address: int) -> Symbol | None:
         """The symbol that covers `address`: the last one that does not start after it."""

@@ -28,6 +28,7 @@ class Kernel:
 
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
+        self._own_types: Btf | None = None
 
     @property
     def memory(self) -> Memory:
@@ -73,14 +74,20 @@ class Kernel:
         """Symbols by name and address, from the kernel's own table."""
         from kdump.kernel.kallsyms import Kallsyms
 
-        return Kallsyms.from_kernel(self)
+        found = Kallsyms.from_kernel(self)
+        if found.get("__per_cpu_offset") is None:  # it has only functions
+            from kdump.kernel.exports import complete
+
+            self._own_types = complete(self, found)
+        return found
 
     @remembered
     def types(self) -> Btf:
         """Types, from the kernel's own BTF."""
         from kdump.kernel.btf import Btf
 
-        return Btf.from_kernel(self)
+        self.symbols  # noqa: B018 - a kernel whose symbols are completed has its types found with them
+        return self._own_types or Btf.from_kernel(self)
 
     @remembered
     def objects(self) -> Objects:

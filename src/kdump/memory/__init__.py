@@ -26,6 +26,7 @@ STRANGERS = (
 )
 MAGIC_SIZE = 32
 KDUMP, FLATTENED = b"KDUMP   ", b"makedumpfile\0\0\0\0"
+DUMPS = (ELF, KDUMP, FLATTENED)
 KCORE = "/proc/kcore"
 
 

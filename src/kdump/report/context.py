@@ -104,8 +104,10 @@ class Context:
 
     @remembered
     def panic_cpu(self) -> int | None:
-        """The CPU that panicked."""
-        return self.tasks.panic_cpu()
+        """The CPU that panicked: the kernel's own note, else what panic() printed."""
+        noted = self.tasks.panic_cpu()
+        known = self.objects.symbols.get("panic_cpu") is not None
+        return self.crash.event.cpu if noted is None and not known and self.crash.panic else noted
 
     @remembered
     def panic_stack(self) -> Unwound:

@@ -45,6 +45,11 @@ class _AArch64(Architecture):
         numbers = kernel.vmcoreinfo.numbers
         return int(-(1 << numbers["VA_BITS"]) - numbers["PHYS_OFFSET"]) & (1 << 64) - 1
 
+    def module_room(self, numbers: Mapping[str, int]) -> range:
+        # With KASLR they may lie wherever vmalloc() has room near the image: arch/arm64/kernel/kaslr.c before 6.5.
+        mask = (1 << 64) - 1
+        return range(numbers.get("MODULES_VADDR", 0) & mask, numbers.get("VMALLOC_END", 0) & mask)
+
     def physical_base(self, numbers: Mapping[str, int]) -> int:
         return numbers.get("PHYS_OFFSET", 0)
 

@@ -40,6 +40,9 @@ class _X8664(Architecture):
     def direct_map(self, kernel: KernelView) -> int:
         return kernel.virtual.u64(kernel.symbols.address("page_offset_base"))
 
+    def module_room(self, numbers: Mapping[str, int]) -> range:
+        return range(0xFFFF_FFFF_A000_0000, 0xFFFF_FFFF_FF00_0000)  # page_64_types.h, the larger one with KASLR
+
     def registers(self, note: bytes) -> Registers:
         from kdump.arch.x86_64.orc import from_prstatus
 

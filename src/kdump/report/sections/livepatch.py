@@ -19,10 +19,10 @@ _MAX_PATCHES, _MAX_FUNCTIONS = 1000, 10000
 def collect(context: Context, section: Section) -> None:
     """Fill the section."""
     objects = context.objects
-    head = objects.symbols.get("klp_patches")
-    if head is None:
+    if objects.symbols.get("klp_enable_patch") is None:
         section.notes.append("this kernel cannot be patched while it runs (CONFIG_LIVEPATCH)")
         return
+    head = objects.symbols.address("klp_patches")
     moving = objects.unsigned(objects.symbols.address("klp_transition_patch"))
     patches: list[tuple[Value, ...]] = []
     functions: list[tuple[Value, ...]] = []
