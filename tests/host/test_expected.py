@@ -14,6 +14,7 @@ from kdump.host import config, crashkernel, expected, rehearsed
 from kdump.host.config import Config
 
 MIB, GIB = 1 << 20, 1 << 30
+IOMEM = "00100000-ffffffff : System RAM\n  01000000-01ffffff : Kernel code\n  02000000-027fffff : Kernel bss\n"
 MEMINFO = (
     "MemTotal: {} kB\nMemFree: 500000 kB\nAnonPages: 100000 kB\nCached: 200000 kB\nBuffers: 1000 kB\nShmem: 50000 kB\n"
 )
@@ -23,7 +24,7 @@ MEMINFO = (
 def root(tmp_path: Path) -> Path:
     for name, text in {
         "proc/meminfo": MEMINFO.format(1000000),
-        "proc/iomem": "00100000-ffffffff : System RAM\n",
+        "proc/iomem": IOMEM,
         "proc/sys/kernel/osrelease": "6.1.0\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +45,24 @@ def captured(root: Path, name: str, memory: dict[str, int], status: str = "compl
 
 def test_the_formula_grows_with_ram_network_and_cpus(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert expected.by_formula(here(root), root).size == 160 * MIB
+    small = expected.by_formula(here(root), root)
+    assert dict(small.parts)["the kernel"] == 24 * MIB
+    assert small.size == 208 * MIB
+    assert expected.by_formula(here(root, "[dump]\nreport = false\n"), root).size == 144 * MIB
     (root / "proc/meminfo").write_text(MEMINFO.format(512 << 20))  # 512 GiB
     large = expected.by_formula(here(root), root).size
-    assert large == 224 * MIB
+    assert large == 272 * MIB
     networked = config.parse('targets = ["ssh://a@b/c"]\n[capture]\ncpus = 3\n')
     assert expected.by_formula(networked, root).size == large + 32 * MIB + 2 * 16 * MIB
     for many in (0, 32):  # all, or more than the machine has
         assert expected.by_formula(config.parse(f"[capture]\ncpus = {many}\n"), root).size == large + 3 * 16 * MIB
+    (root / "proc/cpuinfo").write_text("flags\t\t: fpu tdx_guest\n")
+    assert expected.by_formula(here(root), root).size == large + 64 * MIB
+
+
+def test_a_kernel_that_hides_its_size_is_taken_for_a_large_one(root: Path) -> None:
+    (root / "proc/iomem").write_text("00000000-00000000 : System RAM\n  00000000-00000000 : Kernel code\n")
+    assert dict(expected.by_formula(here(root), root).parts)["the kernel"] == expected.KERNEL
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,9 @@ def test_the_worst_measurement_counts_with_the_reservation_it_was_made_in(root: 
     captured(root, "cut", {"ram": 256 * MIB, "lowest_available": 1 * MIB}, "incomplete")
     captured(root, "old", {"lowest_available": 1 * MIB})
     found = expected.wanted(here(root), root)
-    assert (found.reason, found.parts[0], found.value) == ("measurement", ("peak of a", 120 * MIB), "160M")
+    assert (found.reason, found.parts[0], found.value) == ("measurement", ("peak of a", 120 * MIB), "192M")
+    without = expected.wanted(here(root, "[dump]\nreport = false\n"), root)
+    assert (without.value, without.parts[1]) == ("160M", ("margin, 25 %", 30 * MIB))
     rehearsed.record(rehearsed.Rehearsal(1, True, "6.1", 256 * MIB, 128 * MIB), root / "var/lib/linux-kdump")
     assert expected.wanted(here(root), root).parts[0] == ("peak of the last rehearsal", 128 * MIB)
     assert expected.wanted(here(root, "[crashkernel]\nmargin = 100\n"), root).size == 256 * MIB

@@ -33,12 +33,12 @@ class Machine:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.config = Config(targets=(f"file://{root}/var/crash",))
-        self.write("proc/cmdline", "quiet crashkernel=176M\n")
+        self.write("proc/cmdline", "quiet crashkernel=240M\n")
         self.write("proc/meminfo", MEMINFO)
         self.write("proc/iomem", "00100000-3fffffff : System RAM\n")
         self.write("proc/sys/kernel/osrelease", "6.1.0\n")
         self.write("sys/kernel/kexec_crash_loaded", "1\n")
-        self.write("sys/kernel/kexec_crash_size", str(176 * MIB))
+        self.write("sys/kernel/kexec_crash_size", str(240 * MIB))
         self.write("boot/vmlinuz", "kernel")
         plan = CapturePlan(targets=(Spec(self.config.targets[0], {"fstype": "ext4", "uuid": "1234"}),))
         tree = KernelTree(os.uname().release, root / "boot/vmlinuz", None)
@@ -156,7 +156,7 @@ def test_policy_lockdown_and_room(machine: Machine, monkeypatch: pytest.MonkeyPa
 
 def test_the_last_rehearsal(machine: Machine) -> None:
     state = machine.root / "var/lib/linux-kdump"
-    good = rehearsed.Rehearsal(1e9, True, os.uname().release, 176 * MIB, 120 * MIB)
+    good = rehearsed.Rehearsal(1e9, True, os.uname().release, 240 * MIB, 120 * MIB)
     rehearsed.record(good, state)
     assert the(machine.look(), "rehearsal").answer == NOTE  # too long ago
     import time
@@ -171,7 +171,7 @@ def test_what_a_rehearsal_measured_is_what_should_be_reserved(machine: Machine) 
     rehearsed.record(rehearsed.Rehearsal(1e9, True, "6.1", 256 * MIB, 200 * MIB), machine.root / "var/lib/linux-kdump")
     check = the(machine.look(), "reservation")
     assert check.answer == NOTE
-    assert check.found == "176 MiB reserved, measurement says 256 MiB"
+    assert check.found == "240 MiB reserved, measurement says 272 MiB"
 
 
 @pytest.mark.parametrize("content", ["", "imag", "imagE", "image of another kernel"])
@@ -192,7 +192,7 @@ def test_figures_for_graphs(machine: Machine) -> None:
     text = readiness.as_prometheus(machine.look())
     assert "kdump_ready 1\n" in text
     assert 'kdump_check{name="panic policy"} 1\n' in text
-    assert f"kdump_reserved_bytes {176 * MIB}\n" in text
+    assert f"kdump_reserved_bytes {240 * MIB}\n" in text
     for line in text.splitlines():
         assert line.startswith("#") or len(line.rsplit(" ", 1)) == 2
 

@@ -51,7 +51,7 @@ def test_there_and_back(root: Path, tmp_path: Path) -> None:
     wanted = here(root)
     found = setup.plan(wanted, root)
     assert found.reboot
-    assert found.notes[0].startswith("reserve 176M (by formula)")
+    assert found.notes[0].startswith("reserve 224M (by formula)")
     ran: list[Sequence[str]] = []
     journal = changes.Journal(tmp_path / "setup.json")
     changes.apply(found.edit, journal, root, ran.append)
@@ -62,7 +62,7 @@ def test_there_and_back(root: Path, tmp_path: Path) -> None:
     ]
     after = everything(root)
     assert config.parse(after["etc/kdump/kdump.toml"]) == wanted
-    assert "crashkernel=176M" in after["etc/default/grub.d/zz-kdump.cfg"]
+    assert "crashkernel=224M" in after["etc/default/grub.d/zz-kdump.cfg"]
     assert "kernel.panic_on_oops = 1" in after["etc/sysctl.d/90-kdump.conf"]
     assert changes.undo(changes.Journal.read(journal.path), root, ran.append) == []
     assert everything(root) == before
@@ -75,7 +75,7 @@ def test_a_second_time_there_is_nothing_to_do(root: Path, tmp_path: Path) -> Non
         link = root / "etc/systemd/system/multi-user.target.wants" / unit
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(f"../{unit}")
-    (root / "sys/kernel/kexec_crash_size").write_text(str(176 * MIB))
+    (root / "sys/kernel/kexec_crash_size").write_text(str(224 * MIB))
     again = setup.plan(wanted, root)
     assert not again.edit
     assert not again.reboot

@@ -16,7 +16,7 @@ from tests.matrix import machines
 from tests.matrix.rows import Row, every
 
 ROOT = Path(__file__).parent.parent.parent
-REFUSED = ("loop", "nbd", "null_blk", "bcache", "iscsi", "lvm-cache", "lvm-origin")
+REFUSED = ("loop", "null_blk", "bcache", "iscsi", "lvm-cache", "lvm-origin")
 RESULTS = ROOT / "kdump-matrix"
 PAGE = ROOT / "docs/machines.md"
 HEAD = """\

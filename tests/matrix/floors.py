@@ -118,6 +118,7 @@ def formula(floor: Floor) -> int:
         root = Path(name)
         (root / "proc").mkdir()
         (root / "proc/meminfo").write_text(f"MemTotal: {RAM >> 10} kB\n")
+        (root / "proc/iomem").write_text("")
         return expected.by_formula(config.parse(text), root).size // MIB
 
 
@@ -177,9 +178,9 @@ def _scenario(floor: Floor, directory: Path) -> Iterator[Scenario]:
                 facts = {"endpoint": bucket.endpoint.replace(bucket.address, HOST), "ca_file": "/etc/kdump/ca.pem"}
                 target = Spec("s3://dumps/lab", facts | {"credentials": "/etc/kdump/s3.toml"})
                 files = {
+                    **target_for(target).files(),
                     "/etc/kdump/s3.toml": (bucket.directory / "s3.toml").read_bytes(),
                     "/etc/kdump/ca.pem": Path(bucket.certificate),
-                    **target_for(target).files(),
                 }
                 yield _networked(plain, (target, local), files)
         case "nfs":

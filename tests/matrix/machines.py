@@ -63,9 +63,11 @@ cp /root/kdump.toml /etc/kdump/kdump.toml
 [ -n "$on" ] || on="$(findmnt -n -o SOURCE,FSTYPE /var/crash)"
 echo "@@@ on $on"
 kdump build --load | sed 's/^/@@@ build /'
-echo "@@@ status $(kdump status --json | tr -d '\\n')"
+status=$(kdump status --json 2> /tmp/said | tr -d '\\n')
+echo "@@@ status ${{status:-refused: $(head -1 /tmp/said)}}"
 sync
 echo "@@@ crash"
+sleep 1
 echo c > /proc/sysrq-trigger
 """
 CONFIGURATION = """\
@@ -125,7 +127,6 @@ VOLUME_SCRIPTS = {
         " > /etc/multipath.conf\nmultipathd; sleep 3; multipath -v1; sleep 2; multipath -ll\n"
         "volume=/dev/mapper/$(dmsetup ls --target multipath | awk '{ print $1; exit }')\n"
     ),
-    "nbd": f"{_SERVED}modprobe nbd; nbd=/dev/nbd0\nmodprobe null_blk; volume=$disk\n",
     "null_blk": ("modprobe null_blk gb=1 memory_backed=1; sleep 1; mkfs.ext4 -q /dev/nullb0; volume=/dev/nullb0\n"),
     "nvme-tcp": (
         f"{_SERVED}umount $disk 2>/dev/null; ip link set lo up\n"
@@ -211,7 +212,6 @@ def root_disk(path: Path) -> Path:
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).mkdir()
         (root / "etc/fstab").write_text("")
-        (root / "root/row").write_text(SCRIPT.format(modules=MODULES_UUID))
         disk.create_ext4(path, 3200 * MIB, uuid=pivot.ROOT, content=root)
     return path
 
@@ -304,8 +304,8 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
         with Machine(spec, console=directory / "console.log") as machine:
             unless = r"@@@ end|Kernel panic|kdump: the first stage"
             said["on"] = machine.wait_for(r"@@@ on (.*?)\s*$", TIMEOUT, unless=unless)[1]
-            status = json.loads(machine.wait_for(r"@@@ status (\{.*\})", TIMEOUT, unless=unless)[1])
-            machine.wait_for("@@@ crash", TIMEOUT, unless=unless)
+            status = _status(machine.wait_for(r"@@@ status (\{.*\}|refused: .*)", TIMEOUT, unless=unless)[1])
+            machine.wait_for("@@@ crash|Kernel panic", TIMEOUT, unless="@@@ end")  # the two may mix
             panicked = time.monotonic()
             if status["ready"]:
                 machine.run_to_exit(TIMEOUT)
@@ -328,16 +328,26 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
     )
 
 
+def _status(said: str) -> dict[str, Any]:
+    """What `kdump status --json` said; where it could not even look, its error."""
+    if said.startswith("{"):
+        found: dict[str, Any] = json.loads(said)
+        return found
+    error = said.removeprefix("refused: kdump status: ")
+    return {"ready": False, "checks": [{"name": "status", "answer": "no", "found": error}]}
+
+
 def _content(row: Row, directory: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Path], Path]:
     """Files of this machine's root by name, and the directory that a server of this row receives to."""
     target, received = TARGETS.get(row.volume, "file:///var/crash"), directory / "received"
-    content = {"/root/volume": directory / "volume", "/root/kdump.toml": directory / "kdump.toml"}
+    content = {f"/root/{name}": directory / name for name in ("row", "volume", "kdump.toml")}
     if row.volume == SSH:
         server = stack.enter_context(sshd(directory / "sshd", HOST))
         target = f"ssh://root@{HOST}:{server.port}{received}"
         content |= {f"/root/{name}": server.directory / name for name in ("id", "known_hosts")}
     script = VOLUME_SCRIPTS.get(row.volume, _FOUND)
     keys = '[ssh]\nidentity = "/root/id"\nknown_hosts = "/root/known_hosts"\n' if row.volume == SSH else ""
+    content["/root/row"].write_text(SCRIPT.format(modules=MODULES_UUID))
     content["/root/volume"].write_text(script)
     content["/root/kdump.toml"].write_text(CONFIGURATION.format(target=target, report=str(row.report).lower()) + keys)
     return content, received

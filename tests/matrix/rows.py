@@ -104,7 +104,6 @@ OTHERS = (
     Row("6.12-generic", "virtio-scsi", "multipath", "bios"),
     Row("6.12-generic", "virtio-blk", "iscsi", "bios"),
     Row("6.12-generic", "virtio-blk", "nvme-tcp", "bios"),
-    Row("6.12-generic", "virtio-blk", "nbd", "bios"),
     Row("6.12-generic", "virtio-blk", "null_blk", "bios"),
     Row("6.12-generic", "virtio-blk", "unmounted", "bios"),
 )

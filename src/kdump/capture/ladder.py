@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kdump import __version__
 from kdump.capture import crash as names
 from kdump.capture.console import Console
-from kdump.capture.meminfo import Sampler, meminfo
+from kdump.capture.meminfo import REPORT_NEEDS, Sampler, meminfo
 from kdump.capture.outlet import Outlet
 from kdump.capture.plan import ALL, FENCE, NETWORK, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 VMCORE_SOURCE = "/proc/vmcore"
 _PIPELINE = "kdump.dump.pipeline"
-_REPORT_NEEDS = 64 << 20  # bytes available before the report is tried: it takes up to 48 MiB, NumPy included
 _REPORT_SPARES = 16 << 20  # bytes of them that it must leave
 _ANSWER = 4.0  # seconds for a collector to connect anew and to answer; it fails by itself after two
 _LAST_WORDS = 20.0  # seconds for manifest and log
@@ -182,8 +181,8 @@ class Ladder:
     def _report(self, vault: Vault) -> None:
         """The short report, unless memory is short: the dump matters more."""
         available = meminfo()["MemAvailable"]
-        if available < _REPORT_NEEDS:
-            self.stages.skip("report", f"{size_text(available)} of memory available, {size_text(_REPORT_NEEDS)} needed")
+        if available < REPORT_NEEDS:
+            self.stages.skip("report", f"{size_text(available)} of memory available, {size_text(REPORT_NEEDS)} needed")
         else:
             self.stages.run("report", self.plan.deadlines.report, partial(self._make_report, vault, available))
 

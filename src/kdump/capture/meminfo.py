@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TypedDict
 
+REPORT_NEEDS = 64 << 20  # bytes available before the report is tried: it takes up to 48 MiB, NumPy included
 _INTERVAL = 0.25  # seconds between two samples
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.crash import COMPLETE
-from kdump.capture.meminfo import meminfo
+from kdump.capture.meminfo import REPORT_NEEDS, meminfo
 from kdump.host import crashkernel, home, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
+from kdump.kexec.sources import encrypted_memory
 from kdump.targets import NETWORKED
 
 STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their places
@@ -22,11 +23,15 @@ STEP: Final = 16 * MIB  # sizes are rounded up to this, the alignment of their p
 _LEFT_OUT: Final = {16: ("MemFree",), 8: ("AnonPages",), 2: ("Cached", "Buffers")}
 
 # Without a measurement: what the capture needs on a small machine, and what grows with a larger one. Sizes in bytes.
-FLOOR: Final = 160 * MIB
+# docs/floors.md has the smallest reservations that worked, and what is above them here.
+CAPTURE: Final = 112 * MIB  # image, drivers, Python, filter
+KERNEL: Final = 44 * MIB  # code, data and zeros of the largest that was seen, where /proc/iomem hides the real size
+SWIOTLB: Final = crashkernel.SWIOTLB_DEFAULT  # encrypted memory: devices reach only copies of what is sent
 NETWORK: Final = 32 * MIB  # drivers' buffers, a TCP stack in use, TLS or SSH
 PER_GIB: Final = 128 << 10  # bitmaps of its pages, page tables to reach them, drivers that size their tables by RAM
 PER_CPU: Final = 16 * MIB  # each CPU of the capture kernel beyond the first: per-CPU areas and a compressor
 
+FLOOR: Final = 160 * MIB  # of a reservation with a movable part, that which is the capture kernel's alone
 _USER_PAGES: Final = 8  # the bit of the dump level that leaves them out
 _MOVABLE_LEAST: Final = 32 * MIB  # less is not worth the 10 s that such a kernel waits after a panic
 
@@ -73,17 +78,28 @@ def measured(config: Config, root: Path = Path("/")) -> Estimate | None:
     source, need = max(peaks, key=lambda peak: peak[1])
     margin = need * config.crashkernel.margin // 100
     parts = ((source, need), (f"margin, {config.crashkernel.margin} %", margin))
+    if config.dump.report and margin < REPORT_NEEDS:
+        # It is not begun with less at hand, though it used less where it was measured.
+        parts, margin = ((source, need), ("margin: the report", REPORT_NEEDS)), REPORT_NEEDS
     return Estimate(_rounded(need + margin), "measurement", parts)
 
 
 def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     """What the capture kernel should need on this machine with this configuration."""
     ram = meminfo(str(root / "proc/meminfo"))["MemTotal"]
-    parts = [("kernel, image, filter", FLOOR), (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB)]
+    parts = [
+        ("the kernel", _kernel_size(root)),
+        ("image, drivers, filter", CAPTURE),
+        (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB),
+    ]
     if any(url.partition("://")[0] in NETWORKED for url in config.targets):
         parts.append(("network", NETWORK))
     if (cpus := capture_cpus(config)) > 1:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
+    if encrypted_memory(root):
+        parts.append(("encrypted memory: copies for devices", SWIOTLB))
+    if config.dump.report:
+        parts.append(("the report", REPORT_NEEDS))
     return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
 
 
@@ -142,6 +158,17 @@ def _peaks(config: Config, root: Path) -> Iterator[tuple[str, int]]:
         # What was available at the worst moment was not needed; the rest of the reservation of then was.
         if crash.status == COMPLETE and 0 < memory.get("lowest_available", 0) < memory.get("ram", 0):
             yield f"peak of {crash.name}", memory["ram"] - memory["lowest_available"]
+
+
+def _kernel_size(root: Path) -> int:
+    """Bytes of the running kernel's code and data, zeros included."""
+    size = 0
+    for line in (root / "proc/iomem").read_text().splitlines():
+        place, _, name = line.strip().partition(" : ")
+        if name in ("Kernel code", "Kernel rodata", "Kernel data", "Kernel bss"):
+            start, _, last = place.partition("-")
+            size += int(last, 16) + (int(start, 16) > 0) - int(start, 16)
+    return size or KERNEL
 
 
 def _rounded(size: int) -> int:

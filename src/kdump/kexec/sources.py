@@ -95,7 +95,7 @@ def choose_method(
             return FILE, f"the kernel is locked down ({state.lockdown}) and takes only signed kernel files"
         if not panic:
             return FILE, "the kernel reads, checks and places the files itself, and the new one places itself at random"
-        if _encrypted_memory(root):
+        if encrypted_memory(root):
             return FILE, "memory is encrypted here, and a bzImage finds its way into that by itself"
         if kernel.machine != "x86_64":
             return SEGMENTS, "every kernel has kexec_load(2), and what it starts is checked before"
@@ -138,7 +138,7 @@ def _five_level_paging(root: Path) -> bool:
     return "la57" in _cpu_flags(root)
 
 
-def _encrypted_memory(root: Path) -> bool:
+def encrypted_memory(root: Path) -> bool:
     """Whether this is a confidential virtual machine (TDX, SEV), or a host that encrypts its memory (SME).
 
     AMD's kernels say so in VMCOREINFO (arch/x86/kernel/vmcore_info_64.c), which /proc/kcore has among its notes; their
