@@ -1,5 +1,5 @@
 # The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
-.PHONY: demo fleet-demo check test matrix machines lint sanitize bench dist release docs clean
+.PHONY: demo fleet-demo check test matrix machines lint sanitize fuzz bench dist release docs clean
 SHELL := /bin/bash
 PY := .venv/bin/python
 
@@ -28,6 +28,13 @@ lint: .venv/test.stamp
 # The C code under ASan and UBSan: a copy of the sources with a library of its own, and the tests that pass through it.
 sanitize: .venv/test.stamp
 	@tools/sanitize $(SANITIZE)
+
+# Coverage-guided fuzzing of every parser of foreign bytes, FUZZ_TIME seconds each; what is found stays in tests/fuzz/corpus.
+FUZZ_TIME := 60
+fuzz: .venv/test.stamp
+	@$(PY) -c "import atheris" 2>/dev/null || $(PY) -m pip install -q -e '.[fuzz]'
+	@for target in $(or $(FUZZ),$$($(PY) -m tests.fuzz --list)); do \
+	  echo "== $$target"; $(PY) -m tests.fuzz $$target -max_total_time=$(FUZZ_TIME) -verbosity=0 || exit 1; done
 
 machines: .venv/test.stamp
 	@$(PY) -m tests.matrix $(MACHINES)
