@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -25,6 +26,8 @@ _BUSY = 20.0  # seconds that a writer waits for another one
 _TRIES = 8
 _PAUSE = 0.2  # seconds before the second try; doubled each time
 _POOL = 16  # connections to PostgreSQL at most
+
+_TYPES: dict[str, tuple[str, ...]] = {}
 
 
 class Session:
@@ -54,16 +57,47 @@ class Session:
         return next(iter(row.values())) if row else None
 
     def insert(self, head: str, rows: Sequence[Sequence[Any]], tail: str = "") -> list[Row]:
-        """`INSERT … VALUES (…), (…)` of many rows in one statement: `head` ends before VALUES, `tail` follows."""
+        """Many rows in one statement: `head` is `INSERT INTO table (columns)`, `tail` follows the rows."""
+        if self.postgres:
+            return self._insert_arrays(head, rows, tail) if rows else []
         found: list[Row] = []
         for at in range(0, len(rows), 500):
             some = rows[at : at + 500]
             marks = "(" + ",".join("?" * len(some[0])) + ")"
             sql = f"{head} VALUES {','.join([marks] * len(some))} {tail}"
-            cursor = self.connection.execute(self._dialect(sql), [value for row in some for value in row])
+            cursor = self.connection.execute(sql, [value for row in some for value in row])
             if "RETURNING" in tail:
                 found += cursor.fetchall()
         return found
+
+    def _insert_arrays(self, head: str, rows: Sequence[Sequence[Any]], tail: str) -> list[Row]:
+        """An array for each column: the statement is the same for any number of rows, so the server parses it once."""
+        types = self._column_types(head)
+        arrays = ", ".join(f"%b::{name}[]" for name in types)
+        cursor = self.connection.execute(
+            f"{head} SELECT * FROM unnest({arrays}) {tail}", [list(column) for column in zip(*rows, strict=True)]
+        )
+        found: list[Row] = cursor.fetchall() if "RETURNING" in tail else []
+        return found
+
+    def _column_types(self, head: str) -> tuple[str, ...]:
+        """The types of the columns that `head` names."""
+        if head not in _TYPES:  # the schema is the same for every database of this version
+            table, columns = re.fullmatch(r"INSERT INTO (\w+) \(([^)]*)\)", head).groups()  # type: ignore[union-attr]
+            names = {
+                row["attname"]: row["type"]
+                for row in self.all(
+                    "SELECT attname, format_type(atttypid, atttypmod) AS type FROM pg_attribute"
+                    " WHERE attrelid = CAST(? AS regclass) AND attnum > 0", table,
+                )
+            }  # fmt: skip
+            _TYPES[head] = tuple(names[column.strip()] for column in columns.split(","))
+        return _TYPES[head]
+
+    def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """One statement for each row; PostgreSQL gets all of them at once."""
+        if rows:
+            self.connection.cursor().executemany(self._dialect(sql), rows)
 
     def _dialect(self, sql: str) -> str:
         return sql.replace("%", "%%").replace("?", "%s") if self.postgres else sql

@@ -112,9 +112,17 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE TABLE revoked (token TEXT PRIMARY KEY, at {real} NOT NULL);
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)
     """,
+    "{packed_envelopes}",
 )
-_SQLITE = {"serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "real": "REAL", "blob": "BLOB"}
-_POSTGRES = {"serial": "BIGSERIAL PRIMARY KEY", "real": "DOUBLE PRECISION", "blob": "BYTEA"}
+_SQLITE = {
+    "serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "real": "REAL", "blob": "BLOB",
+    "packed_envelopes": "SELECT 1",
+}  # fmt: skip
+_POSTGRES = {
+    "serial": "BIGSERIAL PRIMARY KEY", "real": "DOUBLE PRECISION", "blob": "BYTEA",
+    # Envelopes are packed with zstd already; by default PostgreSQL tries to pack them once more.
+    "packed_envelopes": "ALTER TABLE bodies ALTER COLUMN envelope SET STORAGE EXTERNAL",
+}  # fmt: skip
 _LOCK = 0x6B64756D70  # "kdump": an advisory lock of PostgreSQL
 
 

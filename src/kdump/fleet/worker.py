@@ -207,15 +207,19 @@ def _count_groups(session: Session, rows: Sequence[Row]) -> None:
     )
     new = [row for row in touched if row["crashes"] == pairs[row["grp"], row["host"]]]
     new_hosts = Counter(row["grp"] for row in new)
-    for host, number in sorted(Counter(row["host"] for row in new).items()):
-        session.execute("UPDATE hosts SET groups = groups + ? WHERE host = ?", number, host)
+    session.many(
+        "UPDATE hosts SET groups = groups + ? WHERE host = ?",
+        [(number, host) for host, number in sorted(Counter(row["host"] for row in new).items())],
+    )
     seen = {row["grp"]: row["received"] for row in rows}
-    for group, number in sorted(Counter(row["grp"] for row in rows).items()):
-        session.execute(
-            "UPDATE groups SET crashes = crashes + ?, hosts = hosts + ?,"
-            " last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END WHERE id = ?",
-            number, new_hosts[group], seen[group], seen[group], group,
-        )  # fmt: skip
+    session.many(
+        "UPDATE groups SET crashes = crashes + ?, hosts = hosts + ?,"
+        " last_seen = CASE WHEN last_seen < ? THEN ? ELSE last_seen END WHERE id = ?",
+        [
+            (number, new_hosts[group], seen[group], seen[group], group)
+            for group, number in sorted(Counter(row["grp"] for row in rows).items())
+        ],
+    )
 
 
 def summary(session: Session) -> str:
