@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 
-demo: .venv/demo.stamp
+# `make demo DEMO="--arch aarch64"` sets up what a machine of that architecture needs besides.
+demo: .venv/$(if $(filter aarch64 arm64 --arch=aarch64 --arch=arm64,$(DEMO)),aarch64,demo).stamp
 	@.venv/bin/kdump demo $(DEMO)
 
 # Three tiers: `check` while you write (two minutes), `test` before a change lands, `matrix` before a release (hours).
@@ -44,6 +45,9 @@ bench: .venv/test.stamp
 
 .venv/demo.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap demo
+
+.venv/aarch64.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
+	@tools/bootstrap aarch64
 
 .venv/fleet.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap fleet

@@ -105,8 +105,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def kernel() -> Callable[[str], KernelTree]:
-    """`kernel("6.1")`: Debian's newest cloud kernel of that series, fetched once and cached."""
+def kernel() -> Callable[..., KernelTree]:
+    """`kernel("6.1")`: Debian's newest cloud kernel of that series (`kernel("6.12", "aarch64")`: of another
+    architecture), fetched once and cached.
+    """
     from kdump.lab import kernels
 
     return functools.cache(kernels.find)
@@ -121,18 +123,22 @@ def debug_vmlinux(kernel: Callable[[str], KernelTree]) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def lab_crash(once: Once, kernel: Callable[[str], KernelTree]) -> CrashMaker:
-    """`lab_crash("6.1", "sysrq", cpus=2, …)`: a machine crashed that way; options as in `Scenario`."""
+def lab_crash(once: Once, kernel: Callable[..., KernelTree]) -> CrashMaker:
+    """`lab_crash("6.1", "sysrq", cpus=2, …)`: a machine crashed that way; options as in `Scenario`.
+
+    `machine` is its architecture, if not this one's.
+    """
     from kdump.lab.causes import find_cause
     from kdump.lab.crash import Scenario, crash
 
-    def make(series: str, cause: str = "sysrq", **options: Any) -> Crash:
+    def make(series: str, cause: str = "sysrq", machine: str = "", **options: Any) -> Crash:
         def boot(directory: Path) -> Crash:
-            result = crash(Scenario(kernel(series), find_cause(cause), **options), directory)
+            tree = kernel(series, machine) if machine else kernel(series)
+            result = crash(Scenario(tree, find_cause(cause), **options), directory)
             result.disk.unlink()
             return result
 
-        made: Crash = once(f"crash {series} {cause} {sorted(options.items())}", boot)
+        made: Crash = once(f"crash {machine} {series} {cause} {sorted(options.items())}", boot)
         return made
 
     return make

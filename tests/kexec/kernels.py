@@ -6,6 +6,7 @@ import bz2
 import functools
 import gzip
 import lzma
+import random
 import struct
 from collections.abc import Callable
 
@@ -106,3 +107,15 @@ def pe(sections: dict[str, bytes], *, machine: int = uki.MACHINES[0]) -> bytes:
         head += uki.SECTION.pack(name.encode(), len(data), 0, len(data), offset + len(body))
         body += data
     return bytes(head) + body
+
+
+def flat_image(*, magic: bytes = b"ARM\x64", size: int = 0x300000, flags: int = 0xA) -> bytes:
+    """An Image of aarch64: its header, and a banner."""
+    head = struct.pack("<IIQQQ24x4sI", 0xFA405A4D, 0x14000000, 0, size, flags, magic, 0)
+    return head + b"Linux version 6.12.0-test (x) " + random.Random(1).randbytes(0x2001)
+
+
+def zboot(kernel: bytes, compression: bytes = b"gzip") -> bytes:
+    """An EFI zboot image."""
+    payload = gzip.compress(kernel)
+    return struct.pack("<8sII8x32s", b"MZ\0\0zimg", 64, len(payload), compression).ljust(64, b"\0") + payload

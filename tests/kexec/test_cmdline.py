@@ -53,7 +53,7 @@ def test_more_cpus_keep_the_boot_cpu_off() -> None:
 
 
 def test_each_addition_is_made_once() -> None:
-    names = [option_name(addition.option) for addition in cmdline.ADD]
+    names = [option_name(addition.option) for addition in cmdline.general()]
     assert len(names) == len(set(names))
 
 

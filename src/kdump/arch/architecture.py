@@ -78,6 +78,7 @@ class Architecture:
     argument_register: str = ""  # the register of a function's first argument, as an oops names it
     fault_register: str = ""  # the register that keeps the address of a failed access
     emulated: Emulated
+    capture_options: tuple[tuple[str, str], ...] = ()  # options that its capture kernels get, each with the reason
 
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         """The kernel's page tables from VMCOREINFO's SYMBOL and NUMBER tables and PAGESIZE.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from kdump import arch
 from kdump.errors import KdumpError
 
 LENGTH_MAX = 2047  # COMMAND_LINE_SIZE - 1 on x86; a bzImage states its own limit in its setup header
@@ -97,11 +98,11 @@ REMOVE: tuple[Rule, ...] = (
     Rule(("BOOT_IMAGE",), "it names the file the boot loader read, which is not the one loaded here"),
 )
 
+# Besides what an architecture asks for: `Architecture.capture_options`.
 ADD: tuple[Addition, ...] = (
     Addition("irqpoll", "a device may still raise interrupts that no driver here knows"),
     Addition("reset_devices", "drivers must reset devices that the dead kernel left running"),
     Addition("cgroup_disable=memory", "memory: its bookkeeping per page"),
-    Addition("mce=off", "a broadcast machine check must not meet half a machine"),
     Addition("numa=off", "memory: one node is enough"),
     Addition("panic=10", "if the capture kernel panics too, the machine comes back"),
     Addition("acpi_no_memhotplug", "memory: page tables for memory that may be plugged in"),
@@ -194,9 +195,14 @@ def _judge(option: str, replaced: set[str]) -> Decision:
         return Decision(option, "removed", reason)
     if name in replaced:
         return Decision(option, "removed", "replaced by an appended option")
-    if any(name == option_name(addition.option) for addition in ADD):
+    if any(name == option_name(addition.option) for addition in general()):
         return Decision(option, "removed", "replaced by the capture kernel's own value")
     return Decision(option, "kept", REASONS_KEPT.get(name, REASON_KEPT))
+
+
+def general() -> list[Addition]:
+    """What every capture kernel of this machine's architecture gets."""
+    return [*(Addition(*option) for option in arch.native().capture_options), *ADD]
 
 
 def _additions(cpus: int, boot_cpu_apicid: int | None) -> Iterator[Addition]:
@@ -205,7 +211,7 @@ def _additions(cpus: int, boot_cpu_apicid: int | None) -> Iterator[Addition]:
         yield Addition(
             f"disable_cpu_apicid={boot_cpu_apicid}", "an INIT to the machine's boot CPU may reset the machine"
         )
-    yield from ADD
+    yield from general()
 
 
 def unwanted(option: str) -> str:

@@ -39,7 +39,7 @@ class Node:
 
     def text(self, name: str) -> str:
         """A property that is a string; empty if there is none."""
-        return self.properties.get(name, b"").split(b"\0", 1)[0].decode("ascii", "replace")
+        return self.properties.get(name, b"").split(b"\0", 1)[0].decode("latin-1")
 
     def cell(self, name: str, default: int) -> int:
         """A property that is one 32-bit number."""
@@ -153,7 +153,7 @@ class _Reader:
         end = self._data.find(b"\0", self._at)
         if end < 0:
             raise self._fail("a name has no end")
-        node = Node(self._data[self._at : end].decode("ascii", "replace"))
+        node = Node(self._data[self._at : end].decode("latin-1"))
         self._at = _up(end + 1, WORD)
         while (token := self._token()) != END_NODE:
             if token == BEGIN_NODE:
@@ -176,7 +176,7 @@ class _Reader:
         if start + length > len(self._data) or name_at >= len(self._names) or end < 0:
             raise self._fail("a property lies outside")
         self._at = _up(start + length, WORD)
-        return self._names[name_at:end].decode("ascii", "replace"), self._data[start : start + length]
+        return self._names[name_at:end].decode("latin-1"), self._data[start : start + length]
 
 
 class _Names:
@@ -189,12 +189,12 @@ class _Names:
     def offset(self, name: str) -> int:
         if name not in self._known:
             self._known[name] = len(self.data)
-            self.data += name.encode("ascii") + b"\0"
+            self.data += name.encode("latin-1") + b"\0"
         return self._known[name]
 
 
 def _pack_node(node: Node, names: _Names) -> Iterator[bytes]:
-    yield BEGIN_NODE.to_bytes(WORD, "big") + _padded(node.name.encode("ascii") + b"\0")
+    yield BEGIN_NODE.to_bytes(WORD, "big") + _padded(node.name.encode("latin-1") + b"\0")
     for name, value in node.properties.items():
         yield PROP.to_bytes(WORD, "big") + PROPERTY.pack(len(value), names.offset(name)) + _padded(value)
     for child in node.children:

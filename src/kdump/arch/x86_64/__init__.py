@@ -31,6 +31,8 @@ class _X8664(Architecture):
         "qemu-system-x86_64", "qemu-system-x86", "q35,graphics=off", "max", ("/usr/share/ovmf/OVMF.fd",), "ovmf"
     )
 
+    capture_options = (("mce=off", "a broadcast machine check must not meet half a machine"),)
+
     def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
         del page_size  # there is only one
         from kdump.arch.x86_64.paging import kernel_paging

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from kdump.host import config
 from kdump.host.config import Config
 from kdump.host.config.tables import ConfigError
-from kdump.kexec.cmdline import ADD, option_name, split, unwanted
+from kdump.kexec.cmdline import general, option_name, split, unwanted
 
 OPEN: Final = "a quotation mark is not closed"
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -101,7 +101,7 @@ class Draft:
     def cmdline(self, options: str, origin: str, key: str = "capture.cmdline_add") -> None:
         """Options for the capture kernel that are not ours anyway; those of a whole system in it mean nothing here."""
         wanted: list[str] = []
-        ours = {addition.option for addition in ADD} | {"nr_cpus=1"}
+        ours = {addition.option for addition in general()} | {"nr_cpus=1"}
         replaced = {option_name(option) for option in ours}
         for option in split(options):
             name = option_name(option)

@@ -37,8 +37,6 @@ def matches(data: memoryview) -> bool:
 
 def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Read the header. Raises FormatError."""
-    if len(data) < HEADER.size:
-        raise FormatError("the Image is truncated", path=path, offset=len(data), field="header")
     kind = KINDS[bytes(data[MAGIC_AT : MAGIC_AT + 4])]
     _, _, text_offset, size, flags, _ = HEADER.unpack_from(data)
     if flags & BIG_ENDIAN:
