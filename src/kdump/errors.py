@@ -30,7 +30,7 @@ class KdumpError(Exception):
         if self.why:
             text += f": {paragraph(self.why)}"
         if self.remedy:
-            text += f"\n  {self.remedy}"
+            text += f"\n  {paragraph(self.remedy)}"
         return text
 
 

@@ -65,6 +65,13 @@ def text(longest: int = _LONGEST) -> Read:
     return read
 
 
+def path_text(value: Any) -> Any:
+    """An absolute path: a string without NUL."""
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value or len(value) > _LONGEST:
+        raise ValueError("an absolute path")
+    return value
+
+
 def number(low: float, high: float) -> Read:
     """A number in bounds, both included."""
 

@@ -17,7 +17,7 @@ import pytest
 
 from kdump.capture import dhcp, dhcp6, netlink, network
 from kdump.errors import KdumpError
-from kdump.targets import https, names, s3http, sftp
+from kdump.targets import collector, https, names, s3http, sftp
 
 DICE = random.Random(7)
 
@@ -410,3 +410,51 @@ def test_netlink_messages_of_any_kind() -> None:
         except OSError as error:
             assert error.errno
     assert netlink._damaged().errno == errno.EBADMSG
+
+
+# A fleet's collector
+
+
+def session(answer: bytes, status: int = 200) -> collector.CollectorSession:
+    """A session with a collector that always says the same."""
+    client = collector.Client(https.Server.of("https://c"), "192.0.2.1", "", "token", "h", 1)
+    client.request = lambda *_: https.Answer(status, {}, answer)  # type: ignore[method-assign]
+    made = collector.CollectorSession(client, "h-20261129T120000Z-0001", "h", always=False, least=1)
+    made.secure = True
+    return made
+
+
+LIES = [
+    b"", b"null", b"[]", b"{", b"\xff", b"[" * 200_000, b'{"a":' * 100_000, b'{"want": 5}',
+    b'{"want": {"level": true}}', b'{"upload": "parts"}',
+    b'{"want": {"dump": false, "why": "\\u001b[2J\\nkdump: saved"}, "title": [1], "fixed_in": {}}',
+    b'{"upload": "parts", "urls": {"x": "http://a"}}', b'{"upload": "parts", "urls": {"1": 5}}', b'{"urls": NaN}',
+    b'{"upload": "parts", "urls": {"1": "http://10.0.0.1/x"}}', b'{"upload": "parts", "urls": {"1": "https://[::1"}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie[:40].decode("latin-1"))
+def test_a_collector_may_answer_anything(lie: bytes, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "_FIRST_PAUSE", 0.001)
+    made = session(lie, status)
+    try:
+        said = made.decide(b"{}")
+    except KdumpError as error:
+        assert "\x1b" not in str(error)
+        return
+    assert said.isprintable() and len(said) <= 500
+    assert 0 <= made.level(31) <= 31
+    stream = made.create("vmcore")
+    stream.write(b"x")
+    if made.answer.get("upload") == "parts":
+        with pytest.raises(KdumpError):
+            stream.seal()
+
+
+def test_a_dump_is_not_sent_in_the_clear_to_the_bucket_of_a_collector_with_tls() -> None:
+    made = session(b'{"upload": "parts", "urls": {"1": "http://10.0.0.1/x"}}')
+    stream = made.create("vmcore")
+    stream.write(b"x")
+    with pytest.raises(KdumpError, match="in the clear"):
+        stream.seal()

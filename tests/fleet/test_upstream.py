@@ -218,3 +218,22 @@ def test_crashes_of_other_kdumps_are_imported_once(client: Client, tmp_path: Pat
         assert session.value("SELECT COUNT(*) AS n FROM groups") == 3
     assert {row["host"] for row in rows} == {"127.0.0.1", "imported", "web1"}
     assert all(row["signature"] for row in rows)
+
+
+def test_an_import_follows_no_link_and_believes_no_other_user(client: Client, tmp_path: Path) -> None:
+    root = tmp_path / "crash"
+    (tmp_path / "shadow").write_text("root:secret")
+    for name in ("linked", "bomb", "pipe", "foreign", "good"):
+        (root / name).mkdir(parents=True)
+        (root / name / "dmesg.txt").write_text(log_text("list"))
+    (root / "linked/dmesg.txt").unlink()
+    (root / "linked/dmesg.txt").symlink_to(tmp_path / "shadow")
+    (root / "bomb/manifest.json").write_text('{"a":' + "[" * 200_000)
+    (root / "pipe/dmesg.txt").unlink()
+    os.mkfifo(root / "pipe/dmesg.txt")
+    (root / "foreign").chmod(0o777)
+    (root / "elsewhere").symlink_to(tmp_path)
+    done = bring(client.service, [root])
+    assert done.new == 1
+    assert [path.name for path, _ in done.left] == ["bomb", "foreign", "linked", "pipe"]
+    assert "others may write" in dict(done.left)[root / "foreign"]

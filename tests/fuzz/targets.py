@@ -201,8 +201,7 @@ def record(data: bytes) -> None:
     rehearsed.last(path.parent)
     if found := built.Record.read(path):
         built.stale(found, dict.fromkeys(built.PARTS, ""))
-        with suppress(ValueError):  # a NUL in its path
-            built.damage(found)
+        built.damage(found)
 
 
 def rawstore_seeds() -> dict[str, bytes]:

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.input.is_dir():
         decrypt_file(args.input, args.output, identities)
         return 0
-    found = sorted(args.input.glob("*.age"))
+    with Directory.open(args.input) as crash:  # a pipe or a link in it is not ours
+        found = [args.input / name for name in crash.names() if name.endswith(".age") and crash.has_file(name)]
     if not found:
         raise KdumpError(f"{args.input} holds no encrypted file", why="encrypted files end in .age")
     decrypt_crash(found, args.output, identities)

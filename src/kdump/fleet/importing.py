@@ -7,18 +7,20 @@ directory's, or made of the log's own bytes, so that importing again changes not
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from kdump.directory import Directory
+from kdump.errors import KdumpError, describe
 from kdump.fleet import evidence, ingest
-from kdump.fleet.evidence import RefusedError
 from kdump.fleet.service import Service
+from kdump.foreign import load_object
 
 LOGS: Final = ("vmcore-dmesg.txt", "dmesg.txt", "vmcore-dmesg-incomplete.txt", "dmesg")
 _LARGEST: Final = 8 << 20  # bytes of a log's end that are read
@@ -35,67 +37,72 @@ class Done:
 
 
 def bring(service: Service, paths: Sequence[Path], host: str = "") -> Done:
-    """Import every crash below the paths."""
+    """Import every crash below the paths. What is wrong with one keeps none of the others out."""
     done = Done()
     for path in paths:
         if not path.exists():
             done.left.append((path, "it does not exist"))
-        for crash in _crashes(path):
-            try:
-                text = _envelope(crash, host)
-                facts = evidence.read(text)
-                pair = (facts, evidence.pack(text))
-                (answer,) = service.database.run(
-                    lambda session, pair=pair: ingest.store(session, [pair], time.time(), None)  # type: ignore[misc]
-                )
-            except (RefusedError, OSError, ValueError) as error:
-                done.left.append((crash, str(error)))
-                continue
-            done.known += answer.again
-            done.new += not answer.again
+        elif not path.is_dir():
+            _bring(service, path, lambda path=path: _of_log(path, host), done)  # type: ignore[misc]
+        else:
+            with Directory.open(path) as top:
+                for crash in _crashes(top, done):
+                    _bring(service, Path(crash.path), lambda crash=crash: _envelope(crash, host), done)  # type: ignore[misc]
     return done
 
 
-def _crashes(path: Path, depth: int = 0) -> Iterator[Path]:
-    """Directories that are crashes, and files that are given by name."""
-    if path.is_file():
-        yield path
+def _bring(service: Service, path: Path, envelope: Callable[[], bytes], done: Done) -> None:
+    try:
+        text = envelope()
+        pair = (evidence.read(text), evidence.pack(text))
+        (answer,) = service.database.run(lambda session: ingest.store(session, [pair], time.time(), None))
+    except (KdumpError, OSError, ValueError) as error:
+        done.left.append((path, describe(error) if isinstance(error, OSError) else str(error)))
         return
-    if not path.is_dir() or path.is_symlink() or depth > _DEEPEST:
-        return
-    names = {each.name for each in path.iterdir()}
-    if "manifest.json" in names or names & set(LOGS) or any(name.startswith("dmesg.") for name in names):
-        yield path
-        return
-    for each in sorted(path.iterdir()):
-        if each.is_dir():
-            yield from _crashes(each, depth + 1)
+    done.known += answer.again
+    done.new += not answer.again
 
 
-def _envelope(path: Path, host: str) -> bytes:
-    if path.is_file():
-        log = _tail(path)
-        return evidence.compose(_made_up(log, host, path.stem), b"", log)
+def _crashes(directory: Directory, done: Done, depth: int = 0) -> Iterator[Directory]:
+    """Directories that are crashes, open: nobody can put another in their way."""
+    names = directory.names()
+    if "manifest.json" in names or set(LOGS) & set(names) or any(name.startswith("dmesg.") for name in names):
+        yield directory
+        return
+    for name in names if depth < _DEEPEST else ():
+        try:
+            inner = directory.enter(name)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):  # a file, a link
+                done.left.append((Path(directory.path, name), describe(error)))
+            continue
+        with inner:
+            yield from _crashes(inner, done, depth + 1)
+
+
+def _envelope(crash: Directory, host: str) -> bytes:
+    if crash.foreign:
+        raise KdumpError(f"its directory is {crash.foreign}: whoever that is may have made it up")
     manifest: dict[str, Any] = {}
-    if (own := path / "manifest.json").is_file():
-        manifest = json.loads(own.read_bytes()[: evidence.UNPACKED])
-        if not isinstance(manifest, dict):
-            raise ValueError("its manifest is not an object")
-    report = (path / "report.json").read_bytes() if (path / "report.json").is_file() else b""
-    found = next((path / name for name in LOGS if (path / name).is_file()), None)
-    found = found or next((each for each in sorted(path.glob("dmesg.*")) if each.is_file()), None)
-    log = _tail(found) if found else ""
-    if not report and not log:
+    if crash.has_file("manifest.json"):
+        manifest = load_object(crash.read("manifest.json"), "its manifest")
+    report = crash.read("report.json", evidence.UNPACKED) if crash.has_file("report.json") else b""
+    others = [name for name in crash.names() if name.startswith("dmesg.")]
+    log = next((name for name in (*LOGS, *others) if crash.has_file(name)), None)
+    text = crash.read_end(log, _LARGEST).decode("utf-8", "replace") if log else ""
+    if not report and not text:
         raise ValueError("there is no report and no log in it")
-    made = _made_up(log, host or _host_of(path.name), path.name)
-    return evidence.compose({**made, **{name: value for name, value in manifest.items() if value}}, report, log)
+    name = Path(crash.path).name
+    made = _made_up(text, host or _host_of(name), name)
+    return evidence.compose({**made, **{key: value for key, value in manifest.items() if value}}, report, text)
 
 
-def _tail(path: Path) -> str:
+def _of_log(path: Path, host: str) -> bytes:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _LARGEST))
-        return file.read().decode("utf-8", "replace")
+        log = file.read(_LARGEST).decode("utf-8", "replace")
+    return evidence.compose(_made_up(log, host, path.stem), b"", log)
 
 
 def _host_of(name: str) -> str:

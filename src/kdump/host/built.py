@@ -18,8 +18,9 @@ from typing import Final
 
 from kdump.capture.plan import PLAN_PATH
 from kdump.directory import exclusive
-from kdump.errors import KdumpError
+from kdump.errors import FormatError, KdumpError
 from kdump.fileio import replace_file, sync_directory
+from kdump.foreign import LATEST, Schema, load_object, mapping, number, path_text, text, whole
 from kdump.host import encryption
 from kdump.host.config import Config
 from kdump.host.expected import capture_cpus
@@ -33,6 +34,7 @@ from kdump.kexec.cmdline import CommandLine, capture_command_line, option_name, 
 from kdump.kexec.record import RECORD as RECORD_OF_LOAD
 from kdump.kexec.sources import choose_method, read_sources
 from kdump.kexec.state import read_state
+from kdump.units import LARGEST_SIZE
 
 IMAGE: Final = "capture.img"
 RECORD: Final = "image.json"
@@ -46,6 +48,10 @@ PARTS: Final = {
     "libraries": "shared libraries",
     "files": "files that the configuration adds",
 }
+_RECORD: Final[Schema] = {
+    "image": path_text, "release": text(255), "vmlinuz": path_text, "size": whole(0, LARGEST_SIZE),
+    "built": number(0, LATEST), "parts": mapping(text(255), 100), "digest": text(255),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,10 @@ class Record:
         Raises PermissionError.
         """
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**load_object(path.read_bytes(), path, _RECORD))
         except PermissionError:
             raise
-        except (OSError, ValueError, TypeError):
+        except (OSError, FormatError, TypeError):  # the last: keys of another version
             return None
 
     def write(self, path: Path) -> None:

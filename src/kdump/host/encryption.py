@@ -42,6 +42,10 @@ _CIPHERS: Final = re.compile(
 _MEMORY: Final = 512 << 20  # bytes for the search in the running kernel
 _HEADER: Final = 4096
 _MAX_HEADER: Final = 4 << 20
+# A header may say anything: cryptsetup measures iterations for an eighth of a second, and writes one digest or two.
+_MOST_DIGESTS: Final = 8
+_MOST_ITERATIONS: Final = 1 << 24
+_LONGEST_DIGEST: Final = 64  # bytes: SHA-512
 
 
 def plan_of(name: str, table: list[DmTarget], root: Path = Path("/")) -> DmTarget:
@@ -157,7 +161,7 @@ def header_digest(device: Path, key: bytearray) -> bool | None:
     """Whether the LUKS header on a device says that this is its volume key; None if it cannot tell. Raises OSError."""
     with device.open("rb") as file:
         head = file.read(_HEADER)
-        if head[:6] != b"LUKS\xba\xbe":
+        if head[:6] != b"LUKS\xba\xbe" or len(head) < _HEADER:
             return None
         if head[6:8] == b"\0\1":
             # struct luks_phdr: hashSpec at 72, mkDigest at 112, mkDigestSalt at 132, mkDigestIterations at 164.
@@ -174,16 +178,17 @@ def header_digest(device: Path, key: bytearray) -> bool | None:
             _matches(
                 each["hash"], key, base64.b64decode(each["salt"]), each["iterations"], base64.b64decode(each["digest"])
             )
-            for each in digests
+            for each in list(digests)[:_MOST_DIGESTS]
             if each["type"] == "pbkdf2"
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return True if True in answers else None if None in answers or not answers else False
 
 
 def _matches(name: str, key: bytearray, salt: bytes, iterations: int, digest: bytes) -> bool | None:
-    if name not in hashlib.algorithms_available or not 0 < iterations < 1 << 26:
+    bounded = 0 < iterations <= _MOST_ITERATIONS and 0 < len(digest) <= _LONGEST_DIGEST
+    if name not in hashlib.algorithms_available or not bounded:
         return None
     return hashlib.pbkdf2_hmac(name, key, salt, iterations, len(digest)) == digest
 

@@ -11,14 +11,20 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
-from kdump.errors import KdumpError
+from kdump.errors import FormatError, KdumpError
 from kdump.fileio import replace_file
+from kdump.foreign import Schema, load_object, mapping, text
 from kdump.kexec.elfcore import read_notes
 from kdump.kexec.memory_map import read_memory_map
 
 RECORD = Path("/run/kdump/loaded.json")
+_LONG: Final = text(1 << 16)
+_LOADED: Final[Schema] = {
+    "kernel": _LONG, "initrd": _LONG, "cmdline": _LONG, "method": _LONG, "chosen": _LONG,
+    "seen": mapping(text(1 << 20)),  # the memory map is part of it
+}  # fmt: skip
 
 
 class Loaded(NamedTuple):
@@ -62,9 +68,8 @@ def changes(record: Loaded | None, now: Loaded, *, keeps_up: bool = False) -> li
 
 def read_record(path: Path = RECORD) -> Loaded | None:
     """The record; None if there is none or an older version's."""
-    with suppress(OSError, ValueError, TypeError):
-        values: dict[str, Any] = json.loads(path.read_text())
-        return Loaded(**values)
+    with suppress(OSError, FormatError, TypeError):  # the last: keys of another version
+        return Loaded(**load_object(path.read_bytes(), path, _LOADED))
     return None
 
 

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from kdump.errors import KdumpError
+from kdump.display import shown
+from kdump.errors import FormatError, KdumpError
+from kdump.foreign import load_object
 from kdump.targets.https import Answer, Server, certificates, exchange
 from kdump.targets.names import resolve, system_addresses
 from kdump.targets.protocol import Ground, Session, Spec, Stream
@@ -32,6 +34,7 @@ ALWAYS = "always"
 ANSWER = 2.0  # seconds for the collector to answer before the capture goes on without it
 _TIMEOUT = 20.0  # seconds without a byte once the dump is wanted
 _TRIES = 4
+_SAID = 500  # characters of what a collector says in a refusal
 _FIRST_PAUSE = 0.5
 _LOG = 1 << 20  # bytes of the log's end that go with the report
 _SMALL = 16 << 20  # bytes of a file that is kept in memory until it is sealed
@@ -100,6 +103,7 @@ class CollectorTarget:
             always, least = facts.get("dump") == ALWAYS, int(facts.get("least_level", "31"))
             found = CollectorSession(client, crash, facts.get("host", ""), always=always, least=least)
             found.dns, found.ca_file = ground.dns, certificates(facts.get("ca_file", ""))
+            found.secure = self.server.secure
             return found
         raise failure or KdumpError(f"{self.server.host} has no address")
 
@@ -170,16 +174,17 @@ class Client:
         """A request and its answer. Raises `KdumpError` if the collector refuses or stays silent."""
         answer = self.request(method, path, body, tries)
         try:
-            found = json.loads(answer.body)
-        except ValueError:
-            raise KdumpError(f"{self._server.host} is not a collector", why="its answer is not JSON") from None
-        if answer.status >= 300 or not isinstance(found, dict):
-            said = found if isinstance(found, dict) else {}
-            why = ": ".join(str(said[key]) for key in ("error", "why") if said.get(key))
+            found = load_object(answer.body)
+        except FormatError as error:
+            raise KdumpError(
+                f"{self._server.host} is not a collector", why=f"HTTP {answer.status}; its answer is {error.what}"
+            ) from None
+        if answer.status >= 300:
+            why = ": ".join(str(found[key])[:_SAID] for key in ("error", "why") if found.get(key))
             raise KdumpError(
                 f"the collector refused {method} {path}",
                 why=f"HTTP {answer.status} {why}".strip(),
-                remedy=str(said.get("remedy", "")),
+                remedy=str(found.get("remedy", ""))[:_SAID],
             )
         return found
 
@@ -220,6 +225,7 @@ class CollectorSession:
         self._gathered: dict[str, bytes] = {}
         self.dns: Sequence[str] = ()  # for the name of the collector's bucket
         self.ca_file = ""
+        self.secure = False  # whether the collector is reached by https
 
     def free(self) -> int | None:
         """Not known."""
@@ -242,7 +248,7 @@ class CollectorSession:
             return ""
         title = str(self.answer.get("title", ""))
         fixed = str(self.answer.get("fixed_in", ""))
-        return f"{want.get('why', 'not wanted')}: {title}" + (f", fixed in {fixed}" if fixed else "")
+        return shown(f"{want.get('why', 'not wanted')}: {title}" + (f", fixed in {fixed}" if fixed else ""))[:_SAID]
 
     def level(self, own: int) -> int:
         """The dump level: `own`, or a lower one that the collector asks for and this machine's configuration allows."""
@@ -397,13 +403,20 @@ class PartsStream(PartStream):
             asked = json.dumps({"numbers": wanted}).encode()
             found = self._session.client.json("POST", self._session.path(self.name, "/parts"), asked, _TRIES)
             urls = found.get("urls")
-            self._urls |= {int(key): str(url) for key, url in urls.items()} if isinstance(urls, dict) else {}
+            given = {each: urls.get(str(each)) for each in wanted} if isinstance(urls, dict) else {}
+            self._urls |= {each: url for each, url in given.items() if isinstance(url, str)}
         if number not in self._urls:
             raise KdumpError("the collector gave no URL for a part of the dump")
         return self._urls[number]
 
     def _request(self, url: str, data: bytes) -> Answer:
         server = Server.of(url)
+        if self._session.secure and not server.secure:
+            raise KdumpError(
+                "the collector's bucket would be sent the dump in the clear",
+                why="its URL is http://, the collector's own https://",
+                remedy="give the collector an https:// endpoint for its bucket",
+            )
         if self._connection is None or server != self._server:
             self._hang_up()
             self._server = server
