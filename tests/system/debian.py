@@ -26,6 +26,7 @@ PACKAGES = (
     "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "grub-pc", "python3",
     "initramfs-tools", "e2fsprogs", "iproute2", "busybox", "lvm2", "qemu-system-x86", "man-db",
 )  # fmt: skip
+RELEASES = {12: "bookworm", 13: "trixie"}
 ROOT = Path(__file__).parent.parent.parent
 
 # Runs one script for each boot, from a directory of them, and marks on the console what each command said.
@@ -64,25 +65,26 @@ GRUB_DISABLE_OS_PROBER=true
 """
 
 
-def base(packages: Sequence[str] = ()) -> Path:
+def base(packages: Sequence[str] = (), release: int = 12) -> Path:
     """A tar of the installed system (with more Debian `packages`), without kdump; cached."""
+    suite = RELEASES[release]
     digest = hashlib.sha256(repr((PACKAGES, tuple(packages))).encode()).hexdigest()
-    return cache.entry(f"system/bookworm-{digest[:8]}", lambda place: _make_base(place, packages)) / "root.tar"
+    return cache.entry(f"system/{suite}-{digest[:8]}", lambda place: _make_base(place, suite, packages)) / "root.tar"
 
 
-def _make_base(place: Path, packages: Sequence[str]) -> None:
+def _make_base(place: Path, suite: str, packages: Sequence[str]) -> None:
     root = place / "root"
-    run("debootstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *packages))}", "bookworm", str(root))
+    run("debootstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *packages))}", suite, str(root))
     run("chroot", str(root), "apt-get", "clean")
     run("tar", "-C", str(root), "-cf", str(place / "root.tar"), ".")
     shutil.rmtree(root)
 
 
 @functools.cache
-def package() -> bytes:
-    """This tree's .deb for Debian 12, as `make dist` makes it."""
+def package(release: int) -> bytes:
+    """This tree's .deb for that release of Debian, as `make dist` makes it."""
     with tempfile.TemporaryDirectory() as scratch:
-        run(sys.executable, str(ROOT / "tools/dist.py"), "deb", "--release", "12", "--output", scratch)
+        run(sys.executable, str(ROOT / "tools/dist.py"), "deb", "--release", str(release), "--output", scratch)
         (made,) = Path(scratch).glob("*.deb")
         return made.read_bytes()
 
@@ -95,6 +97,7 @@ def make(
     volume_group: bool = False,
     encrypted: bool = False,
     packages: Sequence[str] = (),
+    release: int = 12,
 ) -> tuple[Path, Path]:
     """Write a disk with the system, this tree's .deb installed, a script for each boot and `extra` trees.
 
@@ -105,8 +108,8 @@ def make(
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
-        run("tar", "-C", str(root), "-xf", str(base(packages)))
-        (root / "root/kdump.deb").write_bytes(package())
+        run("tar", "-C", str(root), "-xf", str(base(packages, release)))
+        (root / "root/kdump.deb").write_bytes(package(release))
         run("chroot", str(root), "dpkg", "--install", "/root/kdump.deb")
         _configure(root)
         for number, script in enumerate(boots, 1):

@@ -123,12 +123,44 @@ step kept ls /var/lib/linux-kdump
 step units systemctl list-unit-files 'kdump*' --no-legend
 step twice kdump setup --undo --yes
 step after kdump status
+"""
+)
+PURGE = """\
 step purge dpkg --purge linux-kdump
 step nothing sh -c 'ls -d /usr/*/kdump /usr/share/man/man8/kdump* /etc/kdump /var/lib/linux-kdump 2>/dev/null; true'
 step crashes ls /var/crash
 sync; poweroff
 """
-)
+THEIRS = """\
+step grub-install grub-install --target=i386-pc /dev/vda
+step update-grub update-grub
+step theirs kdump-config show
+step neighbours kdump status
+step before systemctl is-enabled kdump-tools.service
+step dry kdump setup --unattended --dry-run
+step setup kdump setup --yes
+sync; reboot
+"""
+OURS = """\
+step show kdump config show
+step status kdump status
+step units systemctl is-enabled kdump-tools.service linux-kdump.service
+step tried systemctl start kdump-tools.service
+step still kdump status
+"""
+BACK = """\
+step undo kdump setup --undo --yes
+step after systemctl is-enabled kdump-tools.service
+sync; reboot
+"""
+PURGE_THEIRS = """\
+step loaded kdump-config status
+step setup kdump setup --yes
+step purge dpkg --purge kdump-tools
+step ready kdump status
+step image sh -c 'ls /var/lib/linux-kdump/*/capture.img'
+sync; poweroff
+"""
 
 Said = dict[str, tuple[int, list[str]]]
 pytestmark = [
@@ -191,7 +223,7 @@ class System:
 def test_from_nothing_to_a_dump_and_back(kernel: Callable[[str], KernelTree], tmp_path: Path) -> None:
     new = kernel("6.12")
     assert new.modules is not None
-    boots = [each.replace("NEW", new.release) for each in (SET_UP, READY + LIFE + CRASH, AFTER + UPGRADE, UNDO)]
+    boots = [each.replace("NEW", new.release) for each in (SET_UP, READY + LIFE + CRASH, AFTER + UPGRADE, UNDO + PURGE)]
     # GRUB must not see it yet.
     extra = {
         "root/new/vmlinuz": new.vmlinuz,
@@ -230,6 +262,46 @@ def test_from_nothing_to_a_dump_and_back(kernel: Callable[[str], KernelTree], tm
     assert system.status("4 purge") == 0
     assert system.lines("4 nothing") == []
     assert system.lines("4 crashes") == [crash["name"]]
+
+
+def test_debian_13_from_the_package_to_a_dump_and_purged(tmp_path: Path) -> None:
+    undo = "step undo kdump setup --undo --yes\n"
+    system = System(tmp_path, [SET_UP, READY + CRASH, AFTER + undo + PURGE], {}, release=13)
+    system.first_boot()
+    assert_set_up(system)
+    system.boot(3 * BOOT_TIMEOUT)
+    assert_ready(system)
+    crash = assert_crash(system)
+    assert system.status("3 undo") == 0
+    assert system.status("3 purge") == 0
+    assert system.lines("3 nothing") == []
+    assert system.lines("3 crashes") == [crash["name"]]
+
+
+def test_beside_debians_own_kdump(tmp_path: Path) -> None:
+    """kdump-tools came first: ours saves the crash, --undo gives theirs back, and purging theirs harms nothing."""
+    boots = [THEIRS, OURS + CRASH, AFTER + BACK, PURGE_THEIRS]
+    system = System(tmp_path, boots, {}, packages=("kdump-tools",))
+    system.first_boot()
+    assert "kdump-tools" in system.text("1 neighbours") and system.status("1 neighbours") == 3
+    assert system.lines("1 before") == ["enabled"]
+    assert '"changed": true' in system.text("1 dry")
+    assert system.status("1 setup") == 3  # reboot once
+
+    system.boot(4 * BOOT_TIMEOUT)
+    assert "In force: /etc/default/kdump-tools" in system.lines("2 show")[0]
+    assert system.is_ready("2 status"), system.text("2 status")
+    assert system.lines("2 units") == ["masked", "enabled"]
+    assert system.status("2 tried") != 0
+    assert system.is_ready("2 still")
+    assert_crash(system)
+    assert system.status("3 undo") == 0
+    assert system.lines("3 after") == ["enabled"]
+    assert system.status("4 loaded") == 0 and "ready to kdump" in system.text("4 loaded")
+    assert system.status("4 setup") == 0
+    assert system.status("4 purge") == 0
+    assert system.is_ready("4 ready"), system.text("4 ready")
+    assert system.lines("4 image") != []
 
 
 def test_root_on_a_logical_volume(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ class Ladder:
         if self._dns is None:
             bring_up = partial(self._network, self.plan.deadlines.network)
             self._dns = self.stages.run("network", self.plan.deadlines.network, bring_up) or []
-            self.ground = replace(self.ground, dns=self._dns)
+            self.ground = replace(self.ground, dns=self._dns, search=self.plan.network.get("search", ()))
             if fence := self.plan.fence.nodes:
                 self.console.say(f"fence_kdump: telling {', '.join(fence)}")
                 import_module(FENCE).start(fence, self.plan.fence.port, self.plan.fence.interval, self.console.say)

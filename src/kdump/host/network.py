@@ -89,7 +89,9 @@ def resolve(
             names, aliases = hardware(device.resolve())
             modules |= dict.fromkeys(names)
             modaliases |= dict.fromkeys(aliases)
-    plan = {"interface": [tables.to_dict(each) for each in interfaces], "dns": servers}
+    plan: dict[str, Any] = {"interface": [tables.to_dict(each) for each in interfaces], "dns": servers}
+    if domains := list(wanted.search) or search_domains():
+        plan["search"] = domains
     return Resolved(plan, tuple(modules), tuple(modaliases))
 
 
@@ -138,13 +140,32 @@ def addresses(host: str) -> list[str]:
 def name_servers(files: Sequence[Path] = RESOLV) -> list[str]:
     """The name servers of this machine that another one can ask, too."""
     for path in files:
-        if path.exists():
-            words = (line.split() for line in path.read_text().splitlines())
-            servers = [each[1] for each in words if len(each) > 1 and each[0] == "nameserver"]
-            found = [server for server in servers if not ipaddress.ip_address(server.partition("%")[0]).is_loopback]
-            if found:
-                return found
+        found = [
+            words[1]
+            for words in _resolver(path)
+            if words[0] == "nameserver" and not ipaddress.ip_address(words[1].partition("%")[0]).is_loopback
+        ]
+        if found:
+            return found
     return []
+
+
+def search_domains(files: Sequence[Path] = RESOLV) -> list[str]:
+    """The domains that this machine appends to short names. The last `search` or `domain` counts: resolv.conf(5)."""
+    for path in files:
+        found = [words[1:] for words in _resolver(path) if words[0] in ("search", "domain")]
+        if found:
+            return [domain for domain in found[-1] if domain != "."]
+    return []
+
+
+def _resolver(path: Path) -> Iterator[list[str]]:
+    """The words of each line of a resolv.conf that says something."""
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            words = line.split()
+            if len(words) > 1 and words[0][0] not in "#;":
+                yield words
 
 
 def _collect(  # noqa: PLR0917 -- what resolve() knows

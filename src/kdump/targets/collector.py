@@ -90,7 +90,7 @@ class CollectorTarget:
         known = [each for each in self.spec.facts.get("addresses", "").split(",") if each]
         failure: KdumpError | None = None
         end = time.monotonic() + 2 * ANSWER
-        for address in resolve(self.server.host, ground.dns, known, ANSWER):
+        for address in resolve(self.server.host, ground.dns, known, ANSWER, search=ground.search):
             client = self._client(address, ANSWER)
             try:
                 client.connect()

@@ -25,10 +25,18 @@ _ANSWER = 0x80  # in the third byte
 _TRY = 2.0  # seconds for one server to answer
 
 
-def resolve(host: str, servers: Sequence[str], fallback: Sequence[str] = (), seconds: float = 10.0) -> list[str]:
+def resolve(
+    host: str,
+    servers: Sequence[str],
+    fallback: Sequence[str] = (),
+    seconds: float = 10.0,
+    *,
+    search: Sequence[str] = (),
+) -> list[str]:
     """Addresses of `host`, IPv4 first. A literal address is returned as it is.
 
-    Raises `KdumpError` if no server knows it and there is no fallback.
+    The domains of `search` are appended as resolv.conf(5) has it: after the bare name if that has a dot, before it if
+    not, never if it ends in one. Raises `KdumpError` if no server knows it and there is no fallback.
     """
     bare = host.strip("[]")
     try:
@@ -38,19 +46,29 @@ def resolve(host: str, servers: Sequence[str], fallback: Sequence[str] = (), sec
     end = time.monotonic() + seconds
     reasons = []
     for server in servers:
-        found: list[str] = []
-        for kind in (_A, _AAAA):
+        for name in candidates(bare, search):
+            found: list[str] = []
             try:
-                found += _ask(server, bare, kind, max(0.1, min(_TRY, end - time.monotonic())))
+                for kind in (_A, _AAAA):
+                    found += _ask(server, name, kind, max(0.1, min(_TRY, end - time.monotonic())))
             except (OSError, ValueError) as error:  # the latter: a name that no question can hold
                 reasons.append(f"{server}: {getattr(error, 'strerror', '') or error}")
-                break
-        if found:
-            return found
+                if isinstance(error, OSError) and not found:
+                    break  # it would not answer for another name, either
+            if found:
+                return found
     if fallback:
         return list(fallback)
     why = "; ".join(reasons) or ("no name server is known" if not servers else "the name servers do not know it")
     raise KdumpError(f"the name {host} cannot be resolved", why=why, remedy="write an address into the target's URL")
+
+
+def candidates(host: str, search: Sequence[str]) -> list[str]:
+    """The names to ask for, in order."""
+    if host.endswith("."):
+        return [host]
+    longer = [f"{host}.{domain.strip('.')}" for domain in search if domain.strip(".")]
+    return [host, *longer] if "." in host else [*longer, host]
 
 
 def system_addresses(host: str) -> list[str]:

@@ -72,7 +72,7 @@ class NfsTarget:
         Path(mountpoint).mkdir(parents=True, exist_ok=True)
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
         failure = ""
-        for address in resolve(self.host, ground.dns, known):
+        for address in resolve(self.host, ground.dns, known, search=ground.search):
             if not os.path.ismount(mountpoint):
                 try:
                     options = self.options(version, address)

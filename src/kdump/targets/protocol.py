@@ -45,6 +45,7 @@ class Ground:
     say: Callable[[str], None]
     remaining: Callable[[], float]
     dns: Sequence[str] = ()  # name servers
+    search: Sequence[str] = ()  # domains that are appended to short names
     run: str = "/run/kdump"
     dev: str = "/dev"
     sysfs: str = "/sys"

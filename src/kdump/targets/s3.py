@@ -71,7 +71,7 @@ class S3Target:
         client = self._client("")
         known = [each for each in self.spec.facts.get("addresses", "").split(",") if each]
         failure: KdumpError | None = None
-        for address in resolve(client.host, ground.dns, known):
+        for address in resolve(client.host, ground.dns, known, search=ground.search):
             client = self._client(address)
             try:
                 client.connect()

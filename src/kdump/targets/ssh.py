@@ -73,7 +73,7 @@ class SshTarget:
         """Log in and make the crash's directory; addresses are tried in turn."""
         known = [each for each in self.spec.facts.get("addresses", "").split(",") if each]
         failure: KdumpError | None = None
-        for address in resolve(self.host, ground.dns, known):
+        for address in resolve(self.host, ground.dns, known, search=ground.search):
             try:
                 return SshSession(Connection(self.spec, address), self.path, crash, self.describe())
             except KdumpError as error:

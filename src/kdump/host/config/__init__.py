@@ -82,6 +82,12 @@ def _address(value: Any) -> str:
     return str(value)
 
 
+def _domain(value: Any) -> str:
+    if not re.fullmatch(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", text(value)):
+        raise ValueError('a domain such as "example.net"')
+    return str(value)
+
+
 def _with_prefix(value: Any) -> str:
     try:
         ipaddress.ip_interface(text(value))
@@ -229,6 +235,9 @@ class Network:
     """The network of the capture kernel; used only if a target needs it."""
 
     dns: tuple[str, ...] = key((), list_of(_address), "Name servers; none: the machine's own when the image is built.")
+    search: tuple[str, ...] = key(
+        (), list_of(_domain), "Domains to append to short names; none: the machine's own when the image is built."
+    )
     interface: tuple[Interface, ...] = tables.tables(Interface)
 
 
