@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--client-ca", type=Path, metavar="FILE", help="hosts must show a certificate that this CA signed"
     )
+    serve.add_argument(
+        "--oidc", type=Path, metavar="FILE", help="people sign in at the OpenID provider that this file describes"
+    )
     serve.add_argument("--page", default="", metavar="URL", help="the address that people use, for links in alerts")
     serve.add_argument("--no-worker", action="store_true", help="leave the work to `kdump fleet worker`")
     serve.add_argument(
@@ -137,9 +140,18 @@ def opened(args: argparse.Namespace, **more: Any) -> Service:
 
 def serve(args: argparse.Namespace) -> int:
     """Until SIGTERM or SIGINT."""
-    from kdump.fleet import serving
+    from kdump.errors import UsageError
+    from kdump.fleet import oidc, serving
 
-    service = opened(args, page=args.page.rstrip("/"), open_to=args.open_to)
+    if args.client_ca and not args.tls_cert:
+        raise UsageError("--client-ca needs --tls-cert", why="without TLS no host shows a certificate")
+    service = opened(
+        args,
+        page=args.page.rstrip("/"),
+        open_to=args.open_to,
+        oidc=oidc.load(args.oidc) if args.oidc else None,
+        certificates=bool(args.client_ca),
+    )
     tls = serving.Tls(args.tls_cert, args.tls_key, args.client_ca)
     return serving.serve(service, args.listen, tls, working=not args.no_worker)
 

@@ -24,6 +24,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+CERTIFICATE: Final = "kdump.certificate"  # the extension of a request's scope: {"hosts": names in the certificate}
 _REVOKED_FOR: Final = 5.0  # seconds for which the list of revoked tokens is believed
 _HOSTS: Final = 200_000  # hosts whose rate is remembered
 _encode = msgspec.json.Encoder().encode
@@ -80,7 +81,7 @@ class Api:
     async def _route(self, scope: Scope, receive: Receive) -> tuple[int, Any, list[tuple[bytes, bytes]]]:
         headers = dict(scope["headers"])
         method, path = scope["method"], scope["path"].rstrip("/").split("/")[2:]
-        host = await self._host(headers)
+        host = await self._host(scope, headers)
         match method, path:
             case "GET", ["check"]:
                 return 200, {"host": host, "upload": self._upload}, []
@@ -99,9 +100,25 @@ class Api:
             raise RefusedError(405, "the method is not allowed here")
         raise RefusedError(404, "there is no such resource")
 
-    async def _host(self, headers: dict[bytes, bytes]) -> str:
-        """The host that the token is for. Raises `RefusedError`."""
+    async def _host(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """The host that a request may write for, by its token or its certificate. Raises `RefusedError`."""
         given = headers.get(b"authorization", b"").decode("latin-1")
+        if self._service.options.certificates:
+            certified: tuple[str, ...] = scope.get("extensions", {}).get(CERTIFICATE, {}).get("hosts", ())
+            if not certified:
+                raise RefusedError(
+                    401, "a host's certificate is needed", remedy="one that the CA of --client-ca signed"
+                )
+            named = headers.get(b"kdump-host", b"").decode("latin-1") or certified[0]
+            if named not in certified:
+                raise RefusedError(403, "this certificate is another host's")
+            if given and await self._tokens_host(given) not in (auth.ANY, named):
+                raise RefusedError(403, "this token is another host's")
+            return named
+        return await self._tokens_host(given)
+
+    async def _tokens_host(self, given: str) -> str:
+        """The host that a token is for. Raises `RefusedError`."""
         token = given[7:].strip() if given[:7].lower() == "bearer " else ""
         host = self._service.keys.host_of(token)
         if time.monotonic() - self._revoked_at > _REVOKED_FOR:

@@ -74,6 +74,19 @@ class Keys:
         name, role, until = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         return Person(name, role) if until > now and role in ROLES else NOBODY
 
+    def sealed(self, purpose: str, values: dict[str, str], until: float) -> str:
+        """Values that a browser keeps for us until a time, and cannot change."""
+        text = base64.urlsafe_b64encode(json.dumps([values, int(until)]).encode()).decode().rstrip("=")
+        return f"{text}.{self._mac(purpose, text)}"
+
+    def unsealed(self, purpose: str, cookie: str, now: float) -> dict[str, str] | None:
+        """Values out of `sealed`; None if they are not ours or too old."""
+        text, _, mac = cookie.rpartition(".")
+        if not text or not hmac.compare_digest(mac.encode(), self._mac(purpose, text).encode()):
+            return None
+        values, until = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return dict(values) if until > now else None
+
     def form_key(self, person: Person) -> str:
         """What our own forms carry, and no other site's can."""
         return self._mac("form", person.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import tempfile
 import time
@@ -17,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Route
 
 from kdump.errors import KdumpError, UsageError
-from kdump.fleet import alerts, auth, charts, child, groups, policy, rates, render, views
+from kdump.fleet import alerts, auth, charts, child, groups, oidc, policy, rates, render, views
 from kdump.fleet.auth import COOKIE, NOBODY, Person
 from kdump.fleet.database import Session
 from kdump.fleet.render import drawn
@@ -49,6 +50,8 @@ class Pages:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._reports = asyncio.Semaphore(2)  # children that make a report for a reader
+        wanted = service.options.oidc
+        self.oidc = oidc.Provider(wanted, service.options.page) if wanted else None
 
     def routes(self) -> list[BaseRoute]:
         """What is served, and for which role."""
@@ -81,6 +84,8 @@ class Pages:
             ("GET", "/api/crashes/{number:int}", "metadata", Pages.api_crash),
             ("GET", "/sign-in", "none", Pages.sign_in),
             ("POST", "/sign-in", "none", Pages.do_sign_in),
+            ("GET", "/sign-in/oidc", "none", Pages.oidc_begin),
+            ("GET", oidc.BACK, "none", Pages.oidc_end),
             ("POST", "/sign-out", "none", Pages.sign_out),
         ]
         return [Route(path, self._guard(role, handler), methods=[method]) for method, path, role, handler in table]
@@ -424,7 +429,7 @@ class Pages:
         return self._sign_in(request, _local(request.query_params.get("next", "/")))
 
     def _sign_in(self, request: Request, after: str, problem: str = "", status: int = 200) -> Response:
-        return self.page(request, NOBODY, "sign-in.html", status, next=after, problem=problem)
+        return self.page(request, NOBODY, "sign-in.html", status, next=after, problem=problem, oidc=self.oidc)
 
     async def do_sign_in(self, request: Request, person: Person) -> Response:
         """Name and password for a cookie."""
@@ -436,6 +441,43 @@ class Pages:
             await asyncio.sleep(_SIGN_IN_PAUSE)
             return self._sign_in(request, after, error.what, 403)
         return self.signed_in(request, found, after)
+
+    async def oidc_begin(self, request: Request, person: Person) -> Response:
+        """To the provider."""
+        if self.oidc is None:
+            raise KdumpError("There is no provider to sign in at", remedy="`kdump fleet serve --oidc` names one")
+        try:
+            where, kept = await self.oidc.begin()
+        except KdumpError as error:
+            return self._sign_in(request, "/", f"{error.what}: {error.why}", 502)
+        kept["next"] = _local(request.query_params.get("next", "/"))
+        answer = RedirectResponse(where, 303, HEADERS)
+        cookie = self.service.keys.sealed(oidc.COOKIE, kept, time.time() + oidc.WITHIN)
+        secure = self.service.options.page.startswith("https:")
+        answer.set_cookie(
+            oidc.COOKIE, cookie, oidc.WITHIN, path="/sign-in", httponly=True, samesite="lax", secure=secure
+        )
+        return answer
+
+    async def oidc_end(self, request: Request, person: Person) -> Response:
+        """Back from the provider."""
+        asked = request.query_params
+        kept = self.service.keys.unsealed(oidc.COOKIE, request.cookies.get(oidc.COOKIE, ""), time.time())
+        if self.oidc is None or kept is None or not hmac.compare_digest(
+            kept["state"].encode(), asked.get("state", "").encode()
+        ):  # fmt: skip
+            return self._sign_in(request, "/", "This sign-in was not begun here, or it took too long", 400)
+        if not asked.get("code"):
+            return self._sign_in(request, kept["next"], f"The provider refused: {asked.get('error', '')[:100]}", 403)
+        try:
+            found = await self.oidc.end(asked["code"], kept)
+        except KdumpError as error:
+            return self._sign_in(request, kept["next"], f"{error.what}: {error.why}", 403)
+        if found.role == "none":
+            return self._sign_in(request, kept["next"], f"{found.name} has no role here", 403)
+        answer = self.signed_in(request, found, kept["next"])
+        answer.delete_cookie(oidc.COOKIE, path="/sign-in")
+        return answer
 
     def signed_in(self, request: Request, person: Person, after: str) -> Response:
         """The answer that gives a browser its cookie."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.fleet import auth, objects, queue, schema
+from kdump.fleet import auth, objects, oidc, queue, schema
 from kdump.fleet.database import Database
 from kdump.fleet.worker import Worker
 from kdump.report import known
@@ -24,6 +24,8 @@ class Options:
     store: str = ""
     page: str = ""
     open_to: str = "none"
+    oidc: oidc.Settings | None = None
+    certificates: bool = False  # hosts must show one
     workers: int = 1
     host_rate: float = 2.0  # reports a second that one host may send, for long
     host_burst: int = 60

@@ -7,11 +7,14 @@ import contextlib
 import logging
 import signal
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdump.errors import KdumpError, UsageError
-from kdump.fleet import queue
+from kdump.fleet import evidence, queue
+from kdump.fleet.api import CERTIFICATE
 from kdump.fleet.app import App, background
 from kdump.fleet.service import Service
 
@@ -26,6 +29,33 @@ class Tls:
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The hosts that a client's certificate names: its DNS names, or its common name if it has none."""
+    if not certificate:
+        return ()
+    found = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    subject = [pair for entry in certificate.get("subject", ()) for pair in entry]
+    found = found or [value for kind, value in subject if kind == "commonName"]
+    return tuple(name for name in found if evidence.is_host(name))
+
+
+def _protocol() -> type:
+    """uvicorn's protocol, which also passes the names in the client's certificate on: see `CERTIFICATE`."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Protocol(HttpToolsProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            secured = transport.get_extra_info("ssl_object")
+            self.host_names = names_of(secured.getpeercert()) if secured else ()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self.scope.setdefault("extensions", {})[CERTIFICATE] = {"hosts": self.host_names}
+
+    return Protocol
 
 
 def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> int:
@@ -44,7 +74,7 @@ def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> i
         App(service, working=working),
         host=host.strip("[]") or "127.0.0.1",
         port=int(port),
-        http="httptools",
+        http=_protocol(),
         loop="auto",
         backlog=_BACKLOG,
         access_log=False,

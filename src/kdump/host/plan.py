@@ -200,6 +200,7 @@ def specification(url: str, config: Config) -> Spec:
     }
     facts["collector+https"] = facts["collector+http"] = {
         "token": config.collector.token,
+        "certificate": config.collector.certificate,
         "ca_file": config.collector.ca_file,
         "dump": config.collector.dump,
         "least_level": str(config.collector.least_level),
@@ -326,7 +327,9 @@ def carried(config: Config) -> dict[str, bytes | Path]:
     if "ssh" in schemes:
         wanted += [config.ssh.identity, config.ssh.known_hosts]
     if schemes & {"collector+https", "collector+http"}:
-        wanted += [config.collector.token, *filter(None, [config.collector.ca_file])]
+        own = config.collector
+        needed = not own.certificate or Path(own.token).exists()
+        wanted += [*([own.token] if needed else []), *filter(None, [own.certificate, own.ca_file])]
     if "s3" in schemes:
         wanted += [config.s3.credentials, *filter(None, [config.s3.ca_file])]
     files: dict[str, bytes | Path] = {}

@@ -2,9 +2,9 @@
 
 It fails open: a collector that does not answer within ANSWER seconds is a target that failed, so the next one gets the
 dump. The dump goes to the collector in pieces or, if it keeps its dumps in a bucket, straight there with URLs that it
-signed. Facts: `token` (a file, mode 0600), `ca_file`, `addresses`, `host` (this machine's name), `dump` ("asked" or
-"always"),
-`least_level` (the lowest dump level that the collector may ask for). docs/fleet.md describes the requests.
+signed. Facts: `token` (a file, mode 0600), `certificate` (a file, mode 0600, with this machine's certificate and key),
+`ca_file`, `addresses`, `host` (this machine's name), `dump` ("asked" or "always"), `least_level` (the lowest dump level
+that the collector may ask for). docs/fleet.md describes the requests.
 """
 
 from __future__ import annotations
@@ -108,17 +108,33 @@ class CollectorTarget:
         raise failure or KdumpError(f"{self.server.host} has no address")
 
     def _client(self, address: str, seconds: float) -> Client:
-        token = read_token(self.spec.facts.get("token", "/etc/kdump/collector.token"))
-        return Client(self.server, address, self._certificates(), token, self.spec.facts.get("host", ""), seconds)
+        facts = self.spec.facts
+        place, identity = facts.get("token", "/etc/kdump/collector.token"), facts.get("certificate", "")
+        if identity:
+            private(identity)
+        # Who shows a certificate needs no token.
+        token = "" if identity and not Path(place).exists() else read_token(place)
+        return Client(
+            self.server, address, self._certificates(), token, facts.get("host", ""), seconds, identity=identity
+        )
 
     def _certificates(self) -> str:
         return certificates(self.spec.facts.get("ca_file", "")) if self.server.secure else ""
 
 
+def private(path: str) -> None:
+    """Raises `KdumpError` for a secret that is missing or that others may read."""
+    try:
+        mode = stat.S_IMODE(Path(path).stat().st_mode)
+    except OSError as error:
+        raise KdumpError(f"{path} cannot be read", why=error.strerror or str(error)) from None
+    if mode & 0o077:
+        raise KdumpError(f"{path} may be read by others", why=f"its mode is {mode:04o}", remedy=f"chmod 600 {path}")
+
+
 def read_token(path: str) -> str:
     """The token in a file that nobody else may read. Raises `KdumpError`."""
     try:
-        mode = stat.S_IMODE(Path(path).stat().st_mode)
         token = Path(path).read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise KdumpError(
@@ -126,24 +142,27 @@ def read_token(path: str) -> str:
             why=str(error),
             remedy="`kdump fleet token HOST` on the collector makes one",
         ) from None
-    if mode & 0o077:
-        raise KdumpError(f"{path} may be read by others", why=f"its mode is {mode:04o}", remedy=f"chmod 600 {path}")
+    private(path)
     return token
 
 
 class Client:
     """Requests to the collector over one connection."""
 
-    def __init__(self, server: Server, address: str, ca_file: str, token: str, host: str, seconds: float) -> None:  # noqa: PLR0917
-        self._server, self._address, self._ca_file = server, address, ca_file
-        self._headers = {"host": server.authority, "authorization": f"Bearer {token}", "kdump-host": host}
+    def __init__(  # noqa: PLR0917
+        self, server: Server, address: str, ca_file: str, token: str, host: str, seconds: float, *, identity: str = ""
+    ) -> None:
+        self._server, self._address, self._ca_file, self._identity = server, address, ca_file, identity
+        self._headers = {"host": server.authority, "kdump-host": host}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
         self._connection: http.client.HTTPConnection | None = None
         self._seconds = seconds
 
     def connect(self) -> None:
         """Open the connection. Raises `KdumpError`."""
         self.close()
-        self._connection = self._server.connect(self._address, self._ca_file, self._seconds)
+        self._connection = self._server.connect(self._address, self._ca_file, self._seconds, self._identity)
 
     def close(self) -> None:
         """Hang up."""

@@ -108,8 +108,11 @@ class Server:
         secure = parts.scheme == "https"
         return cls(secure, parts.hostname, port or (443 if secure else 80), parts.netloc)
 
-    def connect(self, address: str, ca_file: str, seconds: float) -> http.client.HTTPConnection:
-        """A connection to `address`; each step may take `seconds`. Raises `KdumpError`."""
+    def connect(self, address: str, ca_file: str, seconds: float, identity: str = "") -> http.client.HTTPConnection:
+        """A connection to `address`; each step may take `seconds`. Raises `KdumpError`.
+
+        `identity` is a file (PEM) with this machine's own certificate and its key, for a server that asks for one.
+        """
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)
         connection.response_class = _Response
         # Not by http.client: its look-up of names wants codecs that the capture image lacks.
@@ -117,18 +120,20 @@ class Server:
         try:
             plain.settimeout(seconds)
             plain.connect((address, self.port))
-            connection.sock = self._secured(plain, ca_file) if self.secure else plain
+            connection.sock = self._secured(plain, ca_file, identity) if self.secure else plain
         except (OSError, ValueError) as error:  # the latter: a name that no certificate has
             plain.close()
             why = getattr(error, "strerror", "") or str(error)
             raise KdumpError(f"{self.host} cannot be reached", why=why) from None
         return connection
 
-    def _secured(self, plain: socket.socket, ca_file: str) -> socket.socket:
+    def _secured(self, plain: socket.socket, ca_file: str, identity: str) -> socket.socket:
         """Connected to the address, but the name is verified."""
         import ssl
 
         context = ssl.create_default_context(cafile=ca_file or None)
+        if identity:
+            context.load_cert_chain(identity)
         # As bytes: for a string the codec "idna" would be asked, which the capture image lacks.
         return context.wrap_socket(plain, server_hostname=self.host.encode("ascii"))
 

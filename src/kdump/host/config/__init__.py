@@ -285,6 +285,9 @@ class Collector:
         _path,
         "File, mode 0600, with the token that `kdump fleet token HOST` printed.",
     )
+    certificate: str = key(
+        "", text, "File, mode 0600, with this machine's certificate and its key (PEM), if the collector wants one."
+    )
     ca_file: str = key("", text, "Certificates that vouch for the collector; empty: the system's.")
     dump: str = key("asked", choice("asked", "always"), "Send the dump when the collector asks for it, or always.")
     least_level: int = key(31, integer(0, 31), "The lowest dump level (most memory) that the collector may ask for.")
