@@ -23,9 +23,9 @@ from kdump.errors import KdumpError
 from kdump.fleet import oidc
 from kdump.fleet.auth import COOKIE, Person
 from kdump.fleet.service import Options, Service
+from kdump.fleet.serving import names_of
 from kdump.targets import target_for
 from kdump.targets.protocol import Spec
-from kdump.fleet.serving import names_of
 
 ROLES = (("kernel-team", "engineer"), ("ops", "metadata"))
 
