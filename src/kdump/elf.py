@@ -24,7 +24,7 @@ NHDR: Final = struct.Struct("<III")  # namesz, descsz, type
 SH_INFO: Final = 44  # offset of sh_info: the number of program headers where e_phnum is PN_XNUM
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
-EM_X86_64, EM_AARCH64 = 62, 183
+EM_PPC64, EM_S390, EM_X86_64, EM_AARCH64, EM_RISCV = 21, 22, 62, 183, 243
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
 PT_GNU_STACK = 0x6474E551
 PN_XNUM = 0xFFFF

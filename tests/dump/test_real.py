@@ -154,7 +154,11 @@ def test_free_pages_are_nobodys(series: str, whole: Callable[[str], Path]) -> No
             for table in tables:
                 assert not dropped[table // 4096]
                 entries = np.frombuffer(dump.memory.view(table, 4096), "<u8")
-                leaf = (entries & np.uint64(paging.leaf)) != 0 if level else np.zeros(512, np.bool_)
+                leaf = (
+                    (entries & np.uint64(paging.table_mask)) != np.uint64(paging.table)
+                    if level
+                    else np.zeros(512, np.bool_)
+                )
                 inner = entries[((entries & np.uint64(paging.present)) != 0) & ~leaf]
                 below += (inner & np.uint64(paging.address_mask)).tolist()
             tables = below

@@ -18,9 +18,12 @@ __all__ = ["Architecture", "by_machine", "known", "native"]
 def known() -> tuple[Architecture, ...]:
     """All architectures that are supported, the most complete first."""
     from kdump.arch.aarch64 import AARCH64
+    from kdump.arch.ppc64le import PPC64LE
+    from kdump.arch.riscv64 import RISCV64
+    from kdump.arch.s390x import S390X
     from kdump.arch.x86_64 import X86_64
 
-    return (X86_64, AARCH64)
+    return (X86_64, AARCH64, RISCV64, PPC64LE, S390X)
 
 
 def by_machine(machine: str | int) -> Architecture:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from kdump.errors import KdumpError
 
 if TYPE_CHECKING:  # the loader wants only facts from here
-    from kdump.arch.paging import Paging
+    from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
 
 
@@ -80,8 +80,8 @@ class Architecture:
     emulated: Emulated
     capture_options: tuple[tuple[str, str], ...] = ()  # options that its capture kernels get, each with the reason
 
-    def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
-        """The kernel's page tables from VMCOREINFO's SYMBOL and NUMBER tables and PAGESIZE.
+    def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
+        """The kernel's page tables from VMCOREINFO, and from memory what that does not say.
 
         Raises `KeyError` with the name of what is missing.
         """

@@ -62,7 +62,7 @@ class Kernel:
         """The kernel's address space, through its own page tables."""
         info = self.vmcoreinfo
         try:
-            paging = self.arch.kernel_paging(info.symbols, info.numbers, info.page_size)
+            paging = self.arch.kernel_paging(info, self.memory)
         except KeyError as error:
             raise KdumpError(
                 f"VMCOREINFO has no {error.args[0]}", why="without it the kernel's page tables cannot be found"

@@ -52,7 +52,7 @@ def _readable(memory: Memory, start: int, size: int) -> memoryview | bytearray:
 def _sound(memory: Memory, arch: Architecture, text: bytes) -> bool:
     info = vmcoreinfo.parse(text)
     try:
-        paging = arch.kernel_paging(info.symbols, info.numbers, info.page_size)
+        paging = arch.kernel_paging(info, memory)
         root = info.symbols.get("init_top_pgt", info.symbols.get("swapper_pg_dir", 0))
         return VirtualMemory(memory, paging).translate(root) == paging.root
     except (KeyError, KdumpError):

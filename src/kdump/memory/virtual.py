@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from kdump.arch.paging import Paging
 from kdump.errors import NotPresentError
@@ -43,7 +43,8 @@ class VirtualMemory:
         self._page_shift = paging.shifts[-1]
         self._block_shift = paging.shifts[-2]
         self._resolved = (1 << paging.canonical_bits) - 1
-        self._index_mask = (1 << paging.index_bits) - 1
+        self._order: Literal["big", "little"] = "big" if paging.big_endian else "little"
+        self._linear = paging.linear
         self._tables: dict[int, bytes] = {}
         self._blocks: dict[int, int] = {}  # virtual >> block_shift -> virtual-to-physical offset of huge mappings
 
@@ -130,7 +131,7 @@ class VirtualMemory:
         if place is None:
             return found
         try:
-            table = np.frombuffer(self._table(place), "<u8")
+            table = self._entries(place, self._page_shift)
         except NotPresentError:
             return found
         leaf, _, physical = self._decode(table, self._page_shift)
@@ -147,8 +148,7 @@ class VirtualMemory:
         place = paging.root
         try:
             for shift in paging.shifts[:-1]:
-                index = self._index(address, shift)
-                entry = int.from_bytes(self._table(place)[8 * index : 8 * index + 8], "little")
+                entry = self._entry(place, address, shift)
                 leaf, present, physical = self._decode_entry(entry, shift)
                 if leaf or not present:
                     return None
@@ -209,7 +209,13 @@ class VirtualMemory:
         while address < end:
             # One half of the address space at a time: the sign bit decides what the upper bits are.
             upper = address & ~mask
-            stop = min(end, upper + (1 << bits))
+            stop = min([end, upper + (1 << bits), *(each.virtual for each in self._linear if each.virtual > address)])
+            piece = next((each for each in self._linear if 0 <= address - each.virtual < each.size), None)
+            if piece:
+                stop = min(end, piece.virtual + piece.size)
+                yield Extent(address, piece.physical + (address - piece.virtual), stop - address)
+                address = stop
+                continue
             if self._canonical(address):
                 for virtual, physical, length in self._table_extents(self.paging.root, 0, address & mask, stop - upper):
                     yield Extent(virtual + upper, physical, length)
@@ -223,7 +229,7 @@ class VirtualMemory:
         shift = paging.shifts[level]
         first, last = start >> shift, (end - 1) >> shift
         try:
-            table = np.frombuffer(self._table(table_address), "<u8")[first : last + 1]
+            table = self._entries(table_address, shift)[first : last + 1]
         except NotPresentError:
             return
         leaf, present, physical = self._decode(table, shift)
@@ -251,13 +257,17 @@ class VirtualMemory:
     def _walk(self, address: int) -> tuple[int, int, int]:
         """(virtual start, physical start, shift) of the page that maps `address`."""
         paging = self.paging
+        for piece in self._linear:
+            if 0 <= address - piece.virtual < piece.size:
+                shift = min(self._block_shift, piece.size.bit_length() - 1)  # a power of two, and aligned to itself
+                start = address >> shift << shift
+                return start, piece.physical + (start - piece.virtual), shift
         if not self._canonical(address):
             raise NotPresentError(address, virtual=True, why="not a canonical address")
         table_address = paging.root
         for shift in paging.shifts:
-            index = self._index(address, shift)
             try:
-                entry = int.from_bytes(self._table(table_address)[8 * index : 8 * index + 8], "little")
+                entry = self._entry(table_address, address, shift)
             except NotPresentError:
                 why = f"the dump lacks the page table at physical {table_address:#x}"
                 raise NotPresentError(address, virtual=True, why=why) from None
@@ -269,20 +279,30 @@ class VirtualMemory:
             table_address = physical
         raise NotPresentError(address, virtual=True, why="not mapped")
 
-    def _index(self, address: int, shift: int) -> int:
-        return (address & self._resolved) >> shift & self._index_mask
+    def _entry(self, table: int, address: int, shift: int) -> int:
+        width = self.paging.width(shift)
+        index = (address & self._resolved) >> shift & (1 << width) - 1
+        return int.from_bytes(self._table(table, width)[8 * index : 8 * index + 8], self._order)
+
+    def _entries(self, table: int, shift: int) -> NDArray[np.uint64]:
+        import numpy as np
+
+        raw = np.frombuffer(self._table(table, self.paging.width(shift)), ">u8" if self.paging.big_endian else "<u8")
+        return raw.astype("<u8") if self.paging.big_endian else raw
 
     def _canonical(self, address: int) -> bool:
         bits = self.paging.canonical_bits
+        if self.paging.prefix:
+            return address >> bits == self.paging.prefix >> bits
         if self.paging.upper_only:
             return address >> bits == (1 << (64 - bits)) - 1
         return address >> (bits - 1) in (0, (1 << (65 - bits)) - 1)
 
-    def _table(self, address: int) -> bytes:
+    def _table(self, address: int, width: int) -> bytes:
         table = self._tables.get(address)
         if table is None:
             # A copy: a cached table must not keep a window of the file mapped.
-            table = bytes(self.memory.view(address, 8 << self.paging.index_bits))
+            table = bytes(self.memory.view(address, 8 << width))
             if len(self._tables) >= CACHED_TABLES:
                 self._tables.clear()
             self._tables[address] = table
@@ -294,11 +314,13 @@ class VirtualMemory:
         last = shift == self._page_shift
         huge = shift in paging.leaf_shifts
         present = bool(entry & paging.present or (huge and entry & paging.present_leaf))
-        leaf = present and (last or (huge and entry & paging.leaf_mask == paging.leaf))
+        leaf = present and (last or (huge and entry & paging.table_mask != paging.table))
         if paging.inverts and leaf and not entry & paging.valid:
             entry = ~entry
         high = (entry & paging.high_mask) << paging.high_shift
-        return leaf, present, high | entry & paging.address_mask & ~((1 << shift) - 1 if leaf else 0)
+        if leaf:
+            return leaf, present, high | entry & paging.address_mask & ~((1 << shift) - 1)
+        return leaf, present, high | entry & (paging.table_address_mask or paging.address_mask)
 
     def _decode(
         self, table: NDArray[np.uint64], shift: int
@@ -312,14 +334,16 @@ class VirtualMemory:
         if shift == self._page_shift:
             leaf = present
         elif huge:
-            leaf = present & ((table & np.uint64(paging.leaf_mask)) == np.uint64(paging.leaf))
+            leaf = present & ((table & np.uint64(paging.table_mask)) != np.uint64(paging.table))
         else:
             leaf = np.zeros(len(table), np.bool_)
         entries = table
         if paging.inverts:
             entries = np.where(leaf & ((table & np.uint64(paging.valid)) == 0), ~table, table)
         mask: NDArray[np.uint64] = np.where(
-            leaf, np.uint64(paging.address_mask & ~((1 << shift) - 1)), np.uint64(paging.address_mask)
+            leaf,
+            np.uint64(paging.address_mask & ~((1 << shift) - 1)),
+            np.uint64(paging.table_address_mask or paging.address_mask),
         )
         found = entries & mask
         if paging.high_mask:

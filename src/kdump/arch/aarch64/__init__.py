@@ -10,7 +10,7 @@ from kdump.arch.architecture import Architecture, Emulated, FailingCode, Fault, 
 from kdump.elf import EM_AARCH64
 
 if TYPE_CHECKING:
-    from kdump.arch.paging import Paging
+    from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView, Registers, Unwinder
 
 
@@ -36,10 +36,11 @@ class _AArch64(Architecture):
         "qemu-efi-aarch64",
     )
 
-    def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
+    def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
+        del memory
         from kdump.arch.aarch64.paging import kernel_paging
 
-        return kernel_paging(symbols, numbers, page_size)
+        return kernel_paging(info.symbols, info.numbers, info.page_size)
 
     def direct_map(self, kernel: KernelView) -> int:
         numbers = kernel.vmcoreinfo.numbers

@@ -11,7 +11,7 @@ from kdump.arch.architecture import Architecture, Emulated, FailingCode, Machine
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
-    from kdump.arch.paging import Paging
+    from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
 
 
@@ -33,11 +33,11 @@ class _X8664(Architecture):
 
     capture_options = (("mce=off", "a broadcast machine check must not meet half a machine"),)
 
-    def kernel_paging(self, symbols: Mapping[str, int], numbers: Mapping[str, int], page_size: int) -> Paging:
-        del page_size  # there is only one
+    def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
+        del memory
         from kdump.arch.x86_64.paging import kernel_paging
 
-        return kernel_paging(symbols, numbers)
+        return kernel_paging(info.symbols, info.numbers)
 
     def direct_map(self, kernel: KernelView) -> int:
         return kernel.virtual.u64(kernel.symbols.address("page_offset_base"))

@@ -1,0 +1,44 @@
+"""ppc64le: dumps are read and filtered, hash and radix; reports are made of the log. A kernel cannot be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from kdump.arch import syscalls
+from kdump.arch.architecture import Architecture
+from kdump.elf import EM_PPC64
+
+if TYPE_CHECKING:
+    from kdump.arch.paging import InfoView, MemoryView, Paging
+    from kdump.arch.stacks import KernelView
+
+
+class _Ppc64Le(Architecture):
+    name = "ppc64le"
+    elf_machine = EM_PPC64
+    debian = "ppc64el"
+    triplet = "powerpc64le-linux-gnu"
+    page_sizes = (65536, 4096)
+    console = "hvc0"
+    syscalls = syscalls.POWERPC
+    instruction_step = instruction_longest = 4
+    fault_register = "dar"
+
+    def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
+        from kdump.arch.ppc64le.paging import kernel_paging
+
+        return kernel_paging(info, memory)
+
+    def direct_map(self, kernel: KernelView) -> int:
+        from kdump.arch.ppc64le.paging import PAGE_OFFSET
+
+        del kernel
+        return PAGE_OFFSET
+
+    def physical_base(self, numbers: Mapping[str, int]) -> int:
+        del numbers
+        return 0
+
+
+PPC64LE: Final = _Ppc64Le()
