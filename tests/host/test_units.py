@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdump.host import units
+from kdump.host import config, units
 from kdump.host.config import Config, Notify
 
 
@@ -70,6 +70,26 @@ def test_the_units_are_hardened(name: str, tmp_path: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=39", "--no-pager", str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_files_that_the_configuration_names_are_watched(tmp_path: Path) -> None:
+    """Those in /etc/kdump are watched by the unit itself."""
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert units.watched(Config()) is None
+    text = (
+        'targets = ["ssh://a@b/c", "s3://b/p"]\n[ssh]\nidentity = "/root/.ssh/id"\n[s3]\nca_file = "/etc/ca/100%.pem"\n'
+    )
+    watched = units.watched(config.parse(text))
+    assert watched is not None
+    assert watched.splitlines()[1:] == ["[Path]", "PathChanged=/root/.ssh/id", "PathChanged=/etc/ca/100%%.pem"]
+    [change] = [each for each in units.edit(tmp_path, "/x", watch=watched).files if each.path == units.WATCHED]
+    assert change.after == watched
+    if shutil.which("systemd-analyze"):
+        (tmp_path / "kdump-test.path").write_text(watched)
+        (tmp_path / "kdump-test.service").write_text("[Service]\nExecStart=/bin/true\n")
+        command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "kdump-test.path")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert [line for line in done.stderr.splitlines() if "kdump-test" in line] == []
 
 
 def test_what_the_configuration_needs_is_allowed_and_no_more(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
 from kdump.host import drivers, encryption, storage
+from kdump.host.carried import named
 from kdump.host.config import Config
 from kdump.host.expected import capture_cpus
 from kdump.host.network import addresses, resolve
@@ -322,18 +323,8 @@ def segment_modules(storage: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def carried(config: Config) -> dict[str, bytes | Path]:
     """Files of this machine that the image carries under the same path: hooks, keys, what the configuration adds."""
-    schemes = {url.partition("://")[0] for url in config.targets}
-    wanted = [*config.hooks.pre, *config.hooks.post, *config.hooks.failed, *config.capture.files]
-    if "ssh" in schemes:
-        wanted += [config.ssh.identity, config.ssh.known_hosts]
-    if schemes & {"collector+https", "collector+http"}:
-        own = config.collector
-        needed = not own.certificate or Path(own.token).exists()
-        wanted += [*([own.token] if needed else []), *filter(None, [own.certificate, own.ca_file])]
-    if "s3" in schemes:
-        wanted += [config.s3.credentials, *filter(None, [config.s3.ca_file])]
     files: dict[str, bytes | Path] = {}
-    for name in wanted:
+    for name in named(config):
         path = Path(name)
         if not path.exists():
             raise KdumpError(f"{name} does not exist", why="kdump.toml names it for the capture image")

@@ -59,7 +59,8 @@ def plan(
     edits.append(Edit(file_change(str(policy.SYSCTL_FILE), policy.sysctl_file(config.panic), root)))
     networked = any(url.partition("://")[0] in NETWORKED for url in config.targets)
     fleet = any(url.startswith("collector+") for url in config.targets)
-    edits.append(units.edit(root, networked=networked, fleet=fleet, allowed=units.local(config)))
+    allowed, watch = units.local(config), units.watched(config)
+    edits.append(units.edit(root, networked=networked, fleet=fleet, allowed=allowed, watch=watch))
     edits += neighbours.edit(root)
     if boot_loader and (reboot or config.crashkernel.value != "auto"):
         found = bootloaders.detect(root)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kdump.errors import KdumpError
+from kdump.host.carried import named
 from kdump.host.changes import Command, Edit, FileChange, file_change
 from kdump.host.config import Config
 
@@ -42,6 +43,8 @@ FILES: Final = (
     Installed("kernel.install", "/etc/kernel/install.d/95-kdump.install", 0o755, "/etc/kernel/install.d"),
 )
 LOCAL: Final = "/etc/systemd/system/linux-kdump-collect.service.d/local.conf"
+WATCHED: Final = "/etc/systemd/system/linux-kdump-reload.path.d/local.conf"
+OWN: Final = "/etc/kdump"  # linux-kdump-reload.path watches all of it
 FETCHED: Final = "/var/crash"  # where `kdump collect` puts what it fetches; linux-kdump-collect.service names it
 SPOOLS: Final = ("/var/spool", "/var/log", "/var/lib")  # where mail programs keep what they are to send
 ENABLED: Final = ("linux-kdump.service", "linux-kdump-reload.path", "linux-kdump-collect.service")
@@ -69,6 +72,15 @@ def local(config: Config) -> str | None:
     return "\n".join(["# By `kdump setup`, from kdump.toml.", "[Service]", *lines]) + "\n"
 
 
+def watched(config: Config) -> str | None:
+    """What linux-kdump-reload.path has to watch beyond its own, as a drop-in; None if there is nothing."""
+    paths = [path for path in dict.fromkeys(named(config)) if Path(path).parent != Path(OWN)]
+    if not paths:
+        return None
+    lines = (f"PathChanged={path.replace('%', '%%')}" for path in paths)
+    return "\n".join(["# By `kdump setup`, from kdump.toml.", "[Path]", *lines]) + "\n"
+
+
 def edit(
     root: Path,
     command: str | None = None,
@@ -76,15 +88,16 @@ def edit(
     networked: bool = False,
     fleet: bool = False,
     allowed: str | None = None,
+    watch: str | None = None,
 ) -> Edit:
     """What installs the files and enables the units; commands only if a file changes or a unit is not enabled.
 
-    `allowed` is what `local` says.
+    `allowed` is what `local` says, `watch` what `watched` says.
     """
     changes = tuple(_changes(root, command or executable(), networked=networked, fleet=fleet))
     enabled = (*ENABLED, INVENTORY) if fleet else ENABLED
     if (root / "run/systemd/system").is_dir():
-        changes += file_change(LOCAL, allowed, root)
+        changes += (*file_change(LOCAL, allowed, root), *file_change(WATCHED, watch, root))
     if not (root / "run/systemd/system").is_dir():
         return Edit(changes)
     reload = Command(("systemctl", "daemon-reload"), again=True)
