@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -15,12 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.host.test_aftermath import crash
 
+from kdump.cli import streams
 from kdump.cli.main import main
 from kdump.directory import Directory
 from kdump.dump import manifest_schema
 from kdump.errors import KdumpError
-from kdump.host import aftermath, notify, stored
+from kdump.host import aftermath, config, notify, stored
 from kdump.host.config import Config, Notify, Retention
+from kdump.host.config.tables import ConfigError
+from kdump.host.importers.fedora import _mount_points
+from kdump.host.network import ask_ip
+from kdump.kexec.cmdline import running_command_line
 from kdump.targets import retention
 
 NOW = time.time()
@@ -386,3 +392,42 @@ def test_status_shows_every_question(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert answers["space"].answer == readiness.NO
     assert "unforeseen" in answers["space"].found
     assert {"reservation", "rehearsal", "crashes"} <= answers.keys()
+
+
+@pytest.mark.parametrize(
+    "url", ["ssh://-oProxyCommand=x/y", "ssh://-x@h/y", "nfs://-h/x", "ssh://h/x\n", "file:///a\x1b"]
+)
+def test_a_target_is_no_option_and_drives_no_terminal(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"hyphen|control"):
+        config.parse(f"targets = [{json.dumps(url)}]")
+
+
+def test_bytes_that_are_no_utf_8_in_the_kernels_tables(tmp_path: Path) -> None:
+    """The boot loader's command line and a user's mount point may hold any byte."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cmdline").write_bytes(b"quiet name=\xff\n")
+    assert running_command_line(tmp_path) == "quiet name=\udcff"
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"1 1 8:1 / /\xff rw - ext4 /dev/sda1 rw\n2 1 8:2 / /x rw - ext4 /dev/sdb1 rw\n")
+    assert _mount_points("/dev/sdb1", table) == ["/x"]
+
+
+def test_a_question_without_an_answer_is_no_yes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("kdump.cli.list.run", lambda _args: streams.confirmed("go on?"))
+    assert main(["list"]) == 1
+    assert "there was no answer" in capsys.readouterr().err
+
+
+def test_an_ip_of_another_make_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ip").write_text("#!/bin/sh\nprintf 'usage: \\377'\n")
+    (tmp_path / "ip").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(KdumpError, match="does not answer in JSON"):
+        ask_ip(["link"])

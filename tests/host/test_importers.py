@@ -277,6 +277,8 @@ PIECES = (
 @example("A=~x")
 @example("A=x:~")
 @example("A=a\\\n b")
+@example("A\\=x")
+@example("'A'=x")
 def test_what_is_read_is_what_a_shell_reads(text: str) -> None:
     """Either a line of the text is given up, or dash has the same values."""
     found = list(assignments(text))

@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain(f"{name}: interrupted")
         return INTERRUPTED
+    except EOFError:
+        _complain(f"{name}: there was no answer; nothing more was done")
+        return 1
     except MemoryError:
         _complain(f"{name}: out of memory")
         return 1

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from kdump.cli.streams import confirmed
 from kdump.errors import KdumpError
 from kdump.fileio import replace_file
 from kdump.host import config, in_force
@@ -59,9 +60,12 @@ def trust(host: str, port: str, known: Path, *, ask: bool) -> None:
     keys = _run("ssh-keyscan", "-T", "10", "-p", port, host)
     if not keys.strip():
         raise KdumpError(f"{host} shows no host key", remedy="is an SSH server there, on the port of the target's URL?")
-    shown = subprocess.run(["ssh-keygen", "-l", "-f", "-"], input=keys, capture_output=True, text=True, check=False)
-    print(f"{name} has the host keys\n{shown.stdout.rstrip()}")
-    if ask and input("are these the server's own? [y/N] ").strip().lower() not in ("y", "yes"):
+    prints = subprocess.run(
+        ["ssh-keygen", "-l", "-f", "-"],
+        input=keys, capture_output=True, text=True, errors="backslashreplace", check=False,
+    )  # fmt: skip
+    print(f"{name} has the host keys\n{prints.stdout.rstrip()}")
+    if ask and not confirmed("are these the server's own?"):
         raise KdumpError(f"{host} is not trusted", remedy="compare with `ssh-keygen -lf` of its /etc/ssh/*.pub")
     known.parent.mkdir(parents=True, exist_ok=True)
     before = known.read_bytes() if known.exists() else b""
@@ -70,7 +74,9 @@ def trust(host: str, port: str, known: Path, *, ask: bool) -> None:
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="backslashreplace", check=False, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KdumpError(f"{command[0]} did not run", why=str(error), remedy="apt install openssh-client") from None
     if done.returncode:

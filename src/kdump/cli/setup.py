@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdump.errors import KdumpError, UsageError
+from kdump.cli.streams import confirmed
+from kdump.errors import KdumpError
 from kdump.host import config, in_force
 from kdump.host.config import Config
 from kdump.report.logtext import clean
@@ -212,13 +213,6 @@ def alone(journal: Path) -> Iterator[None]:
         yield
         with suppress(OSError):  # there is something in it, as a rule
             journal.parent.rmdir()
-
-
-def confirmed(question: str) -> bool:
-    """Ask on the terminal. Raises UsageError if there is none."""
-    if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on", remedy="add --yes, or --dry-run to only look")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def need_root() -> None:

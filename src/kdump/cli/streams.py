@@ -14,6 +14,7 @@ import sys
 from typing import Final, TextIO
 
 from kdump.display import shown
+from kdump.errors import UsageError
 
 OUTPUT: Final = "standard output"
 
@@ -94,3 +95,10 @@ def reader_is_gone() -> bool:
         with contextlib.suppress(OSError, ValueError):
             poll.register(stream.fileno(), 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def confirmed(question: str) -> bool:
+    """Ask on the terminal. Raises UsageError if there is none."""
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on", remedy="add --yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -105,7 +105,9 @@ def below(root: Path, path: str) -> Path:
 def run_command(argv: Sequence[str]) -> None:
     """Run a command of the machine. Raises KdumpError with what it printed last."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="backslashreplace", timeout=TIMEOUT, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KdumpError(f"`{' '.join(argv)}` did not run", why=str(error)) from None
     if done.returncode:

@@ -41,12 +41,19 @@ def ask_ip(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """What `ip -json` answers. Raises KdumpError."""
     command = ["ip", "-json", "-details", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="backslashreplace", check=False, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KdumpError("ip did not run", why=str(error), remedy="install iproute2, or configure [network]") from None
     if done.returncode:
         raise KdumpError(f"`{' '.join(command)}` failed", why=done.stderr.strip().removeprefix("RTNETLINK answers: "))
-    answer: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    try:
+        answer = json.loads(done.stdout or "[]")
+    except ValueError:
+        answer = None
+    if not isinstance(answer, list):
+        raise KdumpError(f"`{' '.join(command)}` does not answer in JSON", remedy="install iproute2's ip")
     return answer
 
 

@@ -123,7 +123,7 @@ class Examination:
     def reservation(self) -> Iterator[Check]:
         """Is memory reserved, and enough?"""
         state = self.state
-        cmdline = (self.root / "proc/cmdline").read_text()
+        cmdline = (self.root / "proc/cmdline").read_text(errors="surrogateescape")
         if not state.supported:
             remedy = "use a kernel with CONFIG_KEXEC_FILE and CONFIG_CRASH_DUMP"
             yield Check("reservation", NO, "this kernel has no kexec for crashes", remedy)

@@ -64,7 +64,7 @@ def read(root: Path = Path("/")) -> ModprobeConf:
         for number, line in logical_lines(text):
             draft.directive(line, f"{path}:{number}")
     try:
-        draft.command_line((root / "proc/cmdline").read_text())
+        draft.command_line((root / "proc/cmdline").read_text(errors="surrogateescape"))
     except OSError as error:
         draft.problems.append(f"{root / 'proc/cmdline'}: {error.strerror}")
     return draft.done()

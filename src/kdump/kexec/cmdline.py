@@ -186,7 +186,7 @@ def capture_command_line(
 
 def running_command_line(root: Path = Path("/")) -> str:
     """The running kernel's command line, from /proc/cmdline under `root`."""
-    return (root / "proc/cmdline").read_text().strip()
+    return (root / "proc/cmdline").read_text(errors="surrogateescape").strip()
 
 
 def _judge(option: str, replaced: set[str]) -> Decision:

@@ -127,7 +127,7 @@ def _movable_reservation(root: Path) -> bool:
     Source: kernel/crash_reserve.c (crashk_cma_ranges), 6.17 and later.
     """
     try:
-        cmdline = (root / "proc/cmdline").read_text()
+        cmdline = (root / "proc/cmdline").read_text(errors="surrogateescape")
     except OSError:
         return False
     return re.search(r"(^|\s)crashkernel=\S+,cma(\s|$)", cmdline) is not None
@@ -154,7 +154,7 @@ def encrypted_memory(root: Path) -> bool:
     if found:
         return int(found[1]) != 0
     try:
-        return "mem_encrypt=on" in (root / "proc/cmdline").read_text().split()
+        return "mem_encrypt=on" in (root / "proc/cmdline").read_text(errors="surrogateescape").split()
     except OSError:
         return False
 

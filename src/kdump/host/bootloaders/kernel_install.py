@@ -35,7 +35,7 @@ class KernelInstall:
         if cmdline.exists():
             before = text_of(cmdline) or ""
         else:
-            words = (root / "proc/cmdline").read_text().split()
+            words = (root / "proc/cmdline").read_text(errors="surrogateescape").split()
             before = " ".join(word for word in words if not word.startswith(_TRANSIENT))
         files = file_change(CMDLINE, with_parameters(before.rstrip("\n"), parameters) + "\n", root)
         return Edit(files) + entries_edit(root, parameters)

@@ -50,6 +50,10 @@ def _url(value: Any) -> str:
         raise ValueError(f"a URL with a port from 1 to 65535, and an IPv6 address in brackets ({error})") from None
     if port == 0:
         raise ValueError("a URL with a port from 1 to 65535")
+    if not value.isprintable():
+        raise ValueError("a URL without control characters")
+    if any(part.startswith("-") for part in rest.partition("/")[0].split("@")):  # an option, to ssh and its kin
+        raise ValueError("a URL whose host and user do not begin with a hyphen")
     if scheme in ("file", "block") and not rest.startswith("/"):
         raise ValueError(f"a URL with an absolute path: {scheme}:///{rest}")
     return str(value)

@@ -20,6 +20,7 @@ from kdump.kexec.cmdline import general, option_name, split, unwanted
 OPEN: Final = "a quotation mark is not closed"
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_BARE = re.compile(r"(?:export\s+)?[A-Za-z_]\w*=", re.ASCII)  # as an assignment begins, quotes and all
 # makedumpfile(8): compression options.
 _CODECS: Final = {"-c": "zlib", "-l": "lzo", "-p": "snappy", "-z": "zstd"}
 _WITH_VALUE: Final = ("--message-level", "--num-threads", "--vtop", "-x", "-i", "--splitblock-size", "--work-dir")
@@ -207,6 +208,8 @@ def assignments(text: str) -> Iterator[Assignment]:
         if words[:1] == ["export"]:
             words = words[1:]
         found = _ASSIGNMENT.fullmatch(words[0]) if len(words) == 1 else None
+        if found and not _BARE.match(whole):  # its name is quoted in part: to a shell that is a command
+            found = None
         if why or (words and not found):
             yield Assignment("", whole, why or "not an assignment, and never run")
         elif found:

@@ -94,7 +94,7 @@ def _mount_points(device: str, table: Path = Path("/proc/self/mountinfo")) -> li
     node = f"/dev/disk/by-{tag.lower()}/{value.strip(chr(34))}" if equals else device
     real = os.path.realpath(node)
     points = []
-    for line in table.read_text().splitlines():
+    for line in table.read_text(errors="surrogateescape").splitlines():
         fields, _, rest = line.partition(" - ")
         words = fields.split(" ")
         if words[3] == "/" and os.path.realpath(rest.split(" ")[1]) == real and real.startswith("/dev/"):
