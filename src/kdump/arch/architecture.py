@@ -77,8 +77,12 @@ class Architecture:
     instruction_longest: int  # in bytes
     argument_register: str = ""  # the register of a function's first argument, as an oops names it
     fault_register: str = ""  # the register that keeps the address of a failed access
-    emulated: Emulated
     capture_options: tuple[tuple[str, str], ...] = ()  # options that its capture kernels get, each with the reason
+
+    @property
+    def emulated(self) -> Emulated:
+        """How QEMU plays a machine of it, where the lab knows that."""
+        self._refuse("virtual machines")
 
     def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
         """The kernel's page tables from VMCOREINFO, and from memory what that does not say.

@@ -66,6 +66,8 @@ def architecture(text: str) -> str:
     from kdump.errors import KdumpError
 
     try:
-        return arch.by_machine(text).name
+        found = arch.by_machine(text)
+        found.emulated  # noqa: B018 - read for what it raises
+        return found.name
     except KdumpError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error.why}") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.why or error.what}") from None

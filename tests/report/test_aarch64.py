@@ -1,0 +1,83 @@
+"""Reports of aarch64 machines on whatever host this is, with drgn as the judge of tasks and stacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.conftest import CrashMaker
+from tests.lab.test_aarch64 import small
+
+from kdump.arch.stacks import Unwound
+from kdump.capture.plan import CapturePlan
+from kdump.kernel.kernel import Kernel
+from kdump.kernel.tasks import Tasks
+from kdump.memory import open_dump
+from kdump.report.build import build
+from kdump.report.context import Context
+
+pytestmark = pytest.mark.lab
+
+MIN_STACKS = 40
+# What this machine has not, and the report says so.
+ABSENT = ("CONFIG_PAGE_OWNER", "CONFIG_LIVEPATCH")
+
+
+def recorded(unwound: Unwound) -> list[int]:
+    """The program counters that frame records tell. drgn has no others; the caller of a leaf is in x30 alone."""
+    found, frames = [], unwound.frames
+    for number, frame in enumerate(frames):
+        behind_registers = number and frames[number - 1].registers is not None and frame.registers is None
+        if not (behind_registers and frame.sp == frames[number - 1].sp):
+            found.append(frame.pc)
+    return found
+
+
+def check_stacks(vmcore: Path) -> None:
+    from drgn.helpers.linux.pid import for_each_task
+
+    from kdump.report.program import open_program
+
+    with open_dump(vmcore) as dump:
+        kernel = Kernel(dump)
+        tasks = Tasks(kernel)
+        program = open_program([str(vmcore)], kernel)
+        theirs = {int(task.pid): [frame.pc for frame in program.stack_trace(task)] for task in for_each_task(program)}
+        ours = {task.pid: tasks.stack(task) for task in tasks}
+        assert sorted(ours) == sorted(theirs) and len(ours) > MIN_STACKS
+        for pid, unwound in ours.items():
+            assert unwound.reliable, (pid, unwound.note)
+            assert recorded(unwound) == theirs[pid], pid
+        panicked = tasks.cpu_stack(tasks.panic_cpu() or 0)
+        names = [found.name for frame in panicked.frames if (found := kernel.symbolizer.at(frame.lookup))]
+        assert "sysrq_handle_crash" in names and names[-1] == "el0t_64_sync" and panicked.user is not None
+
+
+def check_report(vmcore: Path, cpus: int) -> None:
+    with open_dump(vmcore) as dump:
+        report = build(Context(Kernel(dump)), str(vmcore))
+    assert report.verdict.title == "sysrq triggered crash" and not report.problems
+    for section in report.sections:
+        assert not section.error, (section.name, section.error)
+        assert not [note for note in section.notes if not any(name in note for name in ABSENT)], section.notes
+    blocks = {block.name: block for section in report.sections for block in section.blocks}
+    assert len(blocks["cpus"].rows) == cpus  # type: ignore[union-attr]
+
+
+def test_four_kib(lab_crash: CrashMaker) -> None:
+    crash = small(lab_crash, "6.12", plan=CapturePlan(), crashkernel="192M", cpus=2)
+    check_stacks(crash.directory / "vmcore")
+    check_report(crash.directory / "vmcore", 2)
+
+
+def test_sixteen_kib(lab_crash: CrashMaker) -> None:
+    """Nobody else filters this kernel: by its own counters what was dropped is free."""
+    crash = small(lab_crash, "6.12-16k", crashkernel="256M")
+    vmcore = crash.directory / "vmcore"
+    check_stacks(vmcore)
+    check_report(vmcore, 1)
+    with open_dump(vmcore) as dump:
+        from kdump.memory.counts import count_pages
+
+        counts = count_pages(dump.memory)
+    assert counts.dumped + counts.zero < counts.memory / 3 and counts.excluded > counts.memory / 2
