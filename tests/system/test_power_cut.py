@@ -62,15 +62,15 @@ sync; poweroff
 """
 
 
-def raw_crash(path: Path) -> Path:
+def raw_crash(path: Path, size: int = SIZE) -> Path:
     """A partition with a crash on it, as the capture kernel leaves it."""
-    disk.create(path, SIZE + (16 << 20))
+    disk.create(path, size + (16 << 20))
     descriptor = os.open(path, os.O_RDWR)
     rawstore.format_device(descriptor, str(path))
     header = rawstore.RawHeader(rawstore.WRITING, CRASH, sequence=rawstore.read_header(descriptor, str(path)).sequence)
     session = BlockSession(descriptor, header, str(path))
     entries = []
-    for name, data in {"vmcore-dmesg.txt": b"a log\n", "vmcore": os.urandom(1 << 20) * (SIZE >> 20)}.items():
+    for name, data in {"vmcore-dmesg.txt": b"a log\n", "vmcore": os.urandom(1 << 20) * (size >> 20)}.items():
         stream = session.create(name)
         stream.write(data)
         stream.seal()
