@@ -124,9 +124,10 @@ def test_a_new_signature_version_keeps_what_people_decided(client: Client, monke
         return evidence.read(evidence.compose(known["manifest"], json.dumps(report).encode(), ""))
 
     monkeypatch.setattr(groups, "signed_again", next_version)
-    last = client.service.database.run(lambda session: groups.regroup(session, str(version), 0))
-    assert last == 3
-    assert client.service.database.run(lambda session: groups.regroup(session, str(version), last)) == 0
+    database = client.service.database
+    assert groups.regroup_all(database, str(version), lambda: True)  # told to end before it began
+    assert groups.regroup_all(database, str(version))
+    assert not groups.regroup_all(database, str(version))
     assert (row(client, one)["crashes"], row(client, one)["owner"]) == (2, "me")
     assert row(client, other)["crashes"] == 1
     with client.service.database.read() as session:

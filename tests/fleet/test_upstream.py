@@ -237,3 +237,53 @@ def test_an_import_follows_no_link_and_believes_no_other_user(client: Client, tm
     assert done.new == 1
     assert [path.name for path, _ in done.left] == ["bomb", "foreign", "linked", "pipe"]
     assert "others may write" in dict(done.left)[root / "foreign"]
+
+
+def test_a_syslog_of_many_hosts_is_divided_by_host_and_boot(client: Client, tmp_path: Path) -> None:
+    """As a loghost has it: two hosts talk at the same time, one of them dies twice."""
+
+    def said(host: str, log: str) -> list[str]:
+        return [f"Nov 29 12:00:00 {host} kernel: {line}" for line in log_text(log).splitlines()]
+
+    one, other = said("web1", "list"), said("web2", "uaf")
+    mixed = [line for pair in zip(one, other, strict=False) for line in pair]
+    mixed += one[len(other) :] + other[len(one) :]
+    mixed += [
+        "Nov 29 12:01:00 web1 kernel: [    0.000000] Linux version 6.1.0 (x) #1 SMP",
+        *said("web1", "softlockup"),
+        "Nov 29 12:02:00 web3 kernel: [    0.000000] Linux version 6.1.0 (x) #1 SMP",
+        "Nov 29 12:02:00 web3 kernel: [   99.000000] nothing happened here",
+    ]
+    log = tmp_path / "messages"
+    log.write_text("\n".join(mixed))
+    done = bring(client.service, [log])
+    assert ((done.new, done.known), done.left) == ((3, 0), [])
+    log.write_text("\n".join([*mixed, "Nov 29 12:03:00 web3 kernel: [  100.000000] and more"]))
+    assert bring(client.service, [log]).known == 3
+    client.sweep()
+    with client.service.database.read() as session:
+        rows = session.all("SELECT host, signature FROM crashes ORDER BY host, signature")
+    wanted = [("web1", "list"), ("web1", "softlockup"), ("web2", "uaf")]
+    assert sorted((row["host"], row["signature"]) for row in rows) == sorted(
+        (host, report_of(name)["verdict"]["signature"]) for host, name in wanted
+    )
+    log.write_text("nothing\n")
+    assert [why for _, why in bring(client.service, [log]).left] == ["no kernel died in this log"]
+
+
+def test_the_parts_of_pstore_are_put_together(client: Client, tmp_path: Path) -> None:
+    """Parts as the kernel's efi-pstore names and heads them: the first has the log's end."""
+    store = tmp_path / "pstore"
+    store.mkdir()
+    lines = log_text("list").splitlines(keepends=True)
+    third = -(-len(lines) // 3)
+    for part in (1, 2, 3):
+        piece = "".join(lines[third * (3 - part) : third * (4 - part)])
+        (store / f"dmesg-efi-17643{part:05}01").write_text(f"Panic#2 Part{part}\n{piece}")
+    (store / "dmesg-efi-176430000901").write_text("Oops#1 Part1\n<6>[    1.000000] before it\n")
+    done = bring(client.service, [store], "web7")
+    assert ((done.new, done.known), done.left) == ((1, 0), [])
+    client.sweep()
+    with client.service.database.read() as session:
+        (row,) = session.all("SELECT host, signature FROM crashes")
+    assert (row["host"], row["signature"]) == ("web7", report_of("list")["verdict"]["signature"])

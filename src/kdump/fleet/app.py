@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from kdump.fleet import alerts, housekeeping, metrics, queue
+from kdump.fleet import alerts, groups, housekeeping, metrics, queue
 from kdump.fleet.api import Api, Receive, Scope, Send
 from kdump.fleet.ingest import Writer
 from kdump.fleet.pages import HEADERS, Pages, static
 from kdump.fleet.service import Service
+from kdump.report.signature import VERSION
 
 _ALERTS_EVERY = 5.0  # seconds
 _log = logging.getLogger("kdump.fleet")
@@ -92,7 +93,15 @@ class App:
 
 def background(service: Service, waiting: queue.Queue) -> list[Any]:
     """What a worker does, as coroutines that run until they are cancelled."""
-    return [waiting.run(service.worker.sweep), _outbox(service), housekeeping.run(service)]
+    return [waiting.run(service.worker.sweep), _outbox(service), housekeeping.run(service), _regroup(service)]
+
+
+async def _regroup(service: Service) -> None:
+    """Once, after kdump's signature got a new version."""
+    try:
+        await asyncio.to_thread(groups.regroup_all, service.database, str(VERSION), service.worker.stopping)
+    except Exception:  # noqa: BLE001 -- the next start goes on where this one ended
+        _log.exception("stored reports could not be read again")
 
 
 async def _outbox(service: Service) -> None:

@@ -82,15 +82,20 @@ def collector(data: Path, certificate: Path | None = None, key: Path | None = No
             service.close()
 
 
-def machine(running: Running, tree: KernelTree, host: str, cause: str, directory: Path, **options: Any) -> Ended:
-    """Crash one machine whose first target is the collector and whose second one is its disk."""
+def machine(
+    running: Running, tree: KernelTree, host: str, cause: str, directory: Path, *, port: int = 0, **options: Any
+) -> Ended:
+    """Crash one machine whose first target is the collector and whose second one is its disk.
+
+    `port` is where the machine looks for the collector, if that is not where it is.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     scheme = "collector+https" if running.certificate else "collector+http"
     facts = {"token": _TOKEN, "host": host, **({"ca_file": _CA} if running.certificate else {})}
     files: dict[str, bytes | Path] = {_TOKEN: running.service.keys.token(host).encode()}
     if running.certificate:
         files[_CA] = running.certificate
-    targets = (Spec(f"{scheme}://{HOST}:{running.port}", facts), Spec(f"file:///{DUMPS}"))
+    targets = (Spec(f"{scheme}://{HOST}:{port or running.port}", facts), Spec(f"file:///{DUMPS}"))
     network = {"interface": [{"name": "eth0", "mac": _MAC, "dhcp": True}]}
     scenario = Scenario(
         tree,

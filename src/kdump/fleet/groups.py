@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kdump.errors import KdumpError, UsageError
 from kdump.fleet import evidence, ingest
-from kdump.fleet.database import Row, Session, among
+from kdump.fleet.database import Database, Row, Session, among
 from kdump.fleet.schema import COUNTED, MONTH
 from kdump.report.known import from_guilty
 
 STATUSES: Final = ("open", "ignored", "fixed", "merged")
 EDITABLE: Final = {"owner": 120, "link": 400, "fixed_in": 200, "collect": 16, "status": 16, "title": 300}
 _NEAR = 0.5  # similarity from which groups are offered as near duplicates
-_REGROUP = 200  # crashes at a time
+_REGROUP = 50  # crashes at a time
+_REGROUPED = "regrouped"  # the setting that says how far: "2" is all of version 2, "2:500" up to crash 500
+REGROUP: Final = "regroup"  # who did it, in the audit
 
 
 def edit(session: Session, group: int, who: str, field: str, value: str) -> None:
@@ -207,23 +209,62 @@ def _weight(place: int) -> float:
     return 0.8**place
 
 
-def regroup(session: Session, version: str, after: int, who: str = "regroup") -> int:
-    """Read stored reports again under a new version of the signature; the last crash done, 0 at the end.
+def regroup_all(database: Database, version: str, stop: Callable[[], bool] = lambda: False) -> bool:
+    """Read what is stored again, unless that was done for this version; whether anything had to be read.
+
+    Where it is, is kept in the database, so a process that ends is followed by the next one. Two at once do no harm.
+    """
+    with database.read() as session:
+        done, _, at = str(session.value("SELECT value FROM settings WHERE name = ?", _REGROUPED) or "").partition(":")
+    if done == version and not at:
+        return False
+    after = int(at) if done == version else 0
+    while not stop():
+        after = regroup(database, version, after)
+        kept = f"{version}:{after}" if after else version
+        database.run(
+            lambda session, kept=kept: session.execute(  # type: ignore[misc]
+                "INSERT INTO settings (name, value) VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                _REGROUPED,
+                kept,
+            )
+        )
+        if not after:
+            break
+    return True
+
+
+def regroup(database: Database, version: str, after: int, who: str = REGROUP) -> int:
+    """Read some stored reports again under a new version of the signature; the last crash done, 0 at the end.
 
     A crash whose signature changes takes its old group along if that group has no signature of the new version yet, or
     if a person has decided anything about it; so a decision is never lost, and groups that the new version tells apart
-    separate only where nobody has put them together.
+    separate only where nobody has put them together. Logs are read outside of any transaction.
     """
-    rows = session.all(
-        "SELECT c.id, c.signature, c.grp, b.envelope FROM crashes c JOIN bodies b ON b.crash = c.id"
-        " WHERE c.id > ? AND c.signature <> '' AND c.signature NOT LIKE ? ORDER BY c.id LIMIT ?",
-        after, f"{version}-%", _REGROUP,
-    )  # fmt: skip
-    touched = set()
+    with database.read() as session:
+        rows = session.all(
+            "SELECT c.id, c.signature, b.envelope FROM crashes c JOIN bodies b ON b.crash = c.id"
+            " WHERE c.id > ? AND c.signature <> '' AND c.signature NOT LIKE ? ORDER BY c.id LIMIT ?",
+            after, f"{version}-%", _REGROUP,
+        )  # fmt: skip
+    changed = []
     for row in rows:
         facts = signed_again(bytes(row["envelope"]))
-        if facts is None or facts.signature == row["signature"]:
-            continue
+        if facts is not None and facts.signature != row["signature"]:
+            changed.append((row["id"], row["signature"], facts))
+    if changed:
+        database.run(lambda session: _move(session, version, changed, who))
+    return int(rows[-1]["id"]) if rows else 0
+
+
+def _move(session: Session, version: str, changed: Sequence[tuple[int, str, evidence.Crash]], who: str) -> None:
+    """Crashes get new signatures, and the groups that go with these."""
+    touched = set()
+    for crash, was, facts in changed:
+        row = session.one("SELECT grp FROM crashes WHERE id = ? AND signature = ?", crash, was)
+        if row is None:
+            continue  # another process was here first
         own = (
             session.one("SELECT grp FROM signatures WHERE signature = ?", facts.signature) if facts.signature else None
         )
@@ -240,14 +281,10 @@ def regroup(session: Session, version: str, after: int, who: str = "regroup") ->
             )  # fmt: skip
         else:
             target = ingest.group_of(session, facts, time.time())
-        session.execute("UPDATE crashes SET signature = ?, grp = ? WHERE id = ?", facts.signature, target, row["id"])
+        session.execute("UPDATE crashes SET signature = ?, grp = ? WHERE id = ?", facts.signature, target, crash)
         touched |= {row["grp"], target} - {None}
     recount(session, sorted(touched))
-    if touched:
-        note(
-            session, who, "regroup", None, f"crashes {rows[0]['id']} to {rows[-1]['id']}: {len(touched)} groups changed"
-        )
-    return int(rows[-1]["id"]) if rows else 0
+    note(session, who, REGROUP, None, f"crashes {changed[0][0]} to {changed[-1][0]}: {len(touched)} groups changed")
 
 
 def signed_again(envelope: bytes) -> evidence.Crash | None:
@@ -268,7 +305,7 @@ def _decided(session: Session, group: int | None) -> bool:
     """Whether a person has done anything with a group."""
     if group is None:
         return False
-    return bool(session.value("SELECT COUNT(*) AS n FROM audit WHERE grp = ? AND who <> 'regroup'", group))
+    return bool(session.value("SELECT COUNT(*) AS n FROM audit WHERE grp = ? AND who <> ?", group, REGROUP))
 
 
 def _has_version(session: Session, group: int, version: str) -> bool:

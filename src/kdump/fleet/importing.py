@@ -2,7 +2,8 @@
 
 What is imported is what a host would have reported: manifest and report if they are there, else the log, which a worker
 reads. A directory is a crash if it holds a manifest, a log or a dump; dumps stay where they are. A crash's name is its
-directory's, or made of the log's own bytes, so that importing again changes nothing.
+directory's, or made of what the kernel said when it died, so that importing again changes nothing. A file may hold the
+logs of many hosts and boots: see `logfiles`.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import errno
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from kdump.directory import Directory
 from kdump.errors import KdumpError, describe
-from kdump.fleet import evidence, ingest
+from kdump.fleet import evidence, ingest, logfiles
 from kdump.fleet.service import Service
 from kdump.foreign import load_object
+from kdump.report.logtext import decode
 
 LOGS: Final = ("vmcore-dmesg.txt", "dmesg.txt", "vmcore-dmesg-incomplete.txt", "dmesg")
 _LARGEST: Final = 8 << 20  # bytes of a log's end that are read
@@ -47,26 +49,36 @@ def bring(service: Service, paths: Sequence[Path], host: str = "") -> Done:
         else:
             with Directory.open(path) as top:
                 for crash in _crashes(top, done):
-                    _bring(service, Path(crash.path), lambda crash=crash: _envelope(crash, host), done)  # type: ignore[misc]
+                    _bring(service, Path(crash.path), lambda crash=crash: _of_directory(crash, host), done)  # type: ignore[misc]
     return done
 
 
-def _bring(service: Service, path: Path, envelope: Callable[[], bytes], done: Done) -> None:
+def _bring(service: Service, path: Path, envelopes: Callable[[], Iterable[bytes]], done: Done) -> None:
     try:
-        text = envelope()
-        pair = (evidence.read(text), evidence.pack(text))
-        (answer,) = service.database.run(lambda session: ingest.store(session, [pair], time.time(), None))
+        for text in envelopes():
+            again = store(service, text)
+            done.known += again
+            done.new += not again
     except (KdumpError, OSError, ValueError) as error:
         done.left.append((path, describe(error) if isinstance(error, OSError) else str(error)))
-        return
-    done.known += answer.again
-    done.new += not answer.again
+
+
+def store(service: Service, text: bytes) -> bool:
+    """Keep the crash in an envelope; whether it was known. Raises `RefusedError`."""
+    pair = (evidence.read(text), evidence.pack(text))
+    (answer,) = service.database.run(lambda session: ingest.store(session, [pair], time.time(), None))
+    return answer.again
 
 
 def _crashes(directory: Directory, done: Done, depth: int = 0) -> Iterator[Directory]:
     """Directories that are crashes, open: nobody can put another in their way."""
     names = directory.names()
-    if "manifest.json" in names or set(LOGS) & set(names) or any(name.startswith("dmesg.") for name in names):
+    if (
+        any(map(logfiles.is_record, names))
+        or "manifest.json" in names
+        or set(LOGS) & set(names)
+        or any(name.startswith("dmesg.") for name in names)
+    ):
         yield directory
         return
     for name in names if depth < _DEEPEST else ():
@@ -78,6 +90,25 @@ def _crashes(directory: Directory, done: Done, depth: int = 0) -> Iterator[Direc
             continue
         with inner:
             yield from _crashes(inner, done, depth + 1)
+
+
+def _of_directory(crash: Directory, host: str) -> Iterable[bytes]:
+    records = [name for name in crash.names() if logfiles.is_record(name) and crash.has_file(name)]
+    if records and not crash.foreign:
+        log = logfiles.pstore((name, crash.read(name, _LARGEST)) for name in records)
+        return _of_text(log, host)
+    return [_envelope(crash, host)]
+
+
+def _of_text(log: str, host: str) -> Iterable[bytes]:
+    """Envelopes of all crashes that a log tells of. Raises ValueError if it tells of none."""
+    found = list(logfiles.crashes(log, host))
+    if not found:
+        raise ValueError("no kernel died in this log")
+    for boot in found:
+        own = boot.host or "imported"
+        made = {"host": own, "crash": f"{own}-log-{boot.name}", "status": "imported"}
+        yield evidence.compose(made, b"", boot.log)
 
 
 def _envelope(crash: Directory, host: str) -> bytes:
@@ -97,12 +128,11 @@ def _envelope(crash: Directory, host: str) -> bytes:
     return evidence.compose({**made, **{key: value for key, value in manifest.items() if value}}, report, text)
 
 
-def _of_log(path: Path, host: str) -> bytes:
+def _of_log(path: Path, host: str) -> Iterable[bytes]:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _LARGEST))
-        log = file.read(_LARGEST).decode("utf-8", "replace")
-    return evidence.compose(_made_up(log, host, path.stem), b"", log)
+        return _of_text(decode(file.read(_LARGEST)), host)
 
 
 def _host_of(name: str) -> str:

@@ -55,6 +55,10 @@ class Worker:
         """Let `sweep` return soon."""
         self._stop.set()
 
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
     def _count(self) -> int:
         """Count crashes whose report is there; up to BATCH in one transaction."""
         index = self._index()
