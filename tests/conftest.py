@@ -36,6 +36,7 @@ APART = (
     "capture/test_lab_targets.py",
     "capture/test_lab_volumes.py",
     "kexec/test_lab_load.py",
+    "lab/test_aarch64.py",
     "lab/test_faults.py",
     "report/test_crasher.py",
     "test_machines.py",

@@ -1,10 +1,13 @@
 """Hatchling's hook: what is made from the source becomes part of the wheel.
 
-Manual pages and completions, from the same texts as --help; where there is a C compiler, libkdump.so.
+Manual pages and completions, from the same texts as --help; where there is a C compiler, libkdump.so. KDUMP_MACHINE in
+the environment names another architecture ("aarch64") to compile that for.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -25,10 +28,15 @@ class Made(BuildHookInterface[Any]):
         sources = Path(self.root) / SOURCES
         library = (sources if version == "editable" else Path(self._place.name)) / "libkdump.so"
         sys.path.insert(0, str(Path(self.root) / "src"))
+        from kdump import arch
         from kdump.native import build
 
+        machine = os.environ.get("KDUMP_MACHINE", "")
+        compiler = shutil.which(f"{arch.by_machine(machine).triplet}-gcc") if machine else None
+        if machine and not compiler:
+            raise RuntimeError(f"there is no cross compiler for {machine}: install gcc-{machine}-linux-gnu")
         flags = (*build.OPTIMISED, *(build.STRICT if version == "editable" else ()))
-        built = build.compile_library(sources, library, flags)
+        built = build.compile_library(sources, library, flags, compiler=compiler)
         if not built:
             self.app.display_warning("no C compiler: kdump will be slower, and cannot write LZO and snappy")
         if version == "editable":
@@ -36,7 +44,8 @@ class Made(BuildHookInterface[Any]):
         if built:
             build_data["force_include"][str(library)] = "kdump/native/libkdump.so"
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+            platform = f"linux-{machine}" if machine else sysconfig.get_platform()
+            build_data["tag"] = f"py3-none-{platform.replace('-', '_').replace('.', '_')}"
         from kdump.cli import share
 
         for name, text in share.files().items():

@@ -52,11 +52,12 @@ def test_a_module_is_found_where_the_other_architecture_has_it(foreign: Foreign,
     assert place("numpy._core.fast", numpy / "_core/fast.so") == str(tmp_path / "wheel/numpy/_core/fast.abi3.so")
     assert place("kdump.capture.plan", plan.__file__, True) == plan.__file__
     assert place("kdump.native.libkdump", Path(plan.__file__).parents[1] / "native/libkdump.so") is None
+    assert place("elsewhere", "/opt/elsewhere.py", True) == "/opt/elsewhere.py"
     for name, origin, has_source in (
         ("xml", STANDARD / "xml/__init__.py", True),
         ("_ctypes", dynload / "_ctypes.so", False),
         ("numpy._core.gone", numpy / "_core/gone.so", False),
-        ("elsewhere", "/opt/elsewhere.py", True),
+        ("elsewhere", "/opt/elsewhere.so", False),
     ):
         with pytest.raises(KdumpError, match=f"module {name} "):
             place(name, origin, has_source)

@@ -17,6 +17,7 @@ from kdump.image.build import build
 from kdump.image.kernel_tree import KernelTree
 from kdump.image.python import python_modules
 from kdump.kexec import elfcore
+from kdump.lab.foreign import platform_of
 from kdump.lab.machine import Machine
 from kdump.memory.protocol import Range
 
@@ -43,8 +44,9 @@ def image(
 ) -> Path:
     """An image whose first process is `guest`, with those files, kernel modules and further Python modules in it."""
     entry = "tests.kexec.guest"
-    python = python_modules(entry, imports)
-    build(tree, entry=entry, modules=modules, python=python, files=dict(files or {}), output=output)
+    platform = platform_of(tree.machine)
+    python = python_modules(entry, imports, platform=platform)
+    build(tree, entry=entry, modules=modules, python=python, files=dict(files or {}), output=output, platform=platform)
     return output
 
 

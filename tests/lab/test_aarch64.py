@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kdump.arch.aarch64 import AARCH64
 from kdump.capture.plan import CapturePlan
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.tasks import Tasks
+from kdump.lab.causes import CAUSES, find_cause
 from kdump.lab.crash import Crash
 from kdump.memory import open_dump
 
@@ -61,3 +63,28 @@ def test_efi_and_acpi(lab_crash: CrashMaker) -> None:
     check(crash, 4096)
     console = crash.console.read_text(errors="replace")
     assert console.count("ACPI: RSDP") == 2  # of the dying kernel, and of the capture kernel
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("series", ["6.1", "6.12-generic", "6.12-rt", "newest"])
+def test_other_kernels(lab_crash: CrashMaker, series: str) -> None:
+    """6.1 does not show where its text is mapped; the newest is what backports has today."""
+    crash = small(lab_crash, series, cpus=2)
+    check(crash, 4096)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("cause", [cause.name for cause in CAUSES if cause.known_to("aarch64")])
+def test_every_cause(lab_crash: CrashMaker, cause: str) -> None:
+    crash = small(lab_crash, "6.12", cause, cpus=2)
+    check(crash, 4096)
+    console = crash.console.read_text(errors="replace")
+    assert re.search(find_cause(cause).panic, console)
+
+
+@pytest.mark.matrix
+def test_a_reservation_in_two_parts(lab_crash: CrashMaker) -> None:
+    """The kernel takes segments in the high one; the other is for devices that reach no further."""
+    crash = small(lab_crash, "6.12", memory=5 << 30, crashkernel="256M,high", work=MIB)
+    check(crash, 4096)
+    assert crash.before["iomem"].count("Crash kernel") == 2

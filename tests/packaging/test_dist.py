@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kdump.image import elf_files
+
 ROOT = Path(__file__).parent.parent.parent
 BARE = """
 import sys
@@ -68,3 +70,14 @@ def test_maintainer_scripts_never_reserve_load_or_enable(script: Path) -> None:
         for word in ("kdump load", "kdump build", "--yes", "systemctl", "crashkernel"):
             assert word not in line or "setup --undo" in line or line.startswith("#"), line
     subprocess.run(["sh", "-n", script], check=True)
+
+
+@pytest.mark.matrix
+def test_the_debian_package_of_another_architecture_holds_that_architectures_code(tmp_path: Path) -> None:
+    command = [sys.executable, "tools/dist.py", "deb", "--release=12", "--arch=aarch64", "--output", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (package,) = tmp_path.glob("*_arm64.deb")
+    subprocess.run(["dpkg-deb", "-x", package, tmp_path / "root"], check=True)
+    libraries = list((tmp_path / "root").rglob("*.so"))
+    assert {path.name for path in libraries} >= {"libkdump.so"} and len(libraries) > 10
+    assert {elf_files.parse(path).machine for path in libraries} == {"aarch64"}

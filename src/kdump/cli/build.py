@@ -5,6 +5,9 @@ targets, keys and hooks. The image lies in /var/lib/linux-kdump/RELEASE/. --if-s
 into the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only
 because memory was added. If the machine cannot be examined, a target's server being away, --load takes the image there
 is; exit status 3 then.
+
+With --arch an image for another machine is built: for a Debian kernel (--kernel: a series or a path) and a plan
+(--plan) as `kdump capture` reads it. Neither this machine nor kdump.toml is looked at.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdump.errors import KdumpError
+from kdump.cli import values
+from kdump.errors import KdumpError, UsageError
 from kdump.host import config, in_force
 from kdump.units import duration_text, size_text
 
@@ -27,7 +31,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--kernel", type=Path, help="capture kernel (default: the configured or the running one)")
+    parser.add_argument("--kernel", help="capture kernel's path (default: the configured or the running one)")
+    parser.add_argument(
+        "--arch", type=values.architecture, metavar="MACHINE", help="build for another machine of that architecture"
+    )
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="with --arch: what the capture kernel is to do")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="with --arch: the image")
     parser.add_argument("--if-stale", action="store_true", help="build only if what goes in has changed")
     parser.add_argument("--load", action="store_true", help="load the image for the next panic")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
@@ -40,9 +49,50 @@ def run(args: argparse.Namespace) -> int:
     from kdump.host.home import settled
     from kdump.host.python_search import python_search
 
+    if args.arch:
+        return _for_another(args)
+    if args.plan or args.output:
+        raise UsageError("--plan and --output are of use with --arch only")
     state = args.state or settled()
     with python_search(state) as search:
         return _run(args, state, search)
+
+
+def _for_another(args: argparse.Namespace) -> int:
+    """Build the image of a machine that is not this one."""
+    if args.load or args.if_stale or args.config:
+        raise UsageError("--load, --if-stale and --config are for this machine's own image, not for --arch")
+    if not args.plan or not args.output:
+        raise UsageError("--arch needs --plan and --output")
+    from kdump.capture.plan import PLAN_PATH, load_plan
+    from kdump.host.python_search import ENTRY
+    from kdump.image.build import build
+    from kdump.image.kernel_tree import canonical
+    from kdump.image.python import python_modules
+    from kdump.lab import kernels
+    from kdump.lab.foreign import platform_of
+
+    try:
+        plan = load_plan(args.plan)
+    except OSError as error:
+        raise KdumpError(f"the plan {args.plan} cannot be read", why=error.strerror or str(error)) from None
+    tree = kernels.find(args.kernel or kernels.default(args.arch), args.arch)
+    platform = platform_of(args.arch)
+    summary = build(
+        tree,
+        entry=ENTRY,
+        modules=[canonical(module.split(" ")[0]) for module in plan.modules],
+        python=python_modules(ENTRY, plan.imports(), platform=platform),
+        files={PLAN_PATH: plan.to_json().encode()},
+        output=args.output,
+        platform=platform,
+    )
+    if args.json:
+        print(json.dumps({"image": str(summary.path), "release": summary.release, "size": summary.size}))
+    else:
+        size, time = size_text(summary.size), duration_text(summary.seconds)
+        print(f"built {summary.path} for {summary.release} ({size}) in {time}")
+    return 0
 
 
 def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
@@ -51,7 +101,7 @@ def _run(args: argparse.Namespace, state: Path, search: Search) -> int:
     from kdump.kexec.state import read_state
 
     wanted = in_force.load(args.config)
-    tree = tree_of(args.kernel) if args.kernel else plan.capture_kernel(wanted)
+    tree = tree_of(Path(args.kernel)) if args.kernel else plan.capture_kernel(wanted)
     record = built.recorded(tree.release, state)
     status = 0
     told: list[str] = []

@@ -116,6 +116,8 @@ class Foreign(Platform):
             place = self._root / "usr/lib" / self._standard.name / origin.relative_to(self._standard)
             if not has_source and name in self._built_in:
                 return None
+        elif has_source:  # somebody's own, which serves all architectures
+            return origin
         else:
             raise KdumpError(f"the module {name} cannot be found for {self.machine}", why=f"here it is {origin}")
         return self._existing(place, name) if has_source else self._extension(place.parent, name)

@@ -133,6 +133,6 @@ put:	mov	w5, #0x100000		/* so many looks at the flag register at most */
 	ret
 
 message:	.asciz	"\r\nkdump: the segment at 0x"
-rest:		.asciz	" is damaged, not booting it.\r\n"
+rest:		.asciz	" is damaged; not booting it.\r\n"
 	.balign	8
 	.ltorg
