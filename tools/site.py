@@ -31,7 +31,17 @@ BESIDE = {
 }
 NAV = [
     {"Start": "index.md"},
-    {"Administration": ["administration.md", "targets.md", "reliability.md", "security.md", "fleet.md", "machines.md"]},
+    {
+        "Administration": [
+            "administration.md",
+            "targets.md",
+            "reliability.md",
+            "security.md",
+            "fleet.md",
+            "platforms.md",
+            "machines.md",
+        ]
+    },
     {"Analysis": ["report.md", "reading.md", "dumping.md"]},
     {"Reference": ["commands.md", "configuration.md", "changelog.md"]},
     {"Development": ["architecture.md", "kexec.md", "contributing.md", "packaging.md", "reporting.md"]},

@@ -18,7 +18,7 @@ from kdump.memory.virtual import VirtualMemory
 
 HAS_MEM_MAP, IS_ONLINE = 1 << 1, 1 << 2  # bits of section_mem_map
 FLAG_BITS = 12  # the encoded mem_map is page aligned; how many low bits are flags depends on the kernel
-ROOTS_LIMIT = 1 << 20
+ROOTS_LIMIT = 1 << 22  # riscv64 has room for 56 bits of addresses
 
 
 class MapRun(NamedTuple):

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from kdump.arch import known
 from kdump.elf import CLASS_64, EHDR, ET_CORE, LITTLE_ENDIAN, MAGIC, NHDR, PHDR, PN_XNUM, PT_LOAD, PT_NOTE, SH_INFO
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Dump, Note, Range
@@ -24,6 +25,7 @@ NOTES_LIMIT = 64 << 20  # bytes of notes: 100,000 CPUs and room for device dumps
 LOADS_LIMIT = 1 << 20
 PHYSICAL_BITS = 52  # no machine that Linux runs on has more address bits
 MEMORY_BITS = 47  # nor more than 64 TiB of memory; a claim of more would keep readers busy for hours
+_MACHINE_AT = 18  # e_machine
 _PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|8192|16384|32768|65536)$", re.MULTILINE)
 NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
 
@@ -187,7 +189,9 @@ def read_headers(source: Source) -> tuple[int, list[ProgramHeader]]:
     if ident[:4] != MAGIC:
         raise wrong("not an ELF file", "e_ident", 0)
     if ident[5] != LITTLE_ENDIAN:
-        raise wrong("big-endian ELF dumps are not supported", "e_ident[EI_DATA]", 5)
+        number = int.from_bytes(source.view(_MACHINE_AT, 2), "big")
+        of = next((f" of {each.name}" for each in known() if each.elf_machine == number), "")
+        raise wrong(f"big-endian ELF dumps{of} are not supported", "e_ident[EI_DATA]", 5)
     if ident[4] != CLASS_64:
         raise wrong("32-bit ELF dumps are not supported", "e_ident[EI_CLASS]", 4)
     if kind != ET_CORE:
