@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 from kdump.errors import KdumpError, UsageError
+from kdump.fileio import replace_file
 from kdump.fleet.evidence import RefusedError
 
 CHUNK: Final = 64 << 20  # bytes of one piece at most
@@ -79,15 +80,7 @@ class Directory:
 
     def put(self, key: str, content: bytes) -> None:
         """Durable, then named."""
-        path = self._path(key)
-        part = path.with_name(f"{path.name}.{os.getpid()}.put")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-        _sync(path.parent)
+        replace_file(self._path(key), content)
 
     def get(self, key: str) -> Iterator[bytes]:
         """In steps of a MiB."""

@@ -21,6 +21,7 @@ import zstandard
 
 from kdump import foreign
 from kdump.errors import FormatError, KdumpError
+from kdump.fileio import replace_file
 from kdump.report import frames as names
 from kdump.report.model import Verdict
 from kdump.report.versions import has_fix
@@ -170,9 +171,7 @@ def save(path: Path, entries: Iterable[Entry], made: str) -> int:
     """Write an index; the number of its entries."""
     listed = [{name: value for name, value in asdict(entry).items() if value} for entry in entries]
     text = json.dumps({"format": FORMAT, "made": made, "entries": listed}, separators=(",", ":")).encode()
-    part = path.with_name(path.name + ".incomplete")
-    part.write_bytes(zstandard.ZstdCompressor(level=19).compress(text))
-    part.rename(path)
+    replace_file(path, zstandard.ZstdCompressor(level=19).compress(text), mode=0o644)
     return len(listed)
 
 
