@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from kdump.errors import FormatError
+from kdump.units import size_text
 
 LIMIT: Final = 16 << 20  # bytes of a JSON text
 LATEST: Final = 253402300799  # Unix time of the last second of the year 9999, after which no calendar goes
@@ -19,6 +20,25 @@ _LONGEST: Final = 4096  # characters of a string that is a name, a title, a path
 
 Read = Callable[[Any], Any]  # gives the value back; raises ValueError that says what is expected
 Schema = Mapping[str, Read]
+
+
+def read_file(path: str | os.PathLike[str], limit: int = LIMIT) -> bytes:
+    """A file that a person named, whole; it may be a pipe. Raises FormatError if it has no end within `limit` bytes,
+    OSError.
+    """
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FormatError(f"larger than {size_text(limit)}", path=path, why="no file of its kind is")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int = LIMIT) -> str:
+    """As `read_file`, as text. Raises FormatError if it is not UTF-8, too."""
+    try:
+        return read_file(path, limit).decode()
+    except UnicodeDecodeError as error:
+        raise FormatError("not text in UTF-8", path=path, why=str(error)) from None
 
 
 def load_object(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -253,3 +254,24 @@ def test_levels() -> None:
     for text in ("64", "-1", "²", "1,,2", "9" * 5000, ",".join(map(str, range(70)))):
         with pytest.raises(KdumpError):
             parse_levels(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["config check FILE", "report FILE", "diff FILE FILE", "decrypt -i FILE /etc/hostname OUT", "list --config FILE",
+     "fleet known --data DIR FILE", "fleet user x --data DIR --password-file FILE",
+     "fleet serve --data DIR --oidc FILE", "config import FILE"],
+)  # fmt: skip
+@pytest.mark.parametrize("content", ["without end", "not UTF-8"])
+def test_a_file_that_is_named_has_an_end_and_is_text(line: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff\xfe\xfd binary \xd0\0" * 10)
+    file = "/dev/zero" if content == "without end" else f"{tmp_path}/file"
+    names = {"FILE": file, "OUT": f"{tmp_path}/out", "DIR": f"{tmp_path}/d"}
+    command = [sys.executable, "-m", "kdump", *(names.get(word, word) for word in line.split())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, preexec_fn=bounded)
+    assert done.returncode in (0, 1, 2, 3)
+    assert "Traceback" not in done.stderr
+
+
+def bounded() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))

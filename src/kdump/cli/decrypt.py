@@ -16,6 +16,7 @@ from kdump import outputs
 from kdump.directory import Directory, DraftDirectory
 from kdump.errors import KdumpError, UsageError
 from kdump.fileio import Draft
+from kdump.foreign import read_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read_identities(path: Path) -> list[str]:
     """The private keys in a file of `age-keygen`: one a line, comments with #."""
-    lines = [line.strip() for line in path.read_text(encoding="ascii", errors="replace").splitlines()]
+    lines = [line.strip() for line in read_file(path, 1 << 20).decode("ascii", "replace").splitlines()]
     found = [line for line in lines if line.upper().startswith("AGE-SECRET-KEY-1")]
     if not found:
         raise UsageError(f"{path} holds no private key", remedy="it is a line that begins with AGE-SECRET-KEY-1")

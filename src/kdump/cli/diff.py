@@ -64,12 +64,12 @@ def _is_report(path: str) -> bool:
 def _document(path: str) -> dict[str, Any]:
     from kdump.cli.report import opened
     from kdump.errors import FormatError
-    from kdump.foreign import load_object
+    from kdump.foreign import load_object, read_file
     from kdump.report.json import LIMIT, SHAPE
     from kdump.report.model import SCHEMA
 
     if _is_report(path):
-        document = load_object(Path(path).read_bytes(), path, SHAPE, limit=LIMIT)
+        document = load_object(read_file(path, LIMIT), path, SHAPE, limit=LIMIT)
         if document.get("schema") != SCHEMA or SHAPE.keys() - document.keys():
             raise FormatError(
                 f"it is no report of schema {SCHEMA}", path=path, remedy="make it with `kdump report --json`"

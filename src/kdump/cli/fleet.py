@@ -191,7 +191,9 @@ def known(args: argparse.Namespace) -> int:
     import time
 
     from kdump.fleet import upstream
+    from kdump.foreign import read_file
     from kdump.report import known as index
+    from kdump.report.logtext import LONGEST_LOG
 
     own = args.data / index.NAME
     if args.build or args.commits or args.reports:
@@ -208,7 +210,7 @@ def known(args: argparse.Namespace) -> int:
         loaded = index.load(path)
         print(f"{len(loaded.entries)} faults, made {loaded.made}, in {path}")
         return 0
-    found = index.of_text(index.load(path), args.log.read_text("utf-8", "replace"))
+    found = index.of_text(index.load(path), read_file(args.log, LONGEST_LOG).decode("utf-8", "replace"))
     for match in found:
         print(f"{match.line()}: {match.entry.title}\n  {match.evidence()}")
     if not found:
@@ -268,9 +270,10 @@ def user(args: argparse.Namespace) -> int:
     from getpass import getpass
 
     from kdump.fleet import auth
+    from kdump.foreign import read_text
 
     if args.password_file:
-        password = args.password_file.read_text(encoding="utf-8").rstrip("\n")
+        password = read_text(args.password_file, 1 << 16).rstrip("\n")
     elif sys.stdin.isatty():
         password = getpass(f"password of {args.name}: ")
     else:

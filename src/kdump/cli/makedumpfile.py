@@ -26,7 +26,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from kdump.cli import values
@@ -192,13 +191,14 @@ def _several(args: argparse.Namespace, least: int) -> list[str]:
 
 def _open(args: argparse.Namespace, paths: list[str]) -> Dump:
     """The vmcore, with the VMCOREINFO of -i where it has none of its own."""
+    from kdump.foreign import read_file
     from kdump.kernel import vmcoreinfo
     from kdump.memory import open_dump
 
     dump = open_dump(paths[0] if len(paths) == 1 else paths)
     if not args.vmcoreinfo:
         return dump
-    given = Path(args.vmcoreinfo).read_bytes()
+    given = read_file(args.vmcoreinfo, 1 << 20)
     if not dump.vmcoreinfo:
         return dump._replace(vmcoreinfo=given)
     theirs, ours = vmcoreinfo.parse(given).release, vmcoreinfo.parse(dump.vmcoreinfo).release

@@ -120,9 +120,10 @@ def opened(paths: list[str]) -> Iterator[Context]:
 
     paths = [_inside(path) for path in paths]
     if len(paths) == 1 and _is_text(paths[0]):
-        from kdump.report.logtext import decode, from_text
+        from kdump.foreign import read_file
+        from kdump.report.logtext import LONGEST_LOG, decode, from_text
 
-        yield Context(None, from_text(decode(Path(paths[0]).read_bytes())))
+        yield Context(None, from_text(decode(read_file(paths[0], LONGEST_LOG))))
         return
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump

@@ -70,4 +70,4 @@ def architecture(text: str) -> str:
         found.emulated  # noqa: B018 - read for what it raises
         return found.name
     except KdumpError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error.why or error.what}") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a machine ({error.why or error.what})") from None

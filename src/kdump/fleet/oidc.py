@@ -34,6 +34,7 @@ import httpx
 from kdump.errors import KdumpError, UsageError
 from kdump.fleet import evidence
 from kdump.fleet.auth import ROLES, Person
+from kdump.foreign import read_text
 
 COOKIE: Final = "kdump_oidc"
 BACK: Final = "/sign-in/oidc/back"
@@ -70,8 +71,8 @@ def load(path: Path) -> Settings:
     """Read the file. Raises `KdumpError`."""
     try:
         mode = path.stat().st_mode
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        raw = tomllib.loads(read_text(path, 1 << 20))
+    except (OSError, ValueError, RecursionError) as error:
         raise KdumpError(f"{path} cannot be read", why=str(error)) from None
     if stat.S_IMODE(mode) & 0o077:
         raise KdumpError(f"{path} may be read by others", remedy=f"chmod 600 {path}")

@@ -15,6 +15,7 @@ from kdump.report import transports
 if TYPE_CHECKING:
     from kdump.kernel.printk import Log
 
+LONGEST_LOG = 256 << 20  # bytes of a log that is read: a console of months has a tenth of that
 _LONGEST = 2048  # characters of a line; printk's own limit is half of that
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from kdump.capture import plan
 from kdump.capture.routes import parse_route
-from kdump.errors import KdumpError
+from kdump.errors import FormatError, KdumpError
+from kdump.foreign import read_text
 from kdump.host.config import tables
 from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
 from kdump.memory.codecs import CODECS
@@ -29,6 +30,7 @@ _EFFORTS: Final = ", ".join(f"{each.name} {each.allowed}" for each in CODECS.val
 _PLAN: Final = (
     plan.CapturePlan()
 )  # what the capture kernel does unless told otherwise: the one source of these defaults
+_LARGEST: Final = 1 << 20  # bytes of a configuration
 _BRIEF: Final = Duration(1, 3600)  # of one step in the capture kernel
 KEEP: Final = "keep"  # a panic policy that is left as the system has it
 
@@ -404,13 +406,15 @@ def load(path: Path | None = None) -> Config:
     """
     wanted = path or CONFIG_PATH
     try:
-        content = wanted.read_text(encoding="utf-8")
+        content = read_text(wanted, _LARGEST)
     except FileNotFoundError:
         if path is None:
             return Config()
         raise KdumpError(f"{path}: no such file", remedy="`kdump setup` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except FormatError as error:
         raise KdumpError(f"{wanted}: cannot be read", why=str(error)) from None
+    except OSError as error:
+        raise KdumpError(f"{wanted}: cannot be read", why=error.strerror or str(error)) from None
     return parse(content, str(wanted))
 
 
