@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--client-ca", type=Path, metavar="FILE", help="hosts must show a certificate that this CA signed"
     )
     serve.add_argument(
+        "--watch", action="append", default=[], metavar="URL",
+        help="a bucket that hosts write to with s3:// targets of their own, s3://bucket/prefix?endpoint=… (repeatable)",
+    )  # fmt: skip
+    serve.add_argument(
         "--oidc", type=Path, metavar="FILE", help="people sign in at the OpenID provider that this file describes"
     )
     serve.add_argument("--page", default="", metavar="URL", help="the address that people use, for links in alerts")
@@ -151,6 +155,7 @@ def serve(args: argparse.Namespace) -> int:
         open_to=args.open_to,
         oidc=oidc.load(args.oidc) if args.oidc else None,
         certificates=bool(args.client_ca),
+        watch=tuple(args.watch),
     )
     tls = serving.Tls(args.tls_cert, args.tls_key, args.client_ca)
     return serving.serve(service, args.listen, tls, working=not args.no_worker)

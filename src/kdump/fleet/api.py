@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,7 @@ from kdump.fleet.evidence import RefusedError
 from kdump.fleet.ingest import Writer
 from kdump.fleet.objects import CHUNK
 from kdump.fleet.service import Service
+from kdump.fleet.watch import Watch, take_events
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -51,8 +52,9 @@ class Rates:
 class Api:
     """The ASGI application below /v1/."""
 
-    def __init__(self, service: Service, writer: Writer) -> None:
+    def __init__(self, service: Service, writer: Writer, watches: Sequence[Watch] = ()) -> None:
         self._service = service
+        self._watches = watches
         self._writer = writer
         self._rates = Rates(service.options.host_rate, service.options.host_burst)
         self._revoked: set[str] = set()
@@ -87,6 +89,11 @@ class Api:
                 return 200, {"host": host, "upload": self._upload}, []
             case "POST", ["crashes"]:
                 return await self._crash(host, headers, receive)
+            case "POST", ["events", "s3"]:
+                if host != auth.ANY:
+                    raise RefusedError(403, "a bucket's events come with a token for any host")
+                event = _json(await _body(receive, headers, 1 << 20))
+                return 200, {"new": await asyncio.to_thread(take_events, self._watches, event)}, []
             case "POST", ["inventory"]:
                 return await self._inventory(host, headers, receive)
             case (("PUT" | "HEAD" | "POST" | "DELETE"), ["crashes", crash, "files", name, *rest]) if len(rest) < 2:
@@ -96,7 +103,7 @@ class Api:
                 text = evidence.unpack(body, _coding(headers))
                 await asyncio.to_thread(uploads.manifest, self._service, _own(host, headers), crash, text)
                 return 200, {"stored": True}, []
-        if path and path[0] in ("crashes", "inventory"):
+        if path and path[0] in ("crashes", "inventory", "events"):
             raise RefusedError(405, "the method is not allowed here")
         raise RefusedError(404, "there is no such resource")
 

@@ -19,6 +19,7 @@ from kdump.fleet.api import Api, Receive, Scope, Send
 from kdump.fleet.ingest import Writer
 from kdump.fleet.pages import HEADERS, Pages, static
 from kdump.fleet.service import Service
+from kdump.fleet.watch import EVERY, Watch
 from kdump.report.signature import VERSION
 
 _ALERTS_EVERY = 5.0  # seconds
@@ -33,7 +34,8 @@ class App:
         self._working = working
         self.queue = queue.opened(service.database)
         self.writer = Writer(service.database, self.queue.wake, self.queue.committed)
-        self.api = Api(service, self.writer)
+        self.watches = [Watch(service, url) for url in service.options.watch]
+        self.api = Api(service, self.writer, self.watches)
         self.pages = Pages(service)
         self.metrics = metrics.Metrics(service, self.writer, self.api)
         self._web = Starlette(routes=[*self.pages.routes(), *self._plain()], lifespan=self._lifespan)
@@ -78,9 +80,19 @@ class App:
     async def _failed(self, request: Request, _error: Exception) -> Response:
         return Response("The page could not be made; the collector's log says why.\n", 500, HEADERS, "text/plain")
 
+    async def _watch(self, watch: Watch) -> None:
+        while True:
+            try:
+                if await asyncio.to_thread(watch.sweep):
+                    self.queue.committed()
+            except Exception as error:  # noqa: BLE001 -- the next listing tries again
+                _log.warning("the bucket %s: %s", watch.bucket.bucket, error)
+            await asyncio.sleep(EVERY)
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(each) for each in background(self.service, self.queue)] if self._working else []
+        tasks += [asyncio.create_task(self._watch(each)) for each in self.watches]
         try:
             yield
         finally:

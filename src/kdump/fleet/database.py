@@ -192,7 +192,7 @@ class Database:
             found = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
             found.row_factory = _as_dict
             for pragma in (
-                "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32000", "mmap_size=268435456",
+                "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32000", "mmap_size=67108864",
                 "journal_size_limit=67108864", "temp_store=MEMORY",
             ):  # fmt: skip
                 found.execute(f"PRAGMA {pragma}")

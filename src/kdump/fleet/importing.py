@@ -25,7 +25,7 @@ from kdump.foreign import load_object
 from kdump.report.logtext import decode
 
 LOGS: Final = ("vmcore-dmesg.txt", "dmesg.txt", "vmcore-dmesg-incomplete.txt", "dmesg")
-_LARGEST: Final = 8 << 20  # bytes of a log's end that are read
+LARGEST: Final = 8 << 20  # bytes of a log's end that are read
 _DEEPEST: Final = 6
 
 
@@ -95,7 +95,7 @@ def _crashes(directory: Directory, done: Done, depth: int = 0) -> Iterator[Direc
 def _of_directory(crash: Directory, host: str) -> Iterable[bytes]:
     records = [name for name in crash.names() if logfiles.is_record(name) and crash.has_file(name)]
     if records and not crash.foreign:
-        log = logfiles.pstore((name, crash.read(name, _LARGEST)) for name in records)
+        log = logfiles.pstore((name, crash.read(name, LARGEST)) for name in records)
         return _of_text(log, host)
     return [_envelope(crash, host)]
 
@@ -120,7 +120,7 @@ def _envelope(crash: Directory, host: str) -> bytes:
     report = crash.read("report.json", evidence.UNPACKED) if crash.has_file("report.json") else b""
     others = [name for name in crash.names() if name.startswith("dmesg.")]
     log = next((name for name in (*LOGS, *others) if crash.has_file(name)), None)
-    text = crash.read_end(log, _LARGEST).decode("utf-8", "replace") if log else ""
+    text = crash.read_end(log, LARGEST).decode("utf-8", "replace") if log else ""
     if not report and not text:
         raise ValueError("there is no report and no log in it")
     name = Path(crash.path).name
@@ -131,8 +131,8 @@ def _envelope(crash: Directory, host: str) -> bytes:
 def _of_log(path: Path, host: str) -> Iterable[bytes]:
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        file.seek(max(0, size - _LARGEST))
-        return _of_text(decode(file.read(_LARGEST)), host)
+        file.seek(max(0, size - LARGEST))
+        return _of_text(decode(file.read(LARGEST)), host)
 
 
 def _host_of(name: str) -> str:

@@ -25,6 +25,7 @@ class Options:
     page: str = ""
     open_to: str = "none"
     oidc: oidc.Settings | None = None
+    watch: tuple[str, ...] = ()  # buckets that hosts write to by themselves
     certificates: bool = False  # hosts must show one
     workers: int = 1
     host_rate: float = 2.0  # reports a second that one host may send, for long
