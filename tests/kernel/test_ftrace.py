@@ -40,7 +40,7 @@ def tracer(page: Page) -> Tracer:
         vmcoreinfo=SimpleNamespace(page_size=4096),
     )
     types = SimpleNamespace(struct=lambda _: SimpleNamespace(offset=lambda _: 16))
-    objects: Any = SimpleNamespace(kernel=kernel, types=types)
+    objects: Any = SimpleNamespace(kernel=kernel, types=types, has=lambda *_: True)
     found._objects = objects
     found._types = {7: KIND, 8: None}
     found._calls = {-1: objects}  # no type has this number

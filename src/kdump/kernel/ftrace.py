@@ -115,7 +115,8 @@ class Tracer:
     def _events(self, cpu: int, page: Struct) -> Iterator[Event]:
         objects = self._objects
         content = page.page
-        size = int(content.commit.a.counter) & _COMMIT_MASK
+        commit = content.commit  # local_t: an atomic_long_t on most architectures, a plain number on others
+        size = int(commit.a.counter if objects.has(commit, "a.counter") else commit.v) & _COMMIT_MASK
         start = objects.types.struct("buffer_data_page").offset("data")
         if size > objects.kernel.vmcoreinfo.page_size * 16:
             raise KdumpError(f"a page of {size} bytes is damaged")

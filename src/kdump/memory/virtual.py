@@ -29,6 +29,22 @@ class Extent(NamedTuple):
     size: int
 
 
+class _Level:
+    """What a level of the tables makes of addresses and entries, worked out once."""
+
+    __slots__ = ("huge", "index", "last", "page", "present", "shift", "table", "width")
+
+    def __init__(self, paging: Paging, shift: int) -> None:
+        self.shift = shift
+        self.width = paging.width(shift)
+        self.index = (1 << min(self.width, paging.canonical_bits - shift)) - 1
+        self.last = shift == paging.shifts[-1]
+        self.huge = shift in paging.leaf_shifts
+        self.present = paging.present | (paging.present_leaf if self.huge else 0)
+        self.page = paging.address_mask & ~((1 << shift) - 1)  # of the address, in an entry that maps memory
+        self.table = paging.table_address_mask or paging.address_mask
+
+
 class VirtualMemory:
     """One address space of a dead or live kernel. Thread-safe.
 
@@ -42,7 +58,7 @@ class VirtualMemory:
         self._memory_size = sum(each.size for each in memory.ranges)
         self._page_shift = paging.shifts[-1]
         self._block_shift = paging.shifts[-2]
-        self._resolved = (1 << paging.canonical_bits) - 1
+        self._levels = [_Level(paging, shift) for shift in paging.shifts]
         self._order: Literal["big", "little"] = "big" if paging.big_endian else "little"
         self._linear = paging.linear
         self._tables: dict[int, bytes] = {}
@@ -147,9 +163,8 @@ class VirtualMemory:
             return None
         place = paging.root
         try:
-            for shift in paging.shifts[:-1]:
-                entry = self._entry(place, address, shift)
-                leaf, present, physical = self._decode_entry(entry, shift)
+            for level in self._levels[:-1]:
+                leaf, present, physical = self._decode_entry(self._entry(place, address, level), level)
                 if leaf or not present:
                     return None
                 place = physical
@@ -265,24 +280,24 @@ class VirtualMemory:
         if not self._canonical(address):
             raise NotPresentError(address, virtual=True, why="not a canonical address")
         table_address = paging.root
-        for shift in paging.shifts:
+        for level in self._levels:
             try:
-                entry = self._entry(table_address, address, shift)
+                entry = self._entry(table_address, address, level)
             except NotPresentError:
                 why = f"the dump lacks the page table at physical {table_address:#x}"
                 raise NotPresentError(address, virtual=True, why=why) from None
-            leaf, present, physical = self._decode_entry(entry, shift)
+            leaf, present, physical = self._decode_entry(entry, level)
             if not present:
                 break
             if leaf:
-                return address >> shift << shift, physical, shift
+                return address >> level.shift << level.shift, physical, level.shift
             table_address = physical
         raise NotPresentError(address, virtual=True, why="not mapped")
 
-    def _entry(self, table: int, address: int, shift: int) -> int:
-        width = self.paging.width(shift)
-        index = (address & self._resolved) >> shift & (1 << width) - 1
-        return int.from_bytes(self._table(table, width)[8 * index : 8 * index + 8], self._order)
+    def _entry(self, table: int, address: int, level: _Level) -> int:
+        data = self._tables.get(table) or self._table(table, level.width)
+        at = (address >> level.shift & level.index) * 8
+        return int.from_bytes(data[at : at + 8], self._order)
 
     def _entries(self, table: int, shift: int) -> NDArray[np.uint64]:
         import numpy as np
@@ -308,19 +323,17 @@ class VirtualMemory:
             self._tables[address] = table
         return table
 
-    def _decode_entry(self, entry: int, shift: int) -> tuple[bool, bool, int]:
-        """(maps memory, present, physical address) of an entry at the level that resolves from bit `shift`."""
+    def _decode_entry(self, entry: int, level: _Level) -> tuple[bool, bool, int]:
+        """(maps memory, present, physical address) of an entry at that level."""
         paging = self.paging
-        last = shift == self._page_shift
-        huge = shift in paging.leaf_shifts
-        present = bool(entry & paging.present or (huge and entry & paging.present_leaf))
-        leaf = present and (last or (huge and entry & paging.table_mask != paging.table))
-        if paging.inverts and leaf and not entry & paging.valid:
+        present = entry & level.present != 0
+        leaf = present and (level.last or (level.huge and entry & paging.table_mask != paging.table))
+        if leaf and paging.inverts and not entry & paging.valid:
             entry = ~entry
-        high = (entry & paging.high_mask) << paging.high_shift
-        if leaf:
-            return leaf, present, high | entry & paging.address_mask & ~((1 << shift) - 1)
-        return leaf, present, high | entry & (paging.table_address_mask or paging.address_mask)
+        physical = entry & (level.page if leaf else level.table)
+        if paging.high_mask:
+            physical |= (entry & paging.high_mask) << paging.high_shift
+        return leaf, present, physical
 
     def _decode(
         self, table: NDArray[np.uint64], shift: int
