@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kdump.capture.plan import CapturePlan
-from kdump.cli.commands import COMMANDS
+from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
 from kdump.dump.workers import Aside, StoppedError, in_order, thread_count
 from kdump.errors import FormatError, KdumpError, UsageError
@@ -45,6 +45,14 @@ def readers() -> Iterator[tuple[str, Callable[[str], Any]]]:
 
     for command in COMMANDS:
         yield from of(parser_for(command)[1], command.name)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_a_default_is_a_value_that_its_option_takes(command: Command) -> None:
+    """argparse reads a default that is a string as if it were given."""
+    for action in parser_for(command)[1]._actions:
+        if callable(action.type) and isinstance(action.default, str):
+            action.type(action.default)
 
 
 def test_no_option_takes_a_number_without_bounds() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
 from kdump.errors import FormatError
+from kdump.foreign import read_text
 from kdump.memory.codecs import DEFAULT
 from kdump.targets import NETWORKED, SCHEMES
 from kdump.targets.protocol import Spec
@@ -132,8 +133,7 @@ def uses_tls(spec: Spec) -> bool:
 
 def load_plan(path: str = PLAN_PATH) -> CapturePlan:
     """The plan of this image. Raises `FormatError` or OSError."""
-    with open(path, encoding="utf-8") as file:
-        return CapturePlan.from_json(file.read(), path)
+    return CapturePlan.from_json(read_text(path), path)
 
 
 def _build(cls: typing.Any, raw: object, path: str, where: str) -> typing.Any:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a Debian series or package, a release in /boot, or a path (default: 6.1; 6.12 with --arch)",
     )  # fmt: skip
     parser.add_argument(
-        "--arch", default="", metavar="MACHINE", type=values.architecture,
+        "--arch", metavar="MACHINE", type=values.architecture,
         help="architecture of a Debian kernel, as uname -m prints it (default: this machine's)",
     )  # fmt: skip
     parser.add_argument(
@@ -62,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(f"kdump demo: {text}", file=sys.stderr if args.json else sys.stdout, flush=True)
 
-    say(f"looking for the kernel {args.kernel or kernels.default(args.arch)}")
-    tree = kernels.find(args.kernel or kernels.default(args.arch), args.arch)
+    machine: str = args.arch or ""
+    say(f"looking for the kernel {args.kernel or kernels.default(machine)}")
+    tree = kernels.find(args.kernel or kernels.default(machine), machine)
     say(f"the kernel is {tree.release}")
     memory: int = args.memory
     scenario = Scenario(

@@ -412,7 +412,7 @@ def load(path: Path | None = None) -> Config:
             return Config()
         raise KdumpError(f"{path}: no such file", remedy="`kdump setup` writes one") from None
     except FormatError as error:
-        raise KdumpError(f"{wanted}: cannot be read", why=str(error)) from None
+        raise KdumpError(f"{wanted}: cannot be read", why=f"it is {error.what.rpartition(': ')[2]}") from None
     except OSError as error:
         raise KdumpError(f"{wanted}: cannot be read", why=error.strerror or str(error)) from None
     return parse(content, str(wanted))
