@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from kdump.errors import KdumpError
-from kdump.host import storage
+from kdump.host import drivers, storage
 from kdump.host.plan import refuse_unreachable
 
 PCI = "devices/pci0000:00/0000:00:05.0"
@@ -69,6 +71,38 @@ def test_a_partition_of_a_virtio_disk(sysfs: Sysfs) -> None:
     ]
     assert found.modules == ("virtio_pci", "virtio_blk")
     assert found.modaliases == ("pci:v00001AF4d00001042", "virtio:d00000002v00001AF4")
+
+
+def test_an_sd_cards_driver_is_found_by_its_modalias(sysfs: Sysfs) -> None:
+    """Its bus links no driver to its module, and only its uevent has the modalias."""
+    sysfs.device(PCI, modalias="pci:sdhci", driver="sdhci-pci", module="sdhci_pci")
+    card = sysfs.device(f"{PCI}/mmc_host/mmc0/mmc0:4567", driver="mmcblk")
+    (card / "uevent").write_text("DRIVER=mmcblk\nMMC_TYPE=SD\nMODALIAS=mmc:block\n")
+    sysfs.block(f"{PCI}/mmc_host/mmc0/mmc0:4567/block/mmcblk0", "179:0")
+    assert storage.walk("179:0", sysfs.root).modules == ("sdhci_pci", "mmc:block")
+
+
+@pytest.mark.parametrize(("release", "modules"), [("6.1", ["mmc_block"]), ("other", ["mmc_block", "mmc_test"])])
+def test_of_modules_that_fit_a_device_the_running_kernel_needs_those_that_are_loaded(
+    release: str, modules: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tree:
+        class module_index:
+            builtin = frozenset[str]()
+
+            @staticmethod
+            def matching(alias: str) -> list[str]:
+                return {"mmc:block": ["mmc_block", "mmc_test"]}[alias]
+
+            @staticmethod
+            def get(name: str) -> str:
+                return name
+
+    tree: Any = Tree()
+    tree.release = release
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release="6.1"))
+    monkeypatch.setattr(drivers, "loaded_modules", lambda: ["ext4", "mmc_block"])
+    assert list(drivers.modules_for([], [(["mmc:block"], [])], tree)) == modules
 
 
 def test_a_builtin_driver_is_no_module_but_its_device_keeps_its_modalias(sysfs: Sysfs) -> None:

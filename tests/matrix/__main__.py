@@ -89,10 +89,12 @@ def read_results() -> dict[Row, machines.Result]:
 
 def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:
     """docs/machines.md."""
-    done = [known[row] for row in rows if row in known]
+    # What was tried before the choice of rows changed was tried all the same.
+    done = [known[row] for row in (*rows, *sorted(known.keys() - set(rows))) if row in known]
     ready = [result for result in done if result.ready]
+    pending = sum(row not in known for row in rows)
     lines = [
-        f"{len(done)} of {len(rows)} machines were tried: {len(ready)} were called ready, of which "
+        f"{len(done)} machines were tried, {pending} were not yet. {len(ready)} were called ready, of which "
         f"{sum(result.capture == 'complete' for result in ready)} left a complete dump; "
         f"{len(done) - len(ready)} were refused or did not come so far.",
         "",
@@ -103,7 +105,7 @@ def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:
         row = result.row
         machine = f"{row.cpus}{f' in {row.numa} nodes' if row.numa > 1 else ''}, {row.memory} MiB, {row.cpu}"
         machine += "" if row.serial else ", no serial port"
-        said = "ready" if result.ready else "; ".join(result.reasons) or result.problem.splitlines()[0]
+        said = "ready" if result.ready else "; ".join(result.reasons) or "did not come so far"
         capture = result.capture + (", with report" if row.report and result.ready else "")
         cells = [
             f"{result.release}", row.controller, row.volume, row.firmware, machine,

@@ -31,8 +31,13 @@ def modules_for(specs: Iterable[Spec], hardware: Iterable[Drivers], tree: Kernel
     """
     modules: dict[str, None] = {}
     running = tree.release == os.uname().release
+    loaded = {name.replace("-", "_") for name in loaded_modules()} if running else set()
     for drivers, modaliases in hardware:
         for name in drivers:
+            if ":" in name:  # a device's: of all the modules that could drive it, those that are there
+                fitting = tree.module_index.matching(name)
+                modules.update((each, None) for each in fitting if not running or each.replace("-", "_") in loaded)
+                continue
             modules.update(dict.fromkeys(tree.module_index.matching(name) if "-" in name else [name]))
         for modalias in () if running else modaliases:
             modules.update(dict.fromkeys(tree.module_index.matching(modalias)))
@@ -46,17 +51,22 @@ def modules_for(specs: Iterable[Spec], hardware: Iterable[Drivers], tree: Kernel
     return modules
 
 
+def loaded_modules(root: Path = Path("/")) -> list[str]:
+    """Names of the modules that the running kernel has loaded."""
+    try:
+        lines = (root / "proc/modules").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []  # a kernel without modules
+    return [line.split(" ", 1)[0] for line in lines]
+
+
 def asked_for_at_run_time(tree: KernelTree, root: Path = Path("/")) -> list[str]:
     """Modules that the running kernel has loaded and that others ask for by name or alias: `tree` will ask, too.
 
     Which of them serve the targets cannot be told: who uses an algorithm or a character set is not recorded.
     """
-    try:
-        lines = (root / "proc/modules").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []  # a kernel without modules
     index = tree.module_index
-    loaded = (index.get(canonical(line.split(" ", 1)[0])) for line in lines)
+    loaded = (index.get(canonical(name)) for name in loaded_modules(root))
     return [
         module.name
         for module in loaded

@@ -25,6 +25,10 @@ _FOREIGN: Final = {
     "rbd": "a Ceph RBD image", "rnbd": "an RDMA network block device", "ublk": "a ublk device of a user-space server",
     "zd": "a ZFS volume", "zram": "a compressed RAM disk",
 }  # fmt: skip
+_UNLINKED: Final = (
+    "mmc:",
+    "sdio:",
+)  # drivers/mmc/core/bus.c registers drivers without their owner: mmcblk is mmc_block
 _LOCAL: Final = "pcie"  # an NVMe controller's transport that needs no network
 _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "part": "partition", "DMRAID-": "dmraid"}
 
@@ -51,8 +55,9 @@ class Layer:
 class Storage:
     """All layers under a device, each once and above what it stands on, and what drives them, from the bus upward.
 
-    `modules` are loadable modules in use (built-in drivers do not appear); a name with a hyphen is an alias, for what
-    sysfs has no module's name. `modaliases` name the same devices for a kernel other than the running one.
+    `modules` are loadable modules in use (built-in drivers do not appear); a name with a hyphen or a colon is an
+    alias, for what sysfs has no module's name. `modaliases` name the same devices for a kernel other than the running
+    one.
     """
 
     layers: tuple[Layer, ...]
@@ -159,6 +164,8 @@ def _controllers(directory: Path) -> list[Path]:
 def hardware(place: Path) -> tuple[list[str], list[str]]:
     """Modules and modaliases of a device and of all it hangs on, from the bus to itself.
 
+    Where a bus does not link its drivers to their modules, the device's modalias stands among the modules.
+
     `place` is its directory below /sys/devices, resolved: a disk's, or a network interface's.
     """
     modules, modaliases = [], []
@@ -166,10 +173,19 @@ def hardware(place: Path) -> tuple[list[str], list[str]]:
         module = directory / "driver/module"
         if module.exists():
             modules.append(module.resolve().name)
-        alias = _read(directory / "modalias")
+        alias = _modalias(directory)
         if alias:
             modaliases.append(alias)
+            if alias.startswith(_UNLINKED) and (directory / "driver").exists() and not module.exists():
+                modules.append(alias)
     return modules, modaliases
+
+
+def _modalias(directory: Path) -> str:
+    """A device's modalias; an SD card has it in its uevent only (drivers/mmc/core/bus.c, mmc_bus_uevent)."""
+    lines = _read(directory / "uevent").splitlines()
+    told = next((line.partition("=")[2] for line in lines if line.startswith("MODALIAS=")), "")
+    return _read(directory / "modalias") or told
 
 
 def watchdogs(sysfs: Path = SYSFS) -> tuple[list[str], list[str]]:
