@@ -47,7 +47,7 @@ class Timing:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.targets", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kernel", default=kernels.DEFAULT)
+    parser.add_argument("--kernel", default=kernels.default())
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--only", default=",".join(TARGETS), help="targets (default: %(default)s)")
     parser.add_argument("--crashkernel", default="256M,160M,144M,128M,112M", metavar="SIZES",

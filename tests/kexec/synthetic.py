@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from kdump.elf import PT_LOAD
+from kdump.elf import EM_X86_64, PT_LOAD
 from kdump.kexec import boot_params, elfcore
 
 IOMEM = """\
@@ -78,4 +78,4 @@ def kcore() -> bytes:
         elfcore.Header(PT_LOAD, 7, 0, 0xFFFFC90000000000, (1 << 64) - 1, 0x1000),
         elfcore.Header(PT_LOAD, 7, 0, DIRECT + 0x100000, 0x100000, 0x7FEE0000),
     ]
-    return elfcore.pack(headers)
+    return elfcore.pack(headers, EM_X86_64)

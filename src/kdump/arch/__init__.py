@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 import os
 
-from kdump.arch.architecture import Architecture
+from kdump.arch.architecture import BOOT_PARAMS, DEVICE_TREE, Architecture
 from kdump.errors import KdumpError
 
-__all__ = ["Architecture", "by_machine", "known", "native"]
+__all__ = ["BOOT_PARAMS", "DEVICE_TREE", "Architecture", "by_boot_params", "by_machine", "known", "native"]
 
 
 @functools.cache
@@ -38,6 +38,11 @@ def by_machine(machine: str | int) -> Architecture:
         f"the architecture {machine or 'unknown'} is not supported",
         why=f"supported: {', '.join(arch.name for arch in known())}",
     )
+
+
+def by_boot_params() -> Architecture:
+    """The architecture whose kernels are bzImages and take boot_params."""
+    return next(each for each in known() if each.handover == BOOT_PARAMS)
 
 
 def native() -> Architecture:

@@ -15,12 +15,17 @@ from kdump.errors import KdumpError
 if TYPE_CHECKING:  # the loader wants only facts from here
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
+    from kdump.arch.stand_in import StandIn
+
+
+BOOT_PARAMS, DEVICE_TREE = "boot_params", "device tree"
 
 
 class Emulated(NamedTuple):
     """How QEMU plays a machine of an architecture: program, the Debian package it is in, values of -machine and -cpu.
 
-    `firmware` are places of a UEFI image, and `firmware_package` the Debian package that has one.
+    `firmware` are places of a UEFI image in one piece, as -bios takes it; `firmware_package` is the Debian package that
+    has one.
     """
 
     program: str
@@ -78,6 +83,17 @@ class Architecture:
     argument_register: str = ""  # the register of a function's first argument, as an oops names it
     fault_register: str = ""  # the register that keeps the address of a failed access
     capture_options: tuple[tuple[str, str], ...] = ()  # options that its capture kernels get, each with the reason
+
+    handover: str = ""  # how a kernel is told of its machine: BOOT_PARAMS, DEVICE_TREE; "" where kdump does not load
+    kernel_text: range | None = None  # virtual addresses at which the kernel's image is always mapped
+    image_magic: bytes = b""  # in the header of its Image (kexec/formats/flat_image.py)
+    cmdline_limit: int = 2047  # bytes of a command line (COMMAND_LINE_SIZE - 1)
+    nmi: bool = False  # whether the lab's machines can be sent a non-maskable interrupt, a machine check
+    lab_series: str = "6.12"  # the oldest of Debian's kernels that says all of itself
+
+    def blas_stand_in(self) -> StandIn | None:
+        """Machine code of the capture image's stand-in for BLAS; None if there is none."""
+        return None
 
     @property
     def emulated(self) -> Emulated:

@@ -62,7 +62,7 @@ class Rules:
 
     @classmethod
     def of(cls, release: str) -> Rules:
-        """The rules of a kernel by its release ("6.1.0-56-cloud-amd64"); of a recent one if that says no version."""
+        """The rules of a kernel by its release ("6.1.0-56-generic"); of a recent one if that says no version."""
         found = re.match(r"(\d+)\.(\d+)", release)
         version = (int(found[1]), int(found[2])) if found else (6, 12)
         enterprise = re.search(r"\.(el[78])(?![0-9])", release)

@@ -5,7 +5,7 @@ run-time, and threads and buffers at start-up. The stand-in is a shared object o
 defines exactly the functions that NumPy's own extension modules take from the library. A call ends the process with a
 message (SIGILL), except for the dot products of real vectors, which work: importing NumPy tries one.
 
-Source of the format: the System V gABI; of the calling conventions: the System V psABI for x86_64, AAPCS64.
+Source of the format: the System V gABI; of the calling conventions: `kdump.arch`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from kdump import elf
+from kdump import arch, elf
+from kdump.arch.stand_in import MESSAGE, StandIn
 from kdump.elf import DYN, EHDR, PHDR, PT_DYNAMIC, PT_LOAD, SYM
 from kdump.image.elf_files import parse, symbols
 
@@ -27,113 +27,10 @@ _LIBRARIES = re.compile(r"lib(scipy_)?(openblas|blas|cblas|lapack|flexiblas)\w*(
 _DOT = re.compile(r"(?:scipy_)?cblas_([sd])dot(64_)?")
 _GLOBAL_FUNCTION = 0x12
 _DEFINED = 1  # any section index but 0, which means undefined; there are no sections
-_ELF_MACHINES = {"x86_64": elf.EM_X86_64, "aarch64": elf.EM_AARCH64}
-_MESSAGE = b"kdump: the capture image has no linear algebra library (BLAS), and something called it\n"
 
 
-class _Code(NamedTuple):
-    """Machine code of one architecture: of dot products by BLAS's letter for the type, of what makes their integers 64
-    bits wide first, of what writes the message that stands behind it and ends the process; and the largest page."""
-
-    dot: Mapping[str, bytes]
-    widen: bytes
-    die: bytes
-    page: int
-
-
-_CODE = {
-    # Arguments of dot: n rdi, x rsi, increment of x rdx, y rcx, increment of y r8; the result in xmm0.
-    "x86_64": _Code(
-        dot={
-            "s": bytes.fromhex(
-                "0f57c0"  # xorps xmm0, xmm0
-                "4885ff"  # test rdi, rdi
-                "7e19"  # jle end
-                "f30f100e"  # next: movss xmm1, [rsi]
-                "f30f5909"  # mulss xmm1, [rcx]
-                "f30f58c1"  # addss xmm0, xmm1
-                "488d3496"  # lea rsi, [rsi + 4*rdx]
-                "4a8d0c81"  # lea rcx, [rcx + 4*r8]
-                "48ffcf"  # dec rdi
-                "75e7"  # jnz next
-                "c3"  # end: ret
-            ),
-            "d": bytes.fromhex(
-                "0f57c0"
-                "4885ff"
-                "7e19"
-                "f20f100e"  # the same with movsd, mulsd, addsd and steps of 8 bytes
-                "f20f5909"
-                "f20f58c1"
-                "488d34d6"
-                "4a8d0cc1"
-                "48ffcf"
-                "75e7"
-                "c3"
-            ),
-        },
-        widen=bytes.fromhex("4863ff4863d24d63c0"),  # movsxd rdi, edi; rdx, edx; r8, r8d
-        die=b"".join(
-            (
-                bytes.fromhex("b801000000"),  # mov eax, 1: write(2)
-                bytes.fromhex("bf02000000"),  # mov edi, 2
-                bytes.fromhex("488d3509000000"),  # lea rsi, [rip + 9]: the message, behind this code
-                b"\xba" + struct.pack("<I", len(_MESSAGE)),  # mov edx, its length
-                bytes.fromhex("0f05"),  # syscall
-                bytes.fromhex("0f0b"),  # ud2
-            )
-        ),
-        page=0x1000,
-    ),
-    # Arguments of dot: n x0, x x1, increment of x x2, y x3, increment of y x4; the result in s0 or d0.
-    "aarch64": _Code(
-        dot={
-            "s": struct.pack(
-                "<13I",
-                0x2F00E400,  # movi d0, #0
-                0xF100001F,  # cmp x0, #0
-                0x5400014D,  # b.le end
-                0xD37EF442,  # lsl x2, x2, #2
-                0xD37EF484,  # lsl x4, x4, #2
-                0xBD400021,  # next: ldr s1, [x1]
-                0xBD400062,  # ldr s2, [x3]
-                0x1F020020,  # fmadd s0, s1, s2, s0
-                0x8B020021,  # add x1, x1, x2
-                0x8B040063,  # add x3, x3, x4
-                0xF1000400,  # subs x0, x0, #1
-                0x54FFFF41,  # b.ne next
-                0xD65F03C0,  # end: ret
-            ),
-            "d": struct.pack(
-                "<13I",
-                0x2F00E400,
-                0xF100001F,
-                0x5400014D,
-                0xD37DF042,  # the same with d1, d2 and steps of 8 bytes
-                0xD37DF084,
-                0xFD400021,
-                0xFD400062,
-                0x1F420020,
-                0x8B020021,
-                0x8B040063,
-                0xF1000400,
-                0x54FFFF41,
-                0xD65F03C0,
-            ),
-        },
-        widen=struct.pack("<3I", 0x93407C00, 0x93407C42, 0x93407C84),  # sxtw x0, w0; x2, w2; x4, w4
-        die=struct.pack(
-            "<6I",
-            0xD2800040,  # mov x0, #2
-            0x100000A1,  # adr x1, the message, behind this code
-            0xD2800002 | len(_MESSAGE) << 5,  # mov x2, its length
-            0xD2800808,  # mov x8, #64: write(2)
-            0xD4000001,  # svc #0
-            0,  # udf #0
-        ),
-        page=0x10000,
-    ),
-}
+def _code_of(machine: str) -> StandIn | None:
+    return next((each.blas_stand_in() for each in arch.known() if each.name == machine), None)
 
 
 def can_replace(name: str, library: Path, users: Sequence[Path]) -> bool:
@@ -141,7 +38,7 @@ def can_replace(name: str, library: Path, users: Sequence[Path]) -> bool:
 
     `users` are the files that need it directly. Where symbols carry versions the real library stays.
     """
-    if not _LIBRARIES.fullmatch(name) or parse(library).machine not in _CODE:
+    if not _LIBRARIES.fullmatch(name) or not _code_of(parse(library).machine):
         return False
     only_numpy = bool(users) and all("numpy" in path.parts for path in users)
     return only_numpy and not symbols(library).versioned
@@ -170,9 +67,9 @@ def serves(name: str, library: Path, user: Path) -> bool:
     return done.returncode == 0
 
 
-def _code(names: list[str], own: _Code) -> tuple[bytes, list[int]]:
+def _code(names: list[str], own: StandIn) -> tuple[bytes, list[int]]:
     """The machine code, and where in it each function starts."""
-    code = bytearray((own.die + _MESSAGE).ljust(-(-len(own.die + _MESSAGE) // 4) * 4, b"\0"))
+    code = bytearray((own.die + MESSAGE).ljust(-(-len(own.die + MESSAGE) // 4) * 4, b"\0"))
     starts = []
     for name in names:
         if found := _DOT.fullmatch(name):
@@ -184,7 +81,8 @@ def _code(names: list[str], own: _Code) -> tuple[bytes, list[int]]:
 
 
 def _shared_object(soname: str, names: list[str], machine: str) -> bytes:
-    own = _CODE[machine]
+    own = _code_of(machine)
+    assert own  # else nothing is replaced
     page = own.page
     code, starts = _code(names, own)
     strings = bytearray(b"\0")
@@ -226,7 +124,7 @@ def _shared_object(soname: str, names: list[str], machine: str) -> bytes:
     head = (
         elf.IDENT,
         elf.ET_DYN,
-        _ELF_MACHINES[machine],
+        arch.by_machine(machine).elf_machine,
         1,
         0,
         EHDR.size,

@@ -1,4 +1,4 @@
-"""What the image builder reads from ELF files: needed libraries, the interpreter, sections. x86_64 and aarch64.
+"""What the image builder reads from ELF files: needed libraries, the interpreter, sections.
 
 A shared library is found the way ld.so(8) finds it: DT_RPATH (without DT_RUNPATH), DT_RUNPATH, /etc/ld.so.conf's
 directories, then the default ones. Nothing is executed. Source: the System V gABI, elf.h, ld.so(8).
@@ -14,6 +14,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdump import arch
 from kdump.elf import (
     DT_NEEDED,
     DT_NULL,
@@ -23,8 +24,6 @@ from kdump.elf import (
     DT_STRTAB,
     DYN,
     EHDR,
-    EM_AARCH64,
-    EM_X86_64,
     IDENT,
     MAGIC,
     PHDR,
@@ -38,7 +37,7 @@ from kdump.errors import FormatError, KdumpError
 from kdump.fileio import file_version
 
 _DEFAULT_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
-_MACHINES = {EM_X86_64: "x86_64", EM_AARCH64: "aarch64"}
+_MACHINES = {each.elf_machine: each.name for each in arch.known()}
 
 
 @dataclass(frozen=True)

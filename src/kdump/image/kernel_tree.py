@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from kdump import arch
 from kdump.errors import FormatError, KdumpError
 from kdump.image.elf_files import section
 from kdump.image.modprobe_conf import NEVER, ModprobeConf, SoftDependencies, logical_lines, soft_dependencies
@@ -319,7 +320,9 @@ def identify(vmlinuz: Path) -> tuple[str, str]:
         raise KdumpError(f"the kernel {vmlinuz} cannot be read", why=error.strerror or str(error)) from error
     if header[0x202:0x206] == b"HdrS":
         start = int(struct.unpack_from("<H", header, _VERSION_OFFSET)[0]) + 0x200
-        return header[start : header.find(b"\0", start)].decode("ascii", "replace").split(" ", 1)[0], "x86_64"
+        return header[start : header.find(b"\0", start)].decode("ascii", "replace").split(" ", 1)[
+            0
+        ], arch.by_boot_params().name
     from kdump.kexec.formats import read_kernel
 
     try:

@@ -1,4 +1,4 @@
-"""The flattened device tree: how a machine is described to kernels of aarch64, riscv64 and others.
+"""The flattened device tree: how a machine is described to kernels where no PC firmware does it.
 
 It is read whole into nodes, changed, and written whole. Everything in it is big endian.
 Source: the Devicetree Specification 0.4, chapter 5; Linux Documentation/devicetree/usage-model.rst.

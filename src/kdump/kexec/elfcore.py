@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdump.elf import EHDR, EM_X86_64, ET_CORE, IDENT, PF_R, PF_W, PF_X, PHDR, PT_LOAD, PT_NOTE
+from kdump import arch
+from kdump.elf import EHDR, ET_CORE, IDENT, PF_R, PF_W, PF_X, PHDR, PT_LOAD, PT_NOTE
 from kdump.errors import KdumpError
 from kdump.kexec.memory_map import HIDDEN, MemoryMap, subtract
 from kdump.kexec.placement import pages
@@ -20,8 +21,6 @@ from kdump.kexec.state import read_machine
 from kdump.memory.protocol import Range
 
 RWX = PF_R | PF_W | PF_X
-KERNEL_MAP = 0xFFFFFFFF80000000  # __START_KERNEL_map; kernel text is mapped above, modules above that
-MODULES = 0xFFFFFFFFC0000000
 NOTE_SIZE_DEFAULT = 0x164  # sizeof(note_buf_t) where the kernel does not say (crash_notes_size)
 
 
@@ -88,10 +87,11 @@ def read_mappings(memory_map: MemoryMap, root: Path = Path("/")) -> Mappings:
     """
     direct, text_virtual, text = None, 0, None
     headers = _physical(_kcore_headers(root / "proc/kcore"))
-    if read_machine(root) != "x86_64":
+    window = arch.by_machine(read_machine(root)).kernel_text
+    if window is None:
         return _with_text_above(headers, memory_map)
     for header in headers:
-        if KERNEL_MAP <= header.virtual < MODULES:
+        if header.virtual in window:
             text_virtual, text = header.virtual, Range(header.physical, header.physical + header.size)
         elif any(part.start <= header.physical < part.end for part in memory_map.ram):
             direct = header.virtual - header.physical
@@ -160,7 +160,7 @@ def core_headers(
     return headers
 
 
-def pack(headers: Sequence[Header], machine: int = EM_X86_64) -> bytes:
+def pack(headers: Sequence[Header], machine: int) -> bytes:
     """The ELF header and the program headers, as they lie in memory; whole pages. `machine` is ELF's number."""
     out = EHDR.pack(IDENT, ET_CORE, machine, 1, 0, EHDR.size, 0, 0, EHDR.size, PHDR.size, len(headers), 0, 0, 0)
     for header in headers:

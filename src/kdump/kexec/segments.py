@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdump import arch
 from kdump.kexec import boot_params, elfcore, purgatory
 from kdump.kexec.formats.kernel_image import KernelImage
 from kdump.kexec.load_plan import Placed, Plan, main_reservation, region, reset_after
@@ -21,7 +22,6 @@ from kdump.memory.protocol import Range
 LOW_MEMORY_END = 0xA0000  # the first 640 KiB: the capture kernel starts its CPUs there, so the dead kernel's is saved
 BELOW_4G = 1 << 32
 ABOVE_LOW = 1 << 20
-PC = "x86_64"
 
 
 def plan_panic(
@@ -36,7 +36,7 @@ def plan_panic(
     """Segments of a panic kernel. `elfcorehdr_size` is the room the running kernel wants for updating the core headers
     itself; None if it does not. Raises KdumpError if something does not fit or the machine hides its addresses.
     """
-    if kernel.machine != PC:
+    if arch.by_machine(kernel.machine).handover == arch.DEVICE_TREE:
         from kdump.kexec import tree_segments
 
         return tree_segments.plan_panic(kernel, initrd, cmdline, wishes=wishes, root=root)
@@ -48,7 +48,7 @@ def plan_panic(
     backup_at = space.take("backup of low memory", backup.size, top_down=False)
     mappings = elfcore.read_mappings(memory_map, root)
     headers = elfcore.core_headers(memory_map, elfcore.read_notes(root), mappings, backup, backup_at)
-    packed = elfcore.pack(headers)
+    packed = elfcore.pack(headers, arch.by_machine(kernel.machine).elf_machine)
     room = pages(max(len(packed), elfcorehdr_size or 0))
     headers_at = space.take("core headers", room, top_down=False)
     e820 = capture_e820(
@@ -77,7 +77,7 @@ def plan_reboot(
     root: Path = Path("/"),
 ) -> Plan:
     """Segments of a kernel to reboot into: RAM from 1 MiB to 4 GiB unless wished otherwise. Raises KdumpError."""
-    if kernel.machine != PC:
+    if arch.by_machine(kernel.machine).handover == arch.DEVICE_TREE:
         from kdump.kexec import tree_segments
 
         return tree_segments.plan_reboot(kernel, initrd, cmdline, wishes=wishes, root=root)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from kdump import arch
 from kdump.errors import KdumpError
 from kdump.kexec.formats import KernelImage, read_kernel
 from kdump.kexec.state import KexecState, read_machine, read_state
@@ -15,7 +16,6 @@ from kdump.units import size_text
 
 KCORE_HEAD = 1 << 16  # bytes of /proc/kcore that its headers and notes lie within
 SME_MASK = re.compile(rb"^NUMBER\(sme_mask\)=(-?\d+)$", re.MULTILINE)
-LOADABLE = ("x86_64", "aarch64")
 AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
 
 
@@ -58,8 +58,9 @@ def check_kernel(kernel: KernelImage, cmdline: str, root: Path = Path("/")) -> N
             why=f"this machine runs a kernel of {running}",
             remedy="give a kernel of this machine's architecture",
         )
-    if kernel.machine not in LOADABLE:
-        raise KdumpError(f"kernels of {kernel.machine} cannot be loaded yet", why=f"supported: {', '.join(LOADABLE)}")
+    if not arch.by_machine(kernel.machine).handover:
+        able = ", ".join(each.name for each in arch.known() if each.handover)
+        raise KdumpError(f"kernels of {kernel.machine} cannot be loaded yet", why=f"supported: {able}")
     if len(cmdline.encode()) > kernel.cmdline_limit:
         raise KdumpError(
             f"the command line has {len(cmdline.encode())} bytes", why=f"the kernel takes {kernel.cmdline_limit}"
@@ -97,7 +98,7 @@ def choose_method(
             return FILE, "the kernel reads, checks and places the files itself, and the new one places itself at random"
         if encrypted_memory(root):
             return FILE, "memory is encrypted here, and a bzImage finds its way into that by itself"
-        if kernel.machine != "x86_64":
+        if arch.by_machine(kernel.machine).handover != arch.BOOT_PARAMS:
             return SEGMENTS, "every kernel has kexec_load(2), and what it starts is checked before"
         if _movable_reservation(root):
             return FILE, "only the kernel knows where the movable part of the reservation lies"

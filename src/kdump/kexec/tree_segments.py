@@ -1,4 +1,4 @@
-"""The segments of a new kernel that is told of its machine by a device tree: aarch64.
+"""The segments of a new kernel that is told of its machine by a device tree.
 
 The kernel gets the tree that the running one was started with, but for /chosen: command line, image, and for a panic
 which memory is its own and where the dead kernel's core headers lie. On a machine with ACPI the tree holds nothing but
@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdump.elf import EM_AARCH64
+from kdump import arch
 from kdump.errors import KdumpError
 from kdump.kexec import devicetree, elfcore
 from kdump.kexec.cmdline import option_name, split
@@ -49,7 +49,7 @@ def plan_panic(
     space = Space(wishes.bound([main_reservation(memory_map)]), unit=UNIT)
     mappings = elfcore.read_mappings(memory_map, root)
     headers = elfcore.core_headers(memory_map, elfcore.read_notes(root), mappings, Range(0, 0), 0)
-    packed = elfcore.pack(headers, EM_AARCH64)
+    packed = elfcore.pack(headers, arch.by_machine(kernel.machine).elf_machine)
     base = _take_kernel(space, kernel)
     headers_at = space.take("core headers", len(packed))
     core = Placed("core headers", headers_at, _units(len(packed)), packed)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdump import arch
 from kdump.errors import UsageError
 
 _FIFREEZE = 0xC0045877  # include/uapi/linux/fs.h: _IOWR('X', 119, int)
@@ -30,7 +31,7 @@ class Cause:
     `panic` is a regular expression that the panic message matches, `function` the kernel function that the panicking
     stack must hold, `trigger(disk)` brings it about, given the directory where the guest's disk is mounted.
     `from_outside` is a command for QEMU's monitor, which does its part once the trigger says that it is waiting. `cpus`
-    is how many the machine needs, `machines` the architectures that have it (none: all).
+    is how many the machine needs, `needs_nmi` says that it comes as one.
     """
 
     name: str
@@ -40,11 +41,11 @@ class Cause:
     trigger: Callable[[Path], None]
     cpus: int = 1
     from_outside: str = ""
-    machines: Sequence[str] = ()
+    needs_nmi: bool = False
 
     def known_to(self, machine: str) -> bool:
         """Whether a machine of that architecture can be crashed so."""
-        return not self.machines or machine in self.machines
+        return not self.needs_nmi or arch.by_machine(machine).nmi
 
 
 def _sysctl(name: str, value: int) -> None:
@@ -133,7 +134,7 @@ CAUSES: Sequence[Cause] = (
     Cause("sysrq", "echo c > /proc/sysrq-trigger", "sysrq triggered crash", "sysrq_handle_crash", _sysrq),
     Cause(
         "nmi", "an NMI from outside, with unknown_nmi_panic", "NMI: Not continuing", "unknown_nmi_error", _nmi,
-        from_outside="nmi", machines=("x86_64",),
+        from_outside="nmi", needs_nmi=True,
     ),
     Cause("oom", "out of memory, with panic_on_oom", "[Oo]ut of memory", "out_of_memory", _out_of_memory),
     Cause("init", "PID 1 dies of a segmentation fault", "Attempted to kill init", "do_exit", _killed_init),
@@ -151,7 +152,7 @@ _SPECIAL = (
     Cause(
         "mce", "an uncorrected machine check from outside (the kernel must have CONFIG_X86_MCE)", "[Mm]achine check",
         "do_machine_check", _machine_check, from_outside="mce 0 1 0xb600000000000134 0x5 0x4711000 0",
-        machines=("x86_64",),
+        needs_nmi=True,
     ),
     Cause(
         "io", "a write to a disk (NVMe, its drive `slow`) that stops answering", "hung_task: blocked tasks",

@@ -48,7 +48,7 @@ _CAPTURE = re.compile(r"kdump: \[\s*([\d.]+)\] ")
 class Scenario:
     """A machine to crash. `memory` in bytes; `crashkernel` as on a kernel's command line ("" leaves it out).
 
-    `cpu` is QEMU's model (x86_64's "max" has 5-level page tables, "max,la57=off" 4); `cmdline` is added to the
+    `cpu` is QEMU's model (on PCs "max" has 5-level page tables, "max,la57=off" 4); `cmdline` is added to the
     production kernel's, `append` to the capture kernel's. `plan` is what the capture kernel does; its targets, modules
     and final action are filled in here. `timeout` in seconds bounds each phase. `method` is how the guest loads,
     `capture_kernel` the file it loads if not the production kernel's own; `devices` are more arguments for QEMU.

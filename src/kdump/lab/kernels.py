@@ -12,8 +12,7 @@ from kdump.errors import KdumpError
 from kdump.image.kernel_tree import KernelTree, ModuleIndex, tree_of
 from kdump.lab import apt, cache
 
-DEFAULT = "6.1"
-# What stands before and behind the architecture in the names of Debian's kernels: RELEASE-[cloud-]amd64, …arm64-16k.
+# What stands before and behind the architecture in the names of Debian's kernels: RELEASE-[cloud-]ARCH[-16k].
 FLAVOURS = {"generic": ("", ""), "cloud": ("cloud-", ""), "rt": ("rt-", ""), "16k": ("", "-16k")}
 NEWEST = "newest"
 _SERIES = re.compile(rf"(\d+\.\d+|{NEWEST})(?:-({'|'.join(FLAVOURS)}))?")
@@ -24,10 +23,10 @@ _PACKAGE = re.compile(r"linux-image-(\d\S*)")
 
 def default(machine: str = "") -> str:
     """The series that is meant if nobody says which: one whose kernels say everything of themselves."""
-    return DEFAULT if _Source(machine).debian == "amd64" else "6.12"
+    return (arch.by_machine(machine) if machine else arch.native()).lab_series
 
 
-def find(spec: str = DEFAULT, machine: str = "") -> KernelTree:
+def find(spec: str | None = None, machine: str = "") -> KernelTree:
     """The kernel meant by `spec`: an image's path, a release in /boot, a series, or a Debian package's name.
 
     `machine` is the architecture of packages, as `uname -m` prints it; this machine's by default.
@@ -35,6 +34,7 @@ def find(spec: str = DEFAULT, machine: str = "") -> KernelTree:
     before, else Debian's newest, by preference one whose debug package exists too. "newest" ("newest-generic", …) is
     what Debian's stable backports have today. Raises KdumpError: unknown kernel, no apt, no network, no room.
     """
+    spec = default(machine) if spec is None else spec
     if "/" in spec:
         return tree_of(Path(spec))
     source = _Source(machine)
@@ -208,7 +208,7 @@ def _unknown(spec: str) -> KdumpError:
     return KdumpError(
         f"there is no kernel {spec!r}",
         why="it is no file, no release in /boot, and no Debian package or series",
-        remedy="try a series (6.1, 6.1-generic), newest, a package (linux-image-6.1.0-1-amd64), or a path with a slash",
+        remedy="try a series (6.1, 6.1-generic), newest, a package (linux-image-…), or a path with a slash",
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from kdump import arch
 from kdump.capture.crash import COMPLETE
 from kdump.capture.plan import PLAN_PATH, Deadlines, Fence
 from kdump.errors import KdumpError
@@ -24,13 +25,6 @@ from kdump.lab.crash import GIB, Scenario
 from kdump.units import parse_size, size_text
 
 DEADLINE: Final = 600.0  # seconds for the twin's capture, unless a longer timeout is asked for
-# UEFI images in one piece, as QEMU's -bios takes them: Debian and Ubuntu (ovmf), Fedora (edk2-ovmf), SUSE (qemu-ovmf).
-_FIRMWARE: Final = (
-    "usr/share/ovmf/OVMF.fd",
-    "usr/share/qemu/OVMF.fd",
-    "usr/share/edk2/ovmf/OVMF.stateless.fd",
-    "usr/share/qemu/ovmf-x86_64.bin",
-)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,8 @@ def started_by_uefi(root: Path = Path("/")) -> bool:
 
 def uefi_image(root: Path = Path("/")) -> Path | None:
     """UEFI firmware for the twin, if a package brought one."""
-    return next((root / name for name in _FIRMWARE if (root / name).is_file()), None)
+    places = [root / name.lstrip("/") for name in arch.native().emulated.firmware]
+    return next((place for place in places if place.is_file()), None)
 
 
 def scenario(

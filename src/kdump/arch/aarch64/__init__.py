@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import Architecture, Emulated, FailingCode, Fault, MachineFact
+from kdump.arch.architecture import DEVICE_TREE, Architecture, Emulated, FailingCode, Fault, MachineFact
 from kdump.elf import EM_AARCH64
 
 if TYPE_CHECKING:
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView, Registers, Unwinder
+    from kdump.arch.stand_in import StandIn
 
 
 class _AArch64(Architecture):
@@ -22,6 +23,8 @@ class _AArch64(Architecture):
     page_sizes = (4096, 16384, 65536)
     console = "ttyAMA0"
     syscalls = syscalls.GENERIC
+    handover = DEVICE_TREE
+    image_magic = b"ARM\x64"
     instruction_step = instruction_longest = 4
     argument_register = "x0"
     fault_register = "far"
@@ -35,6 +38,11 @@ class _AArch64(Architecture):
         ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "/usr/share/edk2/aarch64/QEMU_EFI.fd"),
         "qemu-efi-aarch64",
     )
+
+    def blas_stand_in(self) -> StandIn:
+        from kdump.arch.aarch64.blas import CODE
+
+        return CODE
 
     def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
         del memory

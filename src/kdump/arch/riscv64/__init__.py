@@ -24,6 +24,8 @@ class _RiscV64(Architecture):
     page_sizes = (4096,)
     console = "ttyS0"
     syscalls = syscalls.GENERIC
+    image_magic = b"RSC\x05"
+    cmdline_limit = 1023
     instruction_step = 2
     instruction_longest = 4
     argument_register = "a0"

@@ -7,12 +7,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import Architecture, Emulated, FailingCode, MachineFact
+from kdump.arch.architecture import BOOT_PARAMS, Architecture, Emulated, FailingCode, MachineFact
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
+    from kdump.arch.stand_in import StandIn
 
 
 class _X8664(Architecture):
@@ -23,15 +24,34 @@ class _X8664(Architecture):
     page_sizes = (4096,)
     console = "ttyS0"
     syscalls = syscalls.X86_64
+    handover = BOOT_PARAMS
+    kernel_text = range(0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000)  # __START_KERNEL_map to MODULES_VADDR
+    nmi = True
+    lab_series = "6.1"
     globals = MappingProxyType({"boot_cpu_data": "struct cpuinfo_x86"})
     instruction_longest = 15
     argument_register = "rdi"
     fault_register = "cr2"
     emulated = Emulated(
-        "qemu-system-x86_64", "qemu-system-x86", "q35,graphics=off", "max", ("/usr/share/ovmf/OVMF.fd",), "ovmf"
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "q35,graphics=off",
+        "max",
+        (  # Debian and Ubuntu (ovmf), Fedora (edk2-ovmf), SUSE (qemu-ovmf)
+            "/usr/share/ovmf/OVMF.fd",
+            "/usr/share/qemu/OVMF.fd",
+            "/usr/share/edk2/ovmf/OVMF.stateless.fd",
+            "/usr/share/qemu/ovmf-x86_64.bin",
+        ),
+        "ovmf",
     )
 
     capture_options = (("mce=off", "a broadcast machine check must not meet half a machine"),)
+
+    def blas_stand_in(self) -> StandIn:
+        from kdump.arch.x86_64.blas import CODE
+
+        return CODE
 
     def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
         del memory

@@ -48,7 +48,7 @@ def parse_kernel(data: memoryview, path: str | os.PathLike[str] = "") -> KernelI
     if flat_image.matches(data):
         return flat_image.parse(data, path)
     if uki.matches(data):
-        return uki.parse(data, path)
+        return uki.parse(data, path, parse_kernel)
     if name := compressed.container(data):
         kernel = parse_kernel(memoryview(compressed.unpack(data, name, path)), path)
         return kernel._replace(kind=f"{kernel.kind} in {name}")

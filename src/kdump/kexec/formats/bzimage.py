@@ -9,6 +9,7 @@ import os
 import struct
 from typing import NamedTuple
 
+from kdump import arch
 from kdump.errors import FormatError
 from kdump.kexec.formats.kernel_image import SETUP_HEADER, KernelImage, Part
 
@@ -23,7 +24,7 @@ ENTRY_64 = 0x200
 LOADED_HIGH = 1 << 0  # loadflags
 KERNEL_64, ABOVE_4G, FIVE_LEVEL = 1 << 0, 1 << 1, 1 << 5  # xloadflags
 UNPACKED_SIZE = struct.Struct("<I")  # behind the packed vmlinux, arch/x86/boot/compressed/mkpiggy.c
-REMEDY = "give /boot/vmlinuz-* of an x86_64 kernel"
+REMEDY = "give /boot/vmlinuz-* of a kernel for PCs"
 
 
 class Field(NamedTuple):
@@ -100,6 +101,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
         cmdline_limit=h["cmdline_size"],
         five_level=bool(h["xloadflags"] & FIVE_LEVEL),
         file=data,
+        machine=arch.by_boot_params().name,
     )
 
 

@@ -1,4 +1,4 @@
-"""Image: the kernel of aarch64 (and, with another magic number, of riscv64), uncompressed.
+"""Image: an uncompressed kernel with a small header, in which each architecture has a magic number of its own.
 
 Source: Documentation/arch/arm64/booting.rst, Documentation/arch/riscv/boot-image-header.rst.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
 
+from kdump import arch
+from kdump.arch import Architecture
 from kdump.errors import FormatError
 from kdump.kexec.formats.kernel_image import KernelImage, Part, banner_release
 
@@ -20,24 +21,20 @@ ALIGN = 2 << 20  # "a 2MB aligned base address"
 SPAN_MAX = 1 << 30
 
 
-class Kind(NamedTuple):
-    """One architecture that has this header: magic number, where the command line's limit lies."""
-
-    machine: str
-    cmdline_limit: int
-
-
-KINDS = {b"ARM\x64": Kind("aarch64", 2047), b"RSC\x05": Kind("riscv64", 1023)}
+def _architecture(data: memoryview) -> Architecture | None:
+    magic = bytes(data[MAGIC_AT : MAGIC_AT + 4])
+    return next((each for each in arch.known() if each.image_magic == magic != b""), None)
 
 
 def matches(data: memoryview) -> bool:
     """Whether it carries such a header."""
-    return bytes(data[MAGIC_AT : MAGIC_AT + 4]) in KINDS
+    return _architecture(data) is not None
 
 
 def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     """Read the header. Raises FormatError."""
-    kind = KINDS[bytes(data[MAGIC_AT : MAGIC_AT + 4])]
+    architecture = _architecture(data)
+    assert architecture  # it matches
     _, _, text_offset, size, flags, _ = HEADER.unpack_from(data)
     if flags & BIG_ENDIAN:
         raise FormatError("a big-endian kernel", path=path, offset=24, field="flags")
@@ -56,8 +53,8 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
         lowest=0,
         entry=text_offset,
         setup_header=b"",
-        cmdline_limit=kind.cmdline_limit,
+        cmdline_limit=architecture.cmdline_limit,
         five_level=True,
         file=data,
-        machine=kind.machine,
+        machine=architecture.name,
     )

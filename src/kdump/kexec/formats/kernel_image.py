@@ -40,10 +40,10 @@ class KernelImage(NamedTuple):
     cmdline_limit: int
     five_level: bool
     file: memoryview | None
+    machine: str
     initrd: memoryview | None = None
     cmdline: str | None = None
     os_release: str | None = None
-    machine: str = "x86_64"
 
 
 def banner_release(data: memoryview) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 
 from kdump.errors import FormatError
 from kdump.kexec.formats.kernel_image import KernelImage
@@ -27,16 +28,16 @@ def matches(data: memoryview) -> bool:
     return data[:2] == MAGIC
 
 
-def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
-    """Read the sections and the kernel in .linux. Raises FormatError."""
+def parse(
+    data: memoryview, path: str | os.PathLike[str], inside: Callable[[memoryview, str], KernelImage]
+) -> KernelImage:
+    """Read the sections, and the kernel in .linux by `inside`. Raises FormatError."""
     found = sections(data, path)
     if ".linux" not in found:
         raise FormatError(
             "a PE file without a kernel (.linux)", path=path, why=f"it has {', '.join(found) or 'nothing'}"
         )
-    from kdump.kexec.formats import parse_kernel
-
-    kernel = parse_kernel(found[".linux"], f"{os.fspath(path)}:.linux")
+    kernel = inside(found[".linux"], f"{os.fspath(path)}:.linux")
     return kernel._replace(
         kind="unified kernel image",
         initrd=found.get(".initrd"),

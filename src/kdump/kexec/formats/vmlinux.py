@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 
-from kdump.elf import CLASS_64, EHDR, EM_X86_64, ET_EXEC, LITTLE_ENDIAN, MAGIC, PHDR, PT_LOAD
+from kdump import arch
+from kdump.elf import CLASS_64, EHDR, ET_EXEC, LITTLE_ENDIAN, MAGIC, PHDR, PT_LOAD
 from kdump.errors import FormatError
 from kdump.kexec.formats.kernel_image import KernelImage, Part, banner_release
 from kdump.kexec.placement import PAGE, pages
@@ -31,7 +32,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     if len(data) < EHDR.size or data[4] != CLASS_64 or data[5] != LITTLE_ENDIAN:
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=4, field="e_ident")
     _, kind, machine, _, entry, phoff, _, _, _, phentsize, phnum, *_ = EHDR.unpack_from(data)
-    if machine != EM_X86_64:
+    if machine != arch.by_boot_params().elf_machine:
         raise FormatError("a kernel of another architecture", path=path, offset=18, field="e_machine", why=f"{machine}")
     if kind != ET_EXEC:
         raise FormatError("not an executable, so no kernel", path=path, offset=16, field="e_type", why=f"{kind}")
@@ -68,4 +69,5 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
         cmdline_limit=CMDLINE_LIMIT,
         five_level=True,  # not written anywhere; every kernel since 4.14 that distributions build can
         file=None,
+        machine=arch.by_boot_params().name,
     )

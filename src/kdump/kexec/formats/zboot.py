@@ -1,4 +1,6 @@
-"""EFI zboot: an EFI executable that unpacks a kernel, as distributions install it on aarch64, riscv64 and loongarch64.
+"""EFI zboot: an EFI executable that unpacks a kernel.
+
+Distributions install it on aarch64, riscv64 and loongarch64.
 
 Source: drivers/firmware/efi/libstub/zboot-header.S, Makefile.zboot.
 """

@@ -1,4 +1,4 @@
-"""Purgatory of aarch64: the code between the dead kernel and the capture kernel, and the block of parameters it reads.
+"""Purgatory with a device tree: the code between two kernels, and the block of parameters it reads.
 
 aarch64.S is the source and says what it does; code_aarch64.py carries its bytes.
 """
