@@ -86,7 +86,10 @@ def drgn_errors(what: str) -> Iterator[None]:
 
 def _opened(path: str, kernel: Kernel, debug: Sequence[str | os.PathLike[str]], *, default: bool) -> Program:
     program = Program()
-    program.set_core_dump(path)
+    try:
+        program.set_core_dump(path)
+    except Exception as error:  # libkdumpfile's errors come as bare Exceptions
+        raise KdumpError(f"{path}: drgn cannot open it", why=str(error)) from error
     plug = Plug(program, kernel)
     program.register_type_finder("btf", plug.find_type, enable_index=-1)
     program.register_object_finder("btf", plug.find_object, enable_index=-1)
