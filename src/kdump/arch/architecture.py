@@ -67,6 +67,18 @@ class FailingCode(NamedTuple):
     fault: int
 
 
+class GdbLayout(NamedTuple):
+    """GDB's name of an architecture, and its order of registers: our names, sizes in bytes.
+
+    `pc` and `sp` are our names of the program counter and the stack pointer.
+    """
+
+    name: str
+    pc: str
+    sp: str
+    registers: tuple[tuple[str, int], ...]
+
+
 class Architecture:
     """One architecture. Instances have no state: compare them with `is`, or by `name`."""
 
@@ -82,6 +94,7 @@ class Architecture:
     instruction_longest: int  # in bytes
     argument_register: str = ""  # the register of a function's first argument, as an oops names it
     fault_register: str = ""  # the register that keeps the address of a failed access
+    gdb: GdbLayout | None = None
     capture_options: tuple[tuple[str, str], ...] = ()  # options that its capture kernels get, each with the reason
 
     handover: str = ""  # how a kernel is told of its machine: BOOT_PARAMS, DEVICE_TREE; "" where kdump does not load

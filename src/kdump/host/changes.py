@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import subprocess
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from kdump.fileio import Draft, pwrite_all, replace_file, sweep, sync_directory
 from kdump.host.home import STATE
 
 JOURNAL: Final = STATE / "setup.json"
+_WIDTH: Final = 79  # columns
 LONG: Final = 3  # lines of a new file that are shown unasked
 TIMEOUT: Final = 300  # seconds for one command; update-grub probes disks
 
@@ -79,7 +81,11 @@ class Edit:
     def shown(self, *, full: bool = False) -> str:
         """What would be done, for people: diffs (`full`: of long new files, too), then commands."""
         parts = [change.diff() if full else change.shown() for change in self.files]
-        parts += ["run: " + " ".join(command.argv) for command in self.commands]
+        for command in self.commands:
+            line = "run: " + " ".join(command.argv)
+            parts += textwrap.wrap(
+                line, _WIDTH, subsequent_indent="     ", break_long_words=False, break_on_hyphens=False
+            )
         return "\n".join(parts)
 
 

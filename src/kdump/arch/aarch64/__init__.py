@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import DEVICE_TREE, Architecture, Emulated, FailingCode, Fault, MachineFact
+from kdump.arch.architecture import DEVICE_TREE, Architecture, Emulated, FailingCode, Fault, GdbLayout, MachineFact
 from kdump.elf import EM_AARCH64
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class _AArch64(Architecture):
     instruction_step = instruction_longest = 4
     argument_register = "x0"
     fault_register = "far"
+    gdb = GdbLayout(
+        "aarch64", "pc", "sp", (*((f"x{number}", 8) for number in range(31)), ("sp", 8), ("pc", 8), ("pstate", 4))
+    )
     # GIC version 3 has no limit of eight CPUs. Pointers are authenticated by a cheaper algorithm than the
     # architecture's own, which takes an emulator two thirds of its time.
     emulated = Emulated(

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import BOOT_PARAMS, Architecture, Emulated, FailingCode, MachineFact
+from kdump.arch.architecture import BOOT_PARAMS, Architecture, Emulated, FailingCode, GdbLayout, MachineFact
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
@@ -32,6 +32,17 @@ class _X8664(Architecture):
     instruction_longest = 15
     argument_register = "rdi"
     fault_register = "cr2"
+    gdb = GdbLayout(
+        "i386:x86-64",
+        "ip",
+        "sp",
+        (
+            *((name, 8) for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")),
+            *((f"r{number}", 8) for number in range(8, 16)),
+            ("ip", 8),
+            *((name, 4) for name in ("flags", "cs", "ss", "ds", "es", "fs", "gs")),
+        ),
+    )
     emulated = Emulated(
         "qemu-system-x86_64",
         "qemu-system-x86",
