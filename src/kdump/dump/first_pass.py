@@ -16,7 +16,7 @@ from kdump.dump.memmap import find_runs
 from kdump.dump.pcp import free_pages_on_lists
 from kdump.dump.selection import MemoryMap, Selection, Watch, select
 from kdump.dump.workers import thread_count
-from kdump.dump.zones import contradiction, free_pages
+from kdump.dump.zones import contradiction, free_pages, with_nodes
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump
@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes
 def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
     """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
     kernel = Kernel(dump)
-    info, virtual = kernel.vmcoreinfo, kernel.virtual
+    info, virtual = with_nodes(kernel), kernel.virtual
     facts = find_facts(info, lambda: kernel.types)
     runs = find_runs(info, virtual, facts.size)
     found = MemoryMap(facts, runs, virtual, own=map_pages(runs, facts.size, virtual))
@@ -75,7 +75,7 @@ def first_pass(
     selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop)
     if memory_map and level & FREE:
         counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
-        doubt = contradiction(counted, free_pages(Kernel(dump).vmcoreinfo, memory_map.virtual), _cpus(dump))
+        doubt = contradiction(counted, free_pages(with_nodes(Kernel(dump)), memory_map.virtual), _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
             memory_map = replace(memory_map, facts=facts, listed=memory_map.listed[:0])

@@ -6,17 +6,39 @@ Source: include/linux/mmzone.h (struct pglist_data, struct zone, vm_stat), kerne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kdump.errors import FormatError, NotPresentError
+from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.kernel.vmcoreinfo import VmCoreInfo
 from kdump.memory.virtual import VirtualMemory
+
+if TYPE_CHECKING:
+    from kdump.kernel.kernel import Kernel
 
 NODES_LIMIT, ZONES_LIMIT = 4096, 16
 # Each CPU may hold back changes to a zone's counters up to a threshold of 125 (mm/vmstat.c), and a page or two are in
 # flight between lists when the machine stops.
 SLACK_OF_A_CPU = 125
+
+
+def with_nodes(kernel: Kernel) -> VmCoreInfo:
+    """VMCOREINFO, completed by where the nodes are if it does not say so: not every architecture's kernels do."""
+    info = kernel.vmcoreinfo
+    if "node_data" in info.symbols or "contig_page_data" in info.symbols:
+        return info
+    try:
+        table, only = kernel.symbols.get("node_data"), kernel.symbols.get("contig_page_data")
+        mask = kernel.virtual.read(info.symbols["node_online_map"], min(info.sizes["nodemask_t"], NODES_LIMIT // 8))
+    except (KeyError, KdumpError):
+        return info
+    if table is None:
+        return replace(info, symbols={**info.symbols, "contig_page_data": only}) if only is not None else info
+    count = int.from_bytes(mask, "little").bit_length()  # only as far as nodes are online: what follows may be anything
+    lengths = {**info.lengths, "node_data": count}
+    return replace(info, symbols={**info.symbols, "node_data": table}, lengths=lengths)
 
 
 def free_pages(info: VmCoreInfo, virtual: VirtualMemory) -> tuple[int, int] | None:
