@@ -27,7 +27,7 @@ def firmware() -> Path:
 
 
 def small(lab_crash: CrashMaker, series: str, cause: str = "sysrq", **options: Any) -> Crash:
-    return lab_crash(series, cause, machine="aarch64", work=16 * MIB, timeout=400, **{"plan": QUIET, **options})
+    return lab_crash(series, cause, machine="aarch64", **{"work": 16 * MIB, "timeout": 400, "plan": QUIET, **options})
 
 
 def check(crash: Crash, page_size: int, function: str = "sysrq_handle_crash") -> None:
