@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kdump.errors import KdumpError
 from kdump.kernel.btf import Btf
-from kdump.kernel.kallsyms import Symbol
+from kdump.kernel.kallsyms import Symbol, UnknownSymbolError
 from kdump.kernel.remembered import remembered
 
 if TYPE_CHECKING:
@@ -132,8 +132,13 @@ class Module:
 
 def modules(objects: Objects) -> list[Module]:
     """All loaded modules, newest first as in /proc/modules. One whose struct cannot be read is noted and left out."""
-    found = []
-    for module in objects.list(objects.variable("modules"), "module", "list", _MAX_MODULES):
+    found: list[Module] = []
+    try:
+        head = objects.variable("modules")
+    except UnknownSymbolError as error:  # an empty list is not found by what is on it
+        objects.problem(f"no module was found: {error}")
+        return found
+    for module in objects.list(head, "module", "list", _MAX_MODULES):
         try:
             # Those still being set up (MODULE_STATE_UNFORMED) hold nothing to read yet.
             if int(module.state) != objects.types.enumerator("MODULE_STATE_UNFORMED"):
