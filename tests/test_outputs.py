@@ -154,6 +154,11 @@ def test_only_regular_files_are_replaced(name: str, kind: str, vmcore: Path, tmp
         reader.start()
         assert main(COMMANDS[name](vmcore, out)) in (0, 3)  # a pipe is written into
         reader.join()
+    elif (name, kind) == ("makedumpfile", "symbolic link"):  # with -f written through, as makedumpfile does
+        assert main(COMMANDS[name](vmcore, out)) == 0
+        with open_dump(victim) as dump:
+            assert not dump.incomplete
+        victim.write_bytes(b"precious")
     else:
         assert main(COMMANDS[name](vmcore, out)) == 1
     assert stat.S_IFMT(out.lstat().st_mode) == {

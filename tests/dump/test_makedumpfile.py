@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +109,16 @@ def test_wrong_usage_is_status_1_as_there(arguments: tuple[str, ...], capsys: An
 def test_ignored_options_are_named(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
     ignored = ("--cyclic-buffer", "64", "--splitblock-size", "4", "--non-mmap")
     assert makedumpfile(*ignored, "-l", "-d", "31", vmcore, tmp_path / "out") == 0
-    assert "--cyclic-buffer, --splitblock-size, --non-mmap" in capsys.readouterr().err
+    assert "--cyclic-buffer, --splitblock-size, --non-mmap" in capsys.readouterr().out
 
 
 def test_checks_and_dry_runs_write_nothing(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
     before = sorted(tmp_path.iterdir())
-    assert makedumpfile("--check-params", "-z", "-d", "31", "--cyclic-buffer", "64", "--non-mmap") == 0
-    assert makedumpfile("--check-params", "-d", "64") == 1
+    assert makedumpfile("--check-params", "-z", "-d", "31", "--cyclic-buffer", "64", "--non-mmap", "x", "y") == 0
+    assert makedumpfile("--check-params", "-d", "64", "x", "y") == 1
+    assert makedumpfile("--check-params", "-d", "31", "x") == 1
     assert makedumpfile("--dry-run", "--show-stats", "-d", "31", vmcore) == 0
-    assert "Remaining pages: 3568" in capsys.readouterr().err
+    assert "Remaining pages: 3568" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -125,3 +128,73 @@ def test_vmcoreinfo_of_another_kernel_is_status_2(vmcore: Path, tmp_path: Path) 
     assert makedumpfile("-i", other, "-z", "-d", "31", vmcore, tmp_path / "out") == 0
     other.write_text(other.read_text().replace("6.1.0-test", "6.12.0-test"))
     assert main(["makedumpfile", "-i", str(other), "-d", "31", str(vmcore), str(tmp_path / "two")]) == 2
+
+
+def test_options_between_files_and_abbreviated_ones(vmcore: Path, tmp_path: Path) -> None:
+    assert makedumpfile(vmcore, "-c", "--message", "0", tmp_path / "out", "-d", "31") == 0
+    assert status_of(tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize("arguments", [("-d", "32"), ("-d", "0x1f"), ("-E", "-c"), ("-F", "--split")])
+def test_what_makedumpfile_has_not_is_refused(arguments: tuple[str, ...], vmcore: Path, tmp_path: Path) -> None:
+    assert makedumpfile(*arguments, vmcore, tmp_path / "out") == 1
+    assert list(tmp_path.iterdir()) == [vmcore]
+
+
+def test_a_missing_part_is_named_and_fails(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
+    parts = [tmp_path / name for name in ("one", "two", "three")]
+    assert makedumpfile("--split", "-c", vmcore, *parts) == 0
+    with open_dump(parts[1]) as dump:
+        assert "a part is missing" in dump.lacks
+    capsys.readouterr()
+    assert makedumpfile("--reassemble", parts[0], parts[2], tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "no file has the pages (pfns) 0x" in said.err
+    assert "Failed" in said.out
+    assert set(pages_of(tmp_path / "out.incomplete")) == {*pages_of(parts[0]), *pages_of(parts[2])}
+
+
+def test_a_truncated_vmcore_fails_and_what_it_has_is_saved(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "cut").write_bytes(vmcore.read_bytes()[: 14 << 20])
+    assert makedumpfile("-c", "-d", "16", tmp_path / "cut", tmp_path / "out") == 1
+    assert "ends early" in capsys.readouterr().err
+    with open_dump(tmp_path / "out.incomplete") as dump:
+        assert dump.incomplete
+        assert dump.header["dump_level"] == 16
+
+
+def test_a_link_is_written_through_and_a_dangling_one_refused(vmcore: Path, tmp_path: Path) -> None:
+    link, real = tmp_path / "link", tmp_path / "real"
+    link.symlink_to(real)
+    assert makedumpfile("-f", "-c", vmcore, link) == 1
+    assert not real.exists()
+    real.touch()
+    assert makedumpfile("-c", vmcore, link) == 1
+    assert makedumpfile("-f", "-c", vmcore, link) == 0
+    assert link.is_symlink()
+    assert status_of(real) == 1
+
+
+def test_a_closed_pipe_is_status_141(vmcore: Path) -> None:
+    command = [sys.executable, "-m", "kdump", "makedumpfile", "-F", str(vmcore)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        assert running.stdout
+        running.stdout.read(10)
+        running.stdout.close()
+        assert running.wait(60) == 141
+
+
+def test_v_lists_the_codecs(capsys: Any) -> None:
+    assert makedumpfile("-v") == 0
+    assert "zstd\tenabled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("magic", "name"),
+    [(b"QFI\xfb", "qcow2"), (b"QEVM", "migration"), (b"LibvirtQemudSave", "virsh save"), (b"EMiL", "LiME")],
+)
+def test_strangers_are_refused_by_name(magic: bytes, name: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "stranger").write_bytes(magic + bytes(4096))
+    assert makedumpfile(tmp_path / "stranger", tmp_path / "out") == 1
+    assert name in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

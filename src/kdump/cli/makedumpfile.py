@@ -6,16 +6,18 @@
     makedumpfile --split ... VMCORE DUMPFILE DUMPFILE ...
     makedumpfile --reassemble DUMPFILE DUMPFILE ... DUMPFILE
     makedumpfile --dump-dmesg | --partial-dmesg VMCORE LOGFILE
+    makedumpfile -F --dump-dmesg VMCORE             the log, to standard output
     makedumpfile --mem-usage /proc/kcore
 
 Exit status: 0 done, 1 failed (also: an incomplete dump), as makedumpfile has it; 2: the vmcore's kernel is not the one
-that -i describes.
+that -i describes; 143 after SIGTERM, 141 if the reader of a pipe went away. Options may stand between file names, and
+long ones may be abbreviated. A dump of an incomplete vmcore, or of a split set that lacks a part, is incomplete too.
 
 Deviations: without -c, -l, -p or -z pages are not compressed, as there; -z does compress. All CPUs compress unless
 --num-threads says otherwise. -x is not needed, for the kernel describes itself. What a level should drop but the kernel
 does not tell apart is kept, and said on standard error. DUMPFILE gets its name when it is whole; one that was cut short
-is DUMPFILE.incomplete. -f replaces regular files only, and never one that is read. As after makedumpfile there is no
-manifest, and `sync` makes the dump durable; `kdump save` does both by itself.
+is DUMPFILE.incomplete. -f replaces regular files only, through a symbolic link too, and never one that is read. As
+after makedumpfile there is no manifest, and `sync` makes the dump durable; `kdump save` does both by itself.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from kdump.cli import values
 from kdump.errors import KdumpError, UsageError
+from kdump.outputs import STDOUT
 from kdump.units import LARGEST_SIZE
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_RELEASE = 1, 2  # makedumpfile's exit statuses
 PROGRESS, COMMON, ERROR, DEBUG, REPORT = 1, 2, 4, 8, 16  # bits of --message-level
+SAID = ("OSRELEASE=", "CRASHTIME=")  # lines of VMCOREINFO
 IGNORED = ("-b", "--cyclic-buffer", "--splitblock-size", "--work-dir")  # about its memory and its parallelism
 REFUSED = ("-X", "-e")
 REFUSED_WITH_VALUE = (
@@ -93,56 +98,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in REFUSED_WITH_VALUE:
         add(name, dest="refused", action=_Named, help=argparse.SUPPRESS)
     parser.error = functools.partial(_wrong_usage, parser)  # type: ignore[method-assign]
+    # As getopt_long(3): options between the files, and any beginning of a long option that only it has.
+    parser.allow_abbrev = True
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the options say; failures exit with 1, as makedumpfile's do."""
-    talk = _Talk(args.message_level | (REPORT if args.show_stats else 0))
+    wanted = args.message_level | (REPORT if args.show_stats else 0) | (DEBUG if args.debug else 0)
+    talk = _Talk(wanted, sys.stderr if args.flat else sys.stdout)
     try:
         status = _run(args, talk)
     except KdumpError as error:
         talk.say(ERROR, str(error))
         status = WRONG_RELEASE if isinstance(error, WrongReleaseError) else FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader either
+        return 128 + signal.SIGPIPE
     if not args.version and not args.check_params:
         talk.say(COMMON, f"\nmakedumpfile {'Completed' if status == 0 else 'Failed'}.")
     return status
 
 
 def _run(args: argparse.Namespace, talk: _Talk) -> int:
-    from kdump.dump.levels import parse_levels
-
     if args.version:
         from kdump import __version__
 
-        print(f"makedumpfile (kdump {__version__})")
+        print(f"makedumpfile (kdump {__version__})\nlzo\tenabled\nsnappy\tenabled\nzstd\tenabled")
         return 0
-    if args.refused:
-        raise UsageError(f"{args.refused[0]} is not supported here")
-    levels = parse_levels(args.level)
+    action = _action(args, talk)
     if args.ignored:
         talk.say(COMMON, f"ignored, for memory is bounded and all CPUs work anyway: {', '.join(args.ignored)}")
-    if args.check_params:
-        return 0
+    return 0 if args.check_params else action()
+
+
+def _action(args: argparse.Namespace, talk: _Talk) -> Callable[[], int]:
+    """What the options ask for. Raises `UsageError` for all that the options alone tell to be wrong."""
+    if args.refused:
+        raise UsageError(f"{args.refused[0]} is not supported here")
+    levels = _levels(args.level)
+    if args.elf and (args.codec != "none" or args.split):
+        raise UsageError(
+            "an ELF file is neither compressed nor split", remedy="leave out -E, or -c, -l, -p, -z, --split"
+        )
+    dmesg = args.dump_dmesg or args.partial_dmesg
+    if args.flat and args.split:
+        raise UsageError("a flattened dump cannot be split", remedy="leave out -F or --split")
+    if args.dry_run and (dmesg or args.reassemble or args.generate):
+        raise UsageError("--dry-run does not go with --dump-dmesg, --reassemble or -g")
     if args.rearrange:
-        return _rearrange(_one(args, 1)[0], force=args.force)
+        return functools.partial(_rearrange, _one(args, 1)[0], force=args.force)
     if args.reassemble:
         *parts, output = _several(args, 3)
-        return _save(args, parts, [output], _same_codec(args, parts, levels), talk)
-    if args.dump_dmesg or args.partial_dmesg:
-        return _dmesg(args, *_one(args, 2))
+        return lambda: _save(args, parts, [output], _same_codec(args, parts, levels), talk)
+    if dmesg:
+        source, output = (*_one(args, 1), STDOUT) if args.flat else _one(args, 2)
+        return functools.partial(_dmesg, args, source, output, talk)
     if args.generate:
-        return _generate(args, talk)
+        return functools.partial(_generate, args, talk)
     if args.mem_usage:
-        return _mem_usage(_one(args, 1)[0], args)
+        return functools.partial(_mem_usage, _one(args, 1)[0], args)
     if args.flat:
-        return _save(args, _one(args, 1), ["-"], levels, talk)
+        return functools.partial(_save, args, _one(args, 1), [STDOUT], levels, talk)
     if args.split:
         source, *outputs = _several(args, 3)
-        return _save(args, [source], outputs, levels, talk)
+        return functools.partial(_save, args, [source], outputs, levels, talk)
     if args.dry_run and len(args.files) == 1:
-        return _save(args, args.files, [os.devnull], levels, talk)
+        return functools.partial(_save, args, args.files, [os.devnull], levels, talk)
     source, output = _one(args, 2)
-    return _save(args, [source], [output], levels, talk)
+    return functools.partial(_save, args, [source], [output], levels, talk)
+
+
+def _levels(text: str) -> tuple[int, ...]:
+    """The levels of -d; `kdump save` knows a bit more, of which no script of makedumpfile's knows."""
+    from kdump.dump.levels import MOST, parse_levels
+
+    levels = parse_levels(text)
+    if levels[-1] > MOST:
+        raise UsageError(f"{text} is not a dump level of makedumpfile's", remedy="write 0 to 31")
+    return levels
+
+
+def _through(path: str) -> str:
+    """The file that a symbolic link leads to; a link that leads nowhere is left as it is, and refused later."""
+    return os.path.realpath(path) if os.path.isfile(path) else path  # noqa: PTH113
 
 
 def _wrong_usage(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -165,14 +204,15 @@ class _Named(argparse.Action):
 
 
 class _Talk:
-    """Prints what --message-level lets through; to standard error, for standard output may be a dump."""
+    """Prints what --message-level lets through, where makedumpfile does: errors to standard error, the rest to
+    standard output, unless -F needs that for the dump."""
 
-    def __init__(self, level: int) -> None:
-        self.level = level
+    def __init__(self, level: int, out: TextIO) -> None:
+        self.level, self._out = level, out
 
-    def say(self, kind: int, text: str) -> None:
+    def say(self, kind: int, text: str, to: TextIO | None = None) -> None:
         if self.level & kind:
-            print(text, file=sys.stderr if kind == ERROR or not sys.stdout.isatty() else sys.stdout)
+            print(text, file=to or (sys.stderr if kind == ERROR else self._out))
 
 
 def _one(args: argparse.Namespace, count: int) -> list[str]:
@@ -214,7 +254,7 @@ class WrongReleaseError(KdumpError):
 def _save(args: argparse.Namespace, source: list[str], outputs: list[str], levels: tuple[int, ...], talk: _Talk) -> int:
     from kdump.cli.progress import Progress
     from kdump.cli.save import Stop
-    from kdump.dump.destination import STDOUT, Destination, save_to
+    from kdump.dump.destination import Destination, save_to
     from kdump.dump.first_pass import first_pass
     from kdump.dump.pipeline import Options
 
@@ -230,7 +270,7 @@ def _save(args: argparse.Namespace, source: list[str], outputs: list[str], level
     if talk.level & PROGRESS:
         options = replace(options, progress=progress)
     destination = Destination(
-        tuple(outputs), flat=outputs == [STDOUT], overwrite=args.force, limit=args.limit, bare=True
+        tuple(map(_through, outputs)), flat=outputs == [STDOUT], overwrite=args.force, limit=args.limit, bare=True
     )
     with _open(args, source) as dump:
         if args.dry_run:
@@ -246,7 +286,7 @@ def _save(args: argparse.Namespace, source: list[str], outputs: list[str], level
     talk.say(REPORT, "\n".join(_stats(saved.summary)))
     if saved.summary.incomplete:
         talk.say(ERROR, f"the dump is incomplete: {saved.summary.incomplete}")
-        return 1
+        return 128 + stop.signal if stop.signal else FAILED
     if outputs != [STDOUT]:
         what = "dumpfiles are" if len(outputs) > 1 else "dumpfile is"
         talk.say(COMMON, f"\nThe {what} saved to {', '.join(outputs)}.")
@@ -288,7 +328,7 @@ def _rearrange(output: str, *, force: bool) -> int:
     return 0
 
 
-def _dmesg(args: argparse.Namespace, source: str, output: str) -> int:
+def _dmesg(args: argparse.Namespace, source: str, output: str, talk: _Talk) -> int:
     from kdump.dump.file_output import FileOutput
     from kdump.kernel.kernel import Kernel
     from kdump.kernel.printk import format_record
@@ -297,10 +337,19 @@ def _dmesg(args: argparse.Namespace, source: str, output: str) -> int:
         kernel = Kernel(dump)
         log = kernel.log()
         first = _clear_seq(kernel) if args.partial_dmesg else 0
-    target = FileOutput(output, inputs=[source, *filter(None, [args.vmcoreinfo])], overwrite=args.force)
+        facts = [line for line in dump.vmcoreinfo.decode("latin-1").splitlines() if line.startswith(SAID)]
+    for line in facts:  # SUSE's scripts read these from the debugging messages
+        talk.say(DEBUG, line, sys.stderr)
     lines = (line for record in log.records if record.sequence >= first for line in format_record(record))
-    target.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
-    target.seal()
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+    if output == STDOUT:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    else:
+        inputs = [source, *filter(None, [args.vmcoreinfo])]
+        target = FileOutput(_through(output), inputs=inputs, overwrite=args.force)
+        target.write(text)
+        target.seal()
     for sentence in log.lost:
         print(sentence, file=sys.stderr)
     return 0

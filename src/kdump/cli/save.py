@@ -173,13 +173,13 @@ class Stop:
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
-        self._signal = ""
+        self.signal = 0  # the one that came; 0: none
         self._before: dict[int, Any] = {}
 
     def reason(self) -> str:
         """A sentence, or "" to go on."""
-        if self._signal:
-            return f"ended by {self._signal}"
+        if self.signal:
+            return f"ended by {signal.Signals(self.signal).name}"
         return "the deadline passed" if self._end is not None and time.monotonic() >= self._end else ""
 
     def __enter__(self) -> Stop:
@@ -192,9 +192,9 @@ class Stop:
             signal.signal(number, handler)
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
-        if self._signal:  # asked twice: at once, then
+        if self.signal:  # asked twice: at once, then
             raise KeyboardInterrupt
-        self._signal = signal.Signals(number).name
+        self.signal = number
 
 
 def _lines(summary: Summary, paths: Sequence[str]) -> list[str]:

@@ -143,6 +143,8 @@ def _save_level(
         dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
     )  # fmt: skip
     summary.pages_zero = zeros
+    if dump.incomplete:
+        summary.incomplete = f"what is read is: {dump.lacks or dump.path}"
     if options.container != "elf" and (
         why := too_large(dump.memory, selection, options.room(), chosen, options.compression_level)
     ):

@@ -23,6 +23,14 @@ STRANGERS = (
     (b"\xfd7zXZ", "compressed with xz as a whole: unpack it first"),
     (b"age-encryption.org", "encrypted: use `kdump decrypt` first"),
     (b"PAGEDU64", "a Windows crash dump"),
+    (b"QFI\xfb", "a QEMU disk image (qcow2), which may hold a snapshot: load it (loadvm) and use dump-guest-memory"),
+    (b"QEVM", "a QEMU migration stream (virsh save is one too): restore it and use dump-guest-memory or virsh dump"),
+    (b"LibvirtQemudSave", "saved by virsh save: restore it (virsh restore), then `virsh dump --memory-only`"),
+    (b"LibvirtQemudPart", "saved by virsh save, unfinished: use `virsh dump --memory-only`"),
+    (b"EMiL", "a LiME image, which has neither VMCOREINFO nor registers: Volatility reads it"),
+    (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", "an LKCD dump, which no kernel since 2.6 writes: crash reads it"),
+    (b"\xa8\x19\x01\x73\x61\x8f\x23\xed", "an LKCD dump, which no kernel since 2.6 writes: crash reads it"),
+    (b"sadump\0\0", "a sadump dump: `makedumpfile -x VMLINUX` converts it to kdump-compressed"),
 )
 MAGIC_SIZE = 32
 KDUMP, FLATTENED = b"KDUMP   ", b"makedumpfile\0\0\0\0"

@@ -173,7 +173,14 @@ def open_elf(source: Source) -> Dump:
         notes=tuple(notes),
         header={"machine": machine, "loads": len(loads)},
         incomplete=clipped or source.incomplete,
+        lacks=_lacks(source, segments) if clipped else "",
     )
+
+
+def _lacks(source: Source, segments: Sequence[Segment]) -> str:
+    cut = [f"{s.physical + s.held:#x} to {s.physical + s.file_size - 1:#x}" for s in segments if s.held < s.file_size]
+    what = f": it lacks the memory at {', '.join(cut[:16])}{' and more' if len(cut) > 16 else ''}" if cut else ""
+    return f"{source.path} ends early, after {source.size:#x} bytes{what}"
 
 
 def read_headers(source: Source) -> tuple[int, list[ProgramHeader]]:

@@ -216,8 +216,7 @@ def _dump(parts: list[Part]) -> Dump:
     notes: tuple[Note, ...] = tuple(parse_notes(raw, first.source.path, sub["offset_note"]))
     if not vmcoreinfo:
         vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
-    gaps = any(before.end < part.first for before, part in itertools.pairwise(parts))
-    whole = not gaps and first.first == 0 and parts[-1].end >= parts[-1].max_pfn
+    lacks = _lacks(parts)
     return Dump(
         path=first.source.path,
         format=f"{first.source.wrapping}kdump",
@@ -236,9 +235,23 @@ def _dump(parts: list[Part]) -> Dump:
             "parts": len(parts),
             **{name: sub[name] for name in ("phys_base", "dump_level", "split", "offset_eraseinfo", "size_eraseinfo")},
         },
-        incomplete=not whole or any(part.incomplete for part in parts),
+        incomplete=bool(lacks),
         parts=tuple(part.source.path for part in parts) if len(parts) > 1 else (),
+        lacks=lacks,
     )
+
+
+def _lacks(parts: list[Part]) -> str:
+    """What is missing, in a sentence: the pages between the parts (sorted by their first), and what was cut off."""
+    edges = [0, *(edge for part in parts for edge in (part.first, part.end)), parts[-1].max_pfn]
+    gaps = [f"{start:#x} to {end - 1:#x}" for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+    said = [f"no file has the pages (pfns) {', '.join(gaps)}: a part is missing"] if gaps else []
+    for part in parts:
+        if part.held_end < part.end:
+            said.append(f"{part.source.path} ends before page {part.held_end:#x} of {part.end:#x}")
+        elif part.incomplete:
+            said.append(f"{part.source.path} is marked incomplete, or lacks data at its end")
+    return "; ".join(said)
 
 
 def _section(part: Part, name: str) -> memoryview:

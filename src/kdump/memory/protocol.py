@@ -84,7 +84,7 @@ class Dump(NamedTuple):
     `format` is "elf", "kdump" (kdump-compressed), "flattened+kdump", "kcore", …; `vmcoreinfo` are the raw bytes of the
     VMCOREINFO note (empty if absent). `header` holds container fields under the names of their specification
     (for kdump-compressed: header_version, status, dump_level, timestamp, …). `incomplete` is what the container's own
-    header says.
+    header says, or its size, or that parts are missing; `lacks` says it in a sentence where that is known.
     """
 
     path: str
@@ -95,6 +95,7 @@ class Dump(NamedTuple):
     header: Mapping[str, object] = MappingProxyType({})
     incomplete: bool = False
     parts: tuple[str, ...] = ()
+    lacks: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
