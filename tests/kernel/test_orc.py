@@ -10,7 +10,7 @@ import pytest
 from tests.kernel import fakes
 
 from kdump.arch.x86_64 import orc
-from kdump.arch.x86_64.orc import _BP, _CALL, _END, _PREV_SP, _REGS, _SP, _UNDEFINED, Registers, Unwinder, _Entry
+from kdump.arch.x86_64.orc import _END, _UNDEFINED, BP, CALL, PREV_SP, REGS, SP, Entry, Registers, Unwinder
 from kdump.errors import FormatError, KdumpError
 from kdump.kernel.kallsyms import Symbol
 
@@ -24,10 +24,10 @@ def regs(ip: int, sp: int, bp: int = 0, cs: int = 0x10) -> Registers:
     return Registers(tuple(values.values()))
 
 
-def unwinder(entries: dict[int, _Entry], stack: bytes, code: dict[int, bytes] | None = None) -> Unwinder:
+def unwinder(entries: dict[int, Entry], stack: bytes, code: dict[int, bytes] | None = None) -> Unwinder:
     """Functions of 0x100 bytes at TEXT + number * 0x100, with one entry each."""
 
-    def find(pc: int) -> _Entry | None:
+    def find(pc: int) -> Entry | None:
         return entries.get((pc - TEXT) >> 8)
 
     def at(pc: int) -> Symbol | None:
@@ -45,8 +45,8 @@ def unwinder(entries: dict[int, _Entry], stack: bytes, code: dict[int, bytes] | 
     return Unwinder(cast("Any", kernel), cast("Any", SimpleNamespace(find=find)))
 
 
-CALL = _Entry(8, 0, _SP, _UNDEFINED, _CALL, False)
-LAST = _Entry(0, 0, _SP, _UNDEFINED, _END, False)
+PLAIN = Entry(8, 0, SP, _UNDEFINED, CALL, False)
+LAST = Entry(0, 0, SP, _UNDEFINED, _END, False)
 
 
 def test_calls_frame_pointers_and_the_end() -> None:
@@ -55,7 +55,7 @@ def test_calls_frame_pointers_and_the_end() -> None:
     stack = bytearray(0x100)
     stack[0:8] = struct.pack("<Q", TEXT + 0x110)  # return address into f1
     stack[0x40:0x50] = struct.pack("<QQ", 0x1234, TEXT + 0x210)  # bp and return address of f1's frame
-    entries = {0: CALL, 1: _Entry(16, -16, _BP, _PREV_SP, _CALL, False), 2: LAST}
+    entries = {0: PLAIN, 1: Entry(16, -16, BP, PREV_SP, CALL, False), 2: LAST}
     found = unwinder(entries, bytes(stack)).from_registers(regs(TEXT + 0x10, STACK, saved))
     assert [frame.pc - TEXT for frame in found.frames] == [0x10, 0x110, 0x210]
     assert found.reliable and not found.note
@@ -69,7 +69,7 @@ def test_an_interrupted_context_and_user_space() -> None:
     stack = bytearray(0x400)
     stack[0:168] = struct.pack("<21Q", *inner.values)
     stack[0x200:0x2A8] = struct.pack("<21Q", *user.values)
-    entries = {0: _Entry(0, 0, _SP, _UNDEFINED, _REGS, True), 1: _Entry(0, 0, _SP, _UNDEFINED, _REGS, False)}
+    entries = {0: Entry(0, 0, SP, _UNDEFINED, REGS, True), 1: Entry(0, 0, SP, _UNDEFINED, REGS, False)}
     found = unwinder(entries, bytes(stack)).from_registers(regs(TEXT + 0x10, STACK))
     assert [frame.pc - TEXT for frame in found.frames] == [0x10, 0x155]
     assert found.frames[1].registers is not None and found.frames[1].lookup == TEXT + 0x155
@@ -78,7 +78,7 @@ def test_an_interrupted_context_and_user_space() -> None:
 
 def test_a_sleeping_task() -> None:
     frame = struct.pack("<7Q", 15, 14, 13, 12, 3, 0x77, TEXT + 0x10)
-    found = unwinder({0: CALL, 1: LAST}, frame + struct.pack("<Q", TEXT + 0x110)).from_switch(STACK)
+    found = unwinder({0: PLAIN, 1: LAST}, frame + struct.pack("<Q", TEXT + 0x110)).from_switch(STACK)
     assert [frame.pc - TEXT for frame in found.frames] == [0x10, 0x110]
     assert not unwinder({}, b"").from_switch(STACK + 0x10000).reliable
 
@@ -89,7 +89,7 @@ def test_a_caller_without_entries_must_have_called_us() -> None:
     ours = b"\xe8" + struct.pack("<i", 0x000 - 0x210)  # in f2: calls f0
     stack = struct.pack("<QQQQ", 1, TEXT + 0x110, TEXT + 0x210, 0)
     code = {0x10B: other, 0x20B: ours}
-    found = unwinder({1: CALL, 2: LAST}, stack, code).from_registers(regs(TEXT + 0x10, STACK))
+    found = unwinder({1: PLAIN, 2: LAST}, stack, code).from_registers(regs(TEXT + 0x10, STACK))
     assert [frame.pc - TEXT for frame in found.frames] == [0x10, 0x210]
     assert found.reliable
 
@@ -104,13 +104,13 @@ def test_a_call_through_a_null_pointer() -> None:
 
 def test_damage_ends_with_a_note() -> None:
     loop = struct.pack("<Q", TEXT + 0x10)
-    still = _Entry(8, 0, _BP, _UNDEFINED, _CALL, False)
+    still = Entry(8, 0, BP, _UNDEFINED, CALL, False)
     found = unwinder({0: still}, loop).from_registers(regs(TEXT + 0x10, STACK, STACK))
     assert "circle" in found.note and not found.reliable
     deep = struct.pack("<Q", TEXT + 0x10) * 512
-    assert "cut off" in unwinder({0: CALL}, deep).from_registers(regs(TEXT + 0x10, STACK)).note
-    assert "cannot be read" in unwinder({0: CALL}, b"").from_registers(regs(TEXT + 0x10, STACK + 0x9000)).note
-    assert "no kernel code" in unwinder({0: CALL}, struct.pack("<Q", 5)).from_registers(regs(TEXT + 0x10, STACK)).note
+    assert "cut off" in unwinder({0: PLAIN}, deep).from_registers(regs(TEXT + 0x10, STACK)).note
+    assert "cannot be read" in unwinder({0: PLAIN}, b"").from_registers(regs(TEXT + 0x10, STACK + 0x9000)).note
+    assert "no kernel code" in unwinder({0: PLAIN}, struct.pack("<Q", 5)).from_registers(regs(TEXT + 0x10, STACK)).note
     assert unwinder({}, b"").from_registers(regs(USER, 0x7FFF0000, cs=0x33)).frames == []
 
 
@@ -128,12 +128,12 @@ def test_registers_are_numbered_as_functions_begin(stack_pointer: int, known: bo
     table._registers = tuple(range(16))
     table._kernel = cast("Any", SimpleNamespace(symbols={"panic": 0x1000, "schedule": 0x2000}))
     table._parts = [cast("Any", None)]
-    entries = cast("Any", lambda _part, _pc: _Entry(8, 0, stack_pointer, 0, _CALL, signal=False))
+    entries = cast("Any", lambda _part, _pc: Entry(8, 0, stack_pointer, 0, CALL, signal=False))
     table._entry = entries  # type: ignore[method-assign]
     if not known:
         with pytest.raises(KdumpError, match="register \\[6\\] as the stack pointer"):
             table._numbering()
         return
     numbers = table._numbering()
-    assert numbers[stack_pointer] == _SP
-    assert {_SP, _BP, _PREV_SP, _UNDEFINED} < set(numbers)
+    assert numbers[stack_pointer] == SP
+    assert {SP, BP, PREV_SP, _UNDEFINED} < set(numbers)

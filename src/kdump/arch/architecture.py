@@ -6,7 +6,7 @@ hands it out. What an architecture does not offer raises a `KdumpError` that nam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -180,6 +180,14 @@ class Architecture:
         """How often interrupts came that CPUs have of their own, where they are not among the numbered ones."""
         del kernel
         return {}
+
+    def debug_frame(self, kernel: KernelView, shift: Callable[[int], int]) -> bytes:
+        """DWARF's .debug_frame of a kernel's unwind tables; empty where there are none.
+
+        `shift` turns an address of the dump into one of the file that it is for.
+        """
+        del kernel, shift
+        return b""
 
     def _refuse(self, what: str) -> NoReturn:
         raise KdumpError(f"{what}: not supported on {self.name}")

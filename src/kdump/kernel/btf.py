@@ -150,6 +150,19 @@ class Member(NamedTuple):
     shift: int = 0
 
 
+class Raw(NamedTuple):
+    """A section as arrays: its 32-bit words, where in them each type starts, the id of the first type, its strings.
+
+    Strings of a split section count from `first_string` on, those before are the base's.
+    """
+
+    words: npt.NDArray[np.uint32]
+    starts: npt.NDArray[np.int32]
+    first_id: int
+    first_string: int
+    strings: bytes
+
+
 _WRAPPERS = frozenset((TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG))
 _SIZED = frozenset((INT, STRUCT, UNION, ENUM, DATASEC, FLOAT, ENUM64))
 
@@ -187,6 +200,11 @@ class Btf:
     def from_kernel(cls, kernel: Kernel) -> Btf:
         """See `load`."""
         return load(kernel.virtual, kernel.symbols)
+
+    @property
+    def raw(self) -> Raw:
+        """The section as arrays, for those who go through all of it."""
+        return Raw(self._words, self._starts, self._first_id, self._first_string, self._strings)
 
     @property
     def limit(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,6 +117,12 @@ class _X8664(Architecture):
         from kdump.arch.x86_64.machine import cpu_interrupts
 
         return cpu_interrupts(kernel)
+
+    def debug_frame(self, kernel: KernelView, shift: Callable[[int], int]) -> bytes:
+        from kdump.arch.x86_64.cfi import debug_frame, rows
+        from kdump.arch.x86_64.orc import OrcTable
+
+        return debug_frame(rows(OrcTable(kernel)), shift)
 
 
 __capture_omits__ = ("capstone",)  # as `kdump.report.code`: a disassembler is too big for the image

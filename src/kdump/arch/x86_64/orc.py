@@ -9,7 +9,9 @@ which layout a kernel has. 7.x numbers the registers anew: the entries of functi
 from __future__ import annotations
 
 import bisect
+import contextlib
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kdump.arch import stacks
@@ -37,16 +39,16 @@ _MAX_ENTRIES = 1 << 24
 _SCAN = 256  # words searched for a return address where there are no unwind entries
 
 # Where the caller's stack pointer comes from (ORC_REG_*), and what is there (ORC_TYPE_*).
-_UNDEFINED, _PREV_SP, _DX, _DI, _BP, _SP, _R10, _R13, _BP_INDIRECT, _SP_INDIRECT, _AX = range(11)
-_NAMED = {_DX: "dx", _DI: "di", _R10: "r10", _R13: "r13", _AX: "ax"}
+_UNDEFINED, PREV_SP, _DX, _DI, BP, SP, _R10, _R13, BP_INDIRECT, SP_INDIRECT, _AX = range(11)
+NAMED = {_DX: "dx", _DI: "di", _R10: "r10", _R13: "r13", _AX: "ax"}
 # 7.x numbers the registers anew. Types do not tell; a function's first instruction does: its caller's stack pointer is
 # SP + 8, whatever the number of SP.
 _NUMBERINGS = {
     5: tuple(range(10)),
-    3: (_UNDEFINED, _AX, _DX, _SP, _BP, _DI, _R10, _R13, _PREV_SP, _SP_INDIRECT, _BP_INDIRECT),
+    3: (_UNDEFINED, _AX, _DX, SP, BP, _DI, _R10, _R13, PREV_SP, SP_INDIRECT, BP_INDIRECT),
 }
 _ENTRANCES = ("panic", "schedule", "do_exit", "vfs_read", "kthread")
-_END, _CALL, _REGS, _REGS_PARTIAL = 1, 2, 3, 4
+_END, CALL, REGS, REGS_PARTIAL = 1, 2, 3, 4
 
 
 class Registers(stacks.Registers):
@@ -61,7 +63,9 @@ class Registers(stacks.Registers):
         return self["cs"] & 3 == 3
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """One row of the tables, with our numbers of registers."""
+
     sp_offset: int
     bp_offset: int
     sp_reg: int
@@ -112,7 +116,7 @@ class OrcTable:
                 why="it was built without CONFIG_UNWINDER_ORC or for another processor",
             )
         layout = kernel.types.struct("orc_entry")
-        self._size = layout.size
+        self.size = layout.size
         bits = {name: (member.offset * 8 + member.shift, member.bits) for name, member in layout.members.items()}
         self._fields: dict[str, tuple[int, int]] = {
             name: (place - 32, (1 << width) - 1) for name, (place, width) in bits.items() if place >= 32
@@ -123,7 +127,7 @@ class OrcTable:
         text, end = symbols.get("_stext") or symbols.address("_text"), symbols.get("_etext") or stop
         self._parts = [_Part(kernel, text, max(end, symbols.get("_einittext") or 0), place)]
         self._modules: list[_Part] | None = None
-        self._found: dict[int, _Entry | None] = {}
+        self._found: dict[int, Entry | None] = {}
         self._registers = self._numbering()
 
     def _numbering(self) -> tuple[int, ...]:
@@ -132,7 +136,7 @@ class OrcTable:
         for name in _ENTRANCES:
             address = self._kernel.symbols.get(name)
             entry = self._entry(self._parts[0], address) if address is not None else None
-            if entry is not None and entry.sp_offset == 8 and entry.type == _CALL:
+            if entry is not None and entry.sp_offset == 8 and entry.type == CALL:
                 seen.add(entry.sp_reg)
         names = sorted(seen)
         found = _NUMBERINGS.get(seen.pop()) if len(seen) == 1 else None
@@ -143,13 +147,13 @@ class OrcTable:
             )
         return found + (_UNDEFINED,) * (16 - len(found))
 
-    def find(self, pc: int) -> _Entry | None:
+    def find(self, pc: int) -> Entry | None:
         """The entry for an instruction, None for code that has none."""
         if pc not in self._found:
             self._found[pc] = self._find(pc)
         return self._found[pc]
 
-    def _find(self, pc: int) -> _Entry | None:
+    def _find(self, pc: int) -> Entry | None:
         for part in self._parts:
             if part.start <= pc < part.end:
                 return self._entry(part, pc)
@@ -171,10 +175,23 @@ class OrcTable:
                 parts += [_Part(self._kernel, start, end, unwind) for start, end in module.text]
         return parts
 
-    def _entry(self, part: _Part, pc: int) -> _Entry | None:
-        raw = part.covers(pc, self._size)
-        if raw is None:
-            return None
+    def rows(self) -> Iterator[tuple[bytes, bytes, int, int]]:
+        """Whole tables: relative addresses, entries, where the addresses lie, the end of the code. Unreadable: none."""
+        if self._modules is None:
+            self._modules = self._module_parts()
+        for part in (*self._parts, *self._modules):
+            place = part.place
+            with contextlib.suppress(NotPresentError):
+                addresses = bytes(self._kernel.virtual.view(place.addresses, 4 * place.length))
+                entries = bytes(self._kernel.virtual.view(place.entries, self.size * place.length))
+                yield addresses, entries, place.addresses, part.end
+
+    def _entry(self, part: _Part, pc: int) -> Entry | None:
+        raw = part.covers(pc, self.size)
+        return None if raw is None else self.decode(raw)
+
+    def decode(self, raw: bytes | memoryview) -> Entry:
+        """One entry (`size` bytes)."""
         sp_offset, bp_offset = struct.unpack_from("<hh", raw)
         word = int.from_bytes(raw[4:], "little")
 
@@ -185,10 +202,10 @@ class OrcTable:
         kind = bits("type")
         if self._old_types:
             # CALL, REGS and REGS_PARTIAL were 0, 1, 2; `end` or an undefined stack pointer ended a stack.
-            kind = _END if bits("end") else _UNDEFINED if not bits("sp_reg") else kind + _CALL
-        signal = bool(bits("signal")) if "signal" in self._fields else kind in (_REGS, _REGS_PARTIAL)
+            kind = _END if bits("end") else _UNDEFINED if not bits("sp_reg") else kind + CALL
+        signal = bool(bits("signal")) if "signal" in self._fields else kind in (REGS, REGS_PARTIAL)
         names = self._registers
-        return _Entry(sp_offset, bp_offset, names[bits("sp_reg")], names[bits("bp_reg")], kind, signal)
+        return Entry(sp_offset, bp_offset, names[bits("sp_reg")], names[bits("bp_reg")], kind, signal)
 
 
 def _place(module: Any) -> OrcPlace | None:
@@ -268,9 +285,9 @@ class Unwinder:
                 exact = entry.signal
                 base = self._previous_sp(entry, sp, bp, full)
                 here: Registers | None = None
-                if entry.type == _CALL:
+                if entry.type == CALL:
                     pc, sp, before = self._word(base - 8), base, None
-                elif entry.type == _REGS:
+                elif entry.type == REGS:
                     here = before = registers(self._read(base, _PT_REGS.size))
                 else:
                     # Only what the processor pushed; the other registers are as before, if they are known.
@@ -339,22 +356,22 @@ class Unwinder:
         forms = ((5, 0xC0), (4, 0x40), (3, 0x40), (1, 0x80), (0, 0x80), (5, 0x00), (1, 0x00))
         return 0 if any(code[at] == 0xFF and code[at + 1] & 0xF8 == mode | 0x10 for at, mode in forms) else None
 
-    def _previous_sp(self, entry: _Entry, sp: int, bp: int, full: Registers | None) -> int:
-        if entry.sp_reg == _SP:
+    def _previous_sp(self, entry: Entry, sp: int, bp: int, full: Registers | None) -> int:
+        if entry.sp_reg == SP:
             return sp + entry.sp_offset
-        if entry.sp_reg == _BP:
+        if entry.sp_reg == BP:
             return bp + entry.sp_offset
-        if entry.sp_reg == _SP_INDIRECT:
+        if entry.sp_reg == SP_INDIRECT:
             return self._word(sp) + entry.sp_offset
-        if entry.sp_reg == _BP_INDIRECT:
+        if entry.sp_reg == BP_INDIRECT:
             return self._word(bp + entry.sp_offset)
-        if entry.sp_reg in _NAMED and full:
-            return full[_NAMED[entry.sp_reg]]
+        if entry.sp_reg in NAMED and full:
+            return full[NAMED[entry.sp_reg]]
         raise NotPresentError(sp, 8, virtual=True, why=f"the caller's stack pointer is in register {entry.sp_reg}")
 
-    def _previous_bp(self, entry: _Entry, base: int, bp: int, full: Registers | None) -> int:
-        if entry.bp_reg == _PREV_SP:
+    def _previous_bp(self, entry: Entry, base: int, bp: int, full: Registers | None) -> int:
+        if entry.bp_reg == PREV_SP:
             return self._word(base + entry.bp_offset)
-        if entry.bp_reg == _BP:
+        if entry.bp_reg == BP:
             return self._word(bp + entry.bp_offset)
         return full["bp"] if full else bp

@@ -1,0 +1,63 @@
+"""Make a vmlinux with debug information out of a dump alone.
+
+Types come from the kernel's BTF (modules' too), symbols from kallsyms, unwind information from ORC, code and data from
+memory: what crash, gdb, drgn and dwarf2json want, for exactly the kernel that crashed, where its debug package is not
+to be had. It has no line numbers and no places of arguments and local variables, for no dump holds those.
+
+The addresses are those of the dump, as gdb and crash want them; drgn and dwarf2json want those before KASLR moved the
+kernel (--for drgn).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+_LINKED = ("drgn", "dwarf2json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("dump", nargs="+", help="the dump; several files are a split set")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the vmlinux to write")
+    parser.add_argument(
+        "--for", dest="tool", choices=("crash", "gdb", *_LINKED), default="crash", help="who reads it (default: crash)"
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file; exit status 3 if some of what belongs in it could not be read."""
+    from kdump import __version__, outputs
+    from kdump.bench.debuginfo import make, save
+    from kdump.fileio import Draft
+    from kdump.kernel.kernel import Kernel
+    from kdump.memory import open_dump
+    from kdump.units import size_text
+
+    outputs.check(args.output, args.dump, replace=args.force)
+    with open_dump(args.dump) as dump:
+        kernel = Kernel(dump)
+        content = make(kernel, f"kdump {__version__}", linked=args.tool in _LINKED)
+        draft = Draft(args.output)
+        try:
+            size = save(content, kernel.arch.elf_machine, draft.fd)
+            draft.commit(replace=args.force)
+        finally:
+            draft.discard()
+    summary = content.summary
+    if args.json:
+        import json
+
+        print(json.dumps(summary._asdict() | {"size": size, "path": args.output}))
+    else:
+        print(
+            f"{args.output}: {size_text(size)}, {summary.types} types, {summary.functions} functions,"
+            f" {summary.variables} variables, {summary.symbols} symbols, {summary.modules} modules"
+        )
+        if summary.absent:
+            print(f"{summary.absent} pages of its code and data are not in the dump: zeros in the file")
+    for problem in summary.problems:
+        print(f"kdump debuginfo: {problem}", file=sys.stderr)
+    return 3 if summary.problems else 0

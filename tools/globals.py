@@ -1,0 +1,69 @@
+"""Write src/kdump/kernel/globals.txt: the types of the kernel's global variables, out of vmlinux files with DWARF.
+
+    python tools/globals.py VMLINUX...
+
+BTF describes no global variables, so their types are taken from the debug information of the kernels that Debian ships
+(`kdump.lab.kernels.debug_vmlinux` fetches it), newest first. Each line is a name and the types it has in those kernels,
+newest first. What other kernels have is checked when a dump is read: a type counts only if the kernel has it and the
+variable has room for it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import drgn
+from elftools.elf.elffile import ELFFile
+
+TABLE = Path(__file__).parent.parent / "src" / "kdump" / "kernel" / "globals.txt"
+# What macros make: records of tracing, of static keys, of printk formats; nobody looks at those by name.
+_MADE = re.compile(
+    r"__(key|func|already_done|warned|UNIQUE_ID|tracepoint|param|setup|initcall|exitcall|ksymtab|kstrtab|crc|bpf|compound"
+    r"|SCK|SCT|event|TRACE|print|warn|msg|addressable|pfx|p_|kunit|export|mod_|PRETTY|section|reset_on|dyndbg|ctx_convert)"
+    r"|(event|print_fmt|trace_event|perf_|str__|_entry|descriptor|types__|args__|syscall_meta|__func__|event_enter|event_exit)_?"
+)
+_LINKED = {"jiffies": ["unsigned long"]}  # the linker script defines it, so no unit does
+_PLAIN = re.compile(r"(?:(?:struct|union|enum) )?\w[\w ]*(?: \**)?(?:\[\d+\])*")
+
+
+def variables(path: Path) -> Iterator[tuple[str, str]]:
+    """Names and types (as C spells them) of the variables of a vmlinux that are the only ones of their name."""
+    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    module = program.extra_module("vmlinux", create=True)
+    module.address_range = (1 << 63, (1 << 64) - 1)
+    module.try_file(path, force=True)
+    if not module.debug_file_path:
+        raise SystemExit(f"{path}: drgn finds no DWARF in it")
+    with path.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        names = Counter(symbol.name for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_OBJECT")
+    for name, count in names.items():
+        if count > 1 or "." in name or _MADE.match(name):
+            continue
+        try:
+            kind = program.variable(name).type_
+        except LookupError:
+            continue
+        text = re.sub(r"\b(const|volatile) ", "", kind.type_name()).replace("* const", "*")
+        if (_PLAIN.fullmatch(text) and not text.startswith("void")) or text == "void *":
+            yield name, text
+
+
+def main(paths: list[str]) -> None:
+    """Merge the files' variables into the table."""
+    types = {name: list(found) for name, found in _LINKED.items()}
+    for path in paths:
+        for name, text in variables(Path(path)):
+            if text not in types.setdefault(name, []):
+                types[name].append(text)
+    lines = [f"{name}\t{chr(9).join(found)}\n" for name, found in sorted(types.items())]
+    TABLE.write_text("".join(lines))
+    print(f"{len(lines)} variables, {TABLE.stat().st_size >> 10} KiB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
