@@ -28,17 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--debug", action="append", default=[], metavar="FILE", help="a vmlinux or module with DWARF, or `auto`"
     )
+    parser.add_argument(
+        "--declare", action="append", default=[], metavar="DECLARATION",
+        help="the type of a global variable, as C writes it: 'struct foo *bar'; repeatable",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the session; with --command, exit status 1 if a command failed."""
+    from kdump.kernel.globals import declaration
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
 
     with extra("shell", "kdump shell"):
         from kdump.report.program import open_program
+    declared = dict(map(declaration, args.declare))
     with open_dump(args.dump) as dump:
-        program = open_program([args.dump], Kernel(dump), args.debug)
+        program = open_program([args.dump], Kernel(dump), args.debug, declared=declared)
         if args.crash:
             return _crash(program, args.command)
         return _python(program, args.command)

@@ -8,7 +8,7 @@ gaps.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from drgn import (
 
 from kdump.errors import KdumpError
 from kdump.kernel import btf
+from kdump.kernel import globals as kernel_globals
 from kdump.kernel.kernel import Kernel
 from kdump.report.variables import VARIABLES
 
@@ -60,19 +61,25 @@ AUTO = "auto"  # instead of a file with debug information: find it
 
 
 def open_program(
-    paths: Sequence[str], kernel: Kernel, debug: Sequence[str | os.PathLike[str]] = (), *, default: bool = True
+    paths: Sequence[str],
+    kernel: Kernel,
+    debug: Sequence[str | os.PathLike[str]] = (),
+    *,
+    default: bool = True,
+    declared: Mapping[str, str] | None = None,
 ) -> Program:
     """A program of the dump at `paths`. `debug` are vmlinux and modules with DWARF, if there are any.
 
     Without any, `default` uses those that the distribution installed for this very build; `AUTO` among them asks the
-    debuginfod servers too, and there must be some then.
+    debuginfod servers too, and there must be some then. `declared` are types of global variables by name, as C spells
+    them, before those that we know.
 
     Raises `KdumpError` if drgn cannot open the dump or the debug files.
     """
     if len(paths) != 1:
         raise KdumpError("drgn reads a dump only from one file", remedy="join the parts with `kdump convert`")
     with drgn_errors(f"{paths[0]}: drgn cannot open it"):
-        return _opened(paths[0], kernel, debug, default=default)
+        return _opened(paths[0], kernel, debug, declared or {}, default=default)
 
 
 @contextmanager
@@ -84,13 +91,20 @@ def drgn_errors(what: str) -> Iterator[None]:
         raise KdumpError(what, why=str(error)) from error
 
 
-def _opened(path: str, kernel: Kernel, debug: Sequence[str | os.PathLike[str]], *, default: bool) -> Program:
+def _opened(
+    path: str,
+    kernel: Kernel,
+    debug: Sequence[str | os.PathLike[str]],
+    declared: Mapping[str, str],
+    *,
+    default: bool,
+) -> Program:
     program = Program()
     try:
         program.set_core_dump(path)
     except Exception as error:  # libkdumpfile's errors come as bare Exceptions
         raise KdumpError(f"{path}: drgn cannot open it", why=str(error)) from error
-    plug = Plug(program, kernel)
+    plug = Plug(program, kernel, declared)
     program.register_type_finder("btf", plug.find_type, enable_index=-1)
     program.register_object_finder("btf", plug.find_object, enable_index=-1)
     program.register_symbol_finder("kallsyms", plug.find_symbol, enable_index=-1)
@@ -142,8 +156,9 @@ def _load(program: Program, main: drgn.Module, found: Sequence[Path], kernel: Ke
 class Plug:
     """Answers drgn's questions. Types are cached: drgn compares them by identity."""
 
-    def __init__(self, program: Program, kernel: Kernel) -> None:
+    def __init__(self, program: Program, kernel: Kernel, declared: Mapping[str, str]) -> None:
         self.program = program
+        self._declared = declared
         self.kernel = kernel
         self._types: dict[tuple[btf.Btf, int], drgn.Type] = {}
         self._objects: dict[tuple[str, FindObjectFlags], Object | None] = {}
@@ -278,8 +293,11 @@ class Plug:
             members = [TypeMember(self.program.type(kind), member, bit) for member, kind, bit in parts]
             size = 8 + self.kernel.types.struct("timekeeper").size
             return Object(self.program, self.program.struct_type(None, size, members), address=address)
+        kind = self._declared.get(name) or VARIABLES.get(name)
+        if kind is None and (found := kernel_globals.find(self.kernel, name)) is not None:
+            kind = found.text
         try:
-            return Object(self.program, VARIABLES[name], address=address) if name in VARIABLES else None
+            return Object(self.program, kind, address=address) if kind else None
         except LookupError:
             return None
 

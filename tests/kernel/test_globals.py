@@ -1,0 +1,37 @@
+"""Types of global variables: how the user declares them."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdump.errors import UsageError
+from kdump.kernel import globals as kernel_globals
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("struct foo bar", ("bar", "struct foo")),
+        ("struct foo *bar;", ("bar", "struct foo *")),
+        ("unsigned long  counts[4][2]", ("counts", "unsigned long [4][2]")),
+        ("char **names", ("names", "char **")),
+    ],
+)
+def test_declarations(text: str, expected: tuple[str, str]) -> None:
+    assert kernel_globals.declaration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "bar", "struct foo", "int (*call)(void)", "int a, b"])
+def test_what_declares_no_variable(text: str) -> None:
+    if text == "struct foo":  # a variable `foo` of a type `struct`, which no kernel has
+        assert kernel_globals.declaration(text) == ("foo", "struct")
+        return
+    with pytest.raises(UsageError, match="declares no variable"):
+        kernel_globals.declaration(text)
+
+
+def test_the_table() -> None:
+    found = dict(kernel_globals.names())
+    assert found["chrdevs"] == ["struct char_device_struct *[255]"]
+    assert "unsigned long" in found["jiffies"]
+    assert len(found) > 10000
