@@ -278,8 +278,14 @@ def _save(args: argparse.Namespace, source: list[str], outputs: list[str], level
             progress.close()
             talk.say(REPORT, f"Original pages: {selection.present.count}\nRemaining pages: {selection.kept.count}")
             return 0
-        with stop:
-            saved = save_to(dump, destination, options)
+        try:
+            with stop:
+                saved = save_to(dump, destination, options)
+        except KdumpError as error:
+            if not stop.signal:
+                raise
+            talk.say(ERROR, str(error))
+            return 128 + stop.signal
         progress.close()
     for name, why in saved.summary.not_applied.items():
         talk.say(ERROR, f"NOT DROPPED: {name}: {why}")
