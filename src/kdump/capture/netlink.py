@@ -22,6 +22,7 @@ _ADDRESS = struct.Struct("=BBBBi")  # struct ifaddrmsg: family, prefix length, f
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst len, src len, tos, table, protocol, scope, type, flags
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 
+_MAX_ERRNO = 4095  # MAX_ERRNO of include/linux/err.h
 _CODE = struct.Struct("=i")  # struct nlmsgerr, its first field
 _LENGTHS = {int(socket.AF_INET): 4, int(socket.AF_INET6): 16}  # bytes of an address
 
@@ -162,9 +163,11 @@ class Netlink:
                     return
                 if kind == _ERROR:
                     (code,) = _unpacked(_CODE, body)
-                    if code:
-                        raise OSError(-code, os.strerror(-code), "rtnetlink")
-                    return
+                    if not code:
+                        return
+                    if not -_MAX_ERRNO <= code < 0:
+                        raise _damaged()
+                    raise OSError(-code, os.strerror(-code), "rtnetlink")
                 yield body
 
 
