@@ -13,7 +13,8 @@ import argparse
 import socket
 import sys
 
-from kdump.errors import KdumpError, UsageError
+from kdump.cli import values
+from kdump.errors import KdumpError
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         metavar="[ADDRESS:]PORT",
-        type=_place,
+        type=values.place(LOOPBACK),
         default=(LOOPBACK, 0),
         help="where to wait (default: any free port of 127.0.0.1)",
     )
@@ -69,10 +70,3 @@ def run(args: argparse.Namespace) -> int:
 
 def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _place(text: str) -> tuple[str, int]:
-    address, colon, port = text.rpartition(":")
-    if not port.isdecimal() or len(port) > 5 or int(port) > 65535:
-        raise UsageError(f"{text!r}: expected a port from 0 to 65535, or ADDRESS:PORT")
-    return (address.strip("[]") if colon else LOOPBACK), int(port)

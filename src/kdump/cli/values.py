@@ -71,3 +71,15 @@ def architecture(text: str) -> str:
         return found.name
     except KdumpError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a machine ({error.why or error.what})") from None
+
+
+def place(address: str) -> Callable[[str], tuple[str, int]]:
+    """A reader of "ADDRESS:PORT", "[ADDRESS]:PORT" or a port alone, which is one of `address`."""
+
+    def read(text: str) -> tuple[str, int]:
+        host, colon, port = text.rpartition(":")
+        if not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a port from 0 to 65535, or ADDRESS:PORT")
+        return (host.strip("[]") if colon else address), int(port)
+
+    return read
