@@ -20,6 +20,7 @@ from kdump.dump.kdump_writer import Sink
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
 from kdump.dump.pfnset import CHUNK, PfnSet
+from kdump.dump.repeats import packed_once
 from kdump.dump.room import too_large
 from kdump.dump.selection import Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
@@ -198,7 +199,7 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
             pages, unreadable = read(pfns)
             if unreadable is not None:
                 pages = pages[~unreadable]
-            return _Batch(compress(pages, drop_zeros=drop_zeros), unreadable)
+            return _Batch(packed_once(compress, pages, drop_zeros=drop_zeros), unreadable)
 
         return work
 
