@@ -53,7 +53,8 @@ def _sound(memory: Memory, arch: Architecture, text: bytes) -> bool:
     info = vmcoreinfo.parse(text)
     try:
         paging = arch.kernel_paging(info, memory)
-        root = info.symbols.get("init_top_pgt", info.symbols.get("swapper_pg_dir", 0))
+        names = ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir")
+        root = next((info.symbols[name] for name in names if name in info.symbols), 0)
         return VirtualMemory(memory, paging).translate(root) == paging.root
     except (KeyError, KdumpError):
         return False

@@ -49,7 +49,7 @@ def judge(context: Context) -> Verdict:
     return Verdict(
         kind=event.kind.id,
         title=_title(crash, detail, guilty, read),
-        explanation=_explanation(crash, guilty, read, fatal),
+        explanation=_explanation(crash, guilty, read, fatal) if _is_log(context, event) else _NO_LOG,
         signature=signature(made),
         coarse=coarse(made),
         fatal=fatal,
@@ -238,7 +238,15 @@ _STAND_INS = {
     "machine-check": "logged",
     "out-of-memory": "a process was killed",
 }
+_NO_LOG = "No line of this text looks like one of a kernel's log."
 _NOT_FATAL = " Nothing says that the kernel died of it."
+
+
+def _is_log(context: Context, event: Event) -> bool:
+    """Whether what was read can be a kernel's log: a text without a crash has stamps, or the banner."""
+    if event.kind is not kinds.NONE or context.has_memory:
+        return True
+    return any(line.seconds is not None or "Linux version " in line.text for line in context.lines)
 
 
 def _explanation(crash: Crash, guilty: Frame | None, read: bool, fatal: bool) -> str:
