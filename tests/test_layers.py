@@ -12,8 +12,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "kdump"
 
 # Top to bottom; a package may import from those after it, and everything may import the modules beside them (errors …).
 LAYERS = (
-    "cli", "fleet", "lab", "host", "image", "kexec", "capture", "targets", "bench", "report", "dump", "kernel",
-    "memory", "native", "arch",
+    "cli", "assist", "fleet", "lab", "host", "image", "kexec", "capture", "targets", "bench", "report", "dump",
+    "kernel", "memory", "native", "arch",
 )  # fmt: skip
 
 

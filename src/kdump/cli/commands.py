@@ -57,6 +57,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
     Command("serve", REPORT, "kdump.cli.serve", "let GDB look at a dump as at a remote target"),
     Command("debuginfo", REPORT, "kdump.cli.debuginfo", "a vmlinux for crash, gdb and drgn out of a dump alone"),
+    Command("mcp", REPORT, "kdump.cli.mcp", "let an AI assistant read crashes, by the Model Context Protocol"),
     Command("fleet", FLEET, "kdump.cli.fleet", "collect and group the crashes of many machines"),
     Command("kdumpctl", OTHERS, "kdump.cli.dropins.kdumpctl", "Fedora's and RHEL's kdumpctl"),
     Command("kdump-config", OTHERS, "kdump.cli.dropins.kdump_config", "Debian's kdump-config"),

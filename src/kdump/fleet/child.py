@@ -38,19 +38,23 @@ def report(source: Path, form: str, *, short: bool = False) -> bytes:
         return output.read_bytes()
 
 
-def run(arguments: Sequence[str], directory: Path) -> tuple[int, str]:
-    """A command of kdump within the limits: its exit status (negative: the signal), and what it said."""
+def run(arguments: Sequence[str], directory: Path, output: Path | None = None) -> tuple[int, str]:
+    """A command of kdump within the limits: its exit status (negative: the signal), and its standard error.
+
+    What it prints goes to the file `output`, if there is one.
+    """
     environment = {"PATH": os.defpath, "HOME": str(directory), "TMPDIR": str(directory), "LC_ALL": "C.UTF-8"}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-m", "kdump", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=directory,
-        env=environment,
-        start_new_session=True,
-        preexec_fn=_limit,  # noqa: PLW1509 -- system calls only, no locks taken
-    )
+    with open(output or os.devnull, "wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "kdump", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            cwd=directory,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_limit,  # noqa: PLW1509 -- system calls only, no locks taken
+        )
     try:
         _, said = process.communicate(timeout=TIME)
     except BaseException as error:

@@ -1,0 +1,1 @@
+"""Crashes for AI assistants, by the Model Context Protocol."""
