@@ -56,7 +56,9 @@ def rows(table: orc.OrcTable) -> list[Rows]:
             axis=0, return_inverse=True,
         )  # fmt: skip
         order = np.argsort(addresses, kind="stable")
-        last = np.append(np.diff(addresses[order]) > 0, True)  # of several rows for one address the last counts
+        last = np.concatenate(
+            (addresses[order][1:] > addresses[order][:-1], [True])
+        )  # of several rows for one address the last counts
         chosen = order[last]
         kinds = [table.decode(each.tobytes()) for each in distinct]
         found.append(
@@ -102,12 +104,12 @@ def _descriptions(table: Rows, places: list[int], shift: Callable[[int], int]) -
     firsts = nth % _ROWS == 0
     heads = np.flatnonzero(firsts)
     steps = np.zeros(count, np.int64)
-    steps[1:] = np.diff(addresses)
+    steps[1:] = addresses[1:] - addresses[:-1]
     steps[firsts] = 0
     advance = np.where(firsts, 0, np.where(steps < 64, 1, np.where(steps < 256, 2, np.where(steps < 65536, 3, 5))))
     own = lengths[table.entries]
     inner = np.cumsum(advance + own)
-    ends = inner[np.append(heads[1:], count) - 1]
+    ends = inner[np.concatenate((heads[1:], [count])) - 1]
     begins = np.concatenate(([0], ends[:-1]))
     whole = -(-(24 + ends - begins) // 8) * 8
     starts = np.cumsum(whole) - whole
@@ -119,7 +121,7 @@ def _descriptions(table: Rows, places: list[int], shift: Callable[[int], int]) -
         for index in range(width):
             out[where + index] = (values >> 8 * index & 0xFF).astype(np.uint8)
 
-    limit = np.append(addresses[heads[1:]], np.uint64(table.end).astype(np.int64))
+    limit = np.concatenate((addresses[heads[1:]], np.array([table.end], np.uint64).astype(np.int64)))
     put(starts, whole - 4, 4)
     put(starts + 4, np.array(places)[common[heads]], 4)
     put(starts + 8, addresses[heads] + moved, 8)
