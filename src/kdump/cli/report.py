@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
                 control(sys.stdout, line + "\n")
         else:
             # What a dump holds is secret: so is a report of it.
-            with outputs.text(args.output, [*map(_inside, args.dump), *args.debug]) as file:
+            with outputs.text(args.output, [*map(inside, args.dump), *args.debug]) as file:
                 file.writelines(f"{line}\n" for line in _render(args, context, report))
     return 3 if report.incomplete or not (report.live or report.verdict.fatal) else 0
 
@@ -118,7 +118,7 @@ def opened(paths: list[str]) -> Iterator[Context]:
     """The context of a dump or of a log as text."""
     from kdump.report.context import Context
 
-    paths = [_inside(path) for path in paths]
+    paths = [inside(path) for path in paths]
     if len(paths) == 1 and _is_text(paths[0]):
         from kdump.foreign import read_file
         from kdump.report.logtext import LONGEST_LOG, decode, from_text
@@ -132,7 +132,7 @@ def opened(paths: list[str]) -> Iterator[Context]:
         yield Context(Kernel(dump))
 
 
-def _inside(path: str) -> str:
+def inside(path: str) -> str:
     """What there is of a crash in its directory: the dump, a dump that was not finished, or the log."""
     if not Path(path).is_dir():
         return path

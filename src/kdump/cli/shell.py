@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", help="the dump")
+    parser.add_argument("dump", help="the dump, or the directory of a crash")
     parser.add_argument("--crash", action="store_true", help="a prompt that takes the commands of crash(8)")
     parser.add_argument(
         "-c", "--command", action="append", default=[], metavar="COMMAND",
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the session; with --command, exit status 1 if a command failed."""
+    from kdump.cli.report import inside
     from kdump.kernel.globals import declaration
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     with extra("shell", "kdump shell"):
         from kdump.report.program import open_program
     declared = dict(map(declaration, args.declare))
+    args.dump = inside(args.dump)
     with open_dump(args.dump) as dump:
         program = open_program([args.dump], Kernel(dump), args.debug, declared=declared)
         if args.crash:
