@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+# Names under which kernels note their own page table: since 4.13, before that, and where neither is noted.
+ROOTS: Final = ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir")
 
 
 class Linear(NamedTuple):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
+
+from kdump.errors import KdumpError, NotPresentError
+
+_LIMIT: Final = 256  # frames of one stack
 
 
 class Registers:
@@ -57,6 +61,28 @@ class Unwound(NamedTuple):
     note: str = ""
     user: Registers | None = None
     switched: tuple[tuple[str, int], ...] = ()  # of a task that does not run: registers that it kept for itself
+
+
+class LostError(KdumpError):
+    """The stack leads nowhere."""
+
+
+def gathered(steps: Iterable[tuple[Frame, Registers | None]]) -> Unwound:
+    """A stack from its frames, each with the registers that an exception left there; it ends where user mode begins.
+
+    `steps` may raise `LostError` and `NotPresentError`, which the stack's note repeats.
+    """
+    frames: list[Frame] = []
+    try:
+        for frame, here in steps:
+            if here is not None and here.user:
+                return Unwound(frames, user=here)
+            if len(frames) == _LIMIT:
+                return Unwound(frames, False, f"cut off after {_LIMIT} frames")
+            frames.append(frame)
+    except (NotPresentError, LostError) as error:
+        return Unwound(frames, False, str(error))
+    return Unwound(frames)
 
 
 class Unwinder(Protocol):

@@ -10,6 +10,7 @@ import contextlib
 import numpy as np
 
 from kdump.arch import Architecture
+from kdump.arch.paging import ROOTS
 from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.kernel import vmcoreinfo
 from kdump.memory.protocol import Memory
@@ -53,8 +54,7 @@ def _sound(memory: Memory, arch: Architecture, text: bytes) -> bool:
     info = vmcoreinfo.parse(text)
     try:
         paging = arch.kernel_paging(info, memory)
-        names = ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir")
-        root = next((info.symbols[name] for name in names if name in info.symbols), 0)
+        root = next((info.symbols[name] for name in ROOTS if name in info.symbols), 0)
         return VirtualMemory(memory, paging).translate(root) == paging.root
     except (KeyError, KdumpError):
         return False

@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kdump.arch import stacks
-from kdump.arch.stacks import Frame, KernelView, Unwound
+from kdump.arch.stacks import Frame, KernelView, LostError, Unwound, gathered
 from kdump.errors import FormatError, KdumpError, NotPresentError
 
 _NAMES: Final = (*(f"x{number}" for number in range(31)), "sp", "pc", "pstate")
 _USER_REGS = struct.Struct("<34Q")  # struct user_pt_regs, with which struct pt_regs begins
 _RECORD = struct.Struct("<QQ")
 _PR_REG = 112  # offset of pr_reg in struct elf_prstatus (include/linux/elfcore.h)
-_LIMIT = 256  # frames of one stack
 _PROLOGUE = 64  # instructions in which a function sets x29 up, if it does
 _MODE = 0xF  # PSR_MODE_MASK: 0 is EL0t, user space
 _META_REGS = (2).to_bytes(8, "little")  # FRAME_META_TYPE_PT_REGS
@@ -78,25 +77,14 @@ class Unwinder:
         return pc | self._signature if pc >> 55 & 1 else pc
 
     def _unwind(self, pc: int, sp: int, fp: int, regs: Registers | None) -> Unwound:
-        frames: list[Frame] = []
-        seen: set[int] = set()
-        try:
-            for frame, here in self._walk(pc, sp, fp, regs, seen):
-                if here is not None and here.user:
-                    return Unwound(frames, user=here)
-                if len(frames) == _LIMIT:
-                    return Unwound(frames, False, f"cut off after {_LIMIT} frames")
-                frames.append(frame)
-        except (NotPresentError, _LostError) as error:
-            return Unwound(frames, False, str(error))
-        return Unwound(frames)
+        return gathered(self._walk(pc, sp, fp, regs, set()))
 
     def _walk(self, pc: int, sp: int, fp: int, regs: Registers | None, seen: set[int]) -> Iterator[_Step]:
         """Every frame, with its registers where an exception left them."""
         yield from self._frame(pc, sp, regs)
         while fp:
             if fp in seen:
-                raise _LostError("the stack runs in a circle")
+                raise LostError("the stack runs in a circle")
             seen.add(fp)
             following, back = _RECORD.unpack(self._read(fp, _RECORD.size))
             if not following and not back:
@@ -107,7 +95,7 @@ class Unwinder:
             else:
                 pc, sp = self._plain(back), fp + _RECORD.size
                 if not pc >> 55 & 1:
-                    raise _LostError(f"the stack leads to {pc:#x}, which is no kernel code")
+                    raise LostError(f"the stack leads to {pc:#x}, which is no kernel code")
                 here = self._interrupted(fp, following, pc)
             yield from self._frame(pc, here.sp if here else sp, here)
             fp = following
@@ -157,7 +145,3 @@ class Unwinder:
         except KdumpError:
             return True  # nothing is added that is not certain
         return pc - symbol.address > 4 * _PROLOGUE or any(word & 0xFFC003FF == 0x910003FD for word in code)
-
-
-class _LostError(KdumpError):
-    """The stack leads nowhere."""

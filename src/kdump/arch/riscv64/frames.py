@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kdump.arch import stacks
-from kdump.arch.stacks import Frame, KernelView, Unwound
-from kdump.errors import FormatError, KdumpError, NotPresentError
+from kdump.arch.stacks import Frame, KernelView, LostError, Unwound, gathered
+from kdump.errors import FormatError
 
 _NAMES: Final = (
     "epc", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7",
@@ -23,7 +23,6 @@ _USER_REGS = struct.Struct("<32Q")
 _PT_REGS = struct.Struct("<33Q")
 _RECORD = struct.Struct("<QQ")
 _PR_REG = 112  # offset of pr_reg in struct elf_prstatus (include/linux/elfcore.h)
-_LIMIT = 256  # frames of one stack
 _SUPERVISOR = 1 << 8  # SR_SPP: the exception came from the kernel
 _EXCEPTIONS: Final = frozenset(("handle_exception", "ret_from_exception"))
 
@@ -65,17 +64,7 @@ class Unwinder:
         return self._unwind(int(thread.ra), int(thread.sp), int(thread.s[0]), None)
 
     def _unwind(self, pc: int, sp: int, fp: int, regs: Registers | None) -> Unwound:
-        frames: list[Frame] = []
-        try:
-            for frame, here in self._walk(pc, sp, fp, regs):
-                if here is not None and here.user:
-                    return Unwound(frames, user=here)
-                if len(frames) == _LIMIT:
-                    return Unwound(frames, False, f"cut off after {_LIMIT} frames")
-                frames.append(frame)
-        except (NotPresentError, _LostError) as error:
-            return Unwound(frames, False, str(error))
-        return Unwound(frames)
+        return gathered(self._walk(pc, sp, fp, regs))
 
     def _walk(self, pc: int, sp: int, fp: int, regs: Registers | None) -> Iterator[tuple[Frame, Registers | None]]:
         yield Frame(pc, sp, regs), regs
@@ -89,14 +78,14 @@ class Unwinder:
             if not fp or self._is_first(pc):
                 return
             if fp in seen:
-                raise _LostError("the stack runs in a circle")
+                raise LostError("the stack runs in a circle")
             seen.add(fp)
             following, pc = _RECORD.unpack(self._read(fp - _RECORD.size, _RECORD.size))
             sp, fp = fp, following
             if not pc:
                 return
             if not pc >> 63:
-                raise _LostError(f"the stack leads to {pc:#x}, which is no kernel code")
+                raise LostError(f"the stack leads to {pc:#x}, which is no kernel code")
             yield Frame(pc, sp), None
 
     def _in_exception(self, pc: int) -> bool:
@@ -107,7 +96,3 @@ class Unwinder:
         """Whether this is where a kernel thread begins."""
         symbol = self._symbolizer.at(pc - 1)
         return symbol is not None and symbol.name.startswith("ret_from_fork")
-
-
-class _LostError(KdumpError):
-    """The stack leads nowhere."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kdump.arch.paging import Paging
+from kdump.arch.paging import ROOTS, Paging
 
 PAGE_SHIFT = 12
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000  # __START_KERNEL_map: where the kernel's image is linked
@@ -35,13 +35,9 @@ def paging(root: int, *, five_levels: bool, encryption_mask: int = 0) -> Paging:
     )
 
 
-# The kernel's page table: since 4.13, before that, and where neither is noted (machine_kexec_64.c).
-_ROOTS = ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir")
-
-
 def kernel_paging(symbols: Mapping[str, int], numbers: Mapping[str, int]) -> Paging:
     """The kernel's own tables, from VMCOREINFO. Raises `KeyError` with the name of what is missing."""
-    root = symbols[next((name for name in _ROOTS if name in symbols), _ROOTS[-1])]
+    root = symbols[next((name for name in ROOTS if name in symbols), ROOTS[-1])]
     return paging(
         root - START_KERNEL_MAP + numbers["phys_base"],
         five_levels=bool(numbers.get("pgtable_l5_enabled", 0)),
