@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -401,6 +400,7 @@ def test_claimed_memory_costs_next_to_nothing(claim: Path, tmp_path: Path, capsy
 
 
 def test_a_signal_is_heard_while_pages_are_chosen(tmp_path: Path) -> None:
+    """14 TiB of holes: choosing pages takes seconds, looking for pages of zeros an hour; both say how far they are."""
     sparse, size = tmp_path / "sparse", 14 << 40
     sizes = struct.pack("<QQ", PAGE, PAGE), struct.pack("<QQ", size, size)
     sparse.write_bytes(elf([Load(0, b"x" * PAGE)], note("VMCOREINFO", 0, b"OSRELEASE=6.1\n")).replace(*sizes))
@@ -410,12 +410,8 @@ def test_a_signal_is_heard_while_pages_are_chosen(tmp_path: Path) -> None:
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr
-    assert "filter" in process.stderr.readline()
-    for _ in range(3):  # twice in a hundred runs the first one was not heard; why is not known yet
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-            break
+    assert process.stderr.readline().split()[0] in {"filter", "zeros"}
+    process.send_signal(signal.SIGTERM)
     assert "ended by SIGTERM, before any page was written" in process.stderr.read()
     assert process.wait(timeout=10) == 1
     assert not (tmp_path / "out").exists()

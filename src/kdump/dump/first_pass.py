@@ -21,7 +21,7 @@ from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump
 
-Progress = Callable[[str, int, int], None]  # stage ("filter" or "write"), bytes of memory done, bytes in all
+Progress = Callable[[str, int, int], None]  # stage ("filter", "zeros" or "write"), bytes of memory done, bytes in all
 
 
 def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
@@ -48,8 +48,8 @@ def first_pass(
 ) -> Selection:
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why.
 
-    `threads` None takes one for each CPU. Raises `KdumpError` with what `stop` says, once it says something, and what
-    `check_extent` raises.
+    `threads` None takes one for each CPU. Raises `StoppedError` once `stop` says something, and what `check_extent`
+    raises.
     """
     check_extent(dump)
     memory_map: MemoryMap | None = None
@@ -67,8 +67,6 @@ def first_pass(
         threads = 0
 
     def tick(done: int, total: int) -> None:
-        if why := stop():
-            raise KdumpError(f"{why}, before any page was written")
         if progress:
             progress("filter", done * size, total * size)
 

@@ -132,12 +132,15 @@ def _save_level(
     dump: Dump, streams: Sequence[Sink], options: Options, chosen: CodecFacts, level: int, *, finish_when_full: bool
 ) -> Summary:
     began = time.monotonic()
-    selection = first_pass(
-        dump, level, options.progress, stop=options.stop, threads=options.threads, find=options.find
-    )  # fmt: skip
     zeros = 0
-    if options.container == "elf" and level & ZERO:
-        zeros = _drop_zeros(dump, selection, options)
+    try:
+        selection = first_pass(
+            dump, level, options.progress, stop=options.stop, threads=options.threads, find=options.find
+        )  # fmt: skip
+        if options.container == "elf" and level & ZERO:
+            zeros = _drop_zeros(dump, selection, options)
+    except StoppedError as stopped:
+        raise KdumpError(f"{stopped.what}, before any page was written") from None
     filtered = time.monotonic()
     summary = Summary(
         level, chosen.name, selection.present.count, selection.kept.count,
@@ -230,38 +233,41 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
             summary.pages_unreadable += int(np.count_nonzero(batch.unreadable))
         done += len(pfns)
         options.progress("write", done * size, total * size)
-        if done < total and (why := options.stop()):
-            summary.incomplete = why
-            return
 
 
 def _drop_zeros(dump: Dump, selection: Selection, options: Options) -> int:
     """Take pages of zeros out of what is kept: an ELF file has no other way to leave them out. Returns their number."""
 
-    def make_work() -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    def make_work() -> Callable[[tuple[int, NDArray[np.int64]]], NDArray[np.bool_]]:
         read = PageReader(dump.memory)
 
-        def work(pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-            pages, unreadable = read(pfns)
+        def work(job: tuple[int, NDArray[np.int64]]) -> NDArray[np.bool_]:
+            pages, unreadable = read(job[1])
             zero = engine.zero_pages(pages)
-            return pfns[zero if unreadable is None else zero & ~unreadable]
+            return zero if unreadable is None else zero & ~unreadable
 
         return work
 
-    step = _batch(options, dump.memory.page_size)
-    before = selection.kept.count
+    size = dump.memory.page_size
+    step = _batch(options, size)
+    total, done = selection.kept.count, 0
     kept = PfnSet(selection.kept.limit)
-    for chunk, pfns in selection.kept.chunks():
-        if why := options.stop():
-            raise KdumpError(f"{why}, before any page was written")
-        batches = (pfns[start : start + step] for start in range(0, len(pfns), step))
-        found = [zero for _, zero in in_order(batches, make_work, thread_count(options.threads), options.stop)]
-        members = np.zeros(CHUNK, np.bool_)
-        members[pfns - chunk * CHUNK] = True
-        members[np.concatenate(found) - chunk * CHUNK] = False
-        kept.put(chunk, members)
+    batches = (
+        (chunk, pfns[start : start + step])
+        for chunk, pfns in selection.kept.chunks()
+        for start in range(0, len(pfns), step)
+    )
+    members, current = np.zeros(CHUNK, np.bool_), -1
+    for (chunk, pfns), zero in in_order(batches, make_work, thread_count(options.threads), options.stop):
+        if chunk != current:
+            kept.put(current, members)
+            members, current = np.zeros(CHUNK, np.bool_), chunk
+        members[pfns - chunk * CHUNK] = ~zero
+        done += len(pfns)
+        options.progress("zeros", done * size, total * size)
+    kept.put(current, members)
     selection.kept = kept
-    return before - kept.count
+    return total - kept.count
 
 
 def _batch(options: Options, page_size: int) -> int:

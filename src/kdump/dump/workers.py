@@ -1,7 +1,7 @@
 """Threads that compress batches of pages while the caller writes them, in order, with a bounded number in flight.
 
-Every wait ends: whatever ends a worker, MemoryError included, is raised where its result is waited for, and a wait that
-lasts asks `stop`.
+Every wait ends: whatever ends a worker, MemoryError included, is raised where its result is waited for. `stop` is asked
+before each result, and again and again while a wait lasts.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def _never() -> str:
     return ""
 
 
+def _ask(stop: Stop) -> None:
+    if why := stop():
+        raise StoppedError(why)
+
+
 class _Task(Generic[Result]):
     """Something to do in another thread, and what came of it."""
 
@@ -53,9 +58,9 @@ class _Task(Generic[Result]):
 
     def wait(self, stop: Stop) -> Result:
         """The result. Raises what the call raised, `StoppedError` if `stop` says so before it is there."""
+        _ask(stop)
         while not self._pending.acquire(timeout=_POLL):
-            if why := stop():
-                raise StoppedError(why)
+            _ask(stop)
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]  # None only where Result is
@@ -97,7 +102,7 @@ def in_order(
     """(job, work(job)) in the order of `jobs`; each thread has a `work` of its own, from `make_work()`.
 
     At most threads + 4 jobs are between being taken and being yielded. An exception of `work` or of `make_work` is
-    raised here, and `StoppedError` if `stop` says something while a result is waited for. With `threads` 0, or where no
+    raised here, and `StoppedError` if `stop`, asked before each result, says something. With `threads` 0, or where no
     thread can be had, the work is done by the caller.
     """
     queue: SimpleQueue[tuple[Job, _Task[Result]] | None] = SimpleQueue()
@@ -105,6 +110,7 @@ def in_order(
     if not workers:
         work = make_work()
         for job in jobs:
+            _ask(stop)
             yield job, work(job)
         return
     flying: deque[tuple[Job, _Task[Result]]] = deque()
