@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "kdump"
 # Top to bottom; a package may import from those after it, and everything may import the modules beside them (errors …).
 LAYERS = (
     "cli", "assist", "fleet", "lab", "host", "image", "kexec", "capture", "targets", "bench", "report", "dump",
-    "kernel", "memory", "native", "arch",
+    "kernel", "memory", "native", "files", "arch",
 )  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from tests.host.test_aftermath import crash
 
 from kdump.cli import streams
 from kdump.cli.main import main
-from kdump.directory import Directory
 from kdump.dump import manifest_schema
 from kdump.errors import KdumpError
+from kdump.files.directory import Directory
 from kdump.host import aftermath, config, notify, stored
 from kdump.host.config import Config, Notify, Retention
 from kdump.host.config.tables import ConfigError

@@ -17,9 +17,9 @@ import pytest
 from tests.dump.machine import PageMachine, fill
 
 from kdump.cli.main import main
-from kdump.digest import Pieces
-from kdump.directory import Directory, read_regular
 from kdump.errors import KdumpError
+from kdump.files.digest import Pieces
+from kdump.files.directory import Directory, read_regular
 from kdump.host import aftermath, drill, in_force, stored
 from kdump.host.config import Config, Notify, Retention
 from kdump.targets.file import DirectorySession

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kdump.capture import system
 from kdump.capture.network import bring_up
-from kdump.digest import sha256
+from kdump.files.digest import sha256
 
 EXPORT = Path("/srv/dumps")
 MAC = "52:54:00:77:00:01"

@@ -138,7 +138,7 @@ def report(data: bytes) -> None:
 
 def manifest_seeds() -> dict[str, bytes]:
     """A manifest as the capture kernel writes it."""
-    from kdump.digest import Pieces
+    from kdump.files.digest import Pieces
 
     pieces = Pieces()
     pieces.add(0, b"x")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kdump.directory import exclusive
 from kdump.errors import KdumpError
+from kdump.files.directory import exclusive
 from kdump.host.changes import Command, Edit, FileChange, Journal, apply, file_change, put, undo
 
 OLD = {"etc/default/grub": 'GRUB_CMDLINE="quiet"\r\n# caf\udce9\n', "etc/fstab": "x\n"}
@@ -227,7 +227,7 @@ def test_directories_of_others_stay(root: Path, tmp_path: Path) -> None:
 
 def test_two_setups_exclude_each_other(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from kdump.directory import exclusive\n"
+        "import sys, time; from kdump.files.directory import exclusive\n"
         "with exclusive(sys.argv[1]) as got: print(got, flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)

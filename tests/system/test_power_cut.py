@@ -16,7 +16,7 @@ from tests.system import debian
 from tests.system.test_debian import BOOT_TIMEOUT, SET_UP, System, pytestmark
 
 from kdump.capture.crash import manifest_text
-from kdump.digest import Pieces
+from kdump.files.digest import Pieces
 from kdump.lab import disk
 from kdump.lab.machine import Machine
 from kdump.lab.qemu import Disk, Spec

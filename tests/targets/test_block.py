@@ -8,8 +8,8 @@ from tests.targets.test_file import add_disk, ground
 
 from kdump.capture.crash import manifest_text
 from kdump.cli.main import main
-from kdump.digest import Pieces
 from kdump.errors import FormatError, KdumpError
+from kdump.files.digest import Pieces
 from kdump.targets import rawstore, target_for
 from kdump.targets.protocol import Session, Spec
 

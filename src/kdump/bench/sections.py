@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdump import elf
-from kdump.fileio import pwrite_all
+from kdump.files.drafts import pwrite_all
 
 _PROGBITS, _SYMTAB, _STRTAB, _NOTE, _NOBITS = 1, 2, 3, 7, 8
 _WRITE, _ALLOC, _EXECUTE, _MERGE, _STRINGS = 1, 2, 4, 0x10, 0x20

@@ -23,8 +23,8 @@ from kdump.capture.outlet import Outlet
 from kdump.capture.plan import ALL, FENCE, NETWORK, CapturePlan
 from kdump.capture.stages import DONE, SKIPPED, Stages
 from kdump.capture.vault import Begin, Vault
-from kdump.digest import kernel_hashes
 from kdump.errors import KdumpError
+from kdump.files.digest import kernel_hashes
 from kdump.targets import NETWORKED, target_for
 from kdump.targets.protocol import Ground, Session, Spec
 from kdump.units import size_text

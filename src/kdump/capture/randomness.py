@@ -16,8 +16,8 @@ import struct
 import time
 from collections.abc import Iterator
 
-from kdump.digest import sha256
 from kdump.elf import EHDR, PHDR, PT_LOAD
+from kdump.files.digest import sha256
 from kdump.memory.elf import ProgramHeader
 
 _DEVICE = "/dev/urandom"

@@ -7,8 +7,8 @@ from typing import Any
 
 from kdump.capture.outlet import Outlet
 from kdump.capture.stages import DeadlineError
-from kdump.digest import Pieces
 from kdump.errors import KdumpError
+from kdump.files.digest import Pieces
 from kdump.targets.protocol import Stream
 
 Bytes = bytes | bytearray | memoryview

@@ -14,7 +14,7 @@ from kdump.capture.outlet import Outlet
 from kdump.capture.plan import ENCRYPTION
 from kdump.capture.tee import Tee
 from kdump.errors import KdumpError, describe
-from kdump.fileio import INCOMPLETE
+from kdump.files.drafts import INCOMPLETE
 from kdump.targets.protocol import Session, Stream
 from kdump.units import size_text
 

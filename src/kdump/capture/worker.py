@@ -11,7 +11,6 @@ from importlib import import_module
 from math import inf
 from typing import TYPE_CHECKING
 
-from kdump import digest
 from kdump.capture import crash as names
 from kdump.capture import randomness, system
 from kdump.capture.console import Console
@@ -20,6 +19,7 @@ from kdump.capture.plan import DECRYPTION, CapturePlan
 from kdump.capture.stages import Stages, install_alarm
 from kdump.capture.state import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.errors import KdumpError, describe
+from kdump.files import digest
 from kdump.targets.protocol import Ground
 
 if TYPE_CHECKING:

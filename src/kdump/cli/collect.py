@@ -84,7 +84,7 @@ def _silent(_text: str) -> None:
 
 
 def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say, failed: Callable[[Exception], None]) -> None:
-    from kdump.directory import exclusive
+    from kdump.files.directory import exclusive
     from kdump.host import in_force
     from kdump.host.home import settled
 

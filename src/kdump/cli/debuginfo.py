@@ -29,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file; exit status 3 if some of what belongs in it could not be read."""
-    from kdump import __version__, outputs
+    from kdump import __version__
     from kdump.bench.debuginfo import make, save
-    from kdump.fileio import Draft
+    from kdump.files import outputs
+    from kdump.files.drafts import Draft
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
     from kdump.units import size_text

@@ -12,10 +12,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdump import outputs
-from kdump.directory import Directory, DraftDirectory
 from kdump.errors import KdumpError, UsageError
-from kdump.fileio import Draft
+from kdump.files import outputs
+from kdump.files.directory import Directory, DraftDirectory
+from kdump.files.drafts import Draft
 from kdump.foreign import read_file
 
 

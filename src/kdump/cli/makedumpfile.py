@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from kdump.cli import values
 from kdump.errors import KdumpError, UsageError
-from kdump.outputs import STDOUT
+from kdump.files.outputs import STDOUT
 from kdump.units import LARGEST_SIZE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdump.cli.streams import confirmed
 from kdump.errors import KdumpError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.host import config, in_force
 
 

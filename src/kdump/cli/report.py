@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdump import outputs
-from kdump.directory import Directory
 from kdump.errors import KdumpError
 from kdump.extras import extra
+from kdump.files import outputs
+from kdump.files.directory import Directory
 from kdump.memory import DUMPS, KCORE
 
 if TYPE_CHECKING:

@@ -201,7 +201,7 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
 @contextmanager
 def alone(journal: Path) -> Iterator[None]:
     """Keep other setups out. Raises KdumpError if one is at work."""
-    from kdump.directory import exclusive
+    from kdump.files.directory import exclusive
 
     if os.geteuid() != 0:
         yield  # nothing will be changed

@@ -9,7 +9,7 @@ from typing import Final
 
 from kdump.cli import completion, roff
 from kdump.cli.parsers import pages
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.host.changes import Command, Edit
 from kdump.host.units import executable
 

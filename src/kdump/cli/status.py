@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdump import outputs
-from kdump.fileio import replace_file
+from kdump.files import outputs
+from kdump.files.drafts import replace_file
 from kdump.host import config, in_force
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdump import outputs as named
 from kdump.dump import manifest
 from kdump.dump.file_output import FileOutput, NullOutput
 from kdump.dump.flat_stream import FlatStream, put_to
 from kdump.dump.kdump_writer import Sink
 from kdump.dump.pipeline import Options, Summary, save
 from kdump.errors import UsageError
+from kdump.files import outputs as named
 from kdump.memory.protocol import Dump
 
 STDOUT = "-"

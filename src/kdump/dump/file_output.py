@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdump import outputs
-from kdump.digest import Pieces
 from kdump.dump.workers import Aside
 from kdump.errors import KdumpError
-from kdump.fileio import INCOMPLETE, PartFile
+from kdump.files import outputs
+from kdump.files.digest import Pieces
+from kdump.files.drafts import INCOMPLETE, PartFile
 from kdump.native.engine import engine
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdump import __version__
-from kdump.digest import sha256
-from kdump.directory import open_regular, read_regular
 from kdump.dump import manifest_schema
 from kdump.dump.manifest_schema import FORMAT
 from kdump.errors import FormatError, KdumpError
-from kdump.fileio import replace_file
+from kdump.files.digest import sha256
+from kdump.files.directory import open_regular, read_regular
+from kdump.files.drafts import replace_file
 from kdump.kernel import vmcoreinfo
 from kdump.memory.protocol import Dump
 

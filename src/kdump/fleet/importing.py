@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.directory import Directory
 from kdump.errors import KdumpError, describe
+from kdump.files.directory import Directory
 from kdump.fleet import evidence, ingest, logfiles
 from kdump.fleet.service import Service
 from kdump.foreign import load_object

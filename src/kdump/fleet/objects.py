@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 from kdump.errors import KdumpError, UsageError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.fleet.evidence import RefusedError
 
 CHUNK: Final = 64 << 20  # bytes of one piece at most

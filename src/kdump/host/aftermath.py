@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import COMPLETE, MANIFEST, VMCORE
-from kdump.directory import Directory
 from kdump.dump import manifest
 from kdump.errors import KdumpError, describe
-from kdump.fileio import replace_file
+from kdump.files.directory import Directory
+from kdump.files.drafts import replace_file
 from kdump.foreign import Schema, check, items, mapping, text
 from kdump.host import stored
 from kdump.host.config import Config

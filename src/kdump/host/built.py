@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from kdump.capture.plan import PLAN_PATH
-from kdump.directory import exclusive
 from kdump.errors import FormatError, KdumpError
-from kdump.fileio import replace_file, sync_directory
+from kdump.files.directory import exclusive
+from kdump.files.drafts import replace_file, sync_directory
 from kdump.foreign import LATEST, Schema, load_object, mapping, number, path_text, text, whole
 from kdump.host import encryption
 from kdump.host.config import Config

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.errors import KdumpError
-from kdump.fileio import Draft, pwrite_all, replace_file, sweep, sync_directory
+from kdump.files.drafts import Draft, pwrite_all, replace_file, sweep, sync_directory
 from kdump.host.home import STATE
 
 JOURNAL: Final = STATE / "setup.json"

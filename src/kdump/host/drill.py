@@ -11,7 +11,7 @@ from typing import Final
 
 from kdump.capture.crash import COMPLETE
 from kdump.errors import FormatError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.foreign import LATEST, Schema, load_object, number, text
 from kdump.host import stored
 from kdump.host.config import Config

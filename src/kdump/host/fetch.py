@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from kdump.directory import Directory, DraftDirectory
 from kdump.dump import manifest
 from kdump.errors import KdumpError
-from kdump.fileio import pwrite_all
+from kdump.files.directory import Directory, DraftDirectory
+from kdump.files.drafts import pwrite_all
 from kdump.targets import rawstore
 from kdump.targets.rawstore import CONSUMED, EMPTY, SAVED, SEALED, RawFile, RawHeader
 from kdump.units import size_text

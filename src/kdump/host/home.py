@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 
 STATE: Final = Path("/var/lib/linux-kdump")  # not /boot, which may be read-only, small or FAT
 BEFORE: Final = Path("/var/lib/kdump")

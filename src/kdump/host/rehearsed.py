@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.errors import FormatError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.foreign import LATEST, Schema, boolean, items, load_object, number, text, whole
 from kdump.units import LARGEST_SIZE
 

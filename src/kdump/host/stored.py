@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.crash import DMESG, INCOMPLETE, MANIFEST, REPORT_JSON, VMCORE
-from kdump.directory import Directory
 from kdump.dump import manifest_schema
 from kdump.errors import KdumpError, describe
-from kdump.fileio import INCOMPLETE as SUFFIX
+from kdump.files.directory import Directory
+from kdump.files.drafts import INCOMPLETE as SUFFIX
 from kdump.foreign import Schema, load_object, table, text
 from kdump.host.config import Config, Retention
 from kdump.targets.retention import first_to_go

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import zstandard
 
-from kdump import arch, digest
+from kdump import arch
 from kdump.capture import system
 from kdump.errors import KdumpError
-from kdump.fileio import file_version, replace_file
+from kdump.files import digest
+from kdump.files.drafts import file_version, replace_file
 from kdump.image import blas, cpio, elf_files, squashfs, stage0
 from kdump.image.closure import Closure, PythonModule
 from kdump.image.kernel_tree import KernelTree, Module, ModuleIndex, read_compressed

@@ -34,7 +34,7 @@ from kdump.elf import (
     SYM,
 )  # fmt: skip
 from kdump.errors import FormatError, KdumpError
-from kdump.fileio import file_version
+from kdump.files.drafts import file_version
 
 _DEFAULT_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64")
 _MACHINES = {each.elf_machine: each.name for each in arch.known()}

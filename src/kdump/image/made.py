@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kdump.fileio import file_version, replace_file
+from kdump.files.drafts import file_version, replace_file
 
 _CHECKSUM = struct.Struct("<I")  # CRC-32, in front of what it is of: a damaged file is noticed
 

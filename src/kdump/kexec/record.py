@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kdump.errors import FormatError, KdumpError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.foreign import Schema, load_object, mapping, text
 from kdump.kexec.elfcore import read_notes
 from kdump.kexec.memory_map import read_memory_map

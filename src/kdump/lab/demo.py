@@ -12,7 +12,7 @@ from typing import Any
 
 from kdump.dump import manifest
 from kdump.errors import KdumpError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.lab.crash import Crash, Scenario, crash
 from kdump.units import duration_text, size_text
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump import fileio
 from kdump.errors import KdumpError
+from kdump.files import drafts
 from kdump.native.interface import Fates, Numbers, Packed, PageLayout, Take, Unpacker
 from kdump.native.interface import Packer as AnyPacker
 from kdump.native.library import library
@@ -210,9 +210,9 @@ def unpacker(codec: int, page_size: int) -> Unpacker | None:
 def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> int:
     """See `interface.Engine`: Python's lock is not taken again for each piece, while other threads want it too."""
     size = memoryview(data).nbytes
-    if size <= fileio.PIECE:
-        return fileio.pwrite_all(descriptor, data, offset)
-    error = _LIBRARY.kdump_write(descriptor, _address(np.frombuffer(data, np.uint8)), size, offset, fileio.PIECE)
+    if size <= drafts.PIECE:
+        return drafts.pwrite_all(descriptor, data, offset)
+    error = _LIBRARY.kdump_write(descriptor, _address(np.frombuffer(data, np.uint8)), size, offset, drafts.PIECE)
     if error:
         raise OSError(error, os.strerror(error))
     return size

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.errors import KdumpError
-from kdump.fileio import pwrite_all as pwrite_all  # noqa: PLC0414 -- a part of this engine
+from kdump.files.drafts import pwrite_all as pwrite_all  # noqa: PLC0414 -- a part of this engine
 from kdump.native.chain import follow
 from kdump.native.interface import ANONYMOUS, HEAD, TAIL, Fates, Packed, Packer, PageLayout, Take
 

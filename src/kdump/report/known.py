@@ -21,7 +21,7 @@ import zstandard
 
 from kdump import foreign
 from kdump.errors import FormatError, KdumpError
-from kdump.fileio import replace_file
+from kdump.files.drafts import replace_file
 from kdump.report import frames as names
 from kdump.report.model import Verdict
 from kdump.report.versions import has_fix

@@ -26,7 +26,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdump.digest import sha256
+from kdump.files.digest import sha256
 from kdump.report import frames as names
 from kdump.report import kinds
 from kdump.report.kinds import Kind

@@ -21,8 +21,8 @@ from nacl.bindings.crypto_aead import (
 from nacl.bindings.crypto_scalarmult import crypto_scalarmult, crypto_scalarmult_base
 from nacl.exceptions import CryptoError
 
-from kdump.digest import hmac_sha256
 from kdump.errors import FormatError, KdumpError
+from kdump.files.digest import hmac_sha256
 
 CHUNK = 64 << 10
 TAG = 16

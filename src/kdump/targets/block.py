@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.fileio import INCOMPLETE, pwrite_all
+from kdump.files.drafts import INCOMPLETE, pwrite_all
 from kdump.targets import rawstore
 from kdump.targets.devices import LOOKING, find_partition, partition_uuid, wait_for
 from kdump.targets.protocol import Ground, Session, Spec, Stream

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdump.digest import Pieces
+from kdump.files.digest import Pieces
 from kdump.targets.age import CHUNK, Sealer
 from kdump.targets.protocol import Stream
 

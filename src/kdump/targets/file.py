@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from kdump.directory import Directory
 from kdump.errors import KdumpError
-from kdump.fileio import INCOMPLETE, PartFile, sync_directory
+from kdump.files.directory import Directory
+from kdump.files.drafts import INCOMPLETE, PartFile, sync_directory
 from kdump.targets import btrfs
 from kdump.targets.devices import LOOKING, find_uuid, wait_for
 from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from kdump.digest import hmac_sha256, sha256
 from kdump.errors import KdumpError
+from kdump.files.digest import hmac_sha256, sha256
 from kdump.targets.https import Answer, Server, exchange
 
 _TIMEOUT = 20.0  # seconds without a byte

@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 
 from kdump.errors import KdumpError
-from kdump.fileio import INCOMPLETE
+from kdump.files.drafts import INCOMPLETE
 from kdump.targets.names import resolve, system_addresses
 from kdump.targets.protocol import Ground, Session, Spec, Stream
 from kdump.targets.retention import prune

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-from kdump.fileio import INCOMPLETE, replace_file
+from kdump.files.drafts import INCOMPLETE, replace_file
 
 SMALL = 16 << 20  # bytes of a file that is read whole: manifests and reports
 _DEEPEST = 16  # directories within each other

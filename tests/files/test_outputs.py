@@ -16,11 +16,11 @@ import pyrage
 import pytest
 from tests.dump.machine import PageMachine, fill
 
-from kdump import outputs
 from kdump.cli.main import main
 from kdump.dump.file_output import FileOutput
 from kdump.errors import KdumpError
-from kdump.fileio import INCOMPLETE, Draft, PartFile, replace_file
+from kdump.files import outputs
+from kdump.files.drafts import INCOMPLETE, Draft, PartFile, replace_file
 from kdump.memory import open_dump
 
 
@@ -232,7 +232,8 @@ def test_a_resumed_file_is_ours_alone(kind: str, tmp_path: Path) -> None:
 
 def test_the_drafts_of_killed_makers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from kdump.fileio import Draft; draft = Draft(sys.argv[1]); print('made', flush=True); "
+        "import sys, time; from kdump.files.drafts import Draft; "
+        "draft = Draft(sys.argv[1]); print('made', flush=True); "
         "time.sleep(100)"
     )
     makers = [

@@ -5,8 +5,8 @@ import hmac
 
 import pytest
 
-from kdump import digest
-from kdump.digest import Pieces, hmac_sha256, sha256
+from kdump.files import digest
+from kdump.files.digest import Pieces, hmac_sha256, sha256
 
 
 def test_sha256_is_sha256() -> None:

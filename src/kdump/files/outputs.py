@@ -1,6 +1,6 @@
 """Files that a person names for a command to write: looked at before the first byte, and never one that is read.
 
-How they come to be is in `kdump.fileio`: as drafts of their own that take the name when they are whole.
+How they come to be is in `kdump.files.drafts`: as drafts of their own that take the name when they are whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final, TextIO
 
 from kdump.errors import KdumpError
-from kdump.fileio import Draft
+from kdump.files.drafts import Draft
 
 STDOUT: Final = "-"
 _KINDS: Final = (

@@ -1,0 +1,1 @@
+"""Files that are whole or absent: drafts, outputs, directories in which others may write, digests."""
