@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import random
@@ -16,7 +17,11 @@ from typing import Any
 import pytest
 
 from kdump.capture import dhcp, dhcp6, netlink, network
+from kdump.cli import values
 from kdump.errors import KdumpError
+from kdump.fleet import objects
+from kdump.host import config
+from kdump.host.config.tables import ConfigError
 from kdump.targets import collector, https, names, s3http, sftp
 
 DICE = random.Random(7)
@@ -253,6 +258,13 @@ def test_an_s3_service_may_answer_anything(server: int, monkeypatch: pytest.Monk
 def test_endpoints_that_are_none(url: str) -> None:
     with pytest.raises(KdumpError):
         https.Server.of(url)
+    with pytest.raises(argparse.ArgumentTypeError, match="expected https://host"):
+        values.web_address(url)
+    if url:  # empty: Amazon's own
+        with pytest.raises(ConfigError, match=r"s3\.endpoint.*https://host"):
+            config.from_dict({"s3": {"endpoint": url}})
+        with pytest.raises(KdumpError, match="not a server's address"):
+            objects.opened(f"s3://bucket/prefix?endpoint={url}")
 
 
 # SFTP

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.fleet.client import Client
 from tests.fleet.conftest import Opened
 from tests.fleet.evidence import crash
 
+from kdump.cli.main import main
 from kdump.errors import KdumpError, UsageError
 from kdump.fleet import auth
 
@@ -123,3 +125,13 @@ def test_names_of_files_cannot_leave_the_store(closed: Client) -> None:
         "PUT", f"/v1/crashes/{crash_name}/files/x?offset=0", content=b"x", headers=closed.token("web2")
     )
     assert other.status_code == 404
+
+
+def test_a_token_is_for_a_host_that_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--data", str(tmp_path)]
+    for name in ("a/b", "", "-x", "a b", "é", "x" * 200, "a\n"):
+        assert main(["fleet", "token", *place, "--", name]) == 2
+        assert "cannot be a host's name" in capsys.readouterr().err
+    for name in ("web1", "web_1.example.net", "*"):
+        assert main(["fleet", "token", *place, name]) == 0
+        assert capsys.readouterr().out.startswith(f"kf1.{name}.")

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdump.cli import values
 from kdump.errors import KdumpError
 from kdump.extras import extra
 
@@ -40,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--oidc", type=Path, metavar="FILE", help="people sign in at the OpenID provider that this file describes"
     )
-    serve.add_argument("--page", default="", metavar="URL", help="the address that people use, for links in alerts")
+    serve.add_argument(
+        "--page", type=values.web_address, metavar="URL",
+        help="the address that people use, for links in alerts",
+    )  # fmt: skip
     serve.add_argument("--no-worker", action="store_true", help="leave the work to `kdump fleet worker`")
     serve.add_argument(
         "--open-to", default="none", choices=("none", "metadata", "report", "dump", "engineer", "admin"),
@@ -151,7 +155,7 @@ def serve(args: argparse.Namespace) -> int:
         raise UsageError("--client-ca needs --tls-cert", why="without TLS no host shows a certificate")
     service = opened(
         args,
-        page=args.page.rstrip("/"),
+        page=args.page or "",
         open_to=args.open_to,
         oidc=oidc.load(args.oidc) if args.oidc else None,
         certificates=bool(args.client_ca),
@@ -257,8 +261,12 @@ def inventory(args: argparse.Namespace) -> int:
 
 def token(args: argparse.Namespace) -> int:
     """Print or revoke."""
-    from kdump.fleet import auth
+    from kdump.errors import UsageError
+    from kdump.fleet import auth, evidence
 
+    if args.host != auth.ANY and not evidence.is_host(args.host):
+        remedy = "letters, digits, dots, hyphens and underscores; no name for a token of any host"
+        raise UsageError(f"{args.host!r} cannot be a host's name", remedy=remedy)
     service = opened(args)
     try:
         if args.revoke:

@@ -73,6 +73,18 @@ def architecture(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a machine ({error.why or error.what})") from None
 
 
+def web_address(text: str) -> str:
+    """An http:// or https:// URL; gives it without a slash at its end."""
+    from kdump.errors import KdumpError
+    from kdump.targets.https import Server
+
+    try:
+        Server.of(text)
+    except KdumpError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected https://host or http://host:port") from None
+    return text.rstrip("/")
+
+
 def place(address: str) -> Callable[[str], tuple[str, int]]:
     """A reader of "ADDRESS:PORT", "[ADDRESS]:PORT" or a port alone, which is one of `address`."""
 

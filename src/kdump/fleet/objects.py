@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from kdump.errors import KdumpError, UsageError
 from kdump.files.drafts import replace_file
 from kdump.fleet.evidence import RefusedError
+from kdump.targets.https import Server
 
 CHUNK: Final = 64 << 20  # bytes of one piece at most
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,200}(?:/[A-Za-z0-9][A-Za-z0-9._+-]{0,200}){0,3}")
@@ -223,6 +224,7 @@ class Bucket:
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
         self.region = asked.get("region", os.environ.get("AWS_REGION", "us-east-1"))
         self.endpoint = asked.get("endpoint", "") or f"https://s3.{self.region}.amazonaws.com"
+        Server.of(self.endpoint)  # raises what the library would say worse
         self._store: Any = S3Store(
             self.bucket,
             prefix=self.prefix or None,

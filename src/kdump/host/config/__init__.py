@@ -67,6 +67,21 @@ def _path(value: Any) -> str:
     return str(value)
 
 
+def _optional_path(value: Any) -> str:
+    return _path(value) if text(value) else ""
+
+
+def _endpoint(value: Any) -> str:
+    from kdump.targets.https import Server
+
+    if text(value):
+        try:
+            Server.of(value)
+        except KdumpError:
+            raise ValueError("https://host or http://host:port") from None
+    return str(value)
+
+
 def _interface_name(value: Any) -> str:
     # dev_valid_name() in net/core/dev.c
     if text(value) and (not re.fullmatch(r"[^\s/:\0]{1,15}", value) or value in (".", "..")):
@@ -272,14 +287,14 @@ class Ssh:
 class S3:
     """s3:// targets."""
 
-    endpoint: str = key("", text, 'URL of the service, "https://s3.example.net"; empty: Amazon.')
+    endpoint: str = key("", _endpoint, 'URL of the service, "https://s3.example.net"; empty: Amazon.')
     region: str = key("us-east-1", text, "Region.")
     credentials: str = key(
         "/etc/kdump/s3.toml",
         _path,
         "File, mode 0600, with access_key_id, secret_access_key and, if used, session_token.",
     )
-    ca_file: str = key("", text, "Certificates that vouch for the endpoint; empty: the system's.")
+    ca_file: str = key("", _optional_path, "Certificates that vouch for the endpoint; empty: the system's.")
 
 
 @dataclass(frozen=True)
@@ -292,9 +307,15 @@ class Collector:
         "File, mode 0600, with the token that `kdump fleet token HOST` printed.",
     )
     certificate: str = key(
-        "", text, "File, mode 0600, with this machine's certificate and its key (PEM), if the collector wants one."
+        "",
+        _optional_path,
+        "File, mode 0600, with this machine's certificate and its key (PEM), if the collector wants one.",
     )
-    ca_file: str = key("", text, "Certificates that vouch for the collector; empty: the system's.")
+    ca_file: str = key(
+        "",
+        _optional_path,
+        "Certificates that vouch for the collector; empty: the system's.",
+    )
     dump: str = key("asked", choice("asked", "always"), "Send the dump when the collector asks for it, or always.")
     least_level: int = key(31, integer(0, 31), "The lowest dump level (most memory) that the collector may ask for.")
 
