@@ -20,14 +20,14 @@ REFUSED = ("loop", "null_blk", "bcache", "iscsi", "lvm-cache", "lvm-origin")
 RESULTS = ROOT / "kdump-matrix"
 PAGE = ROOT / "docs/machines.md"
 HEAD = """\
-# Machines that were tried
+# Tested machines
 
-`make machines` boots each of these under QEMU with Debian's user space, lets kdump examine the machine, build and load
-there, and panics. The promise is that `kdump status` never says ready on a machine that then leaves no dump. Rows are
-chosen so that every pair of kernel and controller (where the kernel has the driver), kernel and volume, volume and
-firmware occurs. The dump goes to a disk on the controller and volume named; Debian's root is on another one. "ide" is
-an i440fx machine, all others are q35. A network card stands where the dump went to a server by SSH. Seconds are
-from the panic to power off, emulated; "with report" where the capture kernel made the report, too.
+`make machines` boots each of these machines under QEMU with Debian's user space. kdump examines the machine, builds
+and loads there, and the kernel panics. `kdump status` must never say "ready" on a machine that then leaves no dump.
+The rows cover every pair of kernel and controller (where the kernel has the driver), kernel and volume, and volume
+and firmware. The dump goes to a disk with the named controller and volume, or, where a network card is named, to a
+server by SSH. Debian's root is on another disk. "ide" is an i440fx machine, all others are q35. Seconds are from the
+panic to power off, emulated. "With report" means that the capture kernel made the report.
 
 """
 
@@ -94,18 +94,18 @@ def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:
     ready = [result for result in done if result.ready]
     pending = sum(row not in known for row in rows)
     lines = [
-        f"{len(done)} machines were tried, {pending} were not yet. {len(ready)} were called ready, of which "
-        f"{sum(result.capture == 'complete' for result in ready)} left a complete dump; "
-        f"{len(done) - len(ready)} were refused or did not come so far.",
+        f"{len(done)} machines were tested, {pending} not yet. {len(ready)} were called ready; of these, "
+        f"{sum(result.capture == 'complete' for result in ready)} left a complete dump. "
+        f"{len(done) - len(ready)} were refused or failed before that verdict.",
         "",
-        "| kernel | controller | volume | firmware | CPUs, memory, model | status said | the capture | s |",
+        "| kernel | controller | volume | firmware | CPUs, memory, model | verdict of status | capture | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in done:
         row = result.row
         machine = f"{row.cpus}{f' in {row.numa} nodes' if row.numa > 1 else ''}, {row.memory} MiB, {row.cpu}"
         machine += "" if row.serial else ", no serial port"
-        said = "ready" if result.ready else "; ".join(result.reasons) or "did not come so far"
+        said = "ready" if result.ready else "; ".join(result.reasons) or "no verdict"
         capture = result.capture + (", with report" if row.report and result.ready else "")
         cells = [
             f"{result.release}", row.controller, row.volume, row.firmware, machine,

@@ -41,12 +41,11 @@ RAM = 1024 * MIB
 LEAST, MOST = 96, 288  # MiB
 STEP = 16
 HEAD = """\
-# How small a reservation may be
+# The smallest reservations
 
-For each of these machines of 1 GiB, `python -m tests.matrix.floors` searches the smallest crashkernel= (in steps of
-16 MiB) with which the capture kernel leaves a complete dump and the short report. "formula" is what `kdump estimate`
-asks for such a machine before anything was measured on it, "used" what the capture used of the floor's reservation at
-its worst moment.
+`python -m tests.matrix.floors` searches, for each of these machines of 1 GiB, the smallest crashkernel= (in steps of
+16 MiB) with which the capture kernel saves a complete dump and the short report. "Used" is the peak use of that
+reservation. "Formula" is the proposal of `kdump estimate` for such a machine before the first measurement.
 
 | kernel | target | CPUs of the machine | CPUs of the capture | floor, MiB | used, MiB | formula, MiB |
 |---|---|---|---|---|---|---|
