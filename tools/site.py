@@ -1,11 +1,12 @@
 """Makes the documentation as a static site: the pages of docs/, and references of commands and configuration.
 
-`python tools/site.py [DIRECTORY]` (default: site). A link that leads nowhere ends it.
+`python tools/site.py [DIRECTORY]` (default: site). Fails if a link leads nowhere.
 """
 
 from __future__ import annotations
 
 import logging
+import posixpath
 import re
 import shutil
 import sys
@@ -22,15 +23,19 @@ from kdump.cli.parsers import Page, pages
 from kdump.host import template
 
 ROOT = Path(__file__).resolve().parent.parent
-# Pages that lie elsewhere in the tree, and their names on the site.
+# Pages outside docs/, or with another name there, and their names on the site.
 BESIDE = {
+    "docs/README.md": "index.md",
+    "README.md": "overview.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "reporting.md",
     "CHANGELOG.md": "changelog.md",
     "packaging/README.md": "packaging.md",
+    "benchmarks/RESULTS.md": "results.md",
 }
+_LINK = re.compile(r"\]\(([^)#\s]+)")
 NAV = [
-    {"Start": "index.md"},
+    {"Start": ["index.md", "overview.md"]},
     {
         "Administration": [
             "administration.md",
@@ -40,11 +45,12 @@ NAV = [
             "fleet.md",
             "platforms.md",
             "machines.md",
+            "floors.md",
         ]
     },
-    {"Analysis": ["report.md", "reading.md", "dumping.md"]},
+    {"Analysis": ["report.md", "reading.md", "analysis-tools.md", "dumping.md"]},
     {"Reference": ["commands.md", "configuration.md", "changelog.md"]},
-    {"Development": ["architecture.md", "kexec.md", "contributing.md", "packaging.md", "reporting.md"]},
+    {"Development": ["architecture.md", "kexec.md", "contributing.md", "packaging.md", "results.md", "reporting.md"]},
 ]
 
 
@@ -55,13 +61,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "docs"
         shutil.copytree(ROOT / "docs", place)
-        (place / "README.md").rename(place / "index.md")
-        for name, page in BESIDE.items():
-            shutil.copyfile(ROOT / name, place / page)
+        (place / "README.md").unlink()
+        sources = {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").rglob("*.md")}
+        for source in sources | BESIDE.keys():
+            text = (ROOT / source).read_text(encoding="utf-8")
+            (place / on_site(source)).write_text(moved(text, source), encoding="utf-8")
         (place / "commands.md").write_text("\n".join(commands()), encoding="utf-8")
         (place / "configuration.md").write_text(configuration(), encoding="utf-8")
-        for page in place.rglob("*.md"):
-            page.write_text(moved(page.read_text(encoding="utf-8"), page.relative_to(place)), encoding="utf-8")
         settings = {
             "site_name": f"kdump {__version__}",
             "docs_dir": str(place),
@@ -72,7 +78,7 @@ def main() -> int:
             "strict": True,
             "validation": {
                 "links": {"not_found": "warn", "unrecognized_links": "warn"},
-                "nav": {"omitted_files": "info"},
+                "nav": {"omitted_files": "warn"},
             },
         }
         build(load_config(config_file=str(ROOT / "tools/mkdocs.yml"), **settings))
@@ -80,12 +86,22 @@ def main() -> int:
     return 0
 
 
-def moved(text: str, page: Path) -> str:
-    """A page's links as they are on the site."""
-    up = "../" * (len(page.parts) - 1)
-    for name, target in BESIDE.items():
-        text = re.sub(rf"\]\((?:\.\./)*{re.escape(name)}\)", f"]({up}{target})", text)
-    return text.replace("](docs/", f"]({up}")
+def on_site(source: str) -> str:
+    """The path on the site of a file of the tree; both are relative."""
+    return BESIDE.get(source, source.removeprefix("docs/"))
+
+
+def moved(text: str, source: str) -> str:
+    """The text of the page `source`, with its links as they are on the site."""
+    start = posixpath.dirname(on_site(source))
+
+    def link(match: re.Match[str]) -> str:
+        if "://" in match[1]:
+            return match[0]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
+        return f"]({posixpath.relpath(on_site(target), start or '.')}"
+
+    return _LINK.sub(link, text)
 
 
 def commands() -> Iterator[str]:
