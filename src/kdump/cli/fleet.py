@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +85,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inventory = actions.add_parser("inventory", help="tell the collector what this machine is; for a daily timer")
     inventory.add_argument("--config", type=Path, metavar="FILE", help="kdump.toml to read")
     inventory.add_argument("--print", action="store_true", help="print it instead of sending it")
-    token = actions.add_parser("token", help="print the token with which a host may write")
+    token = actions.add_parser("token", help="print the token with which a host may write, or a program may read")
     _place(token)
     token.add_argument("host", nargs="?", default="*", help="host name (default: a token for any host)")
+    token.add_argument(
+        "--reader", choices=("metadata", "report", "dump"), metavar="ROLE",
+        help="a token for a program that reads as much as ROLE may: metadata, report or dump; HOST is its name",
+    )  # fmt: skip
+    token.add_argument(
+        "--days", type=values.number(1, 366), default=30, metavar="N",
+        help="how long a reader's token is good (default: %(default)s)",
+    )  # fmt: skip
     token.add_argument("--revoke", metavar="TOKEN", help="this token is not good any more")
     user = actions.add_parser("user", help="make or change the account of a person; the password is asked for")
     _place(user)
@@ -264,6 +273,8 @@ def token(args: argparse.Namespace) -> int:
     from kdump.errors import UsageError
     from kdump.fleet import auth, evidence
 
+    if args.reader and args.host == auth.ANY:
+        raise UsageError("a reader's token has a name", remedy="kdump fleet token --reader ROLE NAME")
     if args.host != auth.ANY and not evidence.is_host(args.host):
         remedy = "letters, digits, dots, hyphens and underscores; no name for a token of any host"
         raise UsageError(f"{args.host!r} cannot be a host's name", remedy=remedy)
@@ -272,7 +283,11 @@ def token(args: argparse.Namespace) -> int:
         if args.revoke:
             service.database.run(lambda session: auth.revoke(session, args.revoke))
             return 0
-        print(service.keys.token(args.host))
+        if args.reader:
+            reader = auth.Person(args.host, args.reader)
+            print(service.keys.cookie(reader, time.time(), args.days * 86400))
+        else:
+            print(service.keys.token(args.host))
         return 0
     finally:
         service.close()

@@ -3,6 +3,8 @@
 The assistant's program starts it (`{"command": "kdump", "args": ["mcp"]}`). It can list the stored crashes, read
 reports, sections and logs, search, compare, and use crash(8)'s commands that look; it can change nothing. Each request
 runs in a child with limits of memory, CPU and time. Whoever can talk to the server can read all of the dumps.
+
+With --fleet it reads a collector instead: groups, hosts, kernels, reports and logs, as far as the token's role goes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdump.cli import values
+from kdump.errors import UsageError
 from kdump.extras import extra
 from kdump.host import config, in_force
 
@@ -19,15 +23,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "directory", nargs="*", type=Path, help="where crashes are (default: the directories of the file targets)"
     )
+    parser.add_argument("--fleet", type=values.web_address, metavar="URL", help="a collector instead of directories")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="what `kdump fleet token --reader ROLE NAME` printed, mode 0600"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the client leaves."""
+    if args.fleet:
+        return _fleet(args)
+    if args.token_file:
+        raise UsageError("--token-file goes with --fleet")
     with extra("mcp", "kdump mcp"):
         from kdump.assist.server import Crashes, build
     from kdump.host import stored
 
     places = args.directory or stored.directories(in_force.load(args.config))
     build(Crashes(places)).run("stdio")
+    return 0
+
+
+def _fleet(args: argparse.Namespace) -> int:
+    if args.directory:
+        raise UsageError("--fleet reads a collector, not directories")
+    with extra("mcp", "kdump mcp"):
+        from kdump.assist.fleet import Fleet, build
+    from kdump.targets.collector import read_token
+
+    token = read_token(str(args.token_file)) if args.token_file else ""
+    build(Fleet(args.fleet, token)).run("stdio")
     return 0

@@ -26,7 +26,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 CERTIFICATE: Final = "kdump.certificate"  # the extension of a request's scope: {"hosts": names in the certificate}
-_REVOKED_FOR: Final = 5.0  # seconds for which the list of revoked tokens is believed
 _HOSTS: Final = 200_000  # hosts whose rate is remembered
 _encode = msgspec.json.Encoder().encode
 
@@ -57,8 +56,7 @@ class Api:
         self._watches = watches
         self._writer = writer
         self._rates = Rates(service.options.host_rate, service.options.host_burst)
-        self._revoked: set[str] = set()
-        self._revoked_at = 0.0
+        self._revocations = auth.Revocations(service.database)
         self.refused: dict[int, int] = {}
         self._upload = "parts" if service.objects.direct else "pieces"  # how files arrive
 
@@ -128,16 +126,9 @@ class Api:
         """The host that a token is for. Raises `RefusedError`."""
         token = given[7:].strip() if given[:7].lower() == "bearer " else ""
         host = self._service.keys.host_of(token)
-        if time.monotonic() - self._revoked_at > _REVOKED_FOR:
-            self._revoked_at = time.monotonic()
-            self._revoked = await asyncio.to_thread(self._read_revoked)
-        if host is None or auth.is_revoked(token, self._revoked):
+        if host is None or await self._revocations.holds(token):
             raise RefusedError(401, "a host's token is needed", remedy="`kdump fleet token HOST` makes one")
         return host
-
-    def _read_revoked(self) -> set[str]:
-        with self._service.database.read() as session:
-            return auth.revoked(session)
 
     async def _crash(
         self, host: str, headers: dict[bytes, bytes], receive: Receive

@@ -7,6 +7,7 @@ the database. People have a local account (scrypt); their session is a signed co
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -24,6 +25,7 @@ ROLES: Final = ("none", "metadata", "report", "dump", "engineer", "admin")  # ea
 SESSION: Final = 12 * 3600  # seconds
 COOKIE: Final = "kdump_session"
 ANY: Final = "*"
+_BELIEVED: Final = 5.0  # seconds for which the list of revoked tokens is believed
 _SECRET = "secret"  # noqa: S105 -- the name of a setting
 _SCRYPT = {"n": 1 << 14, "r": 8, "p": 1, "maxmem": 64 << 20}
 
@@ -60,9 +62,9 @@ class Keys:
         good = form == "kf1" and host and hmac.compare_digest(mac.encode(), self._mac("host", host).encode())
         return host if good else None
 
-    def cookie(self, person: Person, now: float) -> str:
-        """What a browser keeps."""
-        said = json.dumps([person.name, person.role, int(now + SESSION)]).encode()
+    def cookie(self, person: Person, now: float, seconds: float = SESSION) -> str:
+        """What a browser keeps, or a program that reads sends as its token."""
+        said = json.dumps([person.name, person.role, int(now + seconds)]).encode()
         text = base64.urlsafe_b64encode(said).decode().rstrip("=")
         return f"{text}.{self._mac('person', text)}"
 
@@ -124,6 +126,26 @@ def revoked(session: Session) -> set[str]:
 def is_revoked(token: str, known: set[str]) -> bool:
     """Whether a token is among them."""
     return bool(known) and _short(token) in known
+
+
+class Revocations:
+    """The tokens that were revoked, read again when the list is older than a few seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: set[str] = set()
+        self._at = -_BELIEVED
+
+    async def holds(self, token: str) -> bool:
+        """Whether a token was revoked."""
+        if time.monotonic() - self._at > _BELIEVED:
+            self._at = time.monotonic()
+            self._known = await asyncio.to_thread(self._read)
+        return is_revoked(token, self._known)
+
+    def _read(self) -> set[str]:
+        with self._database.read() as session:
+            return revoked(session)
 
 
 def _short(token: str) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Route
 
 from kdump.errors import KdumpError, UsageError
-from kdump.fleet import alerts, auth, charts, child, groups, oidc, policy, rates, render, views
+from kdump.fleet import alerts, asked, auth, charts, child, groups, oidc, policy, programs, rates, render, views
 from kdump.fleet.auth import COOKIE, NOBODY, Person
 from kdump.fleet.database import Session
 from kdump.fleet.render import drawn
@@ -49,6 +49,7 @@ class Pages:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self._revocations = auth.Revocations(service.database)
         self._reports = asyncio.Semaphore(2)  # children that make a report for a reader
         wanted = service.options.oidc
         self.oidc = oidc.Provider(wanted, service.options.page) if wanted else None
@@ -79,9 +80,7 @@ class Pages:
             ("GET", "/admin", "admin", Pages.admin),
             ("POST", "/admin/policy", "admin", Pages.set_policy),
             ("POST", "/admin/channels", "admin", Pages.set_channels),
-            ("GET", "/api/groups", "metadata", Pages.api_groups),
-            ("GET", "/api/groups/{number:int}", "metadata", Pages.api_group),
-            ("GET", "/api/crashes/{number:int}", "metadata", Pages.api_crash),
+            *(("GET", path, "metadata", _json(look)) for path, look in programs.TABLE.items()),
             ("GET", "/sign-in", "none", Pages.sign_in),
             ("POST", "/sign-in", "none", Pages.do_sign_in),
             ("GET", "/sign-in/oidc", "none", Pages.oidc_begin),
@@ -94,6 +93,8 @@ class Pages:
         async def answer(request: Request) -> Response:
             person = self.person(request)
             try:
+                if await self._revocations.holds(_given(request)):
+                    person = Person("", self.service.options.open_to)
                 if not person.may(role):
                     return self._not_allowed(request, person)
                 if request.method == "POST" and handler is not Pages.do_sign_in:
@@ -112,8 +113,7 @@ class Pages:
 
     def person(self, request: Request) -> Person:
         """Who asks: by cookie, or by a bearer token that holds the same (for programs)."""
-        given = request.headers.get("authorization", "")
-        cookie = given[7:] if given[:7].lower() == "bearer " else request.cookies.get(COOKIE, "")
+        cookie = _given(request)
         try:
             found = self.service.keys.person_of(cookie, time.time()) if cookie else NOBODY
         except ValueError:
@@ -158,14 +158,14 @@ class Pages:
 
     async def groups(self, request: Request, person: Person) -> Response:
         """The first page."""
-        asked = _group_query(request)
-        found = await self.read(views.group_list, **asked)
-        totals = await self.read(views.totals, asked["days"])
+        wanted = asked.group_list(request)
+        found = await self.read(views.group_list, **wanted)
+        totals = await self.read(views.totals, wanted["days"])
         return self.page(request, person, "groups.html", totals=totals, windows=views.WINDOWS, **found)
 
     async def group(self, request: Request, person: Person) -> Response:
         """One group."""
-        number = _number(request)
+        number = asked.number(request)
         found = await self.read(views.group, number)
         if found is None:
             raise KdumpError(f"There is no group {number}")
@@ -179,7 +179,7 @@ class Pages:
 
     async def edit_group(self, request: Request, person: Person) -> Response:
         """Status, owner, link, fixed in, collect."""
-        number, form = _number(request), request.state.form
+        number, form = asked.number(request), request.state.form
 
         def work(session: Session) -> None:
             for field in ("status", "owner", "link", "fixed_in", "collect"):
@@ -191,26 +191,26 @@ class Pages:
 
     async def merge(self, request: Request, person: Person) -> Response:
         """One group into another."""
-        number, into = _number(request), int(request.state.form.get("into", ["-1"])[0])
+        number, into = asked.number(request), int(request.state.form.get("into", ["-1"])[0])
         await self.write(lambda session: groups.merge(session, number, into, person.name))
         return RedirectResponse(f"/groups/{into}", 303, HEADERS)
 
     async def split(self, request: Request, person: Person) -> Response:
         """Signatures out of a group."""
-        number, chosen = _number(request), request.state.form.get("signature", [])
+        number, chosen = asked.number(request), request.state.form.get("signature", [])
         new = await self.write(lambda session: groups.split(session, number, chosen, person.name))
         return RedirectResponse(f"/groups/{new}", 303, HEADERS)
 
     async def crashes(self, request: Request, person: Person) -> Response:
         """The newest."""
-        before, unsigned = _bounded(request, "before"), bool(request.query_params.get("unsigned"))
+        before, unsigned = asked.bounded(request, "before"), bool(request.query_params.get("unsigned"))
         return self.page(
             request, person, "crashes.html", **await self.read(views.crash_list, unsigned=unsigned, before=before)
         )
 
     async def crash(self, request: Request, person: Person) -> Response:
         """One crash, with as much of its report as the role may see."""
-        number = _number(request)
+        number = asked.number(request)
         found = await self.read(views.crash, number)
         if found is None:
             raise KdumpError(f"There is no crash {number}")
@@ -232,7 +232,7 @@ class Pages:
 
     async def adopt(self, request: Request, person: Person) -> Response:
         """A crash without a signature into a group."""
-        number, into = _number(request), int(request.state.form.get("into", ["-1"])[0] or -1)
+        number, into = asked.number(request), int(request.state.form.get("into", ["-1"])[0] or -1)
         await self.write(lambda session: groups.adopt(session, number, into, person.name))
         return RedirectResponse(f"/crashes/{number}", 303, HEADERS)
 
@@ -264,14 +264,14 @@ class Pages:
         return Response(page, 200, HEADERS | {"content-security-policy": _REPORT_POLICY}, "text/html")
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] | None = await self.read(views.body, _number(request))
+        body: dict[str, Any] | None = await self.read(views.body, asked.number(request))
         if body is None:
             raise KdumpError("Nothing is stored of this crash but its row")
         return body
 
     async def file(self, request: Request, person: Person) -> Response:
         """A dump: memory of a machine, so who fetched it is noted."""
-        number, name = _number(request), request.path_params["name"]
+        number, name = asked.number(request), request.path_params["name"]
         found = await self.read(views.crash, number)
         row = next((each for each in (found or {"files": []})["files"] if each["name"] == name), None)
         if row is None:
@@ -287,9 +287,7 @@ class Pages:
 
     async def hosts(self, request: Request, person: Person) -> Response:
         """Hosts by crashes, unarmed, or suspected."""
-        which = request.query_params.get("which", "crashed")
-        which = which if which in ("crashed", "unarmed", "suspect") else "crashed"
-        found = await self.read(views.host_list, which, _bounded(request, "page", 10_000))
+        found = await self.read(views.host_list, **asked.host_list(request))
         return self.page(request, person, "hosts.html", **found)
 
     async def host(self, request: Request, person: Person) -> Response:
@@ -317,13 +315,12 @@ class Pages:
 
     async def compare(self, request: Request, person: Person) -> Response:
         """Two kernels."""
-        old, new = (request.query_params.get(name, "")[:128] for name in ("old", "new"))
-        found = await self.read(views.compare, old, new)
+        found = await self.read(views.compare, **asked.kernels(request))
         return self.page(request, person, "compare.html", chart=_rate_chart([found["old"], found["new"]]), **found)
 
     async def search(self, request: Request, person: Person) -> Response:
         """Anything by its name."""
-        text = request.query_params.get("q", "").strip()[:200].replace("\0", "")
+        text = asked.word(request, "q", 200)
         if not text:
             return RedirectResponse("/", 303, HEADERS)
         found = await self.read(views.search, text)
@@ -331,12 +328,12 @@ class Pages:
 
     async def alerts(self, request: Request, person: Person) -> Response:
         """What was raised, and what could not be sent."""
-        found = await self.read(views.alert_list, _bounded(request, "page", 10_000))
+        found = await self.read(views.alert_list, asked.bounded(request, "page", 10_000))
         return self.page(request, person, "alerts.html", **found)
 
     async def send_again(self, request: Request, person: Person) -> Response:
         """A person decides that an alert did not arrive."""
-        number = _number(request)
+        number = asked.number(request)
 
         def work(session: Session) -> None:
             session.execute(
@@ -405,25 +402,6 @@ class Pages:
         await self.write(work)
         return RedirectResponse("/admin", 303, HEADERS)
 
-    async def api_groups(self, request: Request, person: Person) -> Response:
-        """The first page for programs."""
-        return JSONResponse(await self.read(views.group_list, **_group_query(request)), 200, HEADERS)
-
-    async def api_group(self, request: Request, person: Person) -> Response:
-        """A group for programs."""
-        found = await self.read(views.group, _number(request))
-        if found is None:
-            raise KdumpError("there is no such group")
-        found["rates"] = [vars(each) for each in found["rates"]]
-        return JSONResponse(found, 200, HEADERS)
-
-    async def api_crash(self, request: Request, person: Person) -> Response:
-        """A crash for programs."""
-        found = await self.read(views.crash, _number(request))
-        if found is None:
-            raise KdumpError("there is no such crash")
-        return JSONResponse(found, 200, HEADERS)
-
     async def sign_in(self, request: Request, person: Person) -> Response:
         """The form."""
         return self._sign_in(request, _local(request.query_params.get("next", "/")))
@@ -461,16 +439,16 @@ class Pages:
 
     async def oidc_end(self, request: Request, person: Person) -> Response:
         """Back from the provider."""
-        asked = request.query_params
+        query = request.query_params
         kept = self.service.keys.unsealed(oidc.COOKIE, request.cookies.get(oidc.COOKIE, ""), time.time())
         if self.oidc is None or kept is None or not hmac.compare_digest(
-            kept["state"].encode(), asked.get("state", "").encode()
+            kept["state"].encode(), query.get("state", "").encode()
         ):  # fmt: skip
             return self._sign_in(request, "/", "This sign-in was not begun here, or it took too long", 400)
-        if not asked.get("code"):
-            return self._sign_in(request, kept["next"], f"The provider refused: {asked.get('error', '')[:100]}", 403)
+        if not query.get("code"):
+            return self._sign_in(request, kept["next"], f"The provider refused: {query.get('error', '')[:100]}", 403)
         try:
-            found = await self.oidc.end(asked["code"], kept)
+            found = await self.oidc.end(query["code"], kept)
         except KdumpError as error:
             return self._sign_in(request, kept["next"], f"{error.what}: {error.why}", 403)
         if found.role == "none":
@@ -501,30 +479,21 @@ def _hidden(channel: dict[str, str]) -> dict[str, str]:
     return {**channel, "token": _HIDDEN} if channel.get("token") else channel
 
 
+def _given(request: Request) -> str:
+    given = request.headers.get("authorization", "")
+    return given[7:].strip() if given[:7].lower() == "bearer " else request.cookies.get(COOKIE, "")
+
+
+def _json(look: Callable[[programs.Read, Request], Awaitable[Any]]) -> Handler:
+    async def answer(pages: Pages, request: Request, _person: Person) -> Response:
+        return JSONResponse(programs.plain(await look(pages.read, request)), 200, HEADERS)
+
+    return answer
+
+
 def _rate_chart(found: list[rates.Rate]) -> Markup:
     rows = [(r.kernel or "not known", r.rate, r.low or 0.0, r.high or 0.0) for r in found if r.rate is not None]
     return drawn(charts.intervals(rows, "Crashes per 1,000 host-days, 95 %", "per 1,000 host-days"))
-
-
-def _group_query(request: Request) -> dict[str, Any]:
-    asked = request.query_params
-    days = int(asked["days"]) if asked.get("days", "").isdigit() and len(asked["days"]) < 5 else 30
-    return {
-        "days": days if days in views.WINDOWS else 30,
-        "status": asked.get("status", "open") if asked.get("status", "open") in ("", *groups.STATUSES) else "open",
-        "kernel": asked.get("kernel", "")[:128].replace("\0", ""),
-        "text": asked.get("text", "")[:128].replace("\0", ""),
-        "page": _bounded(request, "page", 10_000),
-    }
-
-
-def _bounded(request: Request, name: str, most: int = 1 << 53) -> int:
-    text = request.query_params.get(name, "0")
-    return min(most, int(text)) if text.isascii() and text.isdigit() and len(text) < 18 else 0
-
-
-def _number(request: Request) -> int:
-    return min(int(request.path_params["number"]), (1 << 63) - 1)
 
 
 def _within(form: dict[str, str], name: str, low: float, high: float, kind: Callable[[str], Any]) -> Any:
