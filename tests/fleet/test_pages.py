@@ -148,3 +148,31 @@ def test_the_report_cannot_reach_the_page_around_it(browser: Browser, collector:
     answer = page.request.get(collector.url + "/crashes/1/report.html")
     assert answer.headers["content-security-policy"].startswith("sandbox")
     page.close()
+
+
+def test_a_filter_needs_no_new_page(browser: Browser, collector: Collector) -> None:
+    from playwright.sync_api import expect
+
+    page = browser.new_page()
+    rows = page.locator("#found tbody tr")
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(collector.url + "/")
+    page.evaluate("document.body.dataset.same = 'yes'")
+    everything = rows.count()
+    page.locator("#text").press_sequentially("soft")
+    expect(rows).to_have_count(1)
+    assert everything > 1
+    assert "soft lockup" in page.locator("#found").inner_text()
+    assert page.evaluate("document.body.dataset.same") == "yes"
+    assert page.evaluate("document.activeElement.id") == "text"  # one can go on typing
+    assert "text=soft" in page.url
+    page.select_option("#days", "7")
+    expect(page.locator("#numbers")).to_contain_text("in 7 days")
+    page.reload()  # the address holds the filter
+    assert page.input_value("#text") == "soft" and rows.count() == 1
+    page.go_back()
+    expect(rows).not_to_have_count(0)
+    assert problems == []
+    page.close()

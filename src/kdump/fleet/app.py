@@ -54,6 +54,9 @@ class App:
         async def style(_request: Request) -> Response:
             return static("style.css")
 
+        async def script(_request: Request) -> Response:
+            return static("htmx.min.js")
+
         async def health(_request: Request) -> Response:
             await self.pages.read(lambda session: session.value("SELECT 1 AS one"))
             return PlainTextResponse("ok\n")
@@ -68,6 +71,7 @@ class App:
 
         return [
             Route("/static/style.css", style),
+            Route("/static/htmx.min.js", script),
             Route("/healthz", health),
             Route("/metrics", figures),
             Route("/openapi.json", openapi),

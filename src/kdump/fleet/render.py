@@ -40,7 +40,8 @@ def environment() -> jinja2.Environment:
         "bytes": size_text,
         "spark": lambda counts, title: Markup(charts.spark(counts, f"Crashes a day: {title}")),  # noqa: S704 -- escaped there
     }
-    made.globals["style"] = hashlib.sha256((HERE / "static/style.css").read_bytes()).hexdigest()[:12]
+    for name, file in (("style", "style.css"), ("script", "htmx.min.js")):  # in their addresses
+        made.globals[name] = hashlib.sha256((HERE / "static" / file).read_bytes()).hexdigest()[:12]
     return made
 
 
