@@ -33,10 +33,17 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
             assert any(f"def {function}(" in path.read_text() for path in found), f"{file}::{function}"
 
 
-def test_every_decision_is_in_the_index() -> None:
+def test_decisions_have_one_form_and_the_index_agrees() -> None:
+    """Heading with number, then status and date; the index repeats all of them."""
     index = (ROOT / "docs/decisions/README.md").read_text()
-    for path in (ROOT / "docs/decisions").glob("0*.md"):
-        assert f"({path.name})" in index, f"{path.name} is not in docs/decisions/README.md"
+    for path in sorted((ROOT / "docs/decisions").glob("0*.md")):
+        found = re.match(
+            r"# (\d{4}): (.+)\n\nStatus: (.+), (\d{4}-\d\d-\d\d)\.\n\n\*\*Context\.\*\* ", path.read_text()
+        )
+        assert found, f"{path.name} does not begin as the others do"
+        number, title, status, date = found.groups()
+        assert path.name.startswith(number)
+        assert f"| [{number}]({path.name}) | {title} | {date} | {status} |" in index, path.name
 
 
 def test_the_site_is_made(tmp_path: Path) -> None:
