@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,16 @@ def test_a_command_that_needs_it_says_so_instead_of_dying(tmp_path: Path) -> Non
     assert "kdump info: NumPy" in done.stderr
     assert "does not run on this processor" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_status_answers_in_json_all_the_same() -> None:
+    code = (
+        "import sys; from kdump import processor; from kdump.cli.main import entry\n"
+        "processor.missing = lambda: ('ssse3',); processor._PROBE = 'import os; os.abort()'\n"
+        "sys.argv = ['kdump', 'status', '--json']; entry()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    found = json.loads(done.stdout)
+    assert (found["ready"], found["verdict"]) == (False, "not ready: processor")
+    assert "ssse3" in found["checks"][0]["found"]

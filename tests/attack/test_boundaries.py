@@ -380,16 +380,16 @@ def test_times_that_no_clock_shows_are_not_shown(tmp_path: Path, monkeypatch: py
 
 
 def test_status_shows_every_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdump.host import readiness
+    from kdump.host import checks, readiness
 
-    def breaks(_self: object) -> Iterator[readiness.Check]:
+    def breaks(_self: object) -> Iterator[checks.Check]:
         raise ValueError("unforeseen")
         yield
 
     monkeypatch.setattr(readiness.Examination, "space", breaks)
     found = readiness.Examination(Config(targets=(f"file://{tmp_path}",))).run()
     answers = {check.name: check for check in found.checks}
-    assert answers["space"].answer == readiness.NO
+    assert answers["space"].answer == checks.NO
     assert "unforeseen" in answers["space"].found
     assert {"reservation", "rehearsal", "crashes"} <= answers.keys()
 

@@ -13,9 +13,10 @@ from kdump.cli.main import main
 from kdump.cli.status import screen
 from kdump.errors import KdumpError
 from kdump.host import built, config, readiness, rehearsed
+from kdump.host.checks import NO, NOTE, YES, Check, Readiness, as_prometheus
 from kdump.host.config import Config
 from kdump.host.plan import Prepared
-from kdump.host.readiness import NO, NOTE, YES, Examination, Readiness
+from kdump.host.readiness import Examination
 from kdump.image.closure import Search
 from kdump.image.kernel_tree import KernelTree
 from kdump.image.made import content_digest
@@ -83,7 +84,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
-def the(found: Readiness, name: str) -> readiness.Check:
+def the(found: Readiness, name: str) -> Check:
     return next(check for check in found.checks if check.name == name)
 
 
@@ -139,7 +140,7 @@ def test_a_target_that_would_fail_is_a_no(machine: Machine, monkeypatch: pytest.
 
     monkeypatch.setattr(readiness, "prepare", fail)
     found = machine.look()
-    assert the(found, "targets") == readiness.Check("targets", NO, "the server is gone: no route", "find it")
+    assert the(found, "targets") == Check("targets", NO, "the server is gone: no route", "find it")
     assert the(found, "image").answer == NO
 
 
@@ -189,7 +190,7 @@ def test_the_screen_fits(machine: Machine) -> None:
 
 
 def test_figures_for_graphs(machine: Machine) -> None:
-    text = readiness.as_prometheus(machine.look())
+    text = as_prometheus(machine.look())
     assert "kdump_ready 1\n" in text
     assert 'kdump_check{name="panic policy"} 1\n' in text
     assert f"kdump_reserved_bytes {240 * MIB}\n" in text

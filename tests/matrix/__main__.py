@@ -1,6 +1,7 @@
-"""`make machines`: all machines, one after the other; what came of each goes on in a file, and into docs/machines.md.
+"""`make machines`: all machines, one after the other; what came of each goes into results.json and docs/machines.md.
 
-Interrupted, it goes on where it was; `--again` forgets what is known, `--limit N` stops after N machines.
+Interrupted, it goes on where it was, on whatever machine: results.json is part of the tree. `--again` runs the machines
+of `--only` once more, `--limit N` stops after N machines.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.matrix import machines
-from tests.matrix.rows import Row, every
+from tests.matrix.rows import OLD, OTHERS, REFUSED, Row, every
 
 ROOT = Path(__file__).parent.parent.parent
-REFUSED = ("loop", "null_blk", "bcache", "iscsi", "lvm-cache", "lvm-origin")
-RESULTS = ROOT / "kdump-matrix"
+RESULTS = Path(__file__).parent / "results.json"
+FILES = ROOT / "kdump-matrix"  # consoles, machine by machine
 PAGE = ROOT / "docs/machines.md"
 HEAD = """\
 # Tested machines
@@ -35,33 +36,33 @@ panic to power off, emulated. "With report" means that the capture kernel made t
 def main() -> int:
     """Run what has not been run; returns 1 if a machine was called ready that left no dump."""
     parser = argparse.ArgumentParser(prog="make machines", description=__doc__)
-    parser.add_argument("--again", action="store_true", help="forget the results that there are")
+    parser.add_argument("--again", action="store_true", help="also those that have a result")
     parser.add_argument("--limit", type=int, default=10_000, metavar="N", help="stop after N machines")
     parser.add_argument("--root", type=Path, metavar="FILE", help="Debian's disk of an earlier run; made if missing")
     parser.add_argument("--only", default="", metavar="TEXT", help="machines whose name contains this")
     args = parser.parse_args()
-    if args.again:
-        shutil.rmtree(RESULTS, ignore_errors=True)
-    RESULTS.mkdir(exist_ok=True)
-    rows = every(machines.possible)
+    FILES.mkdir(exist_ok=True)
     known = read_results()
-    pending = sorted((row for row in rows if row not in known and args.only in row.name), key=_cost)[: args.limit]
+    # A machine that was refused says nothing of its kernel's drivers.
+    rows = every(machines.possible, [row for row, result in known.items() if result.ready and row not in OTHERS])
+    wanted = [row for row in rows if args.only in row.name and (args.again or row not in known)]
+    pending = sorted(wanted, key=_cost)[: args.limit]
     print(f"{len(rows)} machines, {len(pending)} to be run", flush=True)
     with tempfile.TemporaryDirectory(prefix="kdump-matrix-") as scratch:
         root = args.root or Path(scratch) / "root.img"
         if pending and not root.exists():
             machines.root_disk(root)
         for row in pending:
-            place = RESULTS / row.name
+            place = FILES / row.name
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             result = machines.run_row(row, root, place)
             known[row] = result
             for image in place.glob("*.img"):
                 image.unlink()
-            (place / "result.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
             verdict = ("ready, " if result.ready else "not ready, ") + result.capture
             print(f"{row.name}: {verdict}{'' if result.well else ' WRONG'} {result.problem}", flush=True)
+            RESULTS.write_text(json.dumps([each.to_json() for each in known.values()], indent=1) + "\n")
             PAGE.write_text(page(known, rows))
     PAGE.write_text(page(known, rows))
     return int(any(not result.well for result in known.values()))
@@ -69,22 +70,13 @@ def main() -> int:
 
 def _cost(row: Row) -> tuple[bool, int, int]:
     """The quick ones first: those that are refused need not crash."""
-    refused = row.cpu == "kvm64" or row.volume in (
-        "loop",
-        "nbd",
-        "null_blk",
-        "bcache",
-        "iscsi",
-        "lvm-cache",
-        "lvm-origin",
-    )
-    return not refused, row.cpus, row.memory
+    return row.volume not in REFUSED and row.cpu not in OLD, row.cpus, row.memory
 
 
 def read_results() -> dict[Row, machines.Result]:
-    """What earlier runs found."""
-    found = (machines.Result.from_json(json.loads(path.read_text())) for path in RESULTS.glob("*/result.json"))
-    return {result.row: result for result in found}
+    """What was found so far, here or elsewhere."""
+    results = map(machines.Result.from_json, json.loads(RESULTS.read_text()))
+    return {result.row: result for result in results}
 
 
 def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:

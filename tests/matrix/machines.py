@@ -35,7 +35,7 @@ from kdump.lab.qemu import Disk, Spec
 MIB = 1 << 20
 PACKAGES = (
     "cryptsetup-initramfs", "mdadm", "btrfs-progs", "fdisk", "bcache-tools", "thin-provisioning-tools",
-    "multipath-tools", "open-iscsi", "nvme-cli", "openssh-client",
+    "multipath-tools", "open-iscsi", "nvme-cli", "openssh-client", "nbd-server", "nbd-client", "drbd-utils",
 )  # fmt: skip
 MODULES_UUID, DATA_UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7012", "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7013"
 DATA_SIZE = 1024 * MIB  # a power of two: SD cards have no other sizes
@@ -63,8 +63,7 @@ cp /root/kdump.toml /etc/kdump/kdump.toml
 [ -n "$on" ] || on="$(findmnt -n -o SOURCE,FSTYPE /var/crash)"
 echo "@@@ on $on"
 kdump build --load | sed 's/^/@@@ build /'
-status=$(kdump status --json 2> /tmp/said | tr -d '\\n')
-echo "@@@ status ${{status:-refused: $(head -1 /tmp/said)}}"
+echo "@@@ status $(kdump status --json | tr -d '\\n')"
 sync
 echo "@@@ crash"
 sleep 1
@@ -88,6 +87,10 @@ p=$disk; [[ $disk == *[0-9] ]] && p=${{disk}}p; one=${{p}}1 two=${{p}}2
 _GROUP = _HALVES + "vgcreate -qq -y group $one $two\n"
 _MD = _HALVES + "mdadm --create /dev/md7 --run --level=1 --raid-devices=2 --metadata=%s --assume-clean $one $two\n"
 _MD += "mkfs.ext4 -q /dev/md7; volume=/dev/md7\n"
+_ENCRYPTED = f"""{_HALVES}echo -n '{PASSPHRASE}' > /passphrase
+cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 %s --key-file /passphrase $one
+cryptsetup open --key-file /passphrase $one crash; mkfs.ext4 -q /dev/mapper/crash; volume=/dev/mapper/crash
+"""
 # Files of a target that the kernel itself serves to itself: what sysfs shows of the disk is as with another machine.
 _SERVED = _FOUND + "disk=$(blkid -U " + DATA_UUID + ")\n"
 VOLUME_SCRIPTS = {
@@ -127,6 +130,35 @@ VOLUME_SCRIPTS = {
         " > /etc/multipath.conf\nmultipathd; sleep 3; multipath -v1; sleep 2; multipath -ll\n"
         "volume=/dev/mapper/$(dmsetup ls --target multipath | awk '{ print $1; exit }')\n"
     ),
+    "zram": (
+        "modprobe zram num_devices=1; echo 600M > /sys/block/zram0/disksize\n"
+        "mkfs.ext4 -q /dev/zram0; volume=/dev/zram0\n"
+    ),
+    "ram": "modprobe brd rd_nr=1 rd_size=300000; sleep 1; mkfs.ext4 -q /dev/ram0; volume=/dev/ram0\n",
+    "nbd": (
+        "ip link set lo up; truncate -s 600M /served; mkfs.ext4 -q /served; modprobe nbd; mkdir -p /run\n"
+        "printf '[generic]\nuser=root\ngroup=root\n[crash]\nexportname=/served\n' > /tmp/nbd.conf\n"
+        "nbd-server -C /tmp/nbd.conf; sleep 2; nbd-client -N crash 127.0.0.1 /dev/nbd0; volume=/dev/nbd0\n"
+    ),
+    "drbd": (
+        f"{_HALVES}modprobe drbd; ip link set lo up; hostname matrix; mkdir -p /etc/drbd.d /var/lib/drbd\n"
+        "printf 'resource r0 {\n device /dev/drbd0;\n disk %s;\n meta-disk internal;\n on matrix"
+        " { address 127.0.0.1:7789; }\n on other { address 127.0.0.1:7790; }\n}\n' $one > /etc/drbd.d/r0.res\n"
+        "drbdadm create-md --force r0; drbdadm up r0; drbdadm primary --force r0; sleep 1\n"
+        "mkfs.ext4 -q /dev/drbd0; volume=/dev/drbd0\n"
+    ),
+    "writecache": (
+        f"{_HALVES}modprobe dm-writecache; size=$(blockdev --getsz $one)\n"
+        'dmsetup create slow --table "0 $size writecache s $one $two 4096 0"; udevadm settle\n'
+        "mkfs.ext4 -q /dev/mapper/slow; volume=/dev/mapper/slow\n"
+    ),
+    "clone": (
+        f"{_HALVES}modprobe dm-clone; mkfs.ext4 -q $one; size=$(blockdev --getsz $one)\n"
+        "truncate -s 8M /meta; meta=$(losetup -f --show /meta)\n"
+        'dmsetup create copy --table "0 $size clone $meta $two $one 8"; udevadm settle; volume=/dev/mapper/copy\n'
+    ),
+    "luks-adiantum": _ENCRYPTED.replace("%s", "--cipher xchacha20,aes-adiantum-plain64"),
+    "luks-integrity": _ENCRYPTED.replace("%s", "--integrity hmac-sha256 --integrity-no-wipe"),
     "null_blk": ("modprobe null_blk gb=1 memory_backed=1; sleep 1; mkfs.ext4 -q /dev/nullb0; volume=/dev/nullb0\n"),
     "nvme-tcp": (
         f"{_SERVED}umount $disk 2>/dev/null; ip link set lo up\n"
@@ -208,7 +240,7 @@ def root_disk(path: Path) -> Path:
         root = Path(scratch) / "root"
         root.mkdir()
         debian.run("tar", "-C", str(root), "-xf", str(debian.base(PACKAGES)))
-        (root / "root/kdump.deb").write_bytes(debian.package())
+        (root / "root/kdump.deb").write_bytes(debian.package(12))
         debian.run("chroot", str(root), "dpkg", "--install", "/root/kdump.deb")
         for name in ("boot", "usr/lib/modules"):
             shutil.rmtree(root / name, ignore_errors=True)
@@ -306,7 +338,7 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
         with Machine(spec, console=directory / "console.log") as machine:
             unless = r"@@@ end|Kernel panic|kdump: the first stage"
             said["on"] = machine.wait_for(r"@@@ on (.*?)\s*$", TIMEOUT, unless=unless)[1]
-            status = _status(machine.wait_for(r"@@@ status (\{.*\}|refused: .*)", TIMEOUT, unless=unless)[1])
+            status = json.loads(machine.wait_for(r"@@@ status (\{.*\})", TIMEOUT, unless=unless)[1])
             machine.wait_for("@@@ crash|Kernel panic", TIMEOUT, unless="@@@ end")  # the two may mix
             panicked = time.monotonic()
             if status["ready"]:
@@ -328,15 +360,6 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
         on=said["on"],
         image=drivers,
     )
-
-
-def _status(said: str) -> dict[str, Any]:
-    """What `kdump status --json` said; where it could not even look, its error."""
-    if said.startswith("{"):
-        found: dict[str, Any] = json.loads(said)
-        return found
-    error = said.removeprefix("refused: kdump status: ")
-    return {"ready": False, "checks": [{"name": "status", "answer": "no", "found": error}]}
 
 
 def _content(row: Row, directory: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Path], Path]:

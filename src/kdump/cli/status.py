@@ -14,13 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdump.errors import KdumpError
 from kdump.files import outputs
 from kdump.files.drafts import replace_file
 from kdump.host import config, in_force
 
 if TYPE_CHECKING:
+    from kdump.host.checks import Readiness
     from kdump.host.policy import Setting
-    from kdump.host.readiness import Readiness
 
 WIDTH = 79
 NOT_READY = 3
@@ -37,19 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Examine the machine; returns the exit status."""
-    from kdump.host import home, policy, readiness
+    from kdump.host import checks, home, policy
 
     wanted = in_force.read(args.config)
     if args.policy:
         return show_policy(list(policy.settings(wanted.config.panic)), as_json=args.json)
     home.move_in()
-    found = readiness.Examination(wanted).run()
+    try:
+        from kdump.host.readiness import Examination
+    except KdumpError as error:  # NumPy does not run here, so nothing else can be asked
+        found = checks.Readiness((checks.refusal("processor", error),), {})
+    else:
+        found = Examination(wanted).run()
     if args.prometheus:
         outputs.check(args.prometheus, replace=True)
         # A collector may be reading it, as another user.
-        replace_file(args.prometheus, readiness.as_prometheus(found).encode(), mode=0o644)
+        replace_file(args.prometheus, checks.as_prometheus(found).encode(), mode=0o644)
     if args.json:
-        print(json.dumps(readiness.as_json(found), indent=1))
+        print(json.dumps(checks.as_json(found), indent=1))
     elif not args.quiet:
         print("\n".join(screen(found)))
     return 0 if found.ready else NOT_READY

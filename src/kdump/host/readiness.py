@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from kdump.host import (
     stored,
     units,
 )  # fmt: skip
+from kdump.host.checks import NO, NOTE, YES, Check, Readiness, refusal
 from kdump.host.config import Config
 from kdump.host.in_force import InForce
 from kdump.host.plan import Prepared, prepare
@@ -33,39 +33,7 @@ from kdump.host.python_search import python_search
 from kdump.kexec.state import KexecState, read_state
 from kdump.units import duration_text, size_text
 
-YES: Final = "yes"  # good
-NOTE: Final = "note"  # worth knowing, does not stand in the way
-NO: Final = "no"  # a crash now would leave no dump, or not the one asked for
 REHEARSAL_AGE: Final = 90 * 86400  # seconds after which a rehearsal is called old
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question: its name (stable, for programs), the answer (YES, NOTE or NO), what was found, what to do."""
-
-    name: str
-    answer: str
-    found: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """All checks, and figures for graphs (bytes, seconds, Unix times, counts)."""
-
-    checks: tuple[Check, ...]
-    figures: dict[str, float]
-
-    @property
-    def ready(self) -> bool:
-        """Whether a crash now would leave the dump that the configuration asks for, as far as can be told."""
-        return not any(check.answer == NO for check in self.checks)
-
-    @property
-    def verdict(self) -> str:
-        """The one line that matters."""
-        reasons = [check.name for check in self.checks if check.answer == NO]
-        return "ready" if not reasons else "not ready: " + ", ".join(reasons)
 
 
 class Examination:
@@ -101,8 +69,7 @@ class Examination:
             try:
                 checks += step()
             except KdumpError as error:
-                found = error.what + (f": {error.why}" if error.why else "")
-                checks.append(Check(name, NO, found, error.remedy))
+                checks.append(refusal(name, error))
             except OSError as error:
                 remedy = "run as root" if isinstance(error, PermissionError) and os.geteuid() else ""
                 checks.append(Check(name, NO, describe(error), remedy))
@@ -289,28 +256,3 @@ def _opened(volume: Mapping[str, Any], root: Path) -> Check:
     if proved:
         return Check("encryption", YES, f"{name}: its key is found in this kernel's memory, its LUKS header agrees")
     return Check("encryption", NOTE, f"{name}: whether its key will be found cannot be tried here (/proc/kcore)")
-
-
-def as_json(readiness: Readiness) -> dict[str, Any]:
-    """The examination as plain values."""
-    from dataclasses import asdict
-
-    return {
-        "ready": readiness.ready,
-        "verdict": readiness.verdict,
-        "checks": [asdict(check) for check in readiness.checks],
-        "figures": readiness.figures,
-    }
-
-
-def as_prometheus(readiness: Readiness) -> str:
-    """The text format for node_exporter's textfile collector."""
-    lines = ["# HELP kdump_ready Whether a crash now would leave a dump.", "# TYPE kdump_ready gauge"]
-    lines += [f"kdump_ready {int(readiness.ready)}", "# TYPE kdump_check gauge"]
-    worst: dict[str, int] = {}
-    for check in readiness.checks:
-        worst[check.name] = min(worst.get(check.name, 1), int(check.answer != NO))
-    lines += [f'kdump_check{{name="{name}"}} {value}' for name, value in worst.items()]
-    for name, value in sorted(readiness.figures.items()):
-        lines += [f"# TYPE kdump_{name} gauge", f"kdump_{name} {float(value):.17g}"]
-    return "\n".join(lines) + "\n"
