@@ -26,8 +26,10 @@ IN_NAMESPACE = """
 import json, subprocess, sys
 for command in sys.argv[2:]:
     subprocess.run(["ip", *command.split()], check=True)
+from kdump.capture import network
 from kdump.capture.network import bring_up
 from kdump.capture.netlink import Netlink
+network._SOLICITED = 0.3
 said = []
 failed = []
 servers = bring_up(json.loads(sys.argv[1]), 3, said.append, failed.append)
@@ -60,6 +62,15 @@ def test_a_static_address_on_a_device_found_by_name() -> None:
     assert servers == ["192.0.2.53"]
     assert {"192.0.2.7", "2001:db8::7"} <= set(links["lo"])
     assert said[0].startswith("lo: link up, ")
+
+
+def test_an_address_beside_which_no_router_answers_is_enough() -> None:
+    plan = {"interface": [{"name": "one", "addresses": ["192.0.2.7/24"], "ra": True}]}
+    commands = ["link add one type veth peer name other", "link set other up"]
+    _servers, links, said, failed = in_namespace(plan, *commands)
+    assert failed == []
+    assert links["one"] == ["192.0.2.7"]
+    assert any("one: no IPv6 address from a router, going on" in line for line in said)
 
 
 @pytest.mark.parametrize(("driver", "orders"), [("vmxnet3", [True, False, True]), ("e1000", [True])])

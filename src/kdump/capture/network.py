@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kdump.errors import KdumpError, describe
 
 _POLL = 0.05
 _ROUTER = 5.0  # seconds for a default route to follow an address
+_SOLICITED = 10.0  # seconds for an address beside others: two solicitations, 4 s apart (RFC 4861, section 10)
 _METRIC = 100  # of the first interface's routes from DHCP; each further one's is higher
 _ROUTES6 = "/proc/net/ipv6_route"  # destination, its prefix length, … and the interface last
 _DEFAULT6 = f"{0:032x} 00 "
@@ -107,13 +109,18 @@ class _Interface:
             servers += lease6.dns
             self._step(f"{lease6.address} from a DHCPv6 server")
         if wanted.get("ra"):
-            found = self._wait(lambda: self._address6(link.index), "got no IPv6 address from a router")
-            # A router need not offer one: the target may be on the link.
-            soon = min(self.end, time.monotonic() + _ROUTER)
-            while not self._has_default6() and time.monotonic() < soon:
-                time.sleep(_POLL)
-            self._step(f"{found} from a router{'' if self._has_default6() else ', which offers no default route'}")
+            self._step(self._advertised(link.index, alone=not (wanted.get("dhcp") or wanted.get("addresses"))))
         return servers
+
+    def _advertised(self, index: int, *, alone: bool) -> str:
+        """Wait for an IPv6 address and a router; what came of it. Not `alone`, the others may lead to the target."""
+        look = partial(self._address6, index)
+        found = self._wait(look, "got no IPv6 address from a router") if alone else self._soon(look, _SOLICITED)
+        if not found:
+            return "no IPv6 address from a router, going on with the others"
+        # A router need not offer one: the target may be on the link.
+        default = self._soon(self._has_default6, _ROUTER)
+        return f"{found} from a router{'' if default else ', which offers no default route'}"
 
     def _add(self, link: Link, route: Route) -> None:
         """Add a route; one that this kernel does not take is said, and the others may do."""
@@ -180,6 +187,13 @@ class _Interface:
             if time.monotonic() >= self.end:
                 there = ", ".join(f"{link.name} {link.mac}" for link in self.netlink.links() if link.mac)
                 raise KdumpError(f"the interface {self.name} {problem}", why=f"interfaces here: {there or 'none'}")
+            time.sleep(_POLL)
+        return found
+
+    def _soon(self, look: Callable[[], Any], seconds: float) -> Any:
+        """What `look` finds within `seconds`, or its last answer."""
+        end = min(self.end, time.monotonic() + seconds)
+        while not (found := look()) and time.monotonic() < end:
             time.sleep(_POLL)
         return found
 
