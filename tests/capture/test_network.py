@@ -65,7 +65,7 @@ def test_a_static_address_on_a_device_found_by_name() -> None:
 
 
 def test_an_address_beside_which_no_router_answers_is_enough() -> None:
-    plan = {"interface": [{"name": "one", "addresses": ["192.0.2.7/24"], "ra": True}]}
+    plan: dict[str, object] = {"interface": [{"name": "one", "addresses": ["192.0.2.7/24"], "ra": True}]}
     commands = ["link add one type veth peer name other", "link set other up"]
     _servers, links, said, failed = in_namespace(plan, *commands)
     assert failed == []

@@ -168,7 +168,7 @@ def test_encryption_and_multipath_are_recognised(sysfs: Sysfs) -> None:
         ("devices/virtual/block/ram0", "a RAM disk"),
         ("devices/virtual/block/newfangled0", "a virtual block device that kdump does not know"),
         ("devices/rbd/0/block/rbd0", "a Ceph RBD image"),
-        ("devices/platform/host2/session1/target2:0:0/2:0:0:1/block/sda", "an iSCSI disk"),
+        ("devices/platform/host2/session1/target2:0:0/2:0:0:1/block/sda", "an iSCSI disk by an unknown driver"),
         ("devices/virtual/net/eth0/ctlr_0/host5/rport-5:0-1/target5:0:0/5:0:0:0/block/sdb", "a disk reached by FCoE"),
         (f"{PCI}/block/sdq", "a disk without a driver"),
     ],
@@ -184,15 +184,15 @@ def test_disks_that_are_not_of_this_machine_are_named(sysfs: Sysfs, path: str, w
 
 def test_nvme_over_a_network_is_named(sysfs: Sysfs) -> None:
     controller = sysfs.device("devices/virtual/nvme-fabrics/ctl/nvme0")
-    (controller / "transport").write_text("tcp\n")
+    (controller / "transport").write_text("rdma\n")
     sysfs.block("devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1", "259:0")
     (layer,) = storage.walk("259:0", sysfs.root).layers
-    assert layer.detail == "an NVMe namespace reached over tcp"
+    assert layer.detail == "an NVMe namespace reached over rdma"
     subsystem = sysfs.device("devices/virtual/nvme-subsystem/nvme-subsys1")
     (subsystem / "nvme0").symlink_to(controller)
     sysfs.block("devices/virtual/nvme-subsystem/nvme-subsys1/nvme1n1", "259:1")
     (layer,) = storage.walk("259:1", sysfs.root).layers
-    assert layer.detail == "an NVMe namespace reached over tcp"
+    assert layer.detail == "an NVMe namespace reached over rdma"
 
 
 def test_an_armed_watchdog_brings_its_driver(sysfs: Sysfs) -> None:

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.matrix import pivot
-from tests.matrix.rows import CARDS, CONTROLLERS, SSH, Row
+from tests.matrix import disk_server, pivot
+from tests.matrix.rows import CARDS, CONTROLLERS, SERVED, SSH, Row
 from tests.system import debian, luks, lvm
-from tests.targets.servers import sshd
+from tests.targets.servers import free_port, sshd
 
 from kdump.errors import KdumpError
 from kdump.image.build import build, module_paths
@@ -91,8 +91,10 @@ _ENCRYPTED = f"""{_HALVES}echo -n '{PASSPHRASE}' > /passphrase
 cryptsetup luksFormat -q --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 %s --key-file /passphrase $one
 cryptsetup open --key-file /passphrase $one crash; mkfs.ext4 -q /dev/mapper/crash; volume=/dev/mapper/crash
 """
-# Files of a target that the kernel itself serves to itself: what sysfs shows of the disk is as with another machine.
-_SERVED = _FOUND + "disk=$(blkid -U " + DATA_UUID + ")\n"
+_CARD = """for i in $(seq 30); do card=$(ls /sys/class/net | grep -v '^lo$' | head -1); [ "$card" ] && break
+sleep 1; done; ip link set lo up; ip link set $card up
+"""
+_WIRED = f"{_CARD}ip address add 192.168.77.2/24 dev $card; sleep 1\n"  # to the machine of disk_server
 VOLUME_SCRIPTS = {
     "lvm": f"for i in $(seq 60); do vgchange -ay {lvm.GROUP} && break; sleep 1; done\n{_FOUND}",
     "luks": (
@@ -161,31 +163,19 @@ VOLUME_SCRIPTS = {
     "luks-integrity": _ENCRYPTED.replace("%s", "--integrity hmac-sha256 --integrity-no-wipe"),
     "null_blk": ("modprobe null_blk gb=1 memory_backed=1; sleep 1; mkfs.ext4 -q /dev/nullb0; volume=/dev/nullb0\n"),
     "nvme-tcp": (
-        f"{_SERVED}umount $disk 2>/dev/null; ip link set lo up\n"
-        "modprobe nvmet; modprobe nvmet-tcp; modprobe nvme-tcp; mount -t configfs none /sys/kernel/config\n"
-        "cd /sys/kernel/config/nvmet; mkdir subsystems/crash; echo 1 > subsystems/crash/attr_allow_any_host\n"
-        "mkdir subsystems/crash/namespaces/1; echo -n $disk > subsystems/crash/namespaces/1/device_path\n"
-        "echo 1 > subsystems/crash/namespaces/1/enable; mkdir ports/1; cd ports/1\n"
-        "echo tcp > addr_trtype; echo ipv4 > addr_adrfam; echo 127.0.0.1 > addr_traddr; echo 4420 > addr_trsvcid\n"
-        "ln -s ../../subsystems/crash subsystems/crash; cd /\n"
-        "nvme connect -t tcp -a 127.0.0.1 -s 4420 -n crash; udevadm settle; sleep 2; volume=/dev/nvme0n1\n"
+        f"{_WIRED}modprobe nvme-tcp; nvme connect -t tcp -a {disk_server.ADDRESS} -s 4420 -n {disk_server.NAME}\n"
+        f"{_FOUND}"
     ),
     "iscsi": (
-        f"{_SERVED}ip link set lo up; modprobe target_core_mod\n"
-        "modprobe target_core_iblock; modprobe iscsi_target_mod\n"
-        "mount -t configfs none /sys/kernel/config; cd /sys/kernel/config/target; mkdir -p core/iblock_0/crash\n"
-        "echo udev_path=$disk > core/iblock_0/crash/control; echo 1 > core/iblock_0/crash/enable\n"
-        "t=iscsi/iqn.2026-11.test:crash/tpgt_1; mkdir -p $t/np/127.0.0.1:3260 $t/lun/lun_0\n"
-        "ln -s $PWD/core/iblock_0/crash $t/lun/lun_0/crash\n"
-        "for a in authentication=0 generate_node_acls=1 demo_mode_write_protect=0 cache_dynamic_acls=1; do\n"
-        "echo ${a#*=} > $t/attrib/${a%=*}; done; echo 1 > $t/enable; cd /\n"
-        "modprobe iscsi_tcp; iscsid; sleep 1; iscsiadm -m discovery -t st -p 127.0.0.1; iscsiadm -m node --login\n"
-        "udevadm settle; sleep 2; volume=/dev/sda\n"
+        f"{_WIRED}modprobe iscsi_tcp; iscsid; sleep 1\n"
+        f"n='iscsiadm -m node -T {disk_server.NAME} -p {disk_server.ADDRESS}'\n"
+        "$n -o new; $n -o update -n node.session.auth.authmethod -v CHAP\n"
+        f"$n -o update -n node.session.auth.username -v {disk_server.USER}\n"
+        f"$n -o update -n node.session.auth.password -v '{disk_server.PASSWORD}'; $n --login\n{_FOUND}"
     ),
     "unmounted": f"{_FOUND}volume= on='not mounted'\n",
     SSH: (
-        "for i in $(seq 30); do card=$(ls /sys/class/net | grep -v '^lo$' | head -1); [ \"$card\" ] && break\n"
-        "sleep 1; done; ip link set lo up; ip link set $card up; ip address add 10.0.2.15/24 dev $card\n"
+        f"{_CARD}ip address add 10.0.2.15/24 dev $card\n"
         'ip route add default via 10.0.2.2; volume= on="$card $(readlink /sys/class/net/$card/device/driver)"\n'
     ),
 }
@@ -321,6 +311,7 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
     build(tree, entry="tests.matrix.pivot", modules=_BOOT_MODULES, files=files, output=image)
     data = directory / "data.img" if row.volume == SSH else data_disk(row.volume, directory)
     with contextlib.ExitStack() as stack:
+        port = stack.enter_context(_served(row.volume, data, directory)) if row.volume in SERVED else 0
         content, received = _content(row, directory, stack)
         own = stack.enter_context(_own_root(root, content, directory))
         spec = Spec(
@@ -333,7 +324,7 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
             cpu=row.cpu,
             firmware=kernels.package("ovmf") / "usr/share/ovmf/OVMF.fd" if row.firmware == "uefi" else None,
             serial=row.serial,
-            extra=_hardware(row, data),
+            extra=_hardware(row, data, port),
         )
         with Machine(spec, console=directory / "console.log") as machine:
             unless = r"@@@ end|Kernel panic|kdump: the first stage"
@@ -393,10 +384,28 @@ def _own_root(root: Path, content: dict[str, Path], directory: Path) -> Iterator
         own.unlink()
 
 
-def _hardware(row: Row, data: Path) -> list[str]:
+@contextlib.contextmanager
+def _served(volume: str, data: Path, directory: Path) -> Iterator[int]:
+    """A second machine that lends the disk to the first; the port on which its cable waits."""
+    tree, port = kernels.find("6.1-generic"), free_port()
+    modules = ("virtio_pci", "virtio_net", "virtio_blk", *disk_server.MODULES_OF[volume])
+    image = directory / "server-initrd.img"
+    files: dict[str, bytes | Path] = {disk_server.MODULES: "\n".join(module_paths(tree, modules)).encode()}
+    build(tree, entry="tests.matrix.disk_server", modules=modules, files=files, output=image)
+    wire = f"socket,id=wire,listen=127.0.0.1:{port}"
+    spec = Spec(
+        kernel=tree.vmlinuz, initrd=image, cmdline=f"console=ttyS0,115200 panic=-1 {volume}", disks=[Disk(data)],
+        memory=384 * MIB, extra=("-netdev", wire, "-device", f"virtio-net-pci,netdev=wire,mac={disk_server.MAC}"),
+    )  # fmt: skip
+    with Machine(spec, console=directory / "server.log") as machine:
+        machine.wait_for("disk-server: ready", TIMEOUT, unless="disk-server: FAILED|Kernel panic")
+        yield port
+
+
+def _hardware(row: Row, data: Path, port: int = 0) -> list[str]:
     arguments = ["-machine", "pc"] if row.controller == "ide" else []
     if row.controller in CARDS:
-        arguments += ["-netdev", "user,id=net"]
+        arguments += ["-netdev", f"socket,id=net,connect=127.0.0.1:{port}" if port else "user,id=net"]
     elif row.volume == "multipath":
         arguments += ["-device", "virtio-scsi-pci,id=bus"]
         for name in ("left", "right"):
@@ -422,7 +431,7 @@ def _confirmed(row: Row, capture: str, data: Path, received: Path) -> str:
         return capture
     if row.volume == SSH:
         manifests = [json.loads(path.read_bytes()) for path in received.glob("*/manifest.json")]
-    elif row.volume in ("ext4", "unmounted"):
+    elif row.volume in ("ext4", "unmounted", *SERVED):
         disk.check(data)
         place = "/crash" if row.volume == "unmounted" else "/"
         names = [name for name in disk.listing(data, place) if name != "lost+found"]

@@ -33,6 +33,7 @@ CARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "usb-net": ("cdc_ether", ("qemu-xhci", "usb-net,netdev=net")),
 }
 SSH = "ssh"
+SERVED = ("iscsi", "nvme-tcp")  # disks of a second machine, behind a network card
 VOLUMES = ("ext4", "partition", "xfs", "btrfs", "lvm", "luks", "thin", "md-1.2")
 # What `kdump status` has to refuse by name: volumes, and processor models that lack what NumPy needs.
 REFUSED = (
@@ -104,8 +105,10 @@ OTHERS = (
     Row("6.12-generic", "virtio-scsi", "btrfs-2", "bios"),
     Row("newest-generic", "nvme", "btrfs-2", "uefi"),
     Row("6.12-generic", "virtio-scsi", "multipath", "bios"),
-    Row("6.12-generic", "virtio-blk", "iscsi", "bios"),
-    Row("6.12-generic", "virtio-blk", "nvme-tcp", "bios"),
+    Row("6.12-generic", "virtio-net", "iscsi", "bios"),
+    Row("newest-generic", "e1000e", "iscsi", "uefi"),
+    Row("6.12-generic", "virtio-net", "nvme-tcp", "bios"),
+    Row("newest-generic", "virtio-net", "nvme-tcp", "uefi"),
     Row("6.12-generic", "virtio-blk", "unmounted", "bios"),
     *(Row("6.12-generic", "virtio-scsi", volume, "bios") for volume in REFUSED),
     *(Row("newest", "virtio-blk", "ext4", "bios", cpu=cpu) for cpu in OLD),

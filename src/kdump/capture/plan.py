@@ -25,6 +25,7 @@ ENCRYPTION = "kdump.targets.encrypted"
 DECRYPTION = "kdump.capture.crypt"
 NETWORK = "kdump.capture.network"
 FENCE = "kdump.capture.fence"
+REMOTE = "kdump.capture.remote"
 _LONGEST = 30 * 86400  # seconds that anything in a plan may last
 _LARGEST = (1 << 63) - 1
 
@@ -97,7 +98,11 @@ class CapturePlan:
     @property
     def online_first(self) -> bool:
         """Whether the network comes up before anything else, not when the first target needs it."""
-        return self.hooks.network or bool(self.fence.nodes)
+        return self.hooks.network or bool(self.fence.nodes) or self._connects
+
+    @property
+    def _connects(self) -> bool:
+        return any("connect" in volume for volume in self.storage)
 
     def imports(self) -> tuple[str, ...]:
         """The modules that this plan needs in its image beyond those that every plan needs."""
@@ -105,6 +110,7 @@ class CapturePlan:
         found = [SCHEMES[scheme].partition(":")[0] for scheme in schemes if scheme in SCHEMES]
         found += [NETWORK] if self.online_first or any(scheme in NETWORKED for scheme in schemes) else []
         found += [FENCE] if self.fence.nodes else []
+        found += [REMOTE] if self._connects else []
         found += ["ssl"] if any(map(uses_tls, self.targets)) else []
         found += [DECRYPTION] if any("holds" in volume for volume in self.storage) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))

@@ -15,7 +15,7 @@ from kdump.capture import crash as names
 from kdump.capture import randomness, system
 from kdump.capture.console import Console
 from kdump.capture.ladder import VMCORE_SOURCE, Ladder
-from kdump.capture.plan import DECRYPTION, CapturePlan
+from kdump.capture.plan import DECRYPTION, REMOTE, CapturePlan
 from kdump.capture.stages import Stages, install_alarm
 from kdump.capture.state import DEGRADED, FAILED, SAVED, recall, remember
 from kdump.errors import KdumpError, describe
@@ -113,7 +113,9 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
     for number, volume in enumerate(plan.storage):
         share = stages.remaining() / (len(plan.storage) - number)
         try:
-            if "array" in volume:
+            if "connect" in volume:
+                import_module(REMOTE).connect(volume, share, console.say)
+            elif "array" in volume:
                 mdraid.assemble(volume, members, share, patience, console.say)
             elif not devicemapper.is_active(volume["name"]):
                 if "holds" in volume:

@@ -20,7 +20,7 @@ from kdump import processor
 from kdump.capture import devicemapper
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
-from kdump.host import drivers, encryption, storage
+from kdump.host import drivers, encryption, remote, storage
 from kdump.host.carried import named
 from kdump.host.config import Config
 from kdump.host.expected import capture_cpus
@@ -94,6 +94,8 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     plan = plan_of(config)
     hosts = [server(spec, config) for spec in specs if spec.parts.scheme in NETWORKED]
     hosts += config.fence.nodes
+    connected = remote.connections(layers)
+    hosts += [each["address"] for each in connected]
     if hosts or plan.hooks.network:
         network = resolve(config.network, hosts, anywhere=plan.hooks.network)
         plan = replace(plan, network=network.plan, fence=_fence(config))
@@ -106,11 +108,12 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     files = carried(config)
     for target in targets:
         files.update(getattr(target, "files", dict)())
+    files.update(remote.files(connected))
     plan = replace(
         plan,
         targets=tuple(specs),
         modules=tuple(module_paths(tree, modules)),
-        storage=made,
+        storage=(*connected, *made),
     )
     files[PLAN_PATH] = plan.to_json().encode()
     carried_modules = tuple(dict.fromkeys((*modules, *drivers.asked_for_at_run_time(tree))))

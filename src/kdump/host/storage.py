@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kdump.capture import remote
 from kdump.errors import KdumpError
 
 SYSFS: Final = Path("/sys")
@@ -29,6 +30,8 @@ _UNLINKED: Final = (
     "mmc:",
     "sdio:",
 )  # drivers/mmc/core/bus.c registers drivers without their owner: mmcblk is mmc_block
+ISCSI, NVME = remote.ISCSI, remote.NVME
+REMOTE: Final = {ISCSI: ["iscsi_tcp"], NVME: ["nvme_tcp"]}  # the drivers of disks of other machines
 _LOCAL: Final = "pcie"  # an NVMe controller's transport that needs no network
 _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "part": "partition", "DMRAID-": "dmraid"}
 
@@ -37,9 +40,9 @@ _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "pa
 class Layer:
     """One block device: kernel name, "major:minor", what it is, and the names of those it stands on.
 
-    `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid", "dm" or "foreign" (no hardware of
-    this machine). `detail`: RAID level, device-mapper name, or what a foreign device is; `uuid`: device-mapper UUID;
-    `metadata`: version of an array's superblock, "1.2".
+    `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid", "dm", "iscsi" or "nvme-tcp" (a
+    disk of another machine) or "foreign" (no hardware of this machine). `detail`: RAID level, device-mapper name, or
+    what a foreign device is; `uuid`: device-mapper UUID; `metadata`: version of an array's superblock, "1.2".
     """
 
     name: str
@@ -127,8 +130,25 @@ def read_layer(directory: Path) -> Layer:
         return Layer(name, device, "md", level, beneath=beneath, metadata=metadata)
     if (directory / "loop").is_dir():
         return Layer(name, device, "loop")
+    if kind := _remote(directory):
+        return Layer(name, device, kind)
     foreign = _foreign(directory, name)
     return Layer(name, device, "foreign" if foreign else "disk", foreign, beneath=beneath)
+
+
+def _remote(directory: Path) -> str:
+    """The kind of a disk of another machine that the capture kernel can connect to; empty for any other."""
+    if {_read(each / "transport") for each in controllers(directory)} == {"tcp"}:
+        return NVME
+    return ISCSI if _iscsi_driver(directory) == "iscsi_tcp" else ""
+
+
+def _iscsi_driver(directory: Path) -> str:
+    """What drives the session that a disk belongs to; empty if it belongs to none."""
+    for parent in directory.parents:
+        if re.fullmatch(r"session\d+", parent.name):
+            return _read(parent.parent / "scsi_host" / parent.parent.name / "proc_name") or "an unknown driver"
+    return ""
 
 
 def _foreign(directory: Path, name: str) -> str:
@@ -140,12 +160,12 @@ def _foreign(directory: Path, name: str) -> str:
     known = next((what for start, what in _FOREIGN.items() if re.fullmatch(rf"{start}\d*\D?\d*", name)), "")
     if known:
         return known
-    transports = {_read(each / "transport") for each in _controllers(directory)} - {"", _LOCAL}
+    transports = {_read(each / "transport") for each in controllers(directory)} - {"", _LOCAL}
     if transports:
         return f"an NVMe namespace reached over {', '.join(sorted(transports))}"
     parts = directory.parts
-    if any(re.fullmatch(r"session\d+", part) for part in parts):
-        return "an iSCSI disk"
+    if driver := _iscsi_driver(directory):
+        return f"an iSCSI disk by {driver}"
     if any(re.fullmatch(r"ctlr_\d+", part) for part in parts):
         return "a disk reached by FCoE"
     if "virtual" in parts and "nvme-subsystem" not in parts:
@@ -154,7 +174,7 @@ def _foreign(directory: Path, name: str) -> str:
     return "" if drivers or "nvme-subsystem" in parts else "a disk without a driver that kdump could find"
 
 
-def _controllers(directory: Path) -> list[Path]:
+def controllers(directory: Path) -> list[Path]:
     """The controllers of an NVMe disk: with native multipathing it hangs on a subsystem, whose links lead to them."""
     if "nvme-subsystem" in directory.parts:
         return [link.resolve() for link in sorted(directory.parent.glob("nvme*")) if link.is_symlink()]
@@ -211,10 +231,11 @@ def _drivers(directory: Path, layer: Layer) -> tuple[list[str], list[str]]:
         return ["md_mod", f"md-{layer.detail}"], []
     if (directory / "dm").is_dir():
         return ["dm_mod"], []
-    if layer.kind != "disk":
+    if layer.kind not in ("disk", *REMOTE):
         return [], []
     modules, modaliases = hardware(directory)
-    for controller in _controllers(directory) if "nvme-subsystem" in directory.parts else ():
+    modules += REMOTE.get(layer.kind, ())
+    for controller in controllers(directory) if "nvme-subsystem" in directory.parts else ():
         more = hardware(controller)
         modules += more[0]
         modaliases += more[1]
