@@ -101,6 +101,33 @@ def test_volumes_are_carried_with_uuids_for_numbers() -> None:
     assert plan.volumes([Layer("dm-1", "253:1", "multipath", "m", "mpath-1")]) == ()
 
 
+def test_multipath_maps_are_carried_by_the_identity_of_their_disks() -> None:
+    layers = [
+        Layer("dm-1", "253:1", "partition", "m-part1", "part1-mpath-3600", ("dm-0",)),
+        Layer("dm-0", "253:0", "multipath", "m", "mpath-3600", ("sda", "sdb")),
+        Layer("sda", "8:0", "disk"),
+        Layer("sdb", "8:16", "disk"),
+    ]
+    groups = "2 1 service-time 0 1 2 8:0 1 1 service-time 0 1 2 8:16 1 1"
+    tables = {
+        "253:0": [DmTarget(0, 8192, "multipath", f"2 queue_if_no_path retain_attached_hw_handler 1 alua {groups}")],
+        "253:1": [DmTarget(0, 4096, "linear", "253:0 2048")],
+    }
+    made = plan.volumes(
+        layers, tables.__getitem__, lambda _path: None, {"sda": "naa.3600", "sdb": "naa.3600"}.__getitem__
+    )
+    assert made == (
+        {
+            "multipath": "m", "uuid": "mpath-3600", "wwid": "naa.3600", "paths": 2, "size": 8192,
+            "handler": "1 alua", "selector": "service-time",
+        },
+        {"name": "m-part1", "uuid": "part1-mpath-3600", "table": [[0, 4096, "linear", "<dm:m> 2048"]]},
+    )  # fmt: skip
+    assert set(plan.segment_modules(made)) == {"dm_multipath", "dm_service_time", "dm_mod"}
+    # Disks that do not say who they are: what is on them is found on any one path.
+    assert plan.volumes(layers, tables.__getitem__, lambda _path: None, lambda _name: "") == ()
+
+
 def test_encrypted_volumes_are_carried_without_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encryption, "_unreadable", lambda _root: "")
     layers = [

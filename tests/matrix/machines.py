@@ -143,7 +143,7 @@ VOLUME_SCRIPTS = {
         "nbd-server -C /tmp/nbd.conf; sleep 2; nbd-client -N crash 127.0.0.1 /dev/nbd0; volume=/dev/nbd0\n"
     ),
     "drbd": (
-        f"{_HALVES}modprobe drbd; ip link set lo up; hostname matrix; mkdir -p /etc/drbd.d /var/lib/drbd\n"
+        f"{_HALVES}modprobe drbd; ip link set lo up; hostname matrix; mkdir -p /etc/drbd.d /var/lib/drbd /run/lock\n"
         "printf 'resource r0 {\n device /dev/drbd0;\n disk %s;\n meta-disk internal;\n on matrix"
         " { address 127.0.0.1:7789; }\n on other { address 127.0.0.1:7790; }\n}\n' $one > /etc/drbd.d/r0.res\n"
         "drbdadm create-md --force r0; drbdadm up r0; drbdadm primary --force r0; sleep 1\n"
@@ -332,6 +332,10 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
             status = json.loads(machine.wait_for(r"@@@ status (\{.*\})", TIMEOUT, unless=unless)[1])
             machine.wait_for("@@@ crash|Kernel panic", TIMEOUT, unless="@@@ end")  # the two may mix
             panicked = time.monotonic()
+            if status["ready"] and row.volume == "multipath":
+                machine.wait_for("kdump:.* saving to ", TIMEOUT)
+                with machine.qmp() as monitor:
+                    monitor.execute("device_del", id="left-path")
             if status["ready"]:
                 machine.run_to_exit(TIMEOUT)
             else:
@@ -410,7 +414,10 @@ def _hardware(row: Row, data: Path, port: int = 0) -> list[str]:
         arguments += ["-device", "virtio-scsi-pci,id=bus"]
         for name in ("left", "right"):
             arguments += ["-drive", f"if=none,id={name},format=raw,file={data},cache=unsafe,file.locking=off"]
-            arguments += ["-device", f"scsi-hd,bus=bus.0,drive={name},serial=data,wwn=0x5000c50015ea71ac,share-rw=on"]
+            arguments += [
+                "-device",
+                f"scsi-hd,id={name}-path,bus=bus.0,drive={name},serial=data,wwn=0x5000c50015ea71ac,share-rw=on",
+            ]
         return arguments
     else:
         arguments += ["-drive", f"if=none,id=data,format=raw,file={data},cache=unsafe"]

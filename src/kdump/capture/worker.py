@@ -103,7 +103,7 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
     """
     import time
 
-    from kdump.capture import devicemapper, mdraid
+    from kdump.capture import devicemapper, mdraid, multipath
     from kdump.targets.devices import find_uuid, members, wait_for
 
     def find(uuid: str) -> str:
@@ -115,6 +115,8 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
         try:
             if "connect" in volume:
                 import_module(REMOTE).connect(volume, share, console.say)
+            elif "multipath" in volume:
+                multipath.assemble(volume, share, console.say)
             elif "array" in volume:
                 mdraid.assemble(volume, members, share, patience, console.say)
             elif not devicemapper.is_active(volume["name"]):
@@ -123,7 +125,8 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
                 else:
                     devicemapper.assemble(volume, find, console.say)
         except (KdumpError, OSError) as error:
-            stages.degrade(f"volume {volume.get('name') or volume['array']}: {describe(error)}")
+            name = next(str(volume[key]) for key in ("name", "array", "multipath") if key in volume)
+            stages.degrade(f"volume {name}: {describe(error)}")
 
 
 def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from kdump import processor
-from kdump.capture import devicemapper
+from kdump.capture import devicemapper, multipath
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
 from kdump.host import drivers, encryption, remote, storage
@@ -261,13 +261,15 @@ def volumes(
     layers: Iterable[storage.Layer],
     table_of: Callable[[str], list[devicemapper.DmTarget]] = devicemapper.read_table,
     content_of: Callable[[str], Content | None] = identify,
+    identify_disk: Callable[[str], str] = lambda name: multipath.wwid(Path("/sys/block", name)),
 ) -> tuple[dict[str, Any], ...]:
     """The arrays and volumes among `layers` (each above what it stands on), lowest first, for the plan.
 
     Of an encrypted one, "holds" is the UUID of what is on it, by which its key will be proved.
 
-    Multipath maps are left out: the capture kernel finds what is on them on any one path. Raises KdumpError for a
-    volume with other segments than SEGMENTS, or something that stands on a device without a UUID.
+    A multipath map of disks that do not say who they are is left out: the capture kernel finds what is on it on any
+    one path. Raises KdumpError for a volume with other segments than SEGMENTS, or something that stands on a device
+    without a UUID.
     """
     every = list(layers)
     names = {layer.device: layer.name for layer in every}
@@ -283,6 +285,8 @@ def volumes(
 
     ours = {layer.device: layer.detail for layer in every if layer.kind in ("lvm", "dm", "crypt")}
 
+    mapped: dict[str, str] = {}  # multipath maps of the plan, of which partitions may be mapped again
+
     def identity(found: re.Match[str]) -> str:
         if found[0] in ours:
             return f"<{devicemapper.BY_NAME}{ours[found[0]]}>"
@@ -294,6 +298,15 @@ def volumes(
             array = uuid(layer.beneath[0], RAID_MEMBER)
             disks = len(layer.beneath)
             made.append({"array": layer.name, "uuid": array, "metadata": layer.metadata, "disks": disks})
+        if layer.kind == "multipath" and (entry := _multipath(layer, table_of, every, identify_disk)):
+            made.append(entry)
+            mapped[layer.device] = f"<{devicemapper.BY_NAME}{layer.detail}>"
+        if layer.kind == "partition" and layer.uuid and mapped:
+            lines = [
+                line._replace(parameters=re.sub(r"\b\d+:\d+\b", lambda found: mapped[found[0]], line.parameters))
+                for line in table_of(layer.device)
+            ]
+            made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines]})
         if layer.kind not in ("lvm", "dm", "crypt"):
             continue
         table = table_of(layer.device)
@@ -313,9 +326,37 @@ def volumes(
     return tuple(made)
 
 
+def _multipath(
+    layer: storage.Layer,
+    table_of: Callable[[str], list[devicemapper.DmTarget]],
+    every: list[storage.Layer],
+    identify_disk: Callable[[str], str],
+) -> dict[str, Any]:
+    """A multipath map for the plan; an empty one if its disks do not tell that they are one.
+
+    Its parameters: number and features, number and words of the hardware handler, number of groups, first group, then
+    the first group's path selector (Documentation/admin-guide/device-mapper/dm-mpath.rst).
+    """
+    disks = [each.name for each in every if each.name in layer.beneath]
+    identities = {identify_disk(name) for name in disks}
+    if len(identities) != 1 or not (wwid := identities.pop()):
+        return {}
+    [target] = table_of(layer.device)
+    words = target.parameters.split()
+    rest = words[int(words[0]) + 1 :]
+    handler, rest = rest[: int(rest[0]) + 1], rest[int(rest[0]) + 1 :]
+    return {
+        "multipath": layer.detail, "uuid": layer.uuid, "wwid": wwid, "paths": len(disks), "size": target.length,
+        "handler": " ".join(handler), "selector": rest[2] if len(rest) > 2 else "service-time",
+    }  # fmt: skip
+
+
 def segment_modules(storage: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names or aliases of the kernel modules that the plan's volumes need for their segments."""
     found: dict[str, None] = {}
+    for volume in storage:
+        if "multipath" in volume:
+            found |= dict.fromkeys(("dm_multipath", f"dm_{volume['selector'].replace('-', '_')}"))
     for _start, _length, kind, parameters in (line for volume in storage for line in volume.get("table", ())):
         if kind in SEGMENTS:
             found[SEGMENTS[kind]] = None

@@ -32,9 +32,12 @@ def block_devices(sysfs: str = "/sys", dev: str = "/dev") -> Iterator[tuple[str,
 
 
 def contents(sysfs: str = "/sys", dev: str = "/dev") -> Iterator[tuple[str, Content]]:
-    """(device path, content) of every device on which a signature is found. Unreadable devices are passed over."""
+    """(device path, content) of every device on which a signature is found.
+
+    Unreadable devices are passed over, and paths of a multipath map (and their partitions): it stands for them.
+    """
     for name, path in block_devices(sysfs, dev):
-        if name.startswith(("loop", "ram", "zram")):
+        if name.startswith(("loop", "ram", "zram")) or _is_path(Path(sysfs, "class/block", name)):
             continue
         try:
             content = identify(path)
@@ -42,6 +45,12 @@ def contents(sysfs: str = "/sys", dev: str = "/dev") -> Iterator[tuple[str, Cont
             continue
         if content:
             yield path, content
+
+
+def _is_path(entry: Path) -> bool:
+    """Whether a disk or partition is one of the paths of a multipath map that is there."""
+    disk = entry.resolve().parent if (entry / "partition").exists() else entry
+    return any(path.read_text().startswith("mpath-") for path in disk.glob("holders/*/dm/uuid"))
 
 
 def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", *, virtual_first: bool = True) -> str | None:
