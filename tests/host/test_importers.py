@@ -112,8 +112,8 @@ FEDORA = [
     ),
     (
         "ext4 UUID=03138356-5e61-4ab3-b58e-27507ac41937\npath /x\nfence_kdump_nodes node1 node2\nfrobnicate 1\n",
-        {"targets": ("file:///x",), "fence.nodes": ("node1", "node2")},
-        2,
+        {"targets": ("fs://UUID=03138356-5e61-4ab3-b58e-27507ac41937/x",), "fence.nodes": ("node1", "node2")},
+        1,
     ),
     ("core_collector cp --sparse=always\n", {"dump.level": 0}, 0),
 ]
@@ -270,6 +270,12 @@ PIECES = (
     "~",
     "*",
     ":~",
+    "if false; then",
+    "false && {",
+    "f()",
+    "fi",
+    "}",
+    ";",
 )
 
 
@@ -278,6 +284,10 @@ PIECES = (
 @example("A=x:~")
 @example("A=a\\\n b")
 @example("A\\=x")
+@example("if false; then\nA=x\nfi")
+@example("false && {\nA=x\n}")
+@example("f() {\nA=x\n}")
+@example("case x in y)\nA=x\n;; esac")
 @example("'A'=x")
 def test_what_is_read_is_what_a_shell_reads(text: str) -> None:
     """Either a line of the text is given up, or dash has the same values."""

@@ -5,6 +5,7 @@ Each reader fills a `Draft`: our configuration, what was carried over, and what 
 
 from __future__ import annotations
 
+import getopt
 import ipaddress
 import re
 import shlex
@@ -20,10 +21,27 @@ from kdump.kexec.cmdline import general, option_name, split, unwanted
 OPEN: Final = "a quotation mark is not closed"
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+# A command of several lines, by the words that a line begins with: what is set in there depends on its running.
+_BEGINS: Final = re.compile(
+    r"(?:^|;|&&|\|\||\b(?:then|do|else)\b)\s*(?:if|case|for|while|until|select|[\w-]+\s*\(\s*\)|\{)(?=\s|$)"
+)
+_ENDS: Final = re.compile(r"(?:^|;)\s*(?:fi|esac|done|\})(?=\s|;|$)")
 _BARE = re.compile(r"(?:export\s+)?[A-Za-z_]\w*=", re.ASCII)  # as an assignment begins, quotes and all
 # makedumpfile(8): compression options.
 _CODECS: Final = {"-c": "zlib", "-l": "lzo", "-p": "snappy", "-z": "zstd"}
-_WITH_VALUE: Final = ("--message-level", "--num-threads", "--vtop", "-x", "-i", "--splitblock-size", "--work-dir")
+_SHELL: Final = ("|", ";", "&&", "||", ">", ">>")
+_SHORT: Final = "bcd:efghi:lpsvx:zDEFMRVWX"
+_LONG: Final = (
+    "split", "reassemble", "xen-syms=", "xen-vmcoreinfo=", "xen_phys_start=", "message-level=", "vtop=", "dump-dmesg",
+    "config=", "help", "diskset=", "cyclic-buffer=", "eppic=", "non-cyclic", "non-mmap", "mem-usage",
+    "splitblock-size=", "work-dir=", "num-threads=", "check-params", "dry-run", "partial-dmesg", "show-stats",
+    "exclude-unused-vm",
+)  # fmt: skip
+# What needs no equivalent: the flattened format is for their pipes, the others are about memory, speed and messages.
+_IMPLIED: Final = (
+    "-F", "-D", "-f", "-x", "-i", "--message-level", "--num-threads", "--vtop", "--splitblock-size", "--work-dir",
+    "--cyclic-buffer", "--non-cyclic", "--non-mmap", "--show-stats",
+)  # fmt: skip
 
 
 @dataclass
@@ -74,30 +92,28 @@ class Draft:
     def makedumpfile(self, arguments: str, origin: str) -> None:
         """Level and codec out of makedumpfile's options."""
         try:
-            words = iter(shlex.split(arguments))
-        except ValueError as error:
-            self.lose(origin, f"not words as a shell reads them: {error}")
+            words = shlex.split(arguments)
+            end = next((at for at, word in enumerate(words) if word in _SHELL), len(words))
+            options, rest = getopt.gnu_getopt(words[:end], _SHORT, _LONG)
+        except (ValueError, getopt.GetoptError) as error:
+            self.lose(origin, f"not a command line of makedumpfile's: {error}")
             return
-        for word in words:
-            if word == "-d" or re.fullmatch(r"-d\d+", word):
-                levels = (next(words, "") if word == "-d" else word[2:]).split(",")
-                self.set("dump.level", int(levels[0]) if levels[0].isdecimal() else levels[0], origin)
-                if len(levels) > 1:
+        for name, value in options:
+            if name == "-d":
+                first, *more = value.split(",")
+                self.set("dump.level", int(first) if first.isdecimal() else first, origin)
+                if more:
                     self.lose(origin, "only one dump level: a dump that does not fit is kept as far as it got")
-            elif word in _CODECS:
-                self.set("dump.codec", _CODECS[word], origin)
-            elif word == "-E":
+            elif name in _CODECS:
+                self.set("dump.codec", _CODECS[name], origin)
+            elif name == "-E":
                 self.lose(origin, "dumps are written in the kdump-compressed format, not ELF")
-            elif word == "-F":
-                pass  # flattened: needed by them for pipes, not by us
-            elif word in _WITH_VALUE:
-                next(words, None)
-            elif word in ("|", ";", "&&", "||", ">", ">>"):
-                self.lose(origin, f"dumps go through no other program: {shlex.join([word, *words])}")
-            elif word.startswith("-") and word not in ("-D", "-f"):
-                self.lose(origin, f"makedumpfile's {word}")
-            elif not word.startswith("-"):
-                self.lose(origin, f"{word!r} is no option of makedumpfile's")
+            elif name not in _IMPLIED:
+                self.lose(origin, f"makedumpfile's {name}")
+        for word in rest:
+            self.lose(origin, f"{word!r} is no option of makedumpfile's")
+        if end < len(words):
+            self.lose(origin, f"dumps go through no other program: {shlex.join(words[end:])}")
 
     def cmdline(self, options: str, origin: str, key: str = "capture.cmdline_add") -> None:
         """Options for the capture kernel that are not ours anyway; those of a whole system in it mean nothing here."""
@@ -194,9 +210,14 @@ def assignments(text: str) -> Iterator[Assignment]:
     """
     known: dict[str, str] = {}
     lines = text.splitlines()
-    index = 0
+    index = depth = 0
     while index < len(lines):
         taken = 1
+        if depth or _BEGINS.match(lines[index]):
+            depth += len(_BEGINS.findall(lines[index])) - len(_ENDS.findall(lines[index]))
+            yield Assignment("", lines[index].strip(), "it stands in a command, which is never run")
+            index += 1
+            continue
         words, why = _shell_words(lines[index], known)
         while why == OPEN and index + taken < len(lines):
             taken += 1

@@ -36,7 +36,7 @@ def read(text: str, source: str, draft: Draft) -> None:
     coredir = found.get("KDUMP_COREDIR") or COREDIR
     for name, value in found.items():
         origin = f"{source}: {name}={value}"
-        if value and (name, value) not in _SHIPPED and name != "KDUMP_COREDIR":
+        if value.strip() and (name, value) not in _SHIPPED and name != "KDUMP_COREDIR":
             _one(name, value, coredir, origin, draft)
     if "targets" not in draft.values:
         draft.set("targets", [f"file://{coredir}"], f"{source}: KDUMP_COREDIR={coredir}")
@@ -57,14 +57,19 @@ def _one(name: str, value: str, coredir: str, origin: str, draft: Draft) -> None
         draft.set("ssh.identity", value, origin)
     elif name == "NFS":
         draft.nfs(value, "", origin)
-    elif name == "KDUMP_FAIL_CMD" and value.split(maxsplit=1)[0] in ("reboot", "poweroff", "halt"):
-        draft.set("action.failure", value.split(maxsplit=1)[0], origin)
+    elif name == "KDUMP_FAIL_CMD" and (command := _command(value)) in ("reboot", "poweroff", "halt"):
+        draft.set("action.failure", command, origin)
     elif name == "KDUMP_FAIL_CMD":
         draft.lose(origin, "commands are not run; see [action] failure and [hooks] failed")
     elif name == "USE_KDUMP":
         draft.lose(origin, "it was switched off; `kdump setup` switches kdump on")
     else:
         draft.lose(origin, NO_EQUIVALENT.get(name, "not a setting that kdump knows"))
+
+
+def _command(value: str) -> str:
+    """The name of the program that a command line runs."""
+    return value.split(maxsplit=1)[0].rpartition("/")[2]
 
 
 def _sysctls(value: str, origin: str, draft: Draft) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from kdump.capture.plan import ACTIONS
 from kdump.host.importers import Draft
@@ -14,7 +15,7 @@ from kdump.host.importers import Draft
 PATH: Final = "/var/crash"  # `path` without one
 FILESYSTEMS: Final = ("ext2", "ext3", "ext4", "xfs", "btrfs", "minix", "f2fs", "vfat", "virtiofs")
 # Directives that may be repeated, each time adding to what is there: targets and lists.
-_ADDING: Final = frozenset({"ssh", "nfs", "raw", "extra_modules", "extra_bins", *FILESYSTEMS})
+_ADDING: Final = frozenset({"ssh", "nfs", "nfs4", "net", "raw", "extra_modules", "extra_bins", *FILESYSTEMS})
 NO_EQUIVALENT: Final = {
     "auto_reset_crashkernel": "`kdump estimate` and `kdump setup` size the reservation",
     "force_rebuild": "not needed: the image is rebuilt when its contents would change",
@@ -48,9 +49,9 @@ def _one(name: str, value: str, path: str, origin: str, draft: Draft) -> None:
     plain = _unquoted(value)
     if name in ("default", "failure_action") and plain == "dump_to_rootfs":
         return
-    if name == "ssh":
+    if name == "ssh" or (name == "net" and "@" in plain):
         draft.ssh(plain, path, origin)
-    elif name == "nfs":
+    elif name in ("nfs", "nfs4", "net"):
         draft.nfs(plain, path, origin)
     elif name == "raw":
         draft.set("targets", [f"block://{plain}"], origin)
@@ -80,12 +81,15 @@ def _one(name: str, value: str, path: str, origin: str, draft: Draft) -> None:
 
 
 def _filesystem(device: str, path: str, origin: str, draft: Draft) -> None:
-    """`ext4 DEVICE`: the directory below wherever that device is mounted now."""
+    """`ext4 DEVICE`: the directory below wherever that device is mounted now; if it is not, the file system by name."""
     points = _mount_points(device)
+    named = re.fullmatch(r"(UUID|LABEL)=\"?([^\"/]+)\"?", device)
     if points:
         draft.set("targets", [f"file://{points[0].rstrip('/')}/{path.strip('/')}"], origin)
+    elif named:
+        draft.set("targets", [f"fs://{named[1]}={quote(named[2], safe='')}/{path.strip('/')}"], origin)
     else:
-        draft.lose(origin, f"not mounted: mount it and add file://MOUNTPOINT/{path.strip('/')} to targets")
+        draft.lose(origin, f"not mounted: mount it, or add fs://UUID=…/{path.strip('/')} to targets")
 
 
 def _mount_points(device: str, table: Path = Path("/proc/self/mountinfo")) -> list[str]:
@@ -120,7 +124,7 @@ def read_sysconfig(text: str, source: str, draft: Draft) -> None:
     """/etc/sysconfig/kdump."""
     for name, value in draft.variables(text, source).items():
         origin = f"{source}: {name}={value}"
-        if not value:
+        if not value.strip():
             continue
         if name == "KDUMP_KERNELVER":
             draft.set("capture.kernel", f"/boot/vmlinuz-{value}", origin)

@@ -38,7 +38,7 @@ def read(text: str, source: str, draft: Draft) -> None:
     """The assignments of SUSE's sysconfig file."""
     for name, value in draft.variables(text, source).items():
         origin = f"{source}: {name}={value}"
-        if value and (name, value) not in _QUIET and name not in ("KDUMP_VERBOSE", "KDUMP_NET_TIMEOUT"):
+        if value.strip() and (name, value) not in _QUIET and name not in ("KDUMP_VERBOSE", "KDUMP_NET_TIMEOUT"):
             _one(name, value, origin, draft)
     if "targets" not in draft.values:
         draft.set("targets", [f"file://{SAVEDIR}"], f"{source}: without KDUMP_SAVEDIR")
@@ -81,9 +81,12 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
     elif name == "KDUMP_REQUIRED_PROGRAMS":
         _programs(value, origin, draft)
     elif name == "KDUMP_SSH_IDENTITY":
-        draft.set("ssh.identity", value.split(maxsplit=1)[0], origin)
+        first, *more = value.split()
+        draft.set("ssh.identity", first, origin)
+        if more:
+            draft.lose(f"{origin} ({' '.join(more)})", "one key for all ssh targets")
     elif name == "KDUMP_NOTIFICATION_TO":
-        draft.set("notify.mail", value, origin)
+        draft.set("notify.mail", ", ".join(value.split()), origin)
     elif name == "MAKEDUMPFILE_OPTIONS":
         draft.makedumpfile(value, origin)
     else:
