@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -227,6 +229,61 @@ def test_a_unified_kernel_image_gets_an_addon(tmp_path: Path) -> None:
     build = edit.commands[-1]
     assert build.argv[1:] == ("build", "--cmdline=crashkernel=256M", "--output=/boot/efi/loader/addons/kdump.addon.efi")
     assert build.undo == ("rm", "-f", "/boot/efi/loader/addons/kdump.addon.efi")
+
+
+OSTREE = {
+    **RHEL,  # its tools and files may be there, and are not the ones to use
+    "run/ostree-booted": "",
+    "usr/bin/rpm-ostree": "",
+    "boot/loader/entries/ostree-1.conf": "title x\nversion 1\noptions root=UUID=1 crashkernel=512M\n",
+    "boot/loader/entries/ostree-10.conf": "title x\nversion 10\noptions rw crashkernel=1G,high  crashkernel=72M,low\n",
+}
+# In rpm-ostree's place: the kernel arguments are lines of $KARGS. Fails for whatever rpm-ostree kargs does not have.
+RPM_OSTREE = """\
+import os, sys
+path = os.environ["KARGS"]
+kargs = open(path).read().split()
+assert sys.argv[1] == "kargs"
+for word in sys.argv[2:]:
+    option, _, value = word.partition("=")
+    if option == "--append-if-missing":
+        kargs += [value] * (value not in kargs)
+    elif option == "--delete-if-present":
+        kargs = [each for each in kargs if each != value]
+    else:
+        sys.exit(f"unknown option {word}")
+open(path, "w").write(" ".join(kargs))
+"""
+
+
+def test_rpm_ostree_adds_and_takes_back(tmp_path: Path) -> None:
+    (command,) = the_edit(tree(tmp_path, OSTREE), "rpm-ostree").commands
+    before = "rw crashkernel=1G,high crashkernel=72M,low"
+    tree(tmp_path, {"kargs": before, "tool": RPM_OSTREE})
+
+    def run(argv: tuple[str, ...]) -> str:
+        assert argv[0] == "rpm-ostree"
+        environment = {"KARGS": str(tmp_path / "kargs")}
+        subprocess.run([sys.executable, tmp_path / "tool", *argv[1:]], check=True, env=environment)
+        return (tmp_path / "kargs").read_text()
+
+    assert run(command.argv) == "rw crashkernel=256M"
+    assert command.undo is not None
+    assert run(command.undo) == before
+    tree(tmp_path, {"boot/loader/entries/ostree-11.conf": "version 11\noptions rw crashkernel=256M\n"})
+    assert not the_edit(tmp_path, "rpm-ostree")
+
+
+def test_bootc_takes_a_file_of_the_image(tmp_path: Path) -> None:
+    (change,) = the_edit(tree(tmp_path, {"usr/bin/bootc": ""}), "bootc (kargs.d)").files
+    assert change.path == "/usr/lib/bootc/kargs.d/50-kdump.toml"
+    assert tomllib.loads(change.after or "") == {"kargs": WANTED}
+    tree(tmp_path, {"run/ostree-booted": ""})
+    with pytest.raises(KdumpError, match="comes from the image") as caught:
+        the_edit(tmp_path, "bootc (kargs.d)")
+    assert 'kargs = ["crashkernel=256M"]' in caught.value.remedy
+    tree(tmp_path, {change.path.lstrip("/"): change.after or ""})
+    assert not the_edit(tmp_path, "bootc (kargs.d)")
 
 
 def test_a_machine_without_any(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def plan(
         if not found and reboot:
             raise KdumpError(
                 "no boot loader was found whose configuration kdump knows",
-                why="looked for GRUB, grubby, kernel-install, extlinux and unified kernel images",
+                why="looked for rpm-ostree, bootc, GRUB, grubby, kernel-install, extlinux and unified kernel images",
                 remedy=f"add {' '.join(parameters)} to the kernel command line yourself, then --no-boot-loader",
             )
         for loader in found:

@@ -12,14 +12,18 @@ from kdump.host.bootloaders.base import BootLoader
 from kdump.host.bootloaders.extlinux import Extlinux
 from kdump.host.bootloaders.grub import Grub, Grubby
 from kdump.host.bootloaders.kernel_install import KernelInstall
+from kdump.host.bootloaders.ostree import Bootc, RpmOstree
 from kdump.host.bootloaders.uki import UkiAddon
+
+_IMAGES: tuple[BootLoader, ...] = (RpmOstree(), Bootc())  # write the files of the others, from the image's own
 
 
 def loaders() -> tuple[BootLoader, ...]:
     """All that are known."""
-    return (Grubby(), Grub(), KernelInstall(), Extlinux(), UkiAddon())
+    return (*_IMAGES, Grubby(), Grub(), KernelInstall(), Extlinux(), UkiAddon())
 
 
 def detect(root: Path = Path("/")) -> list[BootLoader]:
     """Those that the machine uses; more than one is possible (kernel-install feeds GRUB as well as systemd-boot)."""
-    return [loader for loader in loaders() if loader.found(root)]
+    images = [loader for loader in _IMAGES if loader.found(root)]
+    return images or [loader for loader in loaders() if loader.found(root)]
