@@ -97,7 +97,7 @@ def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:
         row = result.row
         machine = f"{row.cpus}{f' in {row.numa} nodes' if row.numa > 1 else ''}, {row.memory} MiB, {row.cpu}"
         machine += "" if row.serial else ", no serial port"
-        said = "ready" if result.ready else "; ".join(result.reasons) or "no verdict"
+        said = "ready" if result.ready else "".join(result.reasons[:1]) or "no verdict"
         capture = result.capture + (", with report" if row.report and result.ready else "")
         cells = [
             f"{result.release}", row.controller, row.volume, row.firmware, machine,

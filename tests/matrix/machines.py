@@ -127,6 +127,10 @@ VOLUME_SCRIPTS = {
         f"{_GROUP}lvcreate -qq -y -L 400M -n crash group; mkfs.ext4 -q /dev/group/crash\n"
         "lvcreate -qq -y -s -L 100M -n before group/crash; volume=/dev/group/crash\n"
     ),
+    "lvm-snapshot": (
+        f"{_GROUP}lvcreate -qq -y -L 400M -n below group; mkfs.ext4 -q /dev/group/below\n"
+        "lvcreate -qq -y -s -L 100M -n crash group/below; volume=/dev/group/crash\n"
+    ),
     "multipath": (
         "modprobe dm-multipath; printf 'defaults {\\n find_multipaths no\\n user_friendly_names no\\n}\\n'"
         " > /etc/multipath.conf\nmultipathd; sleep 3; multipath -v1; sleep 2; multipath -ll\n"
@@ -154,10 +158,9 @@ VOLUME_SCRIPTS = {
         'dmsetup create slow --table "0 $size writecache s $one $two 4096 0"; udevadm settle\n'
         "mkfs.ext4 -q /dev/mapper/slow; volume=/dev/mapper/slow\n"
     ),
-    "clone": (
-        f"{_HALVES}modprobe dm-clone; mkfs.ext4 -q $one; size=$(blockdev --getsz $one)\n"
-        "truncate -s 8M /meta; meta=$(losetup -f --show /meta)\n"
-        'dmsetup create copy --table "0 $size clone $meta $two $one 8"; udevadm settle; volume=/dev/mapper/copy\n'
+    "integrity": (
+        f"{_HALVES}integritysetup format -q $one; integritysetup open $one checked\n"
+        "mkfs.ext4 -q -O ^resize_inode /dev/mapper/checked; volume=/dev/mapper/checked\n"
     ),
     "luks-adiantum": _ENCRYPTED.replace("%s", "--cipher xchacha20,aes-adiantum-plain64"),
     "luks-integrity": _ENCRYPTED.replace("%s", "--integrity hmac-sha256 --integrity-no-wipe"),

@@ -37,8 +37,8 @@ SERVED = ("iscsi", "nvme-tcp")  # disks of a second machine, behind a network ca
 VOLUMES = ("ext4", "partition", "xfs", "btrfs", "lvm", "luks", "thin", "md-1.2")
 # What `kdump status` has to refuse by name: volumes, and processor models that lack what NumPy needs.
 REFUSED = (
-    "loop", "zram", "ram", "nbd", "drbd", "null_blk", "bcache", "lvm-cache", "lvm-origin", "writecache", "clone",
-    "luks-adiantum", "luks-integrity",
+    "loop", "zram", "ram", "nbd", "drbd", "null_blk", "bcache", "lvm-cache", "lvm-origin", "lvm-snapshot",
+    "writecache", "integrity", "luks-adiantum", "luks-integrity",
 )  # fmt: skip
 OLD = ("kvm64", "qemu64")
 FIRMWARE = ("bios", "uefi")

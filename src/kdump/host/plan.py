@@ -20,7 +20,7 @@ from kdump import processor
 from kdump.capture import devicemapper, multipath
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
-from kdump.host import drivers, encryption, remote, storage
+from kdump.host import drivers, encryption, remote, selinux, storage
 from kdump.host.carried import named
 from kdump.host.config import Config
 from kdump.host.expected import capture_cpus
@@ -83,7 +83,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     processor.require_numpy()
     tree = replace(kernel or capture_kernel(config), conf=modprobe_conf.read())
     targets = [target_for(specification(url, config)) for url in config.targets]
-    specs = [target.check() for target in targets]
+    specs = [_labelled(target.check()) for target in targets]
     found = [
         storage.walk(device) for device in dict.fromkeys(device for spec in specs for device in devices_under(spec))
     ]
@@ -126,6 +126,12 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         notes=drivers.notes(tree, carried_modules),
         search=search or python_search(None),
     )
+
+
+def _labelled(spec: Spec) -> Spec:
+    """A directory of this machine with the labels that a crash there has to bear."""
+    found = selinux.labels(spec.parts.path) if spec.parts.scheme == "file" else {}
+    return replace(spec, facts={**spec.facts, **found}) if found else spec
 
 
 def capture_kernel(config: Config) -> KernelTree:

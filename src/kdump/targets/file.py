@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kdump.errors import KdumpError
@@ -18,6 +19,7 @@ from kdump.files.directory import Directory
 from kdump.files.drafts import INCOMPLETE, PartFile, sync_directory
 from kdump.targets import btrfs
 from kdump.targets.devices import LOOKING, find_uuid, wait_for
+from kdump.targets.labels import Labels
 from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream
 from kdump.targets.retention import prune
 
@@ -80,16 +82,18 @@ class FileTarget:
     def open(self, crash: str, ground: Ground) -> Session:
         """Mount the file system and make the crash's directory."""
         uuid = self.spec.facts.get("uuid", "")
+        labels = Labels(self.spec.facts, ground.say)
         if not uuid:
-            return DirectorySession(self.spec.parts.path, crash)
+            return DirectorySession(self.spec.parts.path, crash, labels=labels)
         look = LOOKING * ground.remaining()  # the rest is for saying what is there instead
         around = ground.sysfs, ground.dev
         device = wait_for(lambda: find_uuid(uuid, *around), f"the file system {uuid}", look, *around)
         mountpoint = f"{ground.run}/{uuid}"
         path = f"{mountpoint}/{self.spec.facts.get('path', '').strip('/')}"
         shown = self.spec.parts.path
+        release = partial(ground.unmount, mountpoint, 0)
         if os.path.ismount(mountpoint):
-            return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint, 0))
+            return DirectorySession(path, crash, shown=shown, release=release, labels=labels)
         Path(mountpoint).mkdir(parents=True, exist_ok=True)
         fstype = self.spec.facts.get("fstype", "ext4")
         flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME
@@ -103,7 +107,7 @@ class FileTarget:
                 why=error.strerror or str(error),
                 remedy=_MOUNT_REMEDY.get(error.errno or 0, ""),
             ) from None
-        return DirectorySession(path, crash, shown=shown, release=lambda: ground.unmount(mountpoint, 0))
+        return DirectorySession(path, crash, shown=shown, release=release, labels=labels)
 
 
 _MOUNT_REMEDY = {
@@ -124,10 +128,12 @@ class DirectorySession:
         shown: str = "",
         release: Callable[[], None] | None = None,
         shared: bool = False,
+        labels: Labels | None = None,
     ) -> None:
         """`shared`: a server owns the directories, as it sees fit; what can be known of one here says nothing."""
         self._release = release
         self._shared = shared
+        self._labels = labels or Labels({}, print)
         self._parent = directory.rstrip("/")
         self.directory = f"{self._parent}/{crash}"
         self.where = f"{(shown or directory).rstrip('/')}/{crash}"
@@ -149,6 +155,7 @@ class DirectorySession:
                 with parent.enter(crash) as found:
                     if why := self._foreign(found):
                         raise KdumpError(f"{self.where} is there already", why=f"it is {why}") from None
+        self._labels.directory(self.directory)
 
     def _foreign(self, directory: Directory) -> str:
         return "" if self._shared else directory.foreign
@@ -169,7 +176,9 @@ class DirectorySession:
 
     def create(self, name: str) -> Stream:
         """Begin a file."""
-        return FileStream(self.directory, name)
+        stream = FileStream(self.directory, name)
+        self._labels.file(f"{self.directory}/{stream.called}")
+        return stream
 
     def prune(self, keep: int, min_free: int) -> list[str]:
         """See `Session.prune`."""
