@@ -298,6 +298,18 @@ def test_a_target_that_goes_away_is_let_go_at_once(run: Run, tmp_path: Path, mon
     assert left == {"vmcore-dmesg.txt.incomplete", "manifest.json.incomplete"}
 
 
+def test_a_watchdog_announces_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in: no watchdog that QEMU has, nor softdog in Debian's kernels, announces its reset by a panic."""
+    told: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(init.fcntl, "ioctl", lambda _fd, request, value: told.append((request, bytes(value))))
+    (tmp_path / "watchdog0").touch()
+    watchdogs = init.Watchdogs(str(tmp_path))
+    watchdogs.feed()
+    watchdogs.feed()
+    watchdogs.disarm()
+    assert told == [(0xC0045708, bytes(4))]  # WDIOC_SETPRETIMEOUT of 0
+
+
 def test_watchdogs_are_fed_as_they_appear_and_disarmed_when_nobody_will_feed_them(tmp_path: Path) -> None:
     watchdogs = init.Watchdogs(str(tmp_path))
     watchdogs.feed()

@@ -8,6 +8,7 @@ final action happens. The supervisor stays small: it is forked from before anyth
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from kdump.errors import describe
 _ATTEMPTS = 2
 _GRACE = 10.0  # seconds beyond its own deadline after which a stage is killed from outside
 _TICK = 1.0
+_SETPRETIMEOUT = 3 << 30 | 4 << 16 | ord("W") << 8 | 8  # WDIOC_SETPRETIMEOUT: include/uapi/linux/watchdog.h
 
 # Written pages may hold this many bytes before writers have to wait for the disk. The kernel's own limits are shares of
 # a memory that a capture kernel does not have. Source: Documentation/admin-guide/sysctl/vm.rst.
@@ -154,7 +156,8 @@ class Watchdogs:
     """Hardware watchdogs, which the first kernel may have armed: opened as they appear, fed once a tick.
 
     Source: Documentation/watchdog/watchdog-api.rst: opening arms, any write feeds, closing after "V" disarms. They are
-    disarmed only if the machine is to stay as it is; if the supervisor itself dies, the hardware resets the machine.
+    disarmed only if the machine is to stay as it is; if the supervisor itself dies, the hardware resets the machine. A
+    pretimeout is taken away: its interrupt makes a kernel panic, which here is no dump but the end of one.
     """
 
     def __init__(self, directory: str = "/dev") -> None:
@@ -167,6 +170,7 @@ class Watchdogs:
             if path not in self._open:
                 with contextlib.suppress(OSError):  # somebody else has it open, and feeds it
                     self._open[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                    fcntl.ioctl(self._open[path], _SETPRETIMEOUT, bytearray(4))  # most have none, and refuse
         for descriptor in self._open.values():
             with contextlib.suppress(OSError):
                 os.write(descriptor, b"\0")
