@@ -87,6 +87,7 @@ def partitioned(path: Path) -> Path:
         pytest.param("6.12", "max", marks=pytest.mark.matrix),
         pytest.param("6.1", "max,aes=off", marks=pytest.mark.matrix),
         pytest.param("6.1-generic", "max", marks=pytest.mark.matrix),
+        pytest.param("newest-generic", "max", marks=pytest.mark.matrix),
     ],
 )
 def test_the_dead_kernels_keys_open_encrypted_disks(
