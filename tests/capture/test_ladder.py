@@ -301,7 +301,7 @@ def test_a_target_that_goes_away_is_let_go_at_once(run: Run, tmp_path: Path, mon
 def test_a_watchdog_announces_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in: no watchdog that QEMU has, nor softdog in Debian's kernels, announces its reset by a panic."""
     told: list[tuple[int, bytes]] = []
-    monkeypatch.setattr(init.fcntl, "ioctl", lambda _fd, request, value: told.append((request, bytes(value))))
+    monkeypatch.setattr("fcntl.ioctl", lambda _fd, request, value: told.append((request, bytes(value))))
     (tmp_path / "watchdog0").touch()
     watchdogs = init.Watchdogs(str(tmp_path))
     watchdogs.feed()
