@@ -56,6 +56,11 @@ def test_the_formula_grows_with_ram_network_and_cpus(root: Path, monkeypatch: py
     assert expected.by_formula(networked, root).size == large + 32 * MIB + 2 * 16 * MIB
     for many in (0, 32):  # all, or more than the machine has
         assert expected.by_formula(config.parse(f"[capture]\ncpus = {many}\n"), root).size == large + 3 * 16 * MIB
+    (root / "sys/class/nvme/nvme0").mkdir(parents=True)
+    for transport, more in (("pcie", 0), ("tcp", 32 * MIB)):  # a local disk, one of another machine
+        (root / "sys/class/nvme/nvme0/transport").write_text(f"{transport}\n")
+        assert expected.by_formula(here(root), root).size == large + more
+    (root / "sys/class/nvme/nvme0/transport").unlink()
     (root / "proc/cpuinfo").write_text("flags\t\t: fpu tdx_guest\n")
     assert expected.by_formula(here(root), root).size == large + 64 * MIB
 

@@ -92,7 +92,7 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
         ("image, drivers, filter", CAPTURE),
         (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB),
     ]
-    if any(url.partition("://")[0] in NETWORKED for url in config.targets):
+    if any(url.partition("://")[0] in NETWORKED for url in config.targets) or _has_remote_disks(root):
         parts.append(("network", NETWORK))
     if (cpus := capture_cpus(config)) > 1:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
@@ -101,6 +101,13 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     if config.dump.report:
         parts.append(("the report", REPORT_NEEDS))
     return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
+
+
+def _has_remote_disks(root: Path) -> bool:
+    """Whether disks of other machines are connected: a target may be on one."""
+    sessions, controllers = root / "sys/class/iscsi_session", root / "sys/class/nvme"
+    transports = (path.read_text().strip() for path in controllers.glob("*/transport"))
+    return any(sessions.glob("session*")) or "tcp" in transports
 
 
 def movable(estimate: Estimate, config: Config, rules: crashkernel.Rules) -> str:
