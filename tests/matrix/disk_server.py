@@ -1,4 +1,7 @@
-"""PID 1 of a second machine that lends its disk to the first: the kernel's own iSCSI and NVMe/TCP targets."""
+"""PID 1 of a second machine that lends its disk to the first: the kernel's own iSCSI and NVMe/TCP targets.
+
+With "dies" on its command line it powers off as soon as some of a dump was written.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ MODULES_OF = {
     "iscsi": ("target_core_mod", "target_core_iblock", "iscsi_target_mod"),
     "nvme-tcp": ("nvmet", "nvmet_tcp"),
 }
+SOME = 4 << 20  # bytes
 _STORE = Path("/sys/kernel/config/target/core/iblock_0/crash")
 _PORTAL = Path("/sys/kernel/config/target/iscsi", NAME, "tpgt_1")
 _SUBSYSTEM = Path("/sys/kernel/config/nvmet/subsystems", NAME)
@@ -34,8 +38,16 @@ def main() -> None:
         print("disk-server: ready", flush=True)
     except OSError as error:
         print(f"disk-server: FAILED {error}", flush=True)
-    while True:
-        time.sleep(60)
+    dies = "dies" in Path("/proc/cmdline").read_text().split()
+    while not (dies and _written() > SOME):
+        time.sleep(0.1)
+    print("disk-server: dies", flush=True)
+    system.reboot(system.POWER_OFF)
+
+
+def _written() -> int:
+    """Bytes that the disk was given since this machine started (Documentation/block/stat.rst)."""
+    return int(Path("/sys/block/vda/stat").read_text().split()[6]) * 512
 
 
 def serve_iscsi() -> None:

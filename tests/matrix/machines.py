@@ -22,8 +22,9 @@ from typing import Any
 
 from tests.matrix import disk_server, pivot
 from tests.matrix.rows import CARDS, CONTROLLERS, SERVED, SSH, Row
+from tests.matrix.second import served
 from tests.system import debian, luks, lvm
-from tests.targets.servers import free_port, sshd
+from tests.targets.servers import sshd
 
 from kdump.errors import KdumpError
 from kdump.image.build import build, module_paths
@@ -314,7 +315,7 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
     build(tree, entry="tests.matrix.pivot", modules=_BOOT_MODULES, files=files, output=image)
     data = directory / "data.img" if row.volume == SSH else data_disk(row.volume, directory)
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(_served(row.volume, data, directory)) if row.volume in SERVED else 0
+        port = stack.enter_context(served(row.volume, data, directory)) if row.volume in SERVED else 0
         content, received = _content(row, directory, stack)
         own = stack.enter_context(_own_root(root, content, directory))
         spec = Spec(
@@ -389,24 +390,6 @@ def _own_root(root: Path, content: dict[str, Path], directory: Path) -> Iterator
         yield own
     finally:
         own.unlink()
-
-
-@contextlib.contextmanager
-def _served(volume: str, data: Path, directory: Path) -> Iterator[int]:
-    """A second machine that lends the disk to the first; the port on which its cable waits."""
-    tree, port = kernels.find("6.1-generic"), free_port()
-    modules = ("virtio_pci", "virtio_net", "virtio_blk", *disk_server.MODULES_OF[volume])
-    image = directory / "server-initrd.img"
-    files: dict[str, bytes | Path] = {disk_server.MODULES: "\n".join(module_paths(tree, modules)).encode()}
-    build(tree, entry="tests.matrix.disk_server", modules=modules, files=files, output=image)
-    wire = f"socket,id=wire,listen=127.0.0.1:{port}"
-    spec = Spec(
-        kernel=tree.vmlinuz, initrd=image, cmdline=f"console=ttyS0,115200 panic=-1 {volume}", disks=[Disk(data)],
-        memory=384 * MIB, extra=("-netdev", wire, "-device", f"virtio-net-pci,netdev=wire,mac={disk_server.MAC}"),
-    )  # fmt: skip
-    with Machine(spec, console=directory / "server.log") as machine:
-        machine.wait_for("disk-server: ready", TIMEOUT, unless="disk-server: FAILED|Kernel panic")
-        yield port
 
 
 def _hardware(row: Row, data: Path, port: int = 0) -> list[str]:
