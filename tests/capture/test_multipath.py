@@ -12,7 +12,7 @@ from kdump.errors import KdumpError
 from kdump.targets.devices import _is_path
 
 MAP = {
-    "multipath": "m", "uuid": "mpath-3600", "wwid": "naa.3600", "paths": 2, "size": 8192,
+    "multipath": "naa.3600", "name": "m", "uuid": "mpath-3600", "paths": 2, "size": 8192,
     "handler": "1 alua", "selector": "service-time",
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_one_path_is_enough_and_none_is_named(tmp_path: Path, made: list[DmTarge
     multipath.assemble(MAP, 5, print, str(tmp_path))
     assert made[0].parameters == "0 1 alua 1 1 service-time 0 1 0 8:0"
     with pytest.raises(KdumpError, match="no path to m is here"):
-        multipath.assemble(MAP | {"wwid": "naa.3800"}, 0, print, str(tmp_path))
+        multipath.assemble(MAP | {"multipath": "naa.3800"}, 0, print, str(tmp_path))
 
 
 def test_what_is_on_a_path_is_found_on_the_map_only(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_multipath_maps_are_carried_by_the_identity_of_their_disks() -> None:
     )
     assert made == (
         {
-            "multipath": "m", "uuid": "mpath-3600", "wwid": "naa.3600", "paths": 2, "size": 8192,
+            "multipath": "naa.3600", "name": "m", "uuid": "mpath-3600", "paths": 2, "size": 8192,
             "handler": "1 alua", "selector": "service-time",
         },
         {"name": "m-part1", "uuid": "part1-mpath-3600", "table": [[0, 4096, "linear", "<dm:m> 2048"]]},

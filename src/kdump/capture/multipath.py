@@ -45,16 +45,16 @@ def table(size: int, handler: str, selector: str, found: Sequence[str]) -> DmTar
 
 
 def assemble(volume: Mapping[str, Any], seconds: float, say: Callable[[str], None], sysfs: str = "/sys") -> None:
-    """Make the plan's map {"multipath": name, "uuid", "wwid", "paths": number, "size", "handler", "selector"}.
+    """Make the plan's map {"multipath": identity, "name", "uuid", "paths": number, "size", "handler", "selector"}.
 
     One path is waited for as long as `seconds` allow, all of them for PATIENCE. Raises KdumpError or OSError.
     """
-    name, wanted = str(volume["multipath"]), int(volume["paths"])
+    name, wanted = str(volume["name"]), int(volume["paths"])
     if devicemapper.is_active(name):
         return
     end = time.monotonic() + seconds
     late = min(end, time.monotonic() + PATIENCE)
-    while len(found := paths(str(volume["wwid"]), sysfs)) < wanted:
+    while len(found := paths(str(volume["multipath"]), sysfs)) < wanted:
         now = time.monotonic()
         if now >= end or (found and now >= late):
             break
@@ -62,7 +62,7 @@ def assemble(volume: Mapping[str, Any], seconds: float, say: Callable[[str], Non
     if not found:
         raise KdumpError(
             f"no path to {name} is here",
-            why=f"no disk has the identity {volume['wwid']}",
+            why=f"no disk has the identity {volume['multipath']}",
             remedy="the driver may be missing from the capture image: kdump build",
         )
     target = table(int(volume["size"]), str(volume["handler"]), str(volume["selector"]), found)

@@ -125,8 +125,7 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
                 else:
                     devicemapper.assemble(volume, find, console.say)
         except (KdumpError, OSError) as error:
-            name = next(str(volume[key]) for key in ("name", "array", "multipath") if key in volume)
-            stages.degrade(f"volume {name}: {describe(error)}")
+            stages.degrade(f"volume {volume.get('name') or volume['array']}: {describe(error)}")
 
 
 def run_hooks(hooks: Sequence[str], event: str, plan: CapturePlan, stages: Stages, crash: str = "") -> None:

@@ -352,7 +352,7 @@ def _multipath(
     rest = words[int(words[0]) + 1 :]
     handler, rest = rest[: int(rest[0]) + 1], rest[int(rest[0]) + 1 :]
     return {
-        "multipath": layer.detail, "uuid": layer.uuid, "wwid": wwid, "paths": len(disks), "size": target.length,
+        "multipath": wwid, "name": layer.detail, "uuid": layer.uuid, "paths": len(disks), "size": target.length,
         "handler": " ".join(handler), "selector": rest[2] if len(rest) > 2 else "service-time",
     }  # fmt: skip
 

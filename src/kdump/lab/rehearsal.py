@@ -150,7 +150,11 @@ def unproved(prepared: Prepared, *, firmware: bool = False) -> tuple[str, ...]:
     found = [f"{spec.url} can be reached and written from the capture kernel" for spec in prepared.plan.targets]
     if prepared.modules:
         found.append(f"the drivers revive this machine's devices: {', '.join(prepared.modules)}")
-    if names := [str(each.get("array") or each["name"]) for each in prepared.plan.storage if "holds" not in each]:
+    storage = prepared.plan.storage
+    if names := [str(each["name"]) for each in storage if "connect" in each]:
+        found.append(f"the capture kernel connects to disks of other machines: {', '.join(names)}")
+    made = [each for each in storage if "holds" not in each and "connect" not in each]
+    if names := [str(each.get("array") or each["name"]) for each in made]:
         found.append(f"the capture kernel puts its arrays and volumes together: {', '.join(names)}")
     if prepared.plan.recipients:
         found.append("the dump is encrypted to the configured recipients")
