@@ -131,7 +131,7 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
     (package / "sub/lazy.py").write_text("__capture_imports__ = ('colorsys',)\n")
     (package / "sub/entry.py").write_text(
         textwrap.dedent("""
-        __capture_omits__ = ("wave", "ftplib")
+        __capture_omits__ = ("wave", "ftplib", "xml.dom")
         class C:
             def method(self):
                 import chunk_that_is_not_installed
@@ -139,6 +139,8 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
                 def inner():
                     from sched import scheduler
                     import wave, ftplib
+                    from xml.dom.minidom import parse
+                    import xml.etree
         def long(value):
             return [{names}]
             import quopri
@@ -161,8 +163,8 @@ def test_imports_in_functions_of_ours_are_followed(tmp_path: Path) -> None:
     before = modules.index(None)
     assert "sched" in {name for name, *_ in modules[:before]}
     names = {name for name, *_ in filter(None, modules)}
-    assert {"kdump.sub.lazy", "sched", "colorsys", "getpass"} <= names
-    assert not names & {"wave", "ftplib", "opcode"}
+    assert {"kdump.sub.lazy", "sched", "colorsys", "getpass", "xml.etree"} <= names
+    assert not names & {"wave", "ftplib", "opcode", "xml.dom", "xml.dom.minidom"}
     assert missing == ["chunk_that_is_not_installed"]
 
 

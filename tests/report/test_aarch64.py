@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.conftest import CrashMaker
 from tests.lab.test_aarch64 import small
+from tests.report.test_agreement import same_arguments
 
 from kdump.arch.stacks import Unwound
 from kdump.capture.plan import CapturePlan
+from kdump.image.kernel_tree import KernelTree
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.tasks import Tasks
+from kdump.lab import kernels
 from kdump.memory import open_dump
+from kdump.report import arguments
 from kdump.report.build import build
 from kdump.report.context import Context
 
@@ -51,6 +56,17 @@ def check_stacks(vmcore: Path) -> None:
         panicked = tasks.cpu_stack(tasks.panic_cpu() or 0)
         names = [found.name for frame in panicked.frames if (found := kernel.symbolizer.at(frame.lookup))]
         assert "sysrq_handle_crash" in names and names[-1] == "el0t_64_sync" and panicked.user is not None
+        check_arguments(Context(kernel), panicked)
+
+
+def check_arguments(context: Context, unwound: Unwound) -> None:
+    """What write(2) was called with is in the registers that user space had."""
+    names = [frame.function for frame in context.frames(unwound)]
+    found = dict(zip(names, arguments.of_stack(context, unwound), strict=True))
+    known = {each.name: each.value for each in found["ksys_write"] or [] if each.value is not None}
+    assert unwound.user is not None
+    registers = {"fd": unwound.user["x0"], "buf": unwound.user["x1"], "count": unwound.user["x2"]}
+    assert len(known) > 1 and known.items() <= registers.items()
 
 
 def check_report(vmcore: Path, cpus: int) -> None:
@@ -68,6 +84,24 @@ def test_four_kib(lab_crash: CrashMaker) -> None:
     crash = small(lab_crash, "6.12", plan=CapturePlan(), crashkernel="192M", cpus=2)
     check_stacks(crash.directory / "vmcore")
     check_report(crash.directory / "vmcore", 2)
+
+
+@pytest.mark.matrix
+def test_arguments_as_the_debug_information_has_them(lab_crash: CrashMaker, kernel: Callable[..., KernelTree]) -> None:
+    import drgn
+    from drgn.helpers.linux.pid import for_each_task
+
+    crash = small(lab_crash, "6.12", plan=CapturePlan(), crashkernel="192M", cpus=2)
+    program = drgn.Program()
+    program.set_core_dump(crash.directory / "vmcore")
+    program.load_debug_info([kernels.debug_vmlinux(kernel("6.12", "aarch64"))])
+    theirs = {int(task.pid): program.stack_trace(task) for task in for_each_task(program)}
+    told = 0
+    with open_dump(crash.directory / "vmcore") as dump:
+        context = Context(Kernel(dump))
+        for task in context.all_tasks:
+            told += same_arguments(context, context.tasks.stack(task), theirs[task.pid])
+    assert told > 150
 
 
 def test_sixteen_kib(lab_crash: CrashMaker) -> None:

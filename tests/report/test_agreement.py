@@ -106,10 +106,11 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
 
 def same_arguments(context: Context, unwound: Unwound, trace: Any) -> int:
     """Arguments that we tell are what the debug information says; how many it knew too."""
-    known = {(frame.pc, frame.sp): frame for frame in trace if not frame.is_inline}
+    known = {frame.pc: frame for frame in trace if not frame.is_inline}
+    twice = [frame.pc for frame in unwound.frames]
     compared = 0
     for frame, found in zip(unwound.frames, arguments.of_stack(context, unwound), strict=True):
-        other = known.get((frame.pc, frame.sp))
+        other = known.get(frame.pc) if twice.count(frame.pc) == 1 else None  # a recursive call is not compared
         for argument in found or []:
             if argument.value is None or other is None or argument.name not in other.locals():
                 continue

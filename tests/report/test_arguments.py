@@ -11,21 +11,26 @@ from typing import Any, cast
 
 import pytest
 
-from kdump.arch.x86_64.arguments import Engine, State
+from kdump.arch.aarch64.arguments import Engine as AArch64
+from kdump.arch.arguments import State
+from kdump.arch.x86_64.arguments import Engine as X86
 from kdump.kernel.kallsyms import Symbol
 
 START = 0xFFFFFFFF81000000
-pytestmark = pytest.mark.skipif(not shutil.which("as"), reason="needs an assembler")
+CROSS = "aarch64-linux-gnu-"
+FAR = {"": ("call 0x1000", ".byte 0xe8, 0, 0, 0, 0x10"), CROSS: ("bl far", ".inst 0x94100000")}  # needs no linker
 
 
-def state(source: str, tmp_path: Path) -> State | None:
-    """The state before the call of the label `here`'s instruction, in a function of AT&T assembler."""
+def state(source: str, tmp_path: Path, tools: str = "") -> State | None:
+    """The state before the instruction of the label `here`, in a function of assembler; `tools` are binutils."""
+    if not shutil.which(f"{tools}as"):
+        pytest.skip(f"{tools}as is not installed")
     text = tmp_path / "code.s"
-    far = ".byte 0xe8, 0, 0, 0, 0x10"  # a call out of the function, which needs no linker
-    text.write_text(f".text\nfunction:\n{source.replace('call 0x1000', far)}\nend:\n")
-    subprocess.run(["as", "-o", tmp_path / "code.o", text], check=True)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", tmp_path / "code.o", tmp_path / "code"], check=True)
-    names = subprocess.run(["nm", tmp_path / "code.o"], check=True, capture_output=True, text=True).stdout
+    text.write_text(f".text\nfunction:\n{source.replace(*FAR[tools])}\nend:\n")
+    subprocess.run([f"{tools}as", "-o", tmp_path / "code.o", text], check=True)
+    copy = [f"{tools}objcopy", "-O", "binary", "-j", ".text"]
+    subprocess.run([*copy, tmp_path / "code.o", tmp_path / "code"], check=True)
+    names = subprocess.run([f"{tools}nm", tmp_path / "code.o"], check=True, capture_output=True, text=True).stdout
     here = int(re.search(r"^([0-9a-f]+) t here$", names, re.MULTILINE)[1], 16)  # type: ignore[index]
     code = (tmp_path / "code").read_bytes()
 
@@ -38,7 +43,7 @@ def state(source: str, tmp_path: Path) -> State | None:
         virtual=SimpleNamespace(read=lambda address, size: code[address - START : address - START + size]),
         symbolizer=SimpleNamespace(at=at),
     )
-    engine = Engine(cast("Any", kernel))
+    engine = (AArch64 if tools else X86)(cast("Any", kernel))
     return engine.at(START, len(code), START + here, called=False)
 
 
@@ -82,3 +87,77 @@ def test_half_of_a_register(tmp_path: Path) -> None:
 
 def test_an_indirect_jump_gives_the_function_up(tmp_path: Path) -> None:
     assert state("push %rbx\n mov %rdi, %rbx\n jmp *(%rax)\n call 0x1000\n here: nop", tmp_path) is None
+
+
+PROLOGUE = "stp x29, x30, [sp, #-48]!\n mov x29, sp\n stp x19, x20, [sp, #16]\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "register", "places"),
+    [
+        (PROLOGUE + "mov x19, x0\n bl far\n here: nop", "x0", ["x19"]),
+        (PROLOGUE + "mov x19, x0\n bl far\n here: nop", "x20", ["x20", -24]),
+        (PROLOGUE + "mov x19, x0\n bl far\n here: nop", "x29", [-48]),
+        (PROLOGUE + "str x1, [sp, #40]\n bl far\n here: nop", "x1", [-8]),
+        (PROLOGUE + "stur x1, [x29, #40]\n bl far\n ldr x3, [x29, #40]\n here: nop", "x1", ["x3", -8]),
+        ("sub sp, sp, #4096\n stp x2, x3, [sp, #504]\n bl far\n here: nop", "x3", [-3584]),
+        # The end of a function gives back what the beginning saved.
+        (PROLOGUE + "mov x19, x0\n bl far\n ldp x19, x20, [sp, #16]\n ldp x29, x30, [sp], #48\n here: ret", "x19",
+         ["x19", -32]),
+        # ftrace's call, behind what keeps the return address, keeps all arguments.
+        ("mov x9, x30\n bl far\n here: nop", "x0", ["x0"]),
+        ("mov x9, x30\n bl far\n here: nop", "x9", []),
+        ("mov x10, x30\n bl far\n here: nop", "x0", []),
+        # Changed on one of two ways.
+        (PROLOGUE + "mov x19, x0\n cbz x1, 1f\n add x19, x19, #8\n 1: bl far\n here: nop", "x0", []),
+        (PROLOGUE + "mov x19, x0\n tbz x1, #3, 1f\n add x20, x19, #8\n 1: bl far\n here: nop", "x0", ["x19"]),
+        # Changed only later, but a loop comes back.
+        (PROLOGUE + "mov x19, x0\n 1: bl far\n here: subs x19, x19, #1\n b.ne 1b\n ret", "x0", []),
+        # Others may write to a slot whose address was given away; what the function saved for its caller they may not.
+        (PROLOGUE + "str x0, [sp, #40]\n add x0, sp, #40\n bl far\n here: nop", "x0", []),
+        (PROLOGUE + "str x0, [sp, #40]\n add x0, sp, #32\n bl far\n here: nop", "x19", ["x19", -32]),
+        # Written over: a half of it, by a pair, by a vector, through an index, by what has moved its base.
+        (PROLOGUE + "str x0, [sp, #40]\n str wzr, [sp, #44]\n mov x0, #1\n here: nop", "x0", []),
+        (PROLOGUE + "str x0, [sp, #40]\n stp xzr, xzr, [sp, #32]\n mov x0, #1\n here: nop", "x0", []),
+        (PROLOGUE + "str x0, [sp, #40]\n str q0, [sp, #32]\n mov x0, #1\n here: nop", "x0", []),
+        (PROLOGUE + "str x0, [sp, #40]\n str x1, [sp, x2, lsl #3]\n mov x0, #1\n here: nop", "x0", []),
+        (PROLOGUE + "mov x19, x0\n str x1, [x19], #8\n bl far\n here: nop", "x0", []),
+        # Registers that other instructions write: compare and swap, its status, a second one, a system register.
+        (".arch armv8-a+lse\n mov x5, x3\n mov x3, #0\n cas x5, x1, [x2]\n here: nop", "x3", []),
+        ("mov x9, x3\n mov x3, #0\n stxr w9, x1, [x2]\n here: nop", "x3", []),
+        ("mov x9, x3\n mov x3, #0\n ldxp x1, x9, [x2]\n here: nop", "x3", []),
+        ("mov x9, x3\n mov x3, #0\n mrs x9, sp_el0\n here: nop", "x3", []),
+        ("mov x9, x3\n mov x3, #0\n csel x9, x1, x2, eq\n here: nop", "x3", []),
+        (".arch armv8-a+lse\n mov x9, x3\n mov x3, #0\n ldadd x9, x1, [x2]\n here: nop", "x3", ["x9"]),
+        ("mov x9, x3\n mov x3, #0\n smc #0\n here: nop", "x3", []),
+        # Comparing writes nothing, nor does what begins a function that signs its return address.
+        ("paciasp\n cmp x0, x1\n ccmp x2, #1, #0, ne\n tst x3, x4\n here: nop", "x0", ["x0"]),
+        ("cmp sp, x1\n str x0, [sp, #-16]!\n mov x0, #1\n here: nop", "x0", [-16]),
+        # Behind a trap of WARN() the function goes on; the pointer before the next function is no instruction.
+        (PROLOGUE + "mov x19, x0\n brk #0x800\n bl far\n here: nop\n bl far\n .balign 8\n"
+         ".quad 0xffffa5c9c3617720", "x0", ["x19"]),
+    ],
+)  # fmt: skip
+def test_places_on_aarch64(source: str, register: str, places: list[str | int], tmp_path: Path) -> None:
+    found = state(source, tmp_path, CROSS)
+    assert found is not None and found.places(register) == places
+
+
+def test_halves_on_aarch64(tmp_path: Path) -> None:
+    found = state(PROLOGUE + "mov w19, w0\n str w1, [sp, #44]\n bl far\n here: nop", tmp_path, CROSS)
+    assert found is not None
+    assert [(found.places(name), found.halves(name)) for name in ("x0", "x1")] == [([], ["x19"]), ([], [-4])]
+
+
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [
+        (PROLOGUE + "adr x1, here\n add x1, x1, w2, sxtb #2\n br x1\n here: nop", False),  # a table
+        ("adr x1, here\n add x1, x1, w2, sxtb #2\n br x1\n here: nop", False),
+        ("cbz x0, here\n ldr x1, [x0, #8]\n br x1\n here: nop", True),  # a call as the last thing that it does
+        ("cbz x0, here\n ldr x1, [x3, x0, lsl #3]\n br x1\n here: nop", False),
+        (".arch armv8-a+sve\n addvl x0, x0, #1\n here: nop", False),
+    ],
+)
+def test_aarch64_functions_that_are_given_up(source: str, known: bool, tmp_path: Path) -> None:
+    assert (state(source, tmp_path, CROSS) is not None) == known

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from kdump.errors import KdumpError
 
 if TYPE_CHECKING:  # the loader wants only facts from here
+    from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
-    from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
+    from kdump.arch.stacks import KernelView, Registers, Unwinder
     from kdump.arch.stand_in import StandIn
 
 

@@ -95,36 +95,6 @@ class Unwinder(Protocol):
         """The stack of a task that does not run, from its struct thread_struct."""
 
 
-class ArgumentState(Protocol):
-    """Where values of the call are, at one instruction of the called function."""
-
-    def places(self, register: str) -> Sequence[str | int]:
-        """Where the value is that `register` had at the call: other registers, and offsets from the caller's stack."""
-
-    def halves(self, register: str) -> Sequence[str]:
-        """Registers that hold its lower half."""
-
-
-class ArgumentEngine(Protocol):
-    """Follows arguments through a function's instructions.
-
-    Registers are those of arguments in their order, those that callees keep, and others.
-    """
-
-    IN_ORDER: ClassVar[tuple[str, ...]]
-    KEPT: ClassVar[tuple[str, ...]]
-    OTHERS: ClassVar[tuple[str, ...]]
-
-    def at(self, start: int, size: int, pc: int, *, called: bool) -> Any:
-        """The `ArgumentState` before the instruction at `pc` of the function at `start`; None if it cannot be told.
-
-        If `called`, before the call that returns to `pc`.
-        """
-
-    def word(self, address: int) -> int | None:
-        """A word of memory, None if the dump has it not."""
-
-
 class Virtual(Protocol):
     """The kernel's address space."""
 

@@ -1,7 +1,7 @@
 """Which modules an entry module needs: found by importing it in a fresh interpreter, not listed by hand.
 
 Imports inside the functions of our own modules are followed too. A module of ours may declare more, where a name is
-made at run time, as `__capture_imports__ = ("package.module", …)`, and top-level packages that it imports inside
+made at run time, as `__capture_imports__ = ("package.module", …)`, and packages or modules that it imports inside
 functions but never in the capture kernel as `__capture_omits__ = ("package", …)`. Shared libraries beside it that it
 uses if they are there are `__capture_files__ = ("name.so", …)`.
 """

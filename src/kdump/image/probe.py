@@ -134,7 +134,7 @@ def _lazy_imports(module: "ModuleType") -> list[str]:
         found: list[str] = []
         _imports_in_functions(module.__loader__.get_code(module.__name__), False, found)  # type: ignore[union-attr]
         omitted = getattr(module, "__capture_omits__", ())
-        kept = (name for name in found if name.split(".")[0] not in omitted)
+        kept = (name for name in found if not any(f"{name}.".startswith(f"{each}.") for each in omitted))
         _found[module.__name__] = [*getattr(module, "__capture_imports__", ()), *kept]
     return _found[module.__name__]
 

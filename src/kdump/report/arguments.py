@@ -1,10 +1,9 @@
 """Arguments of the functions on a stack, without debug information: right, or not told.
 
 Names and types are those of the function's prototype in BTF; where a value is, the function's own instructions say. An
-abstract run over every path of a function tracks where the values are that were in registers when it was called: moved
-to other registers, pushed, spilled. Paths that meet keep what all of them agree on; a call, or an instruction that is
-not understood, forgets whatever it may change. What callees must keep is followed from frame to
-frame, from the registers that the innermost one had.
+abstract run over every path of a function (`kdump.arch.arguments`) tracks where the values are that were in registers
+when it was called: moved to other registers, pushed, spilled. What callees must keep is followed from frame to frame,
+from the registers that the innermost one had.
 
 A value is that of the call. It is only told where one copy is still untouched at the frame's instruction.
 
@@ -21,7 +20,8 @@ from kdump.kernel import btf
 from kdump.report.damage import DAMAGE
 
 if TYPE_CHECKING:
-    from kdump.arch.stacks import ArgumentEngine, ArgumentState, Registers, Unwound
+    from kdump.arch.arguments import ArgumentEngine, State
+    from kdump.arch.stacks import Registers, Unwound
     from kdump.kernel.btf import Type
     from kdump.kernel.kallsyms import Symbol
     from kdump.report.context import Context
@@ -62,7 +62,7 @@ def of_stack(context: Context, unwound: Unwound) -> list[list[Argument] | None]:
     for number, frame in enumerate(unwound.frames[:_MAX_FRAMES]):
         if number and frame.registers:  # interrupted: all of its registers are known again
             known = _start(engine, frame.registers, unwound)
-        state: ArgumentState | None = None
+        state: State | None = None
         symbol = _whole(context, context.kernel.symbolizer.at(frame.lookup))
         inner = frame.registers is None
         if symbol is not None and symbol.name:
@@ -70,14 +70,14 @@ def of_stack(context: Context, unwound: Unwound) -> list[list[Argument] | None]:
                 state = engine.at(symbol.address, symbol.size, frame.pc, called=inner)
             except DAMAGE:
                 state = None
-        base = _frame_base(unwound, number)
+        base = engine.base(unwound, number, state) if state is not None else None
         values = _recovered(engine, state, known, base) if state is not None else {}
         if symbol is None or not symbol.name:
             found.append(None)
         else:
             found.append(_arguments(context, symbol.name, symbol.module, values, engine.IN_ORDER))
         # The caller's registers at its call are those that this function had to keep.
-        known = {name: values[name] for name in engine.KEPT if name in values}
+        known = {name: values[name] for name in engine.KEPT if name in values} if base is not None else {}
     found += [None] * (len(unwound.frames) - len(found))
     return found
 
@@ -101,15 +101,7 @@ def _start(engine: ArgumentEngine, registers: Registers | None, unwound: Unwound
     return dict(unwound.switched)
 
 
-def _frame_base(unwound: Unwound, number: int) -> int | None:
-    """What the stack pointer was before the call of a frame's function pushed its return address: the caller's."""
-    frames = unwound.frames
-    if number + 1 >= len(frames) or frames[number + 1].registers:
-        return None  # the outermost, or one that an interrupt entered: no caller
-    return frames[number + 1].sp
-
-
-def _recovered(engine: ArgumentEngine, state: ArgumentState, known: dict[str, int], base: int | None) -> dict[str, int]:
+def _recovered(engine: ArgumentEngine, state: State, known: dict[str, int], base: int | None) -> dict[str, int]:
     """Values that registers had at the call, by name; `known` are those that registers have now."""
     values: dict[str, int] = {}
     for name in (*engine.IN_ORDER, *engine.KEPT):
@@ -124,9 +116,14 @@ def _recovered(engine: ArgumentEngine, state: ArgumentState, known: dict[str, in
                     values[name] = word
                     break
     for name in engine.IN_ORDER:  # of some only the lower half is left, which is all of an int
-        halves = [known[at] for at in state.halves(name) if at in known]
-        if halves:
-            values[f"{name} low"] = halves[0] & 0xFFFFFFFF
+        for place in state.halves(name):
+            if isinstance(place, str):
+                half = known.get(place)
+            else:
+                half = engine.word(base + place, 4) if base is not None else None
+            if half is not None:
+                values[f"{name} low"] = half & 0xFFFFFFFF
+                break
     return values
 
 

@@ -10,6 +10,7 @@ from kdump.arch.architecture import DEVICE_TREE, Architecture, Emulated, Failing
 from kdump.elf import EM_AARCH64
 
 if TYPE_CHECKING:
+    from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView, Registers, Unwinder
     from kdump.arch.stand_in import StandIn
@@ -75,6 +76,11 @@ class _AArch64(Architecture):
 
         return FrameUnwinder(kernel)
 
+    def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
+        from kdump.arch.aarch64.arguments import Engine
+
+        return Engine(kernel)
+
     def disassembler(self) -> Any:
         import capstone
 
@@ -101,6 +107,7 @@ class _AArch64(Architecture):
         return machine(kernel)
 
 
-__capture_omits__ = ("capstone",)  # as `kdump.report.code`: a disassembler is too big for the image
+# As `kdump.report.code`: a disassembler is too big for the image; arguments take time there, and the dump has them.
+__capture_omits__ = ("capstone", "kdump.arch.aarch64.arguments")
 
 AARCH64: Final = _AArch64()

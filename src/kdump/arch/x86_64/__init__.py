@@ -11,8 +11,9 @@ from kdump.arch.architecture import BOOT_PARAMS, Architecture, Emulated, Failing
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
+    from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
-    from kdump.arch.stacks import ArgumentEngine, KernelView, Registers, Unwinder
+    from kdump.arch.stacks import KernelView, Registers, Unwinder
     from kdump.arch.stand_in import StandIn
 
 
@@ -86,7 +87,7 @@ class _X8664(Architecture):
 
         return OrcUnwinder(kernel)
 
-    def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
+    def arguments(self, kernel: KernelView) -> ArgumentEngine:
         from kdump.arch.x86_64.arguments import Engine
 
         return Engine(kernel)
