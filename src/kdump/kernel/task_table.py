@@ -116,12 +116,12 @@ def _walk(objects: Objects, known: Addresses, table: Table) -> list[int]:
     at_head = objects.types.struct("signal_struct").offset("thread_head")
     good = table.ok
     places = known[good]
-    following = dict(zip((places + np.uint64(tasks)).tolist(), table["next"][good].tolist(), strict=True))
-    threads = dict(zip((places + np.uint64(thread)).tolist(), table["next_thread"][good].tolist(), strict=True))
-    signals = dict(zip(places.tolist(), table["signal"][good].tolist(), strict=True))
-    shared = distinct(np.array(list(signals.values()), np.uint64))
-    heads = objects.columns.pointers(shared, at_head)
-    threads.update(zip((shared + np.uint64(at_head)).tolist(), heads.tolist(), strict=True))
+    leads = table["pid"][good] == table["tgid"][good]  # only these are in the list of processes
+    leaders = places[leads]
+    following = dict(zip((leaders + np.uint64(tasks)).tolist(), table["next"][good][leads].tolist(), strict=True))
+    signals = dict(zip(leaders.tolist(), table["signal"][good][leads].tolist(), strict=True))
+    heads = table["signal"][good].astype(np.uint64) + np.uint64(at_head)
+    rings = _rings(objects, heads, places + np.uint64(thread), table["next_thread"][good].astype(np.uint64))
     start = objects.address(objects.variable("init_task")) + tasks
     order: list[int] = []
     for node in objects.nodes(start, _MAX_TASKS, "list of struct task_struct", following):
@@ -131,13 +131,39 @@ def _walk(objects: Objects, known: Addresses, table: Table) -> list[int]:
         except KdumpError as error:
             objects.problem(f"a process cannot be read: {error}")
             continue
-        head = signal + at_head
-        members = objects.nodes(head, _MAX_TASKS, "list of struct task_struct", threads) if signal else iter(())
         before = len(order)
-        order += [each - thread for each in members]
+        if signal:
+            head = signal + at_head
+            members = rings.get(head) or objects.nodes(head, _MAX_TASKS, "list of struct task_struct")
+            order += [node - thread for node in members]
         if len(order) == before:  # already detached from its threads: exiting
             order.append(leader)
     return order
+
+
+def _rings(objects: Objects, heads: Addresses, nodes: Addresses, following: Addresses) -> dict[int, list[int]]:
+    """Nodes of lists by their list's head, in order, of those lists that lead through these nodes and no others.
+
+    A row is a node: the head of its list, where it is, and where it leads. Every node's distance from the end of its
+    list is found at once: a step of 1, then of 2, 4, 8 …
+    """
+    count = len(nodes)
+    if not count:
+        return {}
+    shared, group, sizes = np.unique(heads, return_inverse=True, return_counts=True)
+    rows, found = _rows(nodes, following)
+    found &= group[rows] == group
+    # One row more, the end, which leads to itself. Who leaves the list or what is known of it never gets there.
+    step = np.append(np.where(following == heads, count, np.where(found, rows, np.arange(count))), count)
+    distance = np.append(np.ones(count, np.int64), 0)
+    for _ in range(count.bit_length()):
+        distance += distance[step]
+        step = step[step]
+    first, there = _rows(nodes, objects.columns.pointers(shared))
+    whole = there & (np.bincount(group, step[:-1] == count, len(shared)) == sizes)
+    whole &= (distance[first] == sizes) & (group[first] == np.arange(len(shared)))
+    listed = np.split(nodes[np.lexsort((-distance[:-1], group))], np.cumsum(sizes)[:-1])
+    return {int(shared[each]): listed[each].tolist() for each in np.flatnonzero(whole).tolist()}
 
 
 class Threads(Sequence["Task"]):
