@@ -22,7 +22,7 @@ from tests.report.expected import EXPECTED
 from tests.test_whole_path import ROWS as MACHINES
 
 from kdump.image.kernel_tree import KernelTree
-from kdump.lab import kernels
+from kdump.lab import disk, kernels
 from kdump.lab.causes import MODULE
 from kdump.lab.crash import Crash
 
@@ -32,8 +32,10 @@ SLOW_DISK = (
     "-drive", "if=none,id=slow,format=raw,file.driver=null-co,file.size=1073741824,file.read-zeroes=on",
     "-device", "nvme,drive=slow,serial=slow",
 )  # fmt: skip
+# The capture kernel leaves a silent disk alone: it would wait for it too, when it powers off.
+_UUID = "5e1f0c4b-8a1d-4c5e-9d53-6b2f0a7c1e11"
+_WITHOUT_NVME = "initcall_blacklist=nvme_init"
 _LOCKUP = "softlockup_panic=1 sysctl.kernel.watchdog_thresh=3"
-_HUNG = "sysctl.kernel.hung_task_panic=1 sysctl.kernel.hung_task_timeout_secs=3"
 
 
 class Row(NamedTuple):
@@ -49,6 +51,7 @@ class Row(NamedTuple):
     devices: tuple[str, ...] = ()
     module: str = "kdump_crasher"
     append: str = ""
+    disk: bool = False  # one with a file system, that goes silent
 
 
 def module(name: str, cmdline: str = "", cpus: int = 1, kind: str = "", title: str = "", **more: Any) -> Row:
@@ -64,7 +67,8 @@ ROWS = [
     module("softlockup", _LOCKUP),
     # Spin locks that notice a recursion need CONFIG_DEBUG_SPINLOCK: on these kernels it is a CPU that never gets free.
     module("spinlock", _LOCKUP, kind="soft-lockup", title="BUG: soft lockup in crash_spinlock"),
-    module("deadlock", f"{_HUNG} trace_event=sched:sched_switch"),
+    Row("stuck", "hung-task", "INFO: task hung", "stuck kind=stuck",
+        "trace_event=sched:sched_switch nvme_core.io_timeout=255", cpus=2, append=_WITHOUT_NVME, disk=True),
     module("kfence", "panic_on_warn=1 kfence.sample_interval=5", only=("6.12",)),
     Row("rcustall", *EXPECTED["rcustall"], "module kind=softlockup",
         "sysctl.kernel.panic_on_rcu_stall=1 rcupdate.rcu_cpu_stall_timeout=4", cpus=2),  # one to wait for the other
@@ -72,20 +76,19 @@ ROWS = [
     Row("hardlockup", "nmi", "NMI: Not continuing", "module+nmi kind=hardlockup", "unknown_nmi_panic", cpus=2),
     Row("livepatch", "nmi", "NMI: Not continuing", "module+nmi", "unknown_nmi_panic", module="kdump_livepatch"),
     Row("mce", *EXPECTED["mce"], "mce", only=("6.12",)),
-    # The capture kernel leaves that disk alone: it would wait for it too, when it powers off.
     Row("io", "hung-task", "INFO: task hung in blkdev_fsync", "io", devices=SLOW_DISK,
-        append="initcall_blacklist=nvme_init"),
+        append=_WITHOUT_NVME),
 ]  # fmt: skip
 BY_NAME = {row.name: row for row in ROWS}
 ALL = [(series, row.name) for series in SERIES for row in ROWS if series in row.only]
-ALL.append(("6.12-rt", "deadlock"))  # where every mutex is an rt_mutex
+ALL.append(("6.12-rt", "stuck"))  # where every mutex is an rt_mutex
 # Known not to get as far as their panic.
 UNSEEN = {
     ("6.12", "rcustall"): "the stall detector does not speak in time",
     ("6.1", "hardlockup"): "the guest does not come back from loading the module",
     ("6.12", "hardlockup"): "the guest does not come back from loading the module",
 }
-DEFAULT = {("6.1", "null"), ("6.1", "deadlock"), ("6.12", "kfence"), ("6.12", "mce")}
+DEFAULT = {("6.1", "null"), ("6.1", "stuck"), ("6.12", "kfence"), ("6.12", "mce")}
 
 
 def marked(series: str, name: str) -> Any:
@@ -110,9 +113,15 @@ def crash_it(once: Once, kernel: Callable[[str], KernelTree], lab_crash: CrashMa
 
     def crash(series: str, row: Row, boot: str = "") -> Crash:
         built: Path = once(f"crasher {series}", lambda directory: build(series, directory))
+        devices, modules = row.devices, ("nvme",) if row.disk and series.endswith("-rt") else ()
+        if row.disk:
+            medium = once("silent disk", lambda place: disk.create_ext4(place / "disk", 256 << 20, uuid=_UUID))
+            drive = f"if=none,id=slow,format=raw,file={medium},snapshot=on"
+            devices = ("-drive", drive, "-device", "nvme,drive=slow,serial=slow")
         return lab_crash(
             series, row.cause, cpus=row.cpus, cmdline=f"{row.cmdline} {boot}".strip(), memory=768 << 20, work=8 << 20,
-            devices=row.devices, append=row.append, guest_files={MODULE: built / f"{row.module}.ko"},
+            devices=devices, append=row.append, guest_files={MODULE: built / f"{row.module}.ko"},
+            guest_modules=modules,
         )  # fmt: skip
 
     return crash
@@ -123,31 +132,49 @@ def report(vmcore: Path, *options: str) -> dict[str, Any]:
     return found
 
 
-STUCK = ("stuck_function", "wait_mutex", "wait_percpu", "wait_work", "wait_completion")
-_HOLDER = r"crasher_hold \(pid \d+\), which was asleep in hold\(\) \[kdump_crasher\]"
+_HOLDER = r"held by crasher_hold \(pid \d+\), which was asleep in hold\(\) \[kdump_crasher\]"
+_FLIGHT = r"at sector \d+ of nvme0n1 has been in flight for [\d.]+ s"
+_BLOCK = rf"block \d+ of nvme0n1 to be read or written, for which a (?:read|write) {_FLIGHT}"
+_PAGE = rf"page \d+ of the file data on nvme0n1 \(ext4\) to be written back, for which a write {_FLIGHT}"
+_LOCK_OF = r"the MUTEX (?:first|second)_lock, held by crasher_(?:one|two) \(pid \d+\), which"
+_CIRCLE = rf"{_LOCK_OF} waits for {_LOCK_OF} closes the circle"
+# What each task waits for, by its name; what a mutex and a semaphore is, is the kernel's choice.
+CHAINS = {
+    "stuck_read": r"its read to nvme0n1, in flight for [\d.]+ s",
+    "stuck_write": _PAGE,
+    "stuck_page": rf"page 1\d\d of the file cold on nvme0n1 \(ext4\) to be unlocked, for which a read {_FLIGHT}",
+    "stuck_buffer": _BLOCK,
+    "stuck_journal": rf"the journal of /run/slow, committed by jbd2/nvme0n1-8 \(pid \d+\), which waits for {_BLOCK}",
+    "stuck_frozen": r"the ext4 file system at /run/disk, frozen for [\d.]+ s or longer",
+    "crasher_mutex": rf"the MUTEX held_lock, {_HOLDER}",
+    "crasher_rwsem": rf"the SEMAPHORE held_rwsem, {_HOLDER}",
+    "crasher_percpu": r"the per-CPU rw_semaphore held_semaphore",
+    "crasher_compl": r"the completion never",
+    "crasher_flush": rf"the work item stuck_function\(\), which runs in kworker\S* \(pid \d+\), "
+    rf"which waits for the MUTEX held_lock, {_HOLDER}",
+    "crasher_queue": rf"the workqueue crasher_queue \(it runs queued_function\(\)\), "
+    rf"whose worker is kworker\S* \(pid \d+\), which waits for the MUTEX held_lock, {_HOLDER}",
+    "crasher_rcu": r"the end of an RCU grace period, which CPU 1 has not passed, "
+    r"held up by crasher_reader \(pid \d+\), which was running on CPU 1",
+    "crasher_one": _CIRCLE,
+    "crasher_two": _CIRCLE,
+}
 
 
-def check_chains(sentences: list[str], *, real_time: bool) -> None:
+def check_chains(blocked: dict[str, Any], *, real_time: bool) -> None:
     """One task waits for each kind of thing; each sentence ends with what holds everything up."""
-    lock = "rt_mutex" if real_time else "mutex"
-    told = {sentence.split(" ")[0]: sentence for sentence in sentences}
-    has_waited = r" \(pid \d+\)(?: \(and \d more\))? has waited for [\d.]+ s for "
-    # The worker and the task wait for one mutex: the sentence is of whichever has waited longer.
-    mutex = next(sentence for sentence in sentences if f"for the {lock} held_lock" in sentence)
-    assert re.fullmatch(rf"(?:crasher_mutex|kworker\S*){has_waited}the {lock} held_lock, held by {_HOLDER}", mutex)
-    semaphore = rf"crasher_percpu{has_waited}the per-CPU rw_semaphore held_semaphore"
-    assert re.fullmatch(semaphore, told["crasher_percpu"])
-    assert re.fullmatch(rf"crasher_compl{has_waited}the completion never", told["crasher_compl"])
-    flush = (
-        rf"crasher_flush{has_waited}the work item stuck_function\(\), which runs in kworker\S* \(pid \d+\), "
-        rf"which waits for the {lock} held_lock, held by {_HOLDER}"
-    )
-    assert re.fullmatch(flush, told["crasher_flush"])
-    circle = (
-        rf"crasher_(one|two){has_waited}the {lock} (?:first|second)_lock, held by crasher_(?:one|two) \(pid \d+\), "
-        rf"which waits for the {lock} (?:first|second)_lock, held by crasher_\1 \(pid \d+\), which closes the circle"
-    )
-    assert any(re.fullmatch(circle, sentence) for sentence in sentences)
+    # Of tasks that wait for one thing the sentence is of whichever has waited longest.
+    alike = {name: row["waiters"] for row in blocked["locks"] for name in re.findall(r"(\S+) \(pid", row["waiters"])}
+    sentences = dict(zip((row["waiters"] for row in blocked["locks"]), blocked["chains"], strict=False))
+    waited = r"\S+ \(pid \d+\)(?: \(and \d more\))? has waited for [\d.]+ s for "
+    for name, reason in CHAINS.items():
+        if name == "crasher_rcu" and real_time:  # where RCU would boost the reader, and starve all others
+            continue
+        mutex, semaphore = ("rt_mutex", "rt_mutex") if real_time else ("mutex", "rw_semaphore")
+        expected = reason.replace("MUTEX", mutex).replace("SEMAPHORE", semaphore)
+        assert re.fullmatch(waited + expected, sentences[alike[name]]), sentences[alike[name]]
+    # One that freezes the file system of the dead disk, and one that wants the lock which that one holds.
+    assert re.search(r"s_umount of the ext4 file system at /run/slow, held by", sentences[alike["stuck_syncfs"]])
 
 
 @pytest.mark.parametrize(("series", "name"), [marked(*each) for each in ALL])
@@ -156,16 +183,20 @@ def test_verdict(series: str, name: str, crash_it: CrashIt) -> None:
     vmcore = crash_it(series, row).directory / "vmcore"
     found = report(vmcore)
     verdict = found["verdict"]
-    # Many tasks hang in a deadlock: which of them the detector comes to first is chance.
-    titles = {row.title, *(f"INFO: task hung in {function}" for function in (STUCK if name == "deadlock" else ()))}
     assert verdict["kind"] == row.kind
-    assert re.sub(r"0x[0-9a-f]+", "0xN", verdict["title"]) in titles
+    title = re.sub(r"0x[0-9a-f]+", "0xN", verdict["title"])
+    # Many tasks are stuck: which of them the detector comes to first is chance.
+    assert title == row.title or (name == "stuck" and title.startswith(f"{row.title} in "))
     assert [section for section in found["sections"].values() if section.get("error")] == []
     assert found["problems"] == []
     findings = [finding["text"] for finding in found["findings"]]
-    if name == "deadlock":
+    if name == "stuck":
         assert findings[0].startswith("deadlock: crasher_")
-        check_chains(found["sections"]["blocked"]["chains"], real_time=series.endswith("-rt"))
+        assert re.search(r" It has waited for [\d.]+ s for .*\.$", verdict["explanation"]), verdict["explanation"]
+        check_chains(found["sections"]["blocked"], real_time=series.endswith("-rt"))
+        mounts = {row["path"]: row for row in found["sections"]["mounts"]["mounts"] if row["waiting"]}
+        assert (mounts["/run/disk"]["waiting"], mounts["/run/disk"]["state"]) == (1, "frozen (completely)")
+        assert mounts["/run/slow"]["waiting"] >= 6 and len(mounts) == 2
         events = found["sections"]["ftrace"]["events"]
         assert len(events) > 50 and {event["event"] for event in events} == {"sched_switch"}
     if name == "null":

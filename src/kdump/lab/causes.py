@@ -22,6 +22,7 @@ _FIFREEZE = 0xC0045877  # include/uapi/linux/fs.h: _IOWR('X', 119, int)
 _SYSCTL = Path("/proc/sys")
 WAITING = "kdump guest: waiting for the host"
 MODULE = "/crasher.ko"  # in the guest's image
+_STOP_DISK = "block_set_io_throttle slow 1 0 0 0 0 0"  # to a byte a second
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,25 @@ def _blocked_io(_disk: Path) -> None:
         os.fsync(disk)
 
 
+def _stuck(parameters: str) -> Callable[[Path], None]:
+    """Tasks that wait for one thing of each kind: on a disk that the host has stopped, and in the module."""
+
+    def strand(disk: Path) -> None:
+        from kdump.capture import system
+        from kdump.lab import stuck
+
+        files = stuck.prepare()
+        print(WAITING, flush=True)
+        stuck.strand(files, disk)
+        system.load_module(MODULE, parameters)
+        time.sleep(4)  # what the module has started is asleep by then
+        _sysctl("kernel.hung_task_panic", 1)
+        _sysctl("kernel.hung_task_timeout_secs", 3)
+        time.sleep(600)
+
+    return strand
+
+
 def _module(parameters: str) -> Callable[[Path], None]:
     def load(_disk: Path) -> None:
         from kdump.capture import system
@@ -156,7 +176,7 @@ _SPECIAL = (
     ),
     Cause(
         "io", "a write to a disk (NVMe, its drive `slow`) that stops answering", "hung_task: blocked tasks",
-        "watchdog", _blocked_io, from_outside="block_set_io_throttle slow 1 0 0 0 0 0",
+        "watchdog", _blocked_io, from_outside=_STOP_DISK,
     ),
 )  # fmt: skip
 
@@ -165,9 +185,13 @@ def find_cause(name: str) -> Cause:
     """The cause of that name; `UsageError` lists them if there is none.
 
     "module PARAMETERS" is a module that the machine was given (`Scenario.guest_files[MODULE]`), loaded with these;
-    "module+nmi PARAMETERS" the same, and an NMI from outside once it has had its time.
+    "module+nmi PARAMETERS" the same, and an NMI from outside once it has had its time. "stuck PARAMETERS": tasks wait
+    for what a disk (NVMe, with ext4, its drive `slow`) no longer answers, and for what the module makes them wait for.
     """
     word, _, parameters = name.partition(" ")
+    if word == "stuck":
+        return Cause(name, f"tasks wait for all kinds of things ({parameters})", "hung_task: blocked tasks", "watchdog",
+                     _stuck(parameters), from_outside=_STOP_DISK)  # fmt: skip
     if word in ("module", "module+nmi"):
         outside = word.partition("+")[2]
         return Cause(name, f"insmod with {parameters}", "", "", _module(parameters), from_outside=outside)

@@ -86,11 +86,15 @@ def _stack_of(verdict: Verdict, context: Context) -> Unwound:
 
 
 def _with_chain(verdict: Verdict, context: Context) -> Verdict:
-    """The verdict on a task that hung, with the reason that the section of blocked tasks found."""
-    if verdict.kind not in _HANGS:
-        return verdict
+    """The verdict on a task that hung, with the reason why."""
     pid = context.crash.event.pid
-    reason = context.chains.get(pid) if pid is not None else None
+    if verdict.kind not in _HANGS or pid is None or not context.described:
+        return verdict
+    try:
+        reason = context.blocked.reason(pid)
+    except DAMAGE as error:
+        context.problems.append(f"what the task waits for: {error}")
+        return verdict
     return replace(verdict, explanation=f"{verdict.explanation} It {reason}.") if reason else verdict
 
 

@@ -22,11 +22,15 @@ _LONGEST = 12  # links
 
 @dataclass
 class Chain:
-    """What a task waits for in the end: the words after its name, and the tasks on the way, the first left out."""
+    """What a task waits for in the end: the words after its name, and the tasks on the way, the first left out.
+
+    `block` is the super block of the file system that it comes down to, 0 if that is none.
+    """
 
     text: str
     tasks: list[int] = field(default_factory=list)
     circle: bool = False
+    block: int = 0
 
 
 class Chains:
@@ -75,6 +79,7 @@ class Chains:
             parts[0] = parts[0].replace("which is frozen", f"frozen for {duration_text(waited)} or longer")
         seen = {start}
         while True:
+            chain.block = wait.block or chain.block
             if wait.request is not None:
                 parts.append(_with_disk(wait.request, own=wait.kind == "request"))
             if not wait.owner:

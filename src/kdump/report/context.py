@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kdump.kernel.task import Task
     from kdump.kernel.task_table import Threads
     from kdump.kernel.tasks import Tasks
+    from kdump.report.blocked import Blocked
     from kdump.report.storage import Request
 
 
@@ -35,7 +36,6 @@ class Context:
         self.problems: list[str] = []
         self.lost_requests: list[str] = []
         self._arguments: dict[tuple[int, int], str] = {}  # by a frame's pc and sp
-        self.chains: dict[int, str] = {}  # by PID: why a task is blocked, as the section of blocked tasks found out
 
     @property
     def has_memory(self) -> bool:
@@ -122,6 +122,13 @@ class Context:
         """The scheduler's clock at the crash, in nanoseconds since boot: the latest of all run queues."""
         objects = self.objects
         return max(int(objects.per_cpu("runqueues", cpu).clock) for cpu in objects.cpus("online"))
+
+    @remembered
+    def blocked(self) -> Blocked:
+        """Blocked tasks and what they wait for."""
+        from kdump.report.blocked import Blocked
+
+        return Blocked(self)
 
     @remembered
     def disks(self) -> list[Struct]:

@@ -15,7 +15,7 @@ from itertools import groupby
 from kdump.report import charts
 from kdump.report import json as as_json
 from kdump.report.logtext import Line, stamped
-from kdump.report.model import Block, Column, Facts, Frame, Report, Section, Stack, Stacks, Table, Value, Verdict
+from kdump.report.model import Block, Column, Facts, Frame, Report, Section, Stack, Stacks, Table, Text, Value, Verdict
 from kdump.report.page import SCRIPT, STYLE, escape
 from kdump.report.summary import severity, summary
 from kdump.report.text import LIVE, text
@@ -157,7 +157,10 @@ def _block(block: Block) -> Iterator[str]:
             yield from (_stack(stack) for stack in block.stacks)
             if not block.stacks:
                 yield '<p class="dim">none</p>'
-        case _:
+        case Text(prose=True):
+            yield f"<h3>{escape(block.title)}</h3>"
+            yield f'<ul class="prose">{"".join(f"<li data-item>{escape(line)}</li>" for line in block.lines)}</ul>'
+        case Text():
             title = f'<p class="dim">{escape(block.title)}</p>' if block.title else ""
             yield title + _lines(block.lines)
 
@@ -197,7 +200,7 @@ def _cell(value: Value, column: Column, mark: str) -> str:
 
 
 def _stack(stack: Stack) -> str:
-    owners = f'<p class="dim">{escape(", ".join(stack.owners))}</p>' if stack.owners else ""
+    owners = f'<p class="dim">{escape(", ".join(stack.unnamed))}</p>' if stack.unnamed else ""
     note = f'<p class="dim">({escape(stack.note)})</p>' if stack.note else ""
     return f"<details data-item><summary>{escape(stack.title)}</summary>{owners}{_frames(stack.frames)}{note}</details>"
 

@@ -58,11 +58,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """Lines as they are."""
+    """Lines as they are, or, if it is `prose`, sentences."""
 
     name: str
     lines: list[str]
     title: str = ""
+    prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Stack:
     owners: list[str]
     frames: list[Frame]
     note: str = ""
+
+    @property
+    def unnamed(self) -> list[str]:
+        """Owners that have to be listed: all, unless the only one is in the title."""
+        return [] if len(self.owners) == 1 and self.owners[0] in self.title else self.owners
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ svg{width:100%;height:auto;display:block;margin:.6rem 0 .2rem}.frame{stroke:var(
 #search{flex:1;min-width:8rem;padding:.45rem .6rem;border:1px solid var(--dim);border-radius:4px;background:var(--paper);color:var(--ink);font:inherit}kbd{border:1px solid var(--line);border-radius:3px;padding:0 .3rem;font:12px ui-monospace,monospace}.gone,[hidden]{display:none!important}details{scroll-margin-top:4rem}
 .sum{color:var(--dim);font-size:.9rem;margin-left:.5rem}.mark{display:inline-block;border-radius:3px;padding:0 .4rem;margin-left:.5rem;font-size:.8rem;color:var(--paper);background:var(--dim)}.mark.critical{background:var(--bad)}.mark.warning{background:var(--warn)}
 th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid var(--focus)}th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
+h3{font-size:1rem;margin:.6rem 0 .2rem;color:var(--dim);font-weight:600}.prose{margin:.3rem 0;padding-left:1.2rem}.prose li{margin:.2rem 0}
 .copy{float:right;border:1px solid var(--line);border-radius:4px;background:var(--soft);color:var(--dim);font:12px system-ui,sans-serif;padding:.15rem .55rem;cursor:pointer}.address{color:var(--dim);margin-left:.8rem;font-size:.85em}
 table,pre{overflow-wrap:normal}
 @media (max-width:32rem){body{padding:.8rem}.axis{font-size:22px}dl{grid-template-columns:1fr;gap:0}dt{margin-top:.3rem}.frames{margin-left:.2rem;overflow-wrap:anywhere}td,th{padding-right:.6rem}.address{display:block;margin:0}.sum{display:block;margin-left:0}details details{padding-left:.3rem}}

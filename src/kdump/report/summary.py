@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from kdump.report.model import Facts, Section, Severity, Stacks, Table, Value
+from kdump.report.model import Facts, Section, Severity, Stack, Stacks, Table, Value
 from kdump.units import duration_text, size_text
 
 _RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "note": 2}
@@ -32,6 +32,10 @@ class _Blocks:
             return []
         place = next((number for number, column in enumerate(found.columns) if column.key == key), None)
         return [row[place] for row in found.rows] if place is not None else []
+
+    def stacks(self, block: str) -> list[Stack]:
+        found = self._blocks.get(block)
+        return found.stacks if isinstance(found, Stacks) else []
 
     def count(self, block: str) -> int:
         found = self._blocks.get(block)
@@ -74,11 +78,13 @@ def _cpus(blocks: _Blocks) -> str:
 
 
 def _blocked(blocks: _Blocks) -> str:
-    if not blocks.count("blocked"):
+    stacks = blocks.stacks("blocked")
+    if not stacks:
         return "no task is blocked"
+    tasks = sum(len(stack.owners) for stack in stacks)
     waiting, longest = _total(blocks.column("locks", "waiting")), _longest(blocks.column("locks", "longest"))
-    stacks = _many(blocks.count("blocked"), "different stack")
-    return f"{stacks}; {_many(waiting, 'task')} of which it is known for what, {longest} at most" if longest else stacks
+    known = f"; what for is known of {waiting}, which have waited {longest} at most" if longest else ""
+    return f"{_many(tasks, 'task')}, {_many(len(stacks), 'different stack')}{known}"
 
 
 def _runq(blocks: _Blocks) -> str:
@@ -106,7 +112,9 @@ def _block(blocks: _Blocks) -> str:
 
 def _mounts(blocks: _Blocks) -> str:
     frozen = sum("frozen" in str(state) for state in blocks.column("mounts", "state"))
-    return _many(blocks.count("mounts"), "mount") + (f", {frozen} frozen" if frozen else "")
+    waiting = _total(blocks.column("mounts", "waiting"))
+    words = [f"{frozen} frozen"] * bool(frozen) + [f"{_many(waiting, 'task')} waiting"] * bool(waiting)
+    return ", ".join([_many(blocks.count("mounts"), "mount"), *words])
 
 
 def _network(blocks: _Blocks) -> str:

@@ -153,6 +153,10 @@ def _block(block: Block) -> Iterator[str]:
             yield from _pairs([(fact.title, text(fact.value, fact.unit)) for fact in block.facts])
         case Table():
             yield from _table(block)
+        case Text(prose=True):
+            yield block.title
+            for line in block.lines:
+                yield from textwrap.wrap(line, WIDTH - 2, subsequent_indent="    ")
         case Text():
             if block.title:
                 yield f"({block.title})"
@@ -165,9 +169,9 @@ def _block(block: Block) -> Iterator[str]:
                 if number:
                     yield ""
                 yield stack.title
-                if stack.owners:
+                if stack.unnamed:
                     yield from textwrap.wrap(
-                        ", ".join(stack.owners), WIDTH - 4, initial_indent="  ", subsequent_indent="  "
+                        ", ".join(stack.unnamed), WIDTH - 4, initial_indent="  ", subsequent_indent="  "
                     )
                 yield from (f"  {line}" for line in _frames(stack.frames))
                 if stack.note:

@@ -25,6 +25,7 @@ from kdump.report import storage
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
+from kdump.report.pointers import Pointers
 
 _DEEP = 14  # frames from the innermost in which the wait must show
 _MAX_NODES, _MAX_POOLS, _MAX_QUEUES = 1 << 16, 1 << 16, 1 << 16
@@ -48,6 +49,12 @@ class Wait(NamedTuple):
     readers: bool = False
     request: storage.Request | None = None
     frozen: str = ""  # where the file system is mounted that does not let anybody write
+    block: int = 0  # super_block of the file system that makes the task wait
+
+    @property
+    def name(self) -> str:
+        """What is waited for, in a table that has the kind too."""
+        return self.what.removeprefix("the ").removeprefix(f"{_WORDS.get(self.kind, '-')} ")
 
     @property
     def key(self) -> tuple[str, int]:
@@ -97,30 +104,75 @@ class Waits:
     # Locks
 
     def _lock(self, lock: LockWait) -> Wait:
-        name = self.name(lock.address)
+        if lock.kind == "percpu_rw_semaphore" and (block := self._frozen(lock.address)):
+            where = self._mounted(block)
+            what = f"the {self._kind(block)} file system at {where}, which is frozen"
+            return Wait(lock.kind, lock.address, what, lock.owner, frozen=where, block=block)
+        name, block = self._part(lock) or (self.name(lock.address), 0)
         what = f"the {_WORDS.get(lock.kind, lock.kind)} {name}"
-        if lock.kind == "percpu_rw_semaphore" and (found := self._frozen(lock.address)):
-            where, kind = found
-            what = f"the {kind} file system at {where}, which is frozen"
-            return Wait(lock.kind, lock.address, what, lock.owner, frozen=where)
-        return Wait(lock.kind, lock.address, what, lock.owner, readers=lock.readers)
+        return Wait(lock.kind, lock.address, what, lock.owner, readers=lock.readers, block=block)
 
     def name(self, address: int) -> str:
-        """The symbol at an address, else the address."""
+        """The symbol at an address, else the address and what it is part of."""
+        found = self._pointers.at(address)
+        if found is None or found.free:
+            return f"{address:#x}"
         symbol = self._context.kernel.symbolizer.at(address)
         exact = symbol is not None and symbol.address == address and symbol.name
-        return clean(symbol.name) if symbol and exact else f"{address:#x}"
+        return clean(symbol.name) if symbol and exact else f"{address:#x} ({found.words})"
 
-    def _frozen(self, lock: int) -> tuple[str, str] | None:
-        """Path and type of the frozen file system that has this lock, None if none has."""
+    @cached_property
+    def _pointers(self) -> Pointers:
+        return Pointers(self._context)
+
+    def _part(self, lock: LockWait) -> tuple[str, int] | None:
+        """What a lock is a part of, in words, and the file system's super block: those that many wait for at times."""
+        objects, types = self._objects, self._objects.types
+        address = lock.address
+        if lock.kind == "rt_mutex" and types.struct("rw_semaphore").has("rwbase.rtmutex"):
+            inner = types.struct("rw_semaphore").offset("rwbase.rtmutex")
+            if self.name(address - inner).isidentifier():
+                return self.name(address - inner), 0
+            address -= inner
+        elif lock.kind != "rw_semaphore":
+            return None
+        for block in self._blocks:
+            if objects.address(block.s_umount) == address:
+                here = objects.address(block)
+                return f"s_umount of the {self._kind(here)} file system at {self._mounted(here)}", here
+        table = self._context.tasks.all
+        owners = np.flatnonzero(
+            table.columns["mm"].astype(np.uint64) == np.uint64(self._around(address, "mm_struct.mmap_lock"))
+        )
+        if len(owners):
+            task = table.tasks[int(owners[0])]
+            return f"mmap_lock of {clean(task.command)} (pid {task.tgid})", 0
+        inode = objects.struct("inode", self._around(address, "inode.i_rwsem"))
+        if int(inode.i_sb) in {objects.address(block) for block in self._blocks}:
+            return f"i_rwsem of {self._file(inode)}", int(inode.i_sb)
+        return None
+
+    def _around(self, address: int, member: str) -> int:
+        """Address of the struct whose `struct.member` is at an address."""
+        kind, _, name = member.partition(".")
+        return address - self._objects.types.struct(kind).offset(name) & (1 << 64) - 1
+
+    def _frozen(self, lock: int) -> int:
+        """The super block of the frozen file system that has this lock, 0 if none has."""
         for block in self._blocks:
             levels = block.s_writers.rw_sem
             start, step = self._objects.address(levels), self._objects.sizeof("percpu_rw_semaphore")
             if start <= lock < start + step * min(len(levels), _LEVELS):
-                if not int(block.s_writers.frozen):
-                    return None
-                return self._mounted(self._objects.address(block)), clean(self._objects.string(block.s_type.name))
-        return None
+                return self._objects.address(block) if int(block.s_writers.frozen) else 0
+        return 0
+
+    def _kind(self, block: int) -> str:
+        """A file system's type."""
+        return clean(self._objects.string(self._objects.struct("super_block", block).s_type.name))
+
+    def _on(self, device: Pointer) -> int:
+        """The super block of the file system on a block device, 0 if there is none."""
+        return next((self._objects.address(block) for block in self._blocks if block.s_bdev == int(device)), 0)
 
     @cached_property
     def _blocks(self) -> list[Struct]:
@@ -153,36 +205,45 @@ class Waits:
             bits = {value: name for name, value in types.enum("pageflags").items()}
             state = {"PG_writeback": "to be written back", "PG_locked": "to be unlocked"}.get(bits.get(bit, ""), "")
             if state:
-                where, request = self._of_page(page)
-                return Wait("page", page, f"{where} {state}", request=request)
+                where, request, block = self._of_page(page)
+                return Wait("page", page, f"{where} {state}", request=request, block=block)
         return None
 
     def _entry(self, queue_entry: int) -> int:
         return queue_entry + self._objects.types.struct("wait_queue_entry").offset("entry")
 
-    def _of_page(self, page: int) -> tuple[str, storage.Request | None]:
-        """What a page belongs to, and the request that is reading or writing it."""
+    def _of_page(self, page: int) -> tuple[str, storage.Request | None, int]:
+        """What a page belongs to, the request that is reading or writing it, and the file system's super block."""
         objects = self._objects
         found = objects.struct("page", page)
-        mapping, words = int(found.mapping), "a page"
+        mapping, words, block = int(found.mapping), "a page", 0
         if mapping and not mapping & 3:
             host = objects.struct("address_space", mapping).host
             if host:
                 words = f"page {self._index(found)} of {self._file(host)}"
+                block = self._on(self._bdev(host)) if self._is_device(host) else int(host.i_sb)
         end = page + objects.sizeof("page")
         requests = (each for each in self._context.requests if storage.holds_page(objects, each, page, end))
-        return words, next(requests, None)
+        return words, next(requests, None), block
 
     def _index(self, page: Struct) -> int:
         return int(page.index if self._objects.has(page, "index") else page.__getattr__("__folio_index"))
 
-    def _file(self, inode: Pointer) -> str:
+    def _is_device(self, inode: Pointer | Struct) -> bool:
+        return self._kind(int(inode.i_sb)) == "bdev"
+
+    def _bdev(self, inode: Pointer | Struct) -> Pointer:
+        objects = self._objects
+        address = objects.address(inode) if isinstance(inode, Struct) else int(inode)
+        device: Pointer = objects.container(address, "bdev_inode", "vfs_inode").bdev
+        return device
+
+    def _file(self, inode: Pointer | Struct) -> str:
         objects = self._objects
         block = inode.i_sb
-        kind = clean(objects.string(block.s_type.name))
-        if kind == "bdev":
-            device = objects.container(int(inode), "bdev_inode", "vfs_inode").bdev
-            return self._device(device)
+        kind = self._kind(int(block))
+        if self._is_device(inode):
+            return self._device(self._bdev(inode))
         alias = int(inode.i_dentry.first)
         if alias:
             entry = objects.types.struct("dentry")
@@ -213,9 +274,8 @@ class Waits:
             block, size = int(head.b_blocknr), int(head.b_size)
             start = int(device.bd_start_sect) if objects.has(device, "bd_start_sect") else 0
             request = self._at(int(device.bd_disk), start + block * (size // storage.SECTOR))
-            return Wait(
-                "buffer", flags, f"block {block} of {self._device(device)} to be read or written", request=request
-            )
+            what = f"block {block} of {self._device(device)} to be read or written"
+            return Wait("buffer", flags, what, request=request, block=self._on(device))
         return None
 
     def _at(self, disk: int, sector: int) -> storage.Request | None:
@@ -358,22 +418,22 @@ class Waits:
     def _grace_period(self, task: Task) -> Wait | None:
         """A grace period: the CPU or the reader that has yet to let it end, where the tree of RCU tells one."""
         objects = self._objects
-        done = self._done(task)
-        if not done:
+        if not self._done(task):
             return None
+        state = objects.symbols.get("rcu_state") or 0
         for node in self._leaves():
             if objects.has(node, "gp_tasks") and node.gp_tasks:
                 member = objects.types.struct("task_struct").offset("rcu_node_entry")
-                return Wait("grace period", done, "the end of an RCU grace period", int(node.gp_tasks) - member,
-                            how="which waits for a reader,")  # fmt: skip
+                return Wait("grace period", state, "the end of an RCU grace period", int(node.gp_tasks) - member,
+                            how="held up by the reader")  # fmt: skip
             late = int(node.qsmask)
             if late:
                 cpu = int(node.grplo) + (late & -late).bit_length() - 1
                 running = self._context.tasks.running().get(cpu)
                 owner = objects.address(running) if running is not None and int(running.pid) else 0
-                return Wait("grace period", done, f"the end of an RCU grace period, which CPU {cpu} has not passed",
-                            owner, how="where there runs")  # fmt: skip
-        return Wait("grace period", done, "the end of an RCU grace period")
+                return Wait("grace period", state, f"the end of an RCU grace period, which CPU {cpu} has not passed",
+                            owner, how="held up by")  # fmt: skip
+        return Wait("grace period", state, "the end of an RCU grace period")
 
     def _leaves(self) -> Iterator[Struct]:
         objects = self._objects
@@ -402,8 +462,9 @@ class Waits:
             for place in self._stacks.places(task, objects.address(task.struct)) if journal else ():
                 ring = self._stacks.ring(self._entry(place - private))
                 if any(int(journal) <= node < int(journal) + size for node in ring):
-                    what = f"the journal of {self._mounted(objects.address(block))}"
-                    return Wait("journal", int(journal), what, int(journal.j_task), how="committed by")
+                    here = objects.address(block)
+                    what = f"the journal of {self._mounted(here)}"
+                    return Wait("journal", int(journal), what, int(journal.j_task), how="committed by", block=here)
         return None
 
 

@@ -11,7 +11,9 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/percpu-rwsem.h>
+#include <linux/rcupdate.h>
 #include <linux/refcount.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
@@ -180,14 +182,17 @@ static noinline int take_both(void *reverse)
 	return 0;
 }
 
-/* Holds a mutex and a per-CPU semaphore and sleeps, as a task may that waits for an answer that never comes. */
+/* Holds a mutex and two semaphores and sleeps, as a task may that waits for an answer that never comes. */
 static DEFINE_MUTEX(held_lock);
 static struct percpu_rw_semaphore held_semaphore;
+static DECLARE_RWSEM(held_rwsem);
 static DECLARE_COMPLETION(never);
+static struct workqueue_struct *queue;
 
 static noinline int hold(void *unused)
 {
 	mutex_lock(&held_lock);
+	down_write(&held_rwsem);
 	percpu_down_write(&held_semaphore);
 	for (;;)
 		msleep_interruptible(600000);
@@ -208,6 +213,13 @@ static noinline int wait_percpu(void *unused)
 	return 0;
 }
 
+static noinline int wait_rwsem(void *unused)
+{
+	down_read(&held_rwsem);
+	up_read(&held_rwsem);
+	return 0;
+}
+
 static noinline void stuck_function(struct work_struct *work)
 {
 	mutex_lock(&held_lock);
@@ -223,6 +235,38 @@ static noinline int wait_work(void *unused)
 	return 0;
 }
 
+static noinline void queued_function(struct work_struct *work)
+{
+	mutex_lock(&held_lock);
+	mutex_unlock(&held_lock);
+}
+static DECLARE_WORK(queued_work, queued_function);
+
+static noinline int wait_queue(void *unused)
+{
+	queue_work(queue, &queued_work);
+	msleep(200);
+	flush_workqueue(queue);
+	return 0;
+}
+
+/* Keeps RCU from ending a grace period, as a loop does that never lets go. Whoever loaded the module is done by then. */
+static noinline int read_for_ever(void *unused)
+{
+	msleep(1000);
+	rcu_read_lock();
+	for (;;)
+		cpu_relax();
+	return 0;
+}
+
+static noinline int wait_grace_period(void *unused)
+{
+	msleep(1500);
+	synchronize_rcu();
+	return 0;
+}
+
 static noinline int wait_completion(void *unused)
 {
 	wait_for_completion(&never);
@@ -232,7 +276,8 @@ static noinline int wait_completion(void *unused)
 /* One task waits for each kind of thing, and the chains end in the holder. */
 static void start_chains(void)
 {
-	if (percpu_init_rwsem(&held_semaphore))
+	queue = alloc_workqueue("crasher_queue", 0, 0);
+	if (!queue || percpu_init_rwsem(&held_semaphore))
 		return;
 	kthread_run(hold, NULL, "crasher_hold");
 	msleep(200);
@@ -240,6 +285,21 @@ static void start_chains(void)
 	kthread_run(wait_percpu, NULL, "crasher_percpu");
 	kthread_run(wait_work, NULL, "crasher_flush");
 	kthread_run(wait_completion, NULL, "crasher_compl");
+	kthread_run(wait_rwsem, NULL, "crasher_rwsem");
+	kthread_run(wait_queue, NULL, "crasher_queue");
+}
+
+/* Whoever needs RCU from then on waits too. On PREEMPT_RT RCU would boost the reader, and starve all others. */
+static void start_reader(void)
+{
+	struct task_struct *task;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return;
+	task = kthread_create(read_for_ever, NULL, "crasher_reader");
+	kthread_bind(task, num_online_cpus() - 1);
+	wake_up_process(task);
+	kthread_run(wait_grace_period, NULL, "crasher_rcu");
 }
 
 static void crash_deadlock(void)
@@ -248,6 +308,12 @@ static void crash_deadlock(void)
 	kthread_run(take_both, (void *)1, "crasher_two");
 	msleep(1000);
 	start_chains();
+}
+
+static void crash_stuck(void)
+{
+	crash_deadlock();
+	start_reader();
 }
 
 static const struct {
@@ -259,7 +325,8 @@ static const struct {
 	{ "list", crash_list }, { "refcount", crash_refcount }, { "uaf", crash_uaf }, { "double-free", crash_double_free },
 	{ "overflow", crash_overflow }, { "usercopy", crash_usercopy }, { "softlockup", crash_softlockup },
 	{ "hardlockup", crash_hardlockup }, { "spinlock", crash_spinlock }, { "atomic", crash_atomic },
-	{ "deadlock", crash_deadlock }, { "kfence", crash_kfence },
+	{ "deadlock", crash_deadlock }, { "stuck", crash_stuck },
+	{ "kfence", crash_kfence },
 };
 
 static int __init crasher_init(void)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.drivers import below, in_flight
@@ -12,7 +14,7 @@ from kdump.units import duration_text
 TITLE = "Block devices"
 NEEDS_DUMP = True
 _SHOWN = 100
-_LONG = 30.0  # seconds that no request should take
+_LONG = 10.0  # seconds that no request should take
 
 
 def collect(context: Context, section: Section) -> None:
@@ -48,7 +50,9 @@ def collect(context: Context, section: Section) -> None:
     ]  # fmt: skip
     rows = [(found.name, found.operation, found.sector, found.size, found.age) for found in ordered[:_SHOWN]]
     section.blocks.append(Table("requests", "Requests in flight", columns, rows, max(0, len(ordered) - _SHOWN)))
-    oldest = ordered[0]
-    if oldest.age is not None and oldest.age > _LONG:
-        text = f"{oldest.operation} on {oldest.name} was in flight for {duration_text(oldest.age)}"
-        section.findings.append(Finding("warning", text))
+    for name, members in groupby(sorted(ordered, key=lambda request: request.name), key=lambda request: request.name):
+        first, *others = members
+        if first.age is not None and first.age > _LONG:
+            text = f"a {first.operation} on {name} was in flight for {duration_text(first.age)}"
+            more = f", {len(others)} more requests after it" if others else ""
+            section.findings.append(Finding("warning", text + more))
