@@ -70,7 +70,7 @@ def _crowd(threads: int, repeat: int, place: Path) -> int:
         print(f"\n{threads} threads, {size_text(vmcore.stat().st_size)}; medians of {repeat} (spread)")
         print(reporting.HEAD)
         tool = shutil.which("crash") or ""
-        for line in crowd.measure(vmcore, _lab_vmlinux() if tool else None, tool, repeat, scratch):
+        for line in reporting.measure(vmcore, _lab_vmlinux() if tool else None, tool, repeat, scratch):
             print(line, flush=True)
     return 0
 

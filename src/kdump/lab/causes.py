@@ -119,7 +119,7 @@ def _blocked_io(_disk: Path) -> None:
 
 
 def _stuck(parameters: str) -> Callable[[Path], None]:
-    """Tasks that wait for one thing of each kind: on a disk that the host has stopped, and in the module."""
+    """Tasks that wait for one thing of each kind: on a disk that the host has stopped, and in the module, if any."""
 
     def strand(disk: Path) -> None:
         from kdump.capture import system
@@ -128,7 +128,8 @@ def _stuck(parameters: str) -> Callable[[Path], None]:
         files = stuck.prepare()
         print(WAITING, flush=True)
         stuck.strand(files, disk)
-        system.load_module(MODULE, parameters)
+        if parameters:
+            system.load_module(MODULE, parameters)
         time.sleep(4)  # what the module has started is asleep by then
         _sysctl("kernel.hung_task_panic", 1)
         _sysctl("kernel.hung_task_timeout_secs", 3)
@@ -186,7 +187,8 @@ def find_cause(name: str) -> Cause:
 
     "module PARAMETERS" is a module that the machine was given (`Scenario.guest_files[MODULE]`), loaded with these;
     "module+nmi PARAMETERS" the same, and an NMI from outside once it has had its time. "stuck PARAMETERS": tasks wait
-    for what a disk (NVMe, with ext4, its drive `slow`) no longer answers, and for what the module makes them wait for.
+    for what a disk (NVMe, with ext4, its drive `slow`) no longer answers, and for what the module makes them wait for;
+    without parameters there is no module.
     """
     word, _, parameters = name.partition(" ")
     if word == "stuck":

@@ -6,7 +6,8 @@ back to the task or to the thing it waits for, and a link counts only if what th
 Sources: kernel/sched/completion.c, swait.c; mm/filemap.c (struct wait_page_queue); include/linux/wait_bit.h;
 include/linux/buffer_head.h; kernel/workqueue.c (struct wq_barrier, wq_flusher: `worker.scheduled`, `pool.worklist`);
 kernel/rcu/tree.h (leaves of the tree have a bit for each CPU that has yet to report); fs/super.c (freezing takes the
-per-CPU semaphores `s_writers.rw_sem`); include/linux/jbd2.h.
+per-CPU semaphores `s_writers.rw_sem`); include/linux/jbd2.h; fs/fs-writeback.c (struct wb_completion, `bdi.wb_waitq`);
+net/sunrpc/sched.c (`rpc_task.tk_runstate`), include/linux/sunrpc/clnt.h, include/linux/nfs_fs_sb.h.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _NAME = 64
 class Wait(NamedTuple):
     """A task waits for `what`; `owner` is the task_struct that could end it, or 0, `how` what that does ("held by").
 
-    `kind` is the lock's type, or "completion", "page", "buffer", "work", "workqueue", "grace period", "journal";
-    `address` tells equal waits apart. `request` is the I/O that it comes down to. `readers`: others may hold the lock
-    too.
+    `kind` is the lock's type, or "completion", "page", "buffer", "request", "work", "workqueue", "grace period",
+    "journal", "write-back", "server"; `address` tells equal waits apart. `request` is the I/O that it comes down to.
+    `readers`: others may hold the lock too.
     """
 
     kind: str
@@ -72,6 +73,8 @@ class Waits:
         self._locks = Locks(self._objects, self._stacks)
         self._finders = (
             (("folio_wait_bit", "__folio_lock", "wait_on_page_bit", "__lock_page"), self._page),
+            (("rpc_wait_bit_killable", "__rpc_wait_for_completion_task", "__rpc_execute"), self._rpc),
+            (("wb_wait_for_completion", "__writeback_inodes_sb_nr", "sync_inodes_sb"), self._writeback),
             (("__wait_on_buffer", "out_of_line_wait_on_bit", "__wait_on_bit"), self._bit),
             (("__flush_work", "flush_work", "__cancel_work_timer", "__cancel_work_sync"), self._work),
             (("__flush_workqueue", "flush_workqueue", "drain_workqueue"), self._workqueue),
@@ -283,6 +286,64 @@ class Waits:
             if request.disk == disk and request.sector <= sector < request.sector + request.size // storage.SECTOR:
                 return request
         return None
+
+    # Write-back and servers
+
+    def _writeback(self, task: Task) -> Wait | None:
+        """The work that writes dirty pages of a file system: its wait queue is that of the device's bdi."""
+        objects, types = self._objects, self._objects.types
+        layout, private = types.struct("backing_dev_info"), types.struct("wait_queue_entry").offset("private")
+        for place in self._stacks.places(task, objects.address(task.struct)):
+            heads = [node for node in self._stacks.ring(self._entry(place - private)) if not self._stacks.holds(node)]
+            if len(heads) != 1:
+                continue
+            device = heads[0] - layout.offset("wb_waitq.head")
+            found = objects.struct("backing_dev_info", device)
+            if int(found.wb.bdi) != device:  # the first of its struct bdi_writeback leads back
+                continue
+            what = f"dirty pages of the device {clean(objects.string(found.dev_name))} to be written"
+            work = types.struct("bdi_writeback").offset("dwork.work")
+            for worker in self._workers:
+                if worker.current_work and "wb_workfn" in self._function(int(worker.current_func)):
+                    queue = objects.struct("bdi_writeback", int(worker.current_work) - work)
+                    if int(queue.bdi) == device:
+                        return Wait("write-back", device, what, int(worker.task), how="which is done by")
+            return Wait("write-back", device, what)
+        return None
+
+    def _rpc(self, task: Task) -> Wait | None:
+        """A call to an NFS server: the bit that is waited for is one of its struct rpc_task."""
+        objects, types = self._objects, self._objects.types
+        if not types.has_struct("rpc_task") or not types.has_struct("rpc_xprt"):
+            return None
+        entry, layout = types.struct("wait_bit_queue_entry"), types.struct("rpc_task")
+        own = entry.offset("wq_entry") + types.struct("wait_queue_entry").offset("private")
+        for place in self._stacks.places(task, objects.address(task.struct)):
+            flags = objects.unsigned(place - own + entry.offset("key.flags"))
+            if flags < KERNEL or not self._stacks.ring(self._entry(place - own + entry.offset("wq_entry"))):
+                continue
+            call = objects.struct("rpc_task", flags - layout.offset("tk_runstate"))
+            client = call.tk_client
+            if not client or objects.address(client.cl_tasks) not in self._stacks.ring(objects.address(call.tk_task)):
+                continue
+            server = clean(objects.string(client.cl_xprt.servername, _NAME))
+            procedure = call.tk_msg.rpc_proc
+            name = clean(objects.string(procedure.p_name, _NAME)) if procedure and procedure.p_name else "call"
+            program = clean(objects.string(client.cl_program.name, _NAME)).upper()
+            what = f"the {program} server {server} to answer {name}"
+            return Wait("server", int(client.cl_xprt), what, block=self._of_server(int(client.cl_xprt)))
+        return None
+
+    def _of_server(self, transport: int) -> int:
+        """The super block of the only file system that is reached by a transport, else 0."""
+        objects = self._objects
+        found = [
+            objects.address(block)
+            for block in self._blocks
+            if self._kind(objects.address(block)) in ("nfs", "nfs4")
+            and int(objects.struct("nfs_server", block.s_fs_info).client.cl_xprt) == transport
+        ]
+        return found[0] if len(found) == 1 else 0
 
     # Completions
 
