@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdump.errors import KdumpError
+from kdump.kernel.objects import Struct
 from kdump.kernel.remembered import remembered
 from kdump.report import oops
 from kdump.report.damage import DAMAGE
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kdump.arch.stacks import Unwound
+    from kdump.kernel.btf import Btf
     from kdump.kernel.kernel import Kernel
-    from kdump.kernel.objects import Objects, Struct
+    from kdump.kernel.objects import Objects
     from kdump.kernel.task import Task
     from kdump.kernel.task_table import Threads
     from kdump.kernel.tasks import Tasks
@@ -149,6 +151,20 @@ class Context:
             except DAMAGE as error:
                 self.lost_requests.append(f"requests of {storage.name_of(self.objects, disk)}: {error}")
         return found
+
+    def types_of(self, name: str) -> Btf:
+        """The types that have a struct of that name: the kernel's, or those of a module. Raises `KdumpError`."""
+        if self.objects.types.has_struct(name):
+            return self.objects.types
+        for module in self.kernel.modules:
+            types = module.types
+            if types is not None and types.has_struct(name):
+                return types
+        raise KdumpError(f"no types of this kernel have struct {name}")
+
+    def struct(self, name: str, address: int) -> Struct:
+        """The struct of that name at an address, which may be one of a module's. Raises `KdumpError`."""
+        return Struct(self.objects, self.types_of(name).struct(name), address)
 
     def waiting_seconds(self, task: Task) -> float | None:
         """For how long a task has not run, None if the kernel does not keep that (CONFIG_SCHED_INFO)."""

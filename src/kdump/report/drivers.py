@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kdump.errors import KdumpError
 from kdump.kernel import btf
 from kdump.kernel.btf import Btf
 from kdump.kernel.objects import Struct
@@ -47,21 +46,6 @@ def in_flight(context: Context, disk: Struct) -> int:
     return max(sum(objects.signed(place + 8 * way, 8) for place in places for way in (0, 1)), 0)
 
 
-def _types(context: Context, name: str) -> Btf:
-    """The types that have a struct of that name: the kernel's, or those of a module."""
-    if context.objects.types.has_struct(name):
-        return context.objects.types
-    for module in context.kernel.modules:
-        types = module.types
-        if types is not None and types.has_struct(name):
-            return types
-    raise KdumpError(f"no types of this kernel have struct {name}")
-
-
-def _struct(context: Context, name: str, address: int) -> Struct:
-    return Struct(context.objects, _types(context, name).struct(name), address)
-
-
 def _enumerator(types: Btf, name: str, value: int) -> str:
     found = types.find(name, btf.ENUM, btf.ENUM64)
     names = {number: each for each, number in found.enumerators().items()} if found is not None else {}
@@ -69,9 +53,9 @@ def _enumerator(types: Btf, name: str, value: int) -> str:
 
 
 def _scsi(context: Context, disk: Struct) -> Below:
-    device = _struct(context, "scsi_device", int(disk.queue.queuedata))
-    host = _struct(context, "Scsi_Host", int(device.host))
-    types = _types(context, "scsi_device")
+    device = context.struct("scsi_device", int(disk.queue.queuedata))
+    host = context.struct("Scsi_Host", int(device.host))
+    types = context.types_of("scsi_device")
     state = _enumerator(types, "scsi_device_state", int(device.sdev_state)).removeprefix("SDEV_").lower()
     above = _enumerator(types, "scsi_host_state", int(host.shost_state)).removeprefix("SHOST_").lower()
     sent, done, failed = (int(getattr(device, f"io{name}_cnt").counter) for name in ("request", "done", "err"))
@@ -83,43 +67,43 @@ def _scsi(context: Context, disk: Struct) -> Below:
 
 
 def _nvme(context: Context, disk: Struct) -> Below:
-    namespace = _struct(context, "nvme_ns", int(disk.private_data))
-    return _of_controller(context, _struct(context, "nvme_ctrl", int(namespace.ctrl)))
+    namespace = context.struct("nvme_ns", int(disk.private_data))
+    return _of_controller(context, context.struct("nvme_ctrl", int(namespace.ctrl)))
 
 
 def _of_controller(context: Context, controller: Struct, more: str = "") -> Below:
-    types = _types(context, "nvme_ctrl")
+    types = context.types_of("nvme_ctrl")
     state = _enumerator(types, "nvme_ctrl_state", int(controller.state)).removeprefix("NVME_CTRL_").lower()
     return Below("nvme", state, f"controller nvme{int(controller.instance)}{more}", state != "live")
 
 
 def _nvme_head(context: Context, disk: Struct) -> Below:
     """A namespace that is reached by several controllers."""
-    head = _struct(context, "nvme_ns_head", int(disk.private_data))
-    kind = _types(context, "nvme_ns").struct("nvme_ns")
+    head = context.struct("nvme_ns_head", int(disk.private_data))
+    kind = context.types_of("nvme_ns").struct("nvme_ns")
     found = []
     for node in context.objects.nodes(context.objects.address(head.list), _MAX_TARGETS, "list of NVMe paths"):
         path = Struct(context.objects, kind, node - kind.offset("siblings"))
-        found.append(_of_controller(context, _struct(context, "nvme_ctrl", int(path.ctrl))))
+        found.append(_of_controller(context, context.struct("nvme_ctrl", int(path.ctrl))))
     live = sum(path.state == "live" for path in found)
     return Below("nvme", f"{live} of {len(found)} paths live", "; ".join(path.detail for path in found), not live)
 
 
 def _mapper(context: Context, disk: Struct) -> Below:
     objects = context.objects
-    device = _struct(context, "mapped_device", int(disk.private_data))
+    device = context.struct("mapped_device", int(disk.private_data))
     state = "suspended" if int(device.flags) >> _DMF_SUSPENDED & 1 else "active"
     bad = state == "suspended"
     parts = []
     table = int(device.map)
     if table:
-        table_ = _struct(context, "dm_table", table)
+        table_ = context.struct("dm_table", table)
         targets = table_.targets
         for number in range(min(int(table_.num_targets), _MAX_TARGETS)):
             target = targets[number]
             name = clean(objects.string(target.type.name))
             if name == "multipath":
-                paths = int(_struct(context, "multipath", int(target.private)).nr_valid_paths.counter)
+                paths = int(context.struct("multipath", int(target.private)).nr_valid_paths.counter)
                 name += f" with {paths} valid paths"
                 bad = bad or not paths
             parts.append(name)
@@ -127,7 +111,7 @@ def _mapper(context: Context, disk: Struct) -> Below:
 
 
 def _md(context: Context, disk: Struct) -> Below:
-    array = _struct(context, "mddev", int(disk.private_data))
+    array = context.struct("mddev", int(disk.private_data))
     degraded = int(array.degraded)
     state = "degraded" if degraded > 0 else "clean" if int(array.in_sync) else "active"
     if int(array.suspended.counter if context.objects.has(array, "suspended.counter") else array.suspended):

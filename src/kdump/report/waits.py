@@ -313,16 +313,15 @@ class Waits:
 
     def _rpc(self, task: Task) -> Wait | None:
         """A call to an NFS server: the bit that is waited for is one of its struct rpc_task."""
-        objects, types = self._objects, self._objects.types
-        if not types.has_struct("rpc_task") or not types.has_struct("rpc_xprt"):
-            return None
-        entry, layout = types.struct("wait_bit_queue_entry"), types.struct("rpc_task")
-        own = entry.offset("wq_entry") + types.struct("wait_queue_entry").offset("private")
+        objects = self._objects
+        entry = objects.types.struct("wait_bit_queue_entry")
+        layout = self._context.types_of("rpc_task").struct("rpc_task")
+        own = entry.offset("wq_entry") + objects.types.struct("wait_queue_entry").offset("private")
         for place in self._stacks.places(task, objects.address(task.struct)):
             flags = objects.unsigned(place - own + entry.offset("key.flags"))
             if flags < KERNEL or not self._stacks.ring(self._entry(place - own + entry.offset("wq_entry"))):
                 continue
-            call = objects.struct("rpc_task", flags - layout.offset("tk_runstate"))
+            call = self._context.struct("rpc_task", flags - layout.offset("tk_runstate"))
             client = call.tk_client
             if not client or objects.address(client.cl_tasks) not in self._stacks.ring(objects.address(call.tk_task)):
                 continue
@@ -341,7 +340,7 @@ class Waits:
             objects.address(block)
             for block in self._blocks
             if self._kind(objects.address(block)) in ("nfs", "nfs4")
-            and int(objects.struct("nfs_server", block.s_fs_info).client.cl_xprt) == transport
+            and int(self._context.struct("nfs_server", int(block.s_fs_info)).client.cl_xprt) == transport
         ]
         return found[0] if len(found) == 1 else 0
 
@@ -512,20 +511,20 @@ class Waits:
     def _journal(self, task: Task) -> Wait | None:
         """A commit of an ext4 journal: one of the journal's wait queues holds the task."""
         objects, types = self._objects, self._objects.types
-        if not types.has_struct("journal_s") or not types.has_struct("ext4_sb_info"):
-            return None
-        size = types.struct("journal_s").size
         private = types.struct("wait_queue_entry").offset("private")
         for block in self._blocks:
             if objects.string(block.s_type.name) != "ext4" or not block.s_fs_info:
                 continue
-            journal = objects.struct("ext4_sb_info", block.s_fs_info).s_journal
-            for place in self._stacks.places(task, objects.address(task.struct)) if journal else ():
-                ring = self._stacks.ring(self._entry(place - private))
-                if any(int(journal) <= node < int(journal) + size for node in ring):
+            start = int(self._context.struct("ext4_sb_info", int(block.s_fs_info)).s_journal)
+            if not start:
+                continue
+            end = start + self._context.types_of("journal_s").struct("journal_s").size
+            for place in self._stacks.places(task, objects.address(task.struct)):
+                if any(start <= node < end for node in self._stacks.ring(self._entry(place - private))):
                     here = objects.address(block)
                     what = f"the journal of {self._mounted(here)}"
-                    return Wait("journal", int(journal), what, int(journal.j_task), how="committed by", block=here)
+                    thread = int(self._context.struct("journal_s", start).j_task)
+                    return Wait("journal", start, what, thread, how="committed by", block=here)
         return None
 
 
