@@ -255,6 +255,10 @@ def test_narrow_screens_do_not_scroll_sideways(browser: Browser) -> None:
     browser("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
     browser.js("for (const part of document.querySelectorAll('details')) part.open = true")
     assert browser.js("document.documentElement.scrollWidth") <= 390
+    # A button beside the log takes no room from its lines.
+    assert browser.js(
+        "document.querySelector('#whole-log pre').offsetWidth == document.querySelector('main').offsetWidth"
+    )
 
 
 def test_long_words_do_not_widen_the_page(browser: Browser, tmp_path: Path) -> None:
@@ -266,7 +270,13 @@ def test_long_words_do_not_widen_the_page(browser: Browser, tmp_path: Path) -> N
     stacks = Stacks("s", [Stack(long, [long], frames, long)])
     table = Table("t", long, [Column("name", long), Column("size", "Size", "bytes")], [(long, 1)])
     finding = Finding("critical", long, "system")
-    blocks: list[Block] = [Facts("f", [Fact("k", long, long)]), Text("t", [long], long), stacks, table]
+    blocks: list[Block] = [
+        Facts("f", [Fact("k", long, long)]),
+        Text("t", [long], long),
+        Text("p", [long], long, prose=True),
+        stacks,
+        table,
+    ]
     report.sections = [Section("system", long, blocks, [finding], [long], long)]
     report.problems = [long]
     page = tmp_path / "long.html"

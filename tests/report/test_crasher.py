@@ -172,7 +172,7 @@ def check_chains(blocked: dict[str, Any], *, module: bool, real_time: bool) -> N
     # Of tasks that wait for one thing the sentence is of whichever has waited longest.
     alike = {name: row["waiters"] for row in blocked["locks"] for name in re.findall(r"(\S+) \(pid", row["waiters"])}
     sentences = dict(zip((row["waiters"] for row in blocked["locks"]), blocked["chains"], strict=False))
-    waited = r"\S+ \(pid \d+\)(?: \(and \d more\))? has waited for [\d.]+ s for "
+    waited = r"\S+ \(pid \d+\) (?:has|and \d more have) waited for [\d.]+ s for "
     for name, reason in CHAINS.items():
         if name.startswith("crasher") and not module:
             continue

@@ -44,8 +44,12 @@ class Waiting(NamedTuple):
     @property
     def sentence(self) -> str:
         """Who waits for what, and why; empty without a chain."""
-        more = f" (and {len(self.members) - 1} more)" if len(self.members) > 1 else ""
-        return f"{self.first.name}{more} {self.chain.text}" if self.chain else ""
+        if self.chain is None:
+            return ""
+        others = len(self.members) - 1
+        if not others:
+            return f"{self.first.name} {self.chain.text}"
+        return f"{self.first.name} and {others} more {self.chain.text.replace('has waited', 'have waited', 1)}"
 
 
 class Blocked:
