@@ -13,6 +13,7 @@ from kdump.report.damage import DAMAGE
 from kdump.report.model import Frame
 from kdump.report.waits import Wait
 
+LONG = 10.0  # seconds in uninterruptible sleep that deserve to be mentioned first
 _TOLD = 40  # things that are waited for whose chains are followed
 _LOOKED = 160  # tasks of equal stacks whose waits are looked at one by one
 
@@ -117,3 +118,11 @@ class Blocked:
             chain = chains.behind(first.task, first.waited) if told < _TOLD else None
             told += chain is not None
             yield Waiting(members, first, wait, owner, chain)
+
+
+def blocked(context: Context) -> Blocked:
+    """The blocked tasks of a context: the same for everyone who asks."""
+    found = context.shared.get(__name__)
+    if not isinstance(found, Blocked):
+        found = context.shared[__name__] = Blocked(context)
+    return found

@@ -90,8 +90,10 @@ def _with_chain(verdict: Verdict, context: Context) -> Verdict:
     pid = context.crash.event.pid
     if verdict.kind not in _HANGS or pid is None or not context.described:
         return verdict
+    from kdump.report.blocked import blocked
+
     try:
-        reason = context.blocked.reason(pid)
+        reason = blocked(context).reason(pid)
     except DAMAGE as error:
         context.problems.append(f"what the task waits for: {error}")
         return verdict

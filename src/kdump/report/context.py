@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kdump.kernel.task import Task
     from kdump.kernel.task_table import Threads
     from kdump.kernel.tasks import Tasks
-    from kdump.report.blocked import Blocked
     from kdump.report.storage import Request
 
 
@@ -37,6 +36,7 @@ class Context:
         self._lines = lines
         self.problems: list[str] = []
         self.lost_requests: list[str] = []
+        self.shared: dict[str, object] = {}  # what is made of a context for several sections, by who makes it
         self._arguments: dict[tuple[int, int], str] = {}  # by a frame's pc and sp
 
     @property
@@ -124,13 +124,6 @@ class Context:
         """The scheduler's clock at the crash, in nanoseconds since boot: the latest of all run queues."""
         objects = self.objects
         return max(int(objects.per_cpu("runqueues", cpu).clock) for cpu in objects.cpus("online"))
-
-    @remembered
-    def blocked(self) -> Blocked:
-        """Blocked tasks and what they wait for."""
-        from kdump.report.blocked import Blocked
-
-        return Blocked(self)
 
     @remembered
     def disks(self) -> list[Struct]:

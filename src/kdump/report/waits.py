@@ -26,6 +26,7 @@ from kdump.report import storage
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
+from kdump.report.mounted import mounts, path_of_mount
 from kdump.report.pointers import Pointers
 
 _DEEP = 14  # frames from the innermost in which the wait must show
@@ -184,8 +185,6 @@ class Waits:
 
     def _mounted(self, block: int) -> str:
         """Where a file system is mounted; its device's name if it is nowhere in the first namespace."""
-        from kdump.report.sections.mounts import mounts, path_of_mount
-
         for mount in mounts(self._context):
             if int(mount.mnt.mnt_sb) == block:
                 return clean(path_of_mount(self._objects, mount))

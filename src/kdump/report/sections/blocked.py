@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from kdump.report.blocked import BlockedTask, Waiting
+from kdump.report.blocked import LONG, BlockedTask, Waiting, blocked
 from kdump.report.chains import name_of
 from kdump.report.context import Context
 from kdump.report.model import Column, Finding, Section, Stack, Stacks, Table, Text, Value
@@ -14,18 +14,17 @@ from kdump.units import duration_text
 
 TITLE = "Blocked tasks"
 NEEDS_DUMP = True
-LONG = 10.0  # seconds in uninterruptible sleep that deserve to be mentioned first
 _GROUPS = 40
 _WAITERS = 20  # names of waiters for one lock
 
 
 def collect(context: Context, section: Section) -> None:
     """Fill the section."""
-    blocked = context.blocked
-    if blocked.lost:
-        section.notes.append(blocked.lost)
+    known = blocked(context)
+    if known.lost:
+        section.notes.append(known.lost)
     groups: dict[tuple[tuple[str, int], ...], list[BlockedTask]] = defaultdict(list)
-    for found in blocked.tasks:
+    for found in known.tasks:
         groups[tuple((frame.function, frame.offset) for frame in found.frames)].append(found)
     stacks = []
     for members in sorted(groups.values(), key=lambda members: -max(member.waited for member in members)):
@@ -36,8 +35,8 @@ def collect(context: Context, section: Section) -> None:
         if longest >= LONG and not any(member.wait for member in members):
             what = members[0].name if len(members) == 1 else f"{len(members)} tasks"
             section.findings.append(Finding("warning", f"{what} blocked for {duration_text(longest)}"))
-    _chains(context, section, blocked.waiting)
-    _locks(section, blocked.waiting)
+    _chains(context, section, known.waiting)
+    _locks(section, known.waiting)
     section.blocks.append(Stacks("blocked", stacks[:_GROUPS]))
     if len(stacks) > _GROUPS:
         section.notes.append(f"{len(stacks) - _GROUPS} more stacks are not shown")

@@ -1,25 +1,20 @@
 """File systems and where they are mounted; frozen and read-only ones, and those that tasks wait for.
 
-Sources: fs/mount.h (`list` of a mount namespace until 6.7, a tree since), include/linux/fs.h (SB_RDONLY, s_writers).
+Source: include/linux/fs.h (SB_RDONLY, s_writers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-
-from kdump.kernel.objects import Objects, Struct
+from kdump.report.blocked import LONG, blocked
 from kdump.report.context import Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
-from kdump.report.sections.blocked import LONG
+from kdump.report.mounted import mounts, path_of_mount
 from kdump.units import duration_text
 
 TITLE = "Mounts"
 NEEDS_DUMP = True
 _RDONLY = 1
-_DEEP = 64  # directories in a path, mounts on top of each other
 _SHOWN = 500
 _FROZEN = {1: "writes", 2: "page faults", 3: "internal threads", 4: "completely"}
 
@@ -58,42 +53,7 @@ def _waiting(context: Context, block: int) -> tuple[int, float | None]:
     """How many blocked tasks wait for a file system in the end, and for how many seconds the first of them has."""
     found = [
         each
-        for each in context.blocked.waiting
+        for each in blocked(context).waiting
         if block == (each.chain.block if each.chain is not None else each.wait.block)
     ]
     return sum(len(each.members) for each in found), max((each.first.waited for each in found), default=None)
-
-
-def mounts(context: Context) -> Iterator[Struct]:
-    """Mounts of the first process's namespace, in order of mounting."""
-    objects = context.objects
-    first = np.flatnonzero(context.tasks.all.columns["pid"] == 1)
-    init = context.all_tasks[int(first[0])].struct if len(first) else None
-    namespace = (init if init is not None and init.nsproxy else objects.variable("init_task")).nsproxy.mnt_ns
-    if objects.types.struct("mount").has("mnt_node"):
-        yield from objects.rbtree(namespace.mounts, "mount", "mnt_node")
-    else:
-        yield from objects.list(namespace.list, "mount", "mnt_list")
-
-
-def path_of_mount(objects: Objects, mount: Struct) -> str:
-    """Where a mount is visible from its namespace's root."""
-    parts: list[str] = []
-    for _ in range(_DEEP):
-        parent = mount.mnt_parent
-        if not parent or int(parent) == objects.address(mount):
-            break
-        parts = [*_names(objects, mount.mnt_mountpoint, parent.mnt.mnt_root), *parts]
-        mount = objects.struct("mount", parent)
-    return "/" + "/".join(parts)
-
-
-def _names(objects: Objects, entry: Struct, root: Struct) -> list[str]:
-    """Names from a file system's root (a dentry) down to an entry."""
-    names: list[str] = []
-    for _ in range(_DEEP):
-        if entry == int(root) or entry.d_parent == int(entry):
-            break
-        names.insert(0, objects.string(entry.d_name.name))
-        entry = entry.d_parent
-    return names
