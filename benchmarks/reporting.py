@@ -32,11 +32,12 @@ print(program.crashed_thread().stack_trace())
 
 @dataclass(frozen=True)
 class Row:
-    """One way to ask: options of `kdump report`, and what it may take."""
+    """One way to ask: a command, its options, and what it may take."""
 
     name: str
     options: tuple[str, ...]
     seconds: float
+    command: str = "report"
 
 
 ROWS = (
@@ -44,6 +45,7 @@ ROWS = (
     Row("verdict, short", ("--short",), 0.6),
     Row("full report", (), 2.0),
     Row("page", ("--html",), 2.0),
+    Row("shell start", ("--crash", "-c", "sym panic"), 0.4, "shell"),
 )
 HEAD = f"{'':<29}{'seconds':>18}{'aim':>6}{'CPU':>7}{'peak':>10}{'crash takes':>13}{'drgn takes':>13}"
 
@@ -69,7 +71,7 @@ def measure(vmcore: Path, vmlinux: Path | None, crash: str, repeat: int, scratch
         yield _line("crash: bt, ps, log, kmem", theirs[0])
         yield _line("drgn with DWARF: tasks, stack", theirs[1])
     for row in ROWS:
-        yield _line(f"kdump: {row.name}", _series([*KDUMP, "report", *row.options, vmcore], repeat), row, theirs)
+        yield _line(f"kdump: {row.name}", _series([*KDUMP, row.command, *row.options, vmcore], repeat), row, theirs)
     log = scratch / "log.txt"
     log.write_bytes(run([*KDUMP, "dmesg", vmcore]).output)
     yield _line("kdump: signature of a log", _series([*KDUMP, "report", "--signature", log], repeat), ROWS[0], theirs)

@@ -133,6 +133,9 @@ def test_commands_of_crash_on_a_dump(lab_crash: CrashMaker) -> None:
     async def session(client: Client) -> None:
         assert "kthreadd" in await said(client, "crash_command", crash=directory.name, command="ps")
         assert "panic" in await said(client, "crash_command", crash=directory.name, command="sym panic")
+        assert "panic" in await said(client, "crash_command", crash=directory.name, command="bt")
+        assert "<schedule>" in await said(client, "crash_command", crash=directory.name, command="dis schedule 3")
+        assert "SIZE: 16" in await said(client, "crash_command", crash=directory.name, command="struct list_head -o")
 
     talk(directory.parent, session)
 

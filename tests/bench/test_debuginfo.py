@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests import foreign
-from tests.conftest import CrashMaker, Once
-from tests.report.machines import MACHINES
-
-from kdump.cli.main import main
 
 pytestmark = pytest.mark.lab
 
@@ -53,24 +48,6 @@ whatis panic
 whatis chrdevs
 quit
 """
-
-
-@pytest.fixture(scope="module")
-def vmcore(lab_crash: CrashMaker) -> Path:
-    return lab_crash("6.1", **MACHINES["6.1"]).directory / "vmcore"
-
-
-@pytest.fixture(scope="module")
-def made(vmcore: Path, once: Once) -> Path:
-    def make(directory: Path) -> Path:
-        shutil.copy(vmcore, directory / "vmcore")
-        for tool in ("crash", "drgn"):
-            assert main(["debuginfo", str(vmcore), "-o", str(directory / tool), "--for", tool]) == 0
-        assert main(["convert", "--elf", str(vmcore), str(directory / "elf")]) == 0
-        return directory
-
-    found: Path = once("debuginfo 6.1", make)
-    return found
 
 
 def ask(vmlinux: Path, vmcore: Path, commands: str) -> list[str]:

@@ -80,6 +80,19 @@ class GdbLayout(NamedTuple):
     registers: tuple[tuple[str, int], ...]
 
 
+class PageEntry(NamedTuple):
+    """What the last level's entry of a page table says: where the page is and its flags, or where it was swapped to.
+
+    `swap` is the swap area's number and the page's place in it, None if the entry is neither present nor of swap.
+    """
+
+    value: int
+    present: bool
+    physical: int = 0
+    flags: tuple[str, ...] = ()
+    swap: tuple[int, int] | None = None
+
+
 class Architecture:
     """One architecture. Instances have no state: compare them with `is`, or by `name`."""
 
@@ -120,6 +133,10 @@ class Architecture:
         Raises `KeyError` with the name of what is missing.
         """
         self._refuse("the kernel's address space cannot be read")
+
+    def page_entry(self, value: int) -> PageEntry:
+        """What an entry of the last level of page tables says."""
+        self._refuse("entries of page tables are not explained")
 
     def direct_map(self, kernel: KernelView) -> int:
         """The virtual address of physical address 0 in the kernel's direct mapping, modulo 2**64.

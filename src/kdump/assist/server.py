@@ -28,8 +28,9 @@ _KEPT: Final = 16  # outputs that are remembered, for their next pages
 _ANSWERS: Final = {"diff": (1, 3), "report": (3,)}
 # Commands of crash(8) in `kdump shell --crash` that only look, and words that reach no shell.
 COMMANDS: Final = frozenset(
-    ("bt", "dev", "files", "irq", "kmem", "log", "mach", "mod", "mount", "net", "ps", "rd", "runq", "struct", "swap",
-     "sym", "sys", "task", "timer", "union", "vm", "vtop", "whatis")
+    ("bpf", "bt", "btop", "dev", "dis", "files", "fuser", "ipcs", "irq", "kmem", "list", "log", "mach", "mod", "mount",
+     "net", "ps", "pte", "ptob", "ptov", "rd", "runq", "search", "sig", "struct", "swap", "sym", "sys", "task", "timer",
+     "tree", "union", "vm", "vtop", "waitq", "whatis")
 )  # fmt: skip
 _WORD: Final = re.compile(r"[\w./:,=*+@-]{1,200}")
 INSTRUCTIONS: Final = """\

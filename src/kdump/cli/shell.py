@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdump.errors import KdumpError
 from kdump.extras import extra
 
 if TYPE_CHECKING:
@@ -19,11 +22,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", help="the dump, or the directory of a crash")
+    parser.add_argument("dump", nargs="+", help="the dump, or the directory of a crash; several files are a split set")
     parser.add_argument("--crash", action="store_true", help="a prompt that takes the commands of crash(8)")
     parser.add_argument(
         "-c", "--command", action="append", default=[], metavar="COMMAND",
         help="run this (Python, or with --crash a crash command) and leave; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "-i", "--script", metavar="FILE",
+        help="run this file (Python, or with --crash a crash command in each line) and leave",
     )  # fmt: skip
     parser.add_argument(
         "--debug", action="append", default=[], metavar="FILE", help="a vmlinux or module with DWARF, or `auto`"
@@ -35,41 +42,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the session; with --command, exit status 1 if a command failed."""
+    """Run the session; with --command or --script, exit status 1 if a command failed."""
     from kdump.cli.report import inside
     from kdump.kernel.globals import declaration
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
 
     with extra("shell", "kdump shell"):
+        from kdump.bench import commands
         from kdump.report.program import open_program
     declared = dict(map(declaration, args.declare))
-    args.dump = inside(args.dump)
+    args.dump = [inside(args.dump[0])] if len(args.dump) == 1 else args.dump
     with open_dump(args.dump) as dump:
-        program = open_program([args.dump], Kernel(dump), args.debug, declared=declared)
+        kernel = Kernel(dump)
+        program = open_program(dump.paths, kernel, args.debug, declared=declared)
+        commands.install(program, kernel)
         if args.crash:
-            return _crash(program, args.command)
-        return _python(program, args.command)
+            return _crash(program, [*_script(args.script), *args.command])
+        return _python(program, args.command, args.script)
 
 
-def _python(program: Program, commands: list[str]) -> int:
+def _script(path: str | None) -> list[str]:
+    """The lines of a script of crash commands, without comments."""
+    if path is None:
+        return []
+    lines = (line.strip() for line in _text(path).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KdumpError(f"{path}: the script cannot be read", why=str(error)) from error
+
+
+def _python(program: Program, commands: list[str], script: str | None = None) -> int:
     from drgn import set_default_prog
     from drgn.cli import default_globals, run_interactive
 
-    if not commands:
+    if not commands and script is None:
         run_interactive(program, banner_func=lambda banner: f"kdump shell: no debug information needed\n{banner}")
         return 0
     set_default_prog(program)
     names: dict[str, Any] = default_globals(program)
-    for command in commands:
+    sources = [(_text(script), script, "exec")] if script is not None else []
+    for source, name, mode in [*sources, *((command, "<command>", "single") for command in commands)]:
         try:
-            exec(compile(command, "<command>", "single"), names)  # noqa: S102 - the user's own command
+            exec(compile(source, name, mode), names | {"__name__": "__main__"} if mode == "exec" else names)  # noqa: S102 - the user's own
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the user's command raises is told, as a shell does
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{_where(error, name)}{type(error).__name__}: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _where(error: Exception, name: str) -> str:
+    """The last line of a script that an error came through; of a command there is only one."""
+    import traceback
+
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+    return f"{name}:{lines[-1]}: " if lines and name != "<command>" else ""
 
 
 def _crash(program: Program, commands: list[str]) -> int:
@@ -79,32 +113,45 @@ def _crash(program: Program, commands: list[str]) -> int:
 
         print("The commands of crash(8), by drgn; `help` lists them, `quit` leaves.")
     status = 0
-    for command in commands or _lines("crash> " if interactive else ""):
-        if command.strip() in ("q", "quit", "exit"):
+    lines: Iterable[str] = commands or _lines("crash> " if interactive else "")
+    for command in map(str.strip, lines):
+        if command in ("q", "quit", "exit"):
             break
-        if command.strip() and not _crash_command(program, command.strip()):
+        if command and not _crash_command(program, command):
             status = 1
     return 0 if interactive else status
 
 
-def _lines(prompt: str) -> Any:
+def _lines(prompt: str) -> Iterator[str]:
     while True:
         try:
             yield input(prompt)
         except EOFError:
             return
+        except KeyboardInterrupt:
+            print()
 
 
 def _crash_command(program: Program, command: str) -> bool:
-    from drgn.commands import CommandError, run_command
+    from drgn.commands import CommandError, CommandNotFoundError, run_command
 
     try:
-        run_command(program, f"crash {command}", globals={"prog": program})
+        try:
+            run_command(program, f"crash {command}", globals={"prog": program})
+        except CommandNotFoundError:
+            from kdump.bench.commands.corelens import modules
+
+            if command.split(maxsplit=1)[0] not in modules():
+                raise
+            run_command(program, f"crash corelens {command}", globals={"prog": program})
     except CommandError as error:
         print(error, file=sys.stderr)
         return False
     except BrokenPipeError:
         raise
+    except KeyboardInterrupt:
+        print()
+        return False
     except Exception as error:  # noqa: BLE001 - a damaged dump makes drgn's helpers raise anything; the prompt goes on
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return False

@@ -172,6 +172,14 @@ class VirtualMemory:
             return None
         return place
 
+    def last_entry(self, address: int) -> int:
+        """The entry of the last page table for an address; 0 if there is no such table, or not in the dump."""
+        place = self._last_table(address)
+        try:
+            return self._entry(place, address, self._levels[-1]) if place is not None else 0
+        except NotPresentError:
+            return 0
+
     def extents(self, address: int, size: int) -> Iterator[Extent]:
         """What is mapped in [address, address+size), in order, joined where physically contiguous.
 

@@ -7,9 +7,11 @@ gaps.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,10 @@ DRGN_ERRORS = (
     drgn.BadDataError, drgn.FaultError, drgn.MissingDebugInfoError, drgn.ObjectAbsentError, drgn.OutOfBoundsError,
     LookupError, NotImplementedError, OSError, OverflowError, TypeError, ValueError,
 )  # fmt: skip
+_MACHINES = {
+    "x86_64": drgn.Architecture.X86_64, "aarch64": drgn.Architecture.AARCH64, "riscv64": drgn.Architecture.RISCV64,
+    "ppc64le": drgn.Architecture.PPC64, "s390x": drgn.Architecture.S390X,
+}  # fmt: skip
 AUTO = "auto"  # instead of a file with debug information: find it
 
 
@@ -70,16 +76,16 @@ def open_program(
 ) -> Program:
     """A program of the dump at `paths`. `debug` are vmlinux and modules with DWARF, if there are any.
 
+    A dump that drgn does not open by itself, such as a split set, it reads through our reader.
+
     Without any, `default` uses those that the distribution installed for this very build; `AUTO` among them asks the
     debuginfod servers too, and there must be some then. `declared` are types of global variables by name, as C spells
     them, before those that we know.
 
     Raises `KdumpError` if drgn cannot open the dump or the debug files.
     """
-    if len(paths) != 1:
-        raise KdumpError("drgn reads a dump only from one file", remedy="join the parts with `kdump convert`")
     with drgn_errors(f"{paths[0]}: drgn cannot open it"):
-        return _opened(paths[0], kernel, debug, declared or {}, default=default)
+        return _opened(paths, kernel, debug, declared or {}, default=default)
 
 
 @contextmanager
@@ -92,18 +98,16 @@ def drgn_errors(what: str) -> Iterator[None]:
 
 
 def _opened(
-    path: str,
+    paths: Sequence[str],
     kernel: Kernel,
     debug: Sequence[str | os.PathLike[str]],
     declared: Mapping[str, str],
     *,
     default: bool,
 ) -> Program:
-    program = Program()
-    try:
-        program.set_core_dump(path)
-    except Exception as error:  # libkdumpfile's errors come as bare Exceptions
-        raise KdumpError(f"{path}: drgn cannot open it", why=str(error)) from error
+    program = _of_file(paths[0]) if len(paths) == 1 else None
+    if program is None:
+        program = _of_memory(kernel)
     plug = Plug(program, kernel, declared)
     program.register_type_finder("btf", plug.find_type, enable_index=-1)
     program.register_object_finder("btf", plug.find_object, enable_index=-1)
@@ -125,7 +129,7 @@ def _opened(
     elif default:
         # drgn looks for this very build below /usr/lib/debug and /lib/modules, then asks DEBUGINFOD_URLS.
         program.set_enabled_debug_info_finders(["standard", "debuginfod"] if AUTO in debug else ["standard"])
-        with suppress(drgn.MissingDebugInfoError):
+        with suppress(drgn.MissingDebugInfoError), _quiet():
             program.load_debug_info(None, default=True)
         if AUTO in debug and main.debug_file_path is None:
             servers = os.environ.get("DEBUGINFOD_URLS") or "not set"
@@ -138,6 +142,44 @@ def _opened(
         main.debug_file_status = drgn.ModuleFileStatus.DONT_WANT
         main.loaded_file_status = drgn.ModuleFileStatus.DONT_WANT
     return program
+
+
+def _of_file(path: str) -> Program | None:
+    """drgn's own reader of dumps, None if it does not open this one."""
+    program = Program()
+    try:
+        program.set_core_dump(path)
+    except Exception:  # noqa: BLE001 - libkdumpfile's errors come as bare Exceptions
+        return None
+    return program
+
+
+def _of_memory(kernel: Kernel) -> Program:
+    """A program that reads what our reader reads; without the registers of notes, so drgn unwinds no running task."""
+    program = Program(drgn.Platform(_MACHINES.get(kernel.arch.name, drgn.Architecture.UNKNOWN)))
+
+    def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+        del offset, physical
+        try:
+            return bytes(kernel.memory.view(address, size))
+        except KdumpError as error:
+            raise drgn.FaultError(f"could not read memory: {error}", address) from error
+
+    program.set_linux_kernel_custom(kernel.dump.vmcoreinfo, False)
+    program.add_memory_segment(0, 1 << 63, read, physical=True)
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without drgn's warning that nobody installed debug information: that is what we are for."""
+    log = logging.getLogger("drgn")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _load(program: Program, main: drgn.Module, found: Sequence[Path], kernel: Kernel) -> None:
@@ -278,12 +320,33 @@ class Plug:
             function = types.find(name, btf.FUNC)
             if function is not None:
                 return Object(self.program, self.convert(function), address=address)
-        if flags & FindObjectFlags.VARIABLE and address is not None:
+        if not flags & FindObjectFlags.VARIABLE:
+            return None
+        if address is not None:
             variable = types.find(name, btf.VAR)
             if variable is not None:
                 return Object(self.program, self.convert(types.by_id(variable.target)), address=address)
-            return self._variable(name, address)
-        return None
+            found = self._variable(name, address)
+            return found if found is not None else self._untyped(name, symbols.at(address))
+        symbol = self._of_modules.get(name)
+        if symbol is None:
+            return None
+        kind = self._declared.get(name)
+        return Object(self.program, kind, address=symbol.address) if kind else self._untyped(name, symbol)
+
+    @cached_property
+    def _of_modules(self) -> dict[str, Any]:
+        """Symbols of modules by name."""
+        return {symbol.name: symbol for module in self.kernel.modules for symbol in module.symbols()}
+
+    @staticmethod
+    def _untyped(name: str, symbol: Any) -> None:
+        """Say how a variable gets a type; nothing of what is none."""
+        if symbol is None or symbol.type in "tTwWaA":
+            return
+        owner = f" of {symbol.module}" if symbol.module else ""
+        text = f"the type of variable {name}{owner} is not known: declare it with kdump shell --declare 'TYPE {name}'"
+        raise drgn.ObjectNotFoundError(text, name=name)
 
     def _variable(self, name: str, address: int) -> Object | None:
         """A variable that BTF does not describe, by our table."""

@@ -11,6 +11,7 @@ from kdump.arch.architecture import BOOT_PARAMS, Architecture, Emulated, Failing
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
+    from kdump.arch.architecture import PageEntry
     from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView, Registers, Unwinder
@@ -70,6 +71,11 @@ class _X8664(Architecture):
         from kdump.arch.x86_64.paging import kernel_paging
 
         return kernel_paging(info.symbols, info.numbers)
+
+    def page_entry(self, value: int) -> PageEntry:
+        from kdump.arch.x86_64.paging import page_entry
+
+        return page_entry(value)
 
     def direct_map(self, kernel: KernelView) -> int:
         return kernel.virtual.u64(kernel.symbols.address("page_offset_base"))

@@ -8,7 +8,9 @@ arch/x86/kernel/vmcore_info_64.c (what VMCOREINFO says).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
+from kdump.arch.architecture import PageEntry
 from kdump.arch.paging import ROOTS, Paging
 
 PAGE_SHIFT = 12
@@ -16,6 +18,10 @@ START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000  # __START_KERNEL_map: where the kernel
 
 _PRESENT, _PSE, _PROTNONE = 1 << 0, 1 << 7, 1 << 8  # _PAGE_PROTNONE is _PAGE_GLOBAL where not present
 _ADDRESS = (1 << 52) - (1 << PAGE_SHIFT)
+# Bits of an entry that maps a page (pgtable_types.h), named as crash(8) names them.
+_FLAGS: Final = {
+    0: "PRESENT", 1: "RW", 2: "USER", 3: "PWT", 4: "PCD", 5: "ACCESSED", 6: "DIRTY", 7: "PAT", 8: "GLOBAL", 63: "NX",
+}  # fmt: skip
 
 
 def paging(root: int, *, five_levels: bool, encryption_mask: int = 0) -> Paging:
@@ -43,3 +49,19 @@ def kernel_paging(symbols: Mapping[str, int], numbers: Mapping[str, int]) -> Pag
         five_levels=bool(numbers.get("pgtable_l5_enabled", 0)),
         encryption_mask=numbers.get("sme_mask", 0),
     )
+
+
+def page_entry(value: int) -> PageEntry:
+    """An entry of the last level; a swap entry has its area in the top five bits, its inverted offset below them
+    (pgtable_64.h, since 4.18).
+    """
+    if value & (_PRESENT | _PROTNONE):
+        flags = [name for bit, name in _FLAGS.items() if value >> bit & 1]
+        if not value & _PRESENT:
+            flags = ["PROTNONE", *(name for name in flags if name != "GLOBAL")]
+        address = (value if value & _PRESENT else ~value) & _ADDRESS
+        return PageEntry(value, True, address, tuple(flags))
+    if not value:
+        return PageEntry(value, False)
+    offset = (~value << 5 & (1 << 64) - 1) >> 14
+    return PageEntry(value, False, swap=(value >> 59, offset))
