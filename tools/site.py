@@ -48,7 +48,7 @@ NAV = [
             "floors.md",
         ]
     },
-    {"Analysis": ["report.md", "reading.md", "analysis-tools.md", "dumping.md"]},
+    {"Analysis": ["report.md", "reading.md", "analysis-tools.md", "crash-commands.md", "dumping.md"]},
     {"Reference": ["commands.md", "configuration.md", "changelog.md"]},
     {"Development": ["architecture.md", "kexec.md", "contributing.md", "packaging.md", "results.md", "reporting.md"]},
 ]
