@@ -1,13 +1,14 @@
 """Build the capture image for this machine, and load it.
 
-What goes in follows from kdump.toml and the machine: the plan of the capture, the kernel modules that lead to the
-targets, keys and hooks. The image lies in /var/lib/linux-kdump/RELEASE/. --if-stale builds only if anything that goes
-into the image has changed, by content. --load puts it in the reservation if what is loaded differs from it, be it only
-because memory was added. If the machine cannot be examined, a target's server being away, --load takes the image there
-is; exit status 3 then.
+kdump.toml and the machine determine the contents of the image: the plan of the capture, the kernel modules that lead
+to the targets, keys and hooks. The image is stored in /var/lib/linux-kdump/RELEASE/.
 
-With --arch an image for another machine is built: for a Debian kernel (--kernel: a series or a path) and a plan
-(--plan) as `kdump capture` reads it. Neither this machine nor kdump.toml is looked at.
+--if-stale builds only if a rebuild would change the contents. --load loads the image if it differs from the loaded
+one, or if memory or CPUs were added. If the machine cannot be examined, for example because a target's server is
+away, --load takes the existing image, and the exit status is 3.
+
+--arch builds an image for another machine: for a Debian kernel (--kernel: a series or a path) and a plan (--plan) in
+the form that `kdump capture` reads. kdump then reads neither this machine nor kdump.toml.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--kernel", help="capture kernel's path (default: the configured or the running one)")
+    parser.add_argument("--kernel", help="path of the capture kernel (default: the configured or the running one)")
     parser.add_argument(
         "--arch", type=values.architecture, metavar="MACHINE", help="build for another machine of that architecture"
     )
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="with --arch: what the capture kernel is to do")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="with --arch: the image")
-    parser.add_argument("--if-stale", action="store_true", help="build only if what goes in has changed")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="with --arch: the plan of the capture")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="with --arch: the image to write")
+    parser.add_argument("--if-stale", action="store_true", help="build only if the contents would change")
     parser.add_argument("--load", action="store_true", help="load the image for the next panic")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--state", type=Path, help=argparse.SUPPRESS)

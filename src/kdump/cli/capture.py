@@ -1,7 +1,7 @@
-"""Save the memory of the kernel that crashed; runs in the second kernel.
+"""Save the memory of the kernel that crashed. Runs in the capture kernel.
 
-The capture image runs this by itself. From a shell of the capture kernel it does the same without the final action:
-a plan (made by `kdump build`) says where to and how; --to names another target.
+The capture image runs this command by itself. Run from a shell of the capture kernel, it does the same without the
+final action. A plan (made by `kdump build`) says where and how to save; --to names another target.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _OUTCOME = {0: 0, 1: 1, 3: 3, 70: 1}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--plan", default="/etc/kdump/plan.json", metavar="FILE", help="the capture plan")
-    parser.add_argument("--to", metavar="URL", action="append", help="save to this target instead of the plan's")
+    parser.add_argument(
+        "--to", metavar="URL", action="append", help="target, instead of those of the plan (repeatable)"
+    )
     parser.add_argument("--source", default="/proc/vmcore", metavar="FILE", help="the dead kernel's memory")
 
 

@@ -1,13 +1,14 @@
 """Fetch the crash from a raw partition (a block:// target), verify it, and free the partition for the next one.
 
-The crash gets its name when all of it is there, verified and durable, and only then is the partition freed; an
-interrupted run is made good by the next. A crash that does not verify stays on the partition, too.
+Without DEVICE, the command looks at all block:// targets of the configuration. The crash becomes a directory like
+those of other targets. It gets its name, and the partition is freed, only after the crash is complete, verified and
+synced to the disk. An interrupted run loses nothing: run the command again. A crash that does not verify stays on
+the partition.
 
-Without DEVICE, the block:// targets of the configuration are looked at. The crash becomes a directory like those that
-other targets make. --format prepares an empty partition to take dumps: whatever is on it is lost.
+--format prepares an empty partition for dumps and destroys its contents.
 
---new also verifies every new crash that is stored on this machine, writes its full report beside it, notifies as
-configured and applies retention: linux-kdump-collect.service does that after each boot.
+--new also verifies every new crash on this machine, writes its full report beside it, notifies as configured, and
+applies retention. linux-kdump-collect.service does this after each boot.
 """
 
 from __future__ import annotations
@@ -34,16 +35,24 @@ Say = Callable[[str], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("device", metavar="DEVICE", nargs="?", help="the partition, or an image of it")
-    parser.add_argument("--to", metavar="DIR", type=Path, default=Path("/var/crash"), help="where crashes are kept")
+    parser.add_argument(
+        "--to",
+        metavar="DIR",
+        type=Path,
+        default=Path("/var/crash"),
+        help="directory for crashes (default: %(default)s)",
+    )
     free = parser.add_mutually_exclusive_group()
     free.add_argument("--keep", action="store_true", help="leave the partition as it is")
     free.add_argument("--free", action="store_true", help="free the partition even if the crash does not verify")
     parser.add_argument(
         "--new", action="store_true", help="verify, report and announce new crashes, wherever fetched from"
     )
-    parser.add_argument("--format", action="store_true", help="make DEVICE an empty dump area and do nothing else")
-    parser.add_argument("--force", action="store_true", help="with --format: even if something is on it")
-    parser.add_argument("--json", action="store_true", help="print JSON: what was fetched, new and deleted")
+    parser.add_argument(
+        "--format", action="store_true", help="prepare DEVICE as an empty dump area, and do nothing else"
+    )
+    parser.add_argument("--force", action="store_true", help="with --format: also if DEVICE is not empty")
+    parser.add_argument("--json", action="store_true", help="print JSON: the fetched, new and deleted crashes")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,10 @@
-"""Completion of commands and options for a shell.
+"""Print the completion of commands and options for a shell.
 
-For bash: `kdump completion bash > /etc/bash_completion.d/kdump`; for zsh a file `_kdump` in a directory of $fpath; for
-fish `kdump completion fish > ~/.config/fish/completions/kdump.fish`.
+bash: `kdump completion bash > /etc/bash_completion.d/kdump`
+
+zsh: write the output to a file `_kdump` in a directory of $fpath
+
+fish: `kdump completion fish > ~/.config/fish/completions/kdump.fish`
 """
 
 from __future__ import annotations

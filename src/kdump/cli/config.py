@@ -1,11 +1,13 @@
 """Show, check or import the configuration.
 
-`kdump config show` prints the configuration in force and where each value comes from; `--template` prints the
-documented file with its defaults. Without a kdump.toml, the files of another kdump are in force. `kdump config check`
-reads a file and says what is wrong with it, with lines; exit status 1 if anything is. `kdump config import` reads what
-another kdump was configured with (Fedora and RHEL's /etc/kdump.conf and /etc/sysconfig/kdump, Debian's
-/etc/default/kdump-tools, SUSE's /etc/sysconfig/kdump), prints a kdump.toml that says the same, and lists what has no
-equivalent (exit status 3 then). The foreign files are read as data; nothing in them is run.
+`kdump config show` prints the configuration in force and the source of each value; `--template` prints the
+documented file with its defaults. Without a kdump.toml, the configuration files of another kdump are in force.
+
+`kdump config check` reads a file and prints its errors with line numbers. The exit status is 1 if there are any.
+
+`kdump config import` reads the configuration of another kdump (/etc/kdump.conf and /etc/sysconfig/kdump of Fedora
+and RHEL, /etc/default/kdump-tools of Debian, /etc/sysconfig/kdump of SUSE) and prints an equivalent kdump.toml. It
+lists settings without an equivalent; the exit status is then 3. It runs nothing in these files.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from kdump.host import config, in_force, template
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="show|check|import")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="print the configuration in force")
     show.add_argument("--template", action="store_true", help="print the documented file with its defaults instead")
     show.add_argument("--json", action="store_true", help="print JSON (sizes in bytes, durations in seconds)")
     show.add_argument("file", nargs="?", type=Path, help=f"file to read (default: {config.CONFIG_PATH})")
-    check = actions.add_parser("check", help="read a file and say what is wrong with it")
+    check = actions.add_parser("check", help="read a file and print its errors")
     check.add_argument("file", nargs="?", type=Path, help=f"file to read (default: {config.CONFIG_PATH})")
-    foreign = actions.add_parser("import", help="print a kdump.toml that says what another kdump's files say")
+    foreign = actions.add_parser("import", help="print a kdump.toml with the settings of another kdump")
     foreign.add_argument("files", nargs="*", type=Path, help="files to read (default: those that this machine has)")
-    foreign.add_argument("--json", action="store_true", help="print JSON: the values, what was carried, what was lost")
+    foreign.add_argument(
+        "--json", action="store_true", help="print JSON: the values, the imported and the lost settings"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
-"""Change a dump's format, without dropping pages.
+"""Change the format of a dump and keep all pages.
 
-Reads every format that kdump reads (several IN files are a split set, which is joined) and writes kdump-compressed (the
-default), plain ELF for gdb and Volatility, or the flattened format. -d LEVEL filters again to a higher level.
+Reads every format that kdump knows (several IN files are a split dump, which is joined) and writes kdump-compressed
+(the default), plain ELF for gdb and Volatility, or the flattened format. -d LEVEL also filters, to a higher level.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from kdump.cli import save
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options: those of `kdump save`."""
-    save.add_arguments(parser)
-    parser.set_defaults(level=None)
+    """Declare the command's options: those of `kdump save` that apply to a dump."""
+    save.add_output_arguments(parser)
+    parser.add_argument("-d", "--level", help="also filter, to this dump level or a rising list (default: keep all)")
+    parser.set_defaults(live=False, estimate=False)
 
 
 def run(args: argparse.Namespace) -> int:

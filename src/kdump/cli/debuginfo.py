@@ -1,11 +1,11 @@
-"""Make a vmlinux with debug information out of a dump alone.
+"""Make a vmlinux with debug information from a dump alone.
 
-Types come from the kernel's BTF (modules' too), symbols from kallsyms, unwind information from ORC, code and data from
-memory: what crash, gdb, drgn and dwarf2json want, for exactly the kernel that crashed, where its debug package is not
-to be had. It has no line numbers and no places of arguments and local variables, for no dump holds those.
+Types come from the kernel's BTF and that of its modules, symbols from kallsyms, unwind information from ORC, code
+and data from memory. The file serves crash, gdb, drgn and dwarf2json if the kernel's debug package is not available.
+It has no line numbers and no locations of arguments and local variables, because dumps do not contain them.
 
-The addresses are those of the dump, as gdb and crash want them; drgn and dwarf2json want those before KASLR moved the
-kernel (--for drgn).
+Addresses are those of the dump, as gdb and crash expect. drgn and dwarf2json expect the addresses before KASLR: use
+--for drgn or --for dwarf2json.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ _LINKED = ("drgn", "dwarf2json")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="the dump; several files are a split set")
+    parser.add_argument("dump", nargs="+", help="a dump; several files are a split dump")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the vmlinux to write")
     parser.add_argument(
-        "--for", dest="tool", choices=("crash", "gdb", *_LINKED), default="crash", help="who reads it (default: crash)"
+        "--for",
+        dest="tool",
+        choices=("crash", "gdb", *_LINKED),
+        default="crash",
+        help="the tool that reads it (default: crash)",
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")

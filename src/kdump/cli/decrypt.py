@@ -1,8 +1,8 @@
 """Decrypt a dump, or a whole crash, that was encrypted to an age public key.
 
-IN is a file that ends in .age, or a crash's directory: then every such file in it is decrypted into the directory OUT.
-The private key ("AGE-SECRET-KEY-1…", as `age-keygen` writes it) is read from the file that --identity names. `age -d`
-does the same for a single file.
+IN is a file whose name ends in .age, or the directory of a crash; every such file in it is then decrypted into the
+directory OUT. --identity names the file with the private key ("AGE-SECRET-KEY-1…", as `age-keygen` writes it). `age
+-d` also decrypts a single file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from kdump.foreign import read_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("input", metavar="IN", type=Path, help="encrypted file, or a crash's directory")
-    parser.add_argument("output", metavar="OUT", type=Path, help="where the plaintext goes; it must not exist")
+    parser.add_argument("input", metavar="IN", type=Path, help="an encrypted file, or the directory of a crash")
+    parser.add_argument(
+        "output", metavar="OUT", type=Path, help="file or directory for the plaintext; it must not exist"
+    )
     parser.add_argument("-i", "--identity", required=True, type=Path, metavar="FILE", help="file with the private key")
 
 

@@ -1,8 +1,8 @@
-"""crash a real kernel in a virtual machine and show the report
+"""Crash a real kernel in a virtual machine and show the report.
 
-Fetches a Debian kernel (or takes yours), builds a capture image, boots a machine that reserves memory and loads it,
-crashes that machine, lets the capture kernel save the dump, and shows what happened. Nothing on this machine changes;
-the results stay in a directory that is named at the end.
+Fetches a Debian kernel (or takes yours), builds a capture image, boots a virtual machine that reserves memory and
+loads the image, and crashes that machine. The capture kernel saves the dump, and the command shows the report.
+Nothing on this machine changes. The results stay in a directory whose name is printed at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--arch", metavar="MACHINE", type=values.architecture,
-        help="architecture of a Debian kernel, as uname -m prints it (default: this machine's)",
+        help="architecture, as uname -m prints it; takes a Debian kernel (default: this machine's)",
     )  # fmt: skip
     parser.add_argument(
         "--memory",
@@ -43,14 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--crashkernel", metavar="SIZE",
-        help="reservation (default: 256M, or 192M below 1G: KASLR may have split what is left)",
+        help="reservation (default: 256M, or 192M below 1G)",
     )  # fmt: skip
     parser.add_argument("--cpu", default="", metavar="MODEL", help="QEMU's CPU model (default: the most capable one)")
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
-    parser.add_argument("--cmdline", default="", metavar="OPTIONS", help="added to the kernel that crashes")
+    parser.add_argument(
+        "--cmdline", default="", metavar="OPTIONS", help="options to add to the command line of the kernel that crashes"
+    )
     parser.add_argument("--output", type=Path, default=Path("kdump-demo"), metavar="DIR",
-                        help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--keep-disk", action="store_true", help="keep the machine's disk too")
+                        help="parent directory for the results (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--keep-disk", action="store_true", help="keep the machine's disk, too")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of the report")
 
 

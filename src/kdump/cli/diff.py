@@ -1,7 +1,7 @@
-"""Compare two crashes: the same one? what moved?
+"""Compare two crashes: is it the same crash, and what differs?
 
-Takes dumps, kernel logs, or reports as `kdump report --json` wrote them, in any mixture. Exit status 0 if both have one
-signature, 1 if they are different crashes.
+Takes dumps, kernel logs, and reports that `kdump report --json` wrote, in any combination. Exit status 0 if both
+have the same signature, 1 if not.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SENTENCES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("first", help="a dump, a log or a report as JSON")
-    parser.add_argument("second", help="another one")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("-a", "--all", action="store_true", help=f"more than the first {_SHOWN} differences")
+    parser.add_argument("first", help="a dump, a kernel log, or a report as JSON")
+    parser.add_argument("second", help="the crash to compare with")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-a", "--all", action="store_true", help=f"print all differences, not only the first {_SHOWN}")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
-"""Print the kernel log out of a dump.
+"""Print the kernel log of a dump.
 
-Reads the printk ring of the dead kernel, in a dump of any format. Control characters are shown as \\xNN, so that a
-log cannot drive your terminal.
+Reads the dead kernel's printk ring buffer from a dump of any format. Control characters are shown as \\xNN, so a log
+cannot control your terminal.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     from kdump.kernel.printk import LEVELS
 
-    parser.add_argument("dump", nargs="+", help="the dump; several files are a split set")
-    parser.add_argument("-r", "--raw", action="store_true", help="put <priority> in front, as syslog(2) does")
-    parser.add_argument("-c", "--caller", action="store_true", help="show the thread (T1) or CPU (C0) that printed")
+    parser.add_argument("dump", nargs="+", help="a dump; several files are a split dump")
     parser.add_argument(
-        "-l", "--level", choices=LEVELS, help="only records of this level and more urgent ones", metavar="LEVEL"
+        "-r", "--raw", action="store_true", help="print the <priority> before each record, like syslog(2)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object for each record")
+    parser.add_argument(
+        "-c", "--caller", action="store_true", help="show the thread (T1) or CPU (C0) that printed each record"
+    )
+    parser.add_argument(
+        "-l", "--level", choices=LEVELS, help="print only records of this or a more urgent level", metavar="LEVEL"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each record")
 
 
 def run(args: argparse.Namespace) -> int:

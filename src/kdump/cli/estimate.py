@@ -1,8 +1,9 @@
-"""How much memory to reserve for the capture kernel, and what a crashkernel= value would do here.
+"""Say how much memory to reserve for the capture kernel, or explain a crashkernel= value.
 
-The figure comes from what captures and rehearsals on this machine really used, plus a margin; before there is one, from
-a formula. With VALUE ("2G-64G:256M,64G-:512M", "512M,high 128M,low" …) it explains the value and says what this kernel
-would make of it on this machine. --shrink gives back what is reserved beyond need, until the next boot.
+The proposal is the memory that captures and rehearsals on this machine used, plus a margin. Before the first
+measurement it is a formula. With VALUE ("2G-64G:256M,64G-:512M", "512M,high 128M,low" …) the command explains the
+value and says what this kernel makes of it on this machine. --shrink returns the excess of the reservation until the
+next boot.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("value", nargs="?", metavar="VALUE", help="a crashkernel= value to explain")
     parser.add_argument(
-        "--ram", type=values.size(1 << 20, 1 << 52), metavar="SIZE", help="explain it for a machine with this much RAM"
+        "--ram",
+        type=values.size(1 << 20, 1 << 52),
+        metavar="SIZE",
+        help="explain VALUE for a machine with this much RAM",
     )
-    parser.add_argument("--shrink", type=values.size(), metavar="SIZE", help="give back what is reserved beyond SIZE")
+    parser.add_argument("--shrink", type=values.size(), metavar="SIZE", help="return the reserved memory beyond SIZE")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,9 +1,10 @@
 """Collect the crashes of many machines: reports, groups, dumps on demand.
 
-`kdump fleet serve` is a collector with its pages and a worker in one process; without options all it knows is in the
-directory --data. `kdump fleet worker` adds workers where PostgreSQL is the database. `kdump fleet token` makes the
-token with which a host may write, `kdump fleet user` an account for a person. docs/fleet.md describes the rest.
-Needs the extra: pip install 'linux-kdump[fleet]'.
+`kdump fleet serve` runs a collector, its pages and a worker in one process. By default all data is in the directory
+--data. `kdump fleet worker` adds workers if the database is PostgreSQL. `kdump fleet token` makes the token of a
+host, `kdump fleet user` the account of a person. docs/fleet.md describes the rest.
+
+Needs an extra: pip install 'linux-kdump[fleet]'.
 """
 
 from __future__ import annotations
@@ -27,79 +28,86 @@ PORT = 8765
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    serve = actions.add_parser("serve", help="a collector, its pages and a worker on one port")
+    serve = actions.add_parser("serve", help="run a collector, its pages and a worker on one port")
     _place(serve)
     serve.add_argument("--listen", default=f"127.0.0.1:{PORT}", metavar="HOST:PORT", help="default: %(default)s")
     serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, PEM; with --tls-key: https")
     serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
     serve.add_argument(
-        "--client-ca", type=Path, metavar="FILE", help="hosts must show a certificate that this CA signed"
+        "--client-ca", type=Path, metavar="FILE", help="accept only hosts with a certificate that this CA signed"
     )
     serve.add_argument(
         "--watch", action="append", default=[], metavar="URL",
-        help="a bucket that hosts write to with s3:// targets of their own, s3://bucket/prefix?endpoint=… (repeatable)",
+        help="take crashes from a bucket that is the s3:// target of hosts: s3://bucket/prefix?endpoint=… (repeatable)",
     )  # fmt: skip
     serve.add_argument(
-        "--oidc", type=Path, metavar="FILE", help="people sign in at the OpenID provider that this file describes"
+        "--oidc", type=Path, metavar="FILE", help="let people sign in at the OpenID provider that this file describes"
     )
     serve.add_argument(
         "--page", type=values.web_address, metavar="URL",
-        help="the address that people use, for links in alerts",
+        help="address of the pages for people, used in alerts",
     )  # fmt: skip
-    serve.add_argument("--no-worker", action="store_true", help="leave the work to `kdump fleet worker`")
+    serve.add_argument(
+        "--no-worker", action="store_true", help="run no worker here; `kdump fleet worker` does the work"
+    )
     serve.add_argument(
         "--open-to", default="none", choices=("none", "metadata", "report", "dump", "engineer", "admin"),
-        help="what people who are not signed in may do (default: %(default)s)",
+        help="role of people who are not signed in (default: %(default)s)",
     )  # fmt: skip
-    worker = actions.add_parser("worker", help="a worker for a fleet whose database is PostgreSQL")
+    worker = actions.add_parser("worker", help="run a worker for a fleet with a PostgreSQL database")
     _place(worker)
-    demo = actions.add_parser("demo", help="three machines crash in the laboratory and report to a collector here")
+    demo = actions.add_parser("demo", help="crash three virtual machines, which report to a collector here")
     demo.add_argument("--kernel", default="6.1", metavar="WHICH", help="as for `kdump demo` (default: %(default)s)")
     demo.add_argument(
         "--output", type=Path, default=Path("kdump-fleet-demo"), metavar="DIR", help="default: %(default)s"
     )
     demo.add_argument("--look", action="store_true", help="then serve the pages until interrupted")
-    known = actions.add_parser("known", help="build the index of faults that are known upstream, or look one up")
+    known = actions.add_parser("known", help="build the index of known upstream faults, or look a crash up")
     _place(known)
     known.add_argument(
-        "--build", type=Path, metavar="DIR", help="from a checkout of the kernel's CVE records (vulns.git)"
+        "--build",
+        type=Path,
+        metavar="DIR",
+        help="build the index from a checkout of the kernel's CVE records (vulns.git)",
     )
     known.add_argument(
-        "--commits", type=Path, metavar="DIR", help="and from the commit messages of a kernel's git tree (linux-stable)"
+        "--commits", type=Path, metavar="DIR", help="also take commit messages of a kernel's git tree (linux-stable)"
     )
     known.add_argument(
         "--reports", type=Path, action="append", default=[], metavar="PATH",
-        help="and from syzbot's mails: a mailbox, a mail or a directory of these (repeatable)",
+        help="also take syzbot's mails: a mailbox, a mail or a directory of these (repeatable)",
     )  # fmt: skip
     known.add_argument(
         "--index",
         type=Path,
         metavar="FILE",
-        help="the index (default: known.json.zst in --data, else where `kdump report` has it)",
+        help="the index (default: known.json.zst in --data, or else the index of `kdump report`)",
     )
-    known.add_argument("log", nargs="?", type=Path, help="a kernel log: what is known of its crash?")
-    bring = actions.add_parser("import", help="crashes that lie in directories, of whatever kdump, and kernel logs")
+    known.add_argument("log", nargs="?", type=Path, help="a kernel log, to look its crash up")
+    bring = actions.add_parser("import", help="import crashes from directories, of any kdump, and kernel logs")
     _place(bring)
     bring.add_argument("paths", nargs="+", type=Path, help="directories of crashes, or files with kernel logs")
-    bring.add_argument("--host", default="", help="the host of crashes that do not say theirs")
-    inventory = actions.add_parser("inventory", help="tell the collector what this machine is; for a daily timer")
+    bring.add_argument("--host", default="", help="host of the crashes that name none")
+    inventory = actions.add_parser(
+        "inventory", help="send the inventory of this machine to the collector; for a daily timer"
+    )
     inventory.add_argument("--config", type=Path, metavar="FILE", help="kdump.toml to read")
-    inventory.add_argument("--print", action="store_true", help="print it instead of sending it")
-    token = actions.add_parser("token", help="print the token with which a host may write, or a program may read")
+    inventory.add_argument("--print", action="store_true", help="print the inventory instead of sending it")
+    token = actions.add_parser("token", help="print a token, for a host to write or for a program to read")
     _place(token)
     token.add_argument("host", nargs="?", default="*", help="host name (default: a token for any host)")
     token.add_argument(
         "--reader", choices=("metadata", "report", "dump"), metavar="ROLE",
-        help="a token for a program that reads as much as ROLE may: metadata, report or dump; HOST is its name",
+        help="make a token for a program that may read what ROLE may: metadata, report or dump; HOST is its name",
     )  # fmt: skip
     token.add_argument(
         "--days", type=values.number(1, 366), default=30, metavar="N",
-        help="how long a reader's token is good (default: %(default)s)",
+        help="days for which a reader's token is valid (default: %(default)s)",
     )  # fmt: skip
-    token.add_argument("--revoke", metavar="TOKEN", help="this token is not good any more")
-    user = actions.add_parser("user", help="make or change the account of a person; the password is asked for")
+    token.add_argument("--revoke", metavar="TOKEN", help="revoke this token")
+    user = actions.add_parser("user", help="make or change the account of a person; asks for the password")
     _place(user)
-    user.add_argument("name", help="of the person")
+    user.add_argument("name", help="name of the person")
     user.add_argument(
         "--role", default="engineer", help="none, metadata, report, dump, engineer, admin (default: %(default)s)"
     )

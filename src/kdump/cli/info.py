@@ -1,7 +1,7 @@
-"""Show what a dump holds.
+"""Show the contents of a dump.
 
-Format, kernel, dump level, memory ranges, pages by state (dumped, zero, excluded), compression ratio, and whether the
-dump is complete. Exit status 3 for a dump that is incomplete.
+Prints format, kernel, dump level, memory ranges, pages by state (dumped, zero, excluded), compression ratio, and
+whether the dump is complete. Exit status 3 if the dump is incomplete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RANGES_SHOWN = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="the dump; several files are a split set")
+    parser.add_argument("dump", nargs="+", help="a dump; several files are a split dump")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

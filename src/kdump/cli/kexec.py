@@ -1,19 +1,20 @@
-"""Load a kernel and reboot into it: takes the options of kexec(8).
+"""Load a kernel and reboot into it, with the options of kexec(8).
 
-Without -l, -p, -e, -u, -f or -S the kernel is loaded and the system shut down into it (systemctl kexec under systemd,
-shutdown -r now elsewhere). -e starts the loaded kernel at once, without a shutdown. The command line is what --append
-or --command-line give, after the running one's with --reuse-cmdline; `kdump load` makes one fit for capturing.
+Without -l, -p, -e, -u, -f or -S the command loads the kernel and shuts the system down into it (systemctl kexec
+under systemd, otherwise shutdown -r now). -e starts the loaded kernel at once, without a shutdown. The command line
+is that of --append or --command-line, after the running kernel's with --reuse-cmdline. For a capture kernel use
+`kdump load`, which makes a suitable command line.
 
-Exit status: 0 done, 1 failed, 2 wrong usage; with -S 1 if a kernel of the type (-l: for a reboot, else for a panic) is
-loaded and 0 if not, as kexec(8) has it. kexec(8) differs: a failed load exits 255 there, wrong usage 1.
+Exit status: 0 done, 1 failed, 2 wrong usage. -S exits with 1 if a kernel of the kind (-l: for a reboot, otherwise
+for a panic) is loaded and with 0 if not, like kexec(8). In kexec(8) a failed load exits with 255, wrong usage with
+1.
 
-Other deviations: options are not abbreviated; the default is -a (of Debian 12's kexec: -c), which takes the segment
-method for a panic, the file method for a reboot, and the other one where the kernel or the machine demands it. -u and
--p may come in either order. The kernel's format is found by its content, and -t only checks it; multiboot, 16 and
-32-bit entry points, jumping back, Xen's live update, device trees and 32-bit core headers are not supported and
-refused. --mem-min and --mem-max choose the segment method. --hotplug is always on where the kernel can. With the
-segment method every segment is checked unless -i is given; a damaged one resets the machine after the seconds in
-panic=.
+Other differences from kexec(8): Options cannot be abbreviated. The default is -a (Debian 12: -c): the segment method
+for a panic, the file method for a reboot, and the other method if the kernel or the machine requires it. -u and -p
+may come in any order. kdump finds the format of the kernel by its content; -t only checks it. It refuses multiboot,
+16-bit and 32-bit entry points, jumping back, Xen's live update, device trees and 32-bit core headers. --mem-min and
+--mem-max choose the segment method. --hotplug is always on if the kernel supports it. With the segment method,
+purgatory checks every segment unless -i is given; a damaged segment resets the machine after the seconds in panic=.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ REFUSED = (
 ANYWAY = ("--console-vga", "--reset-vga", "--reuse-video-type", "--args-linux", "--hotplug", "--elf64-core-headers")
 REFUSED_WITH_VALUE = ("--entry", "--module", "--dtb")
 ACTIONS = (
-    ("-l", "--load", "load, for a reboot"),
+    ("-l", "--load", "load a kernel for a reboot"),
     ("-e", "--exec", "reboot into the loaded kernel now"),
-    ("-f", "--force", "-l and -e in one"),
-    ("-u", "--unload", "unload (with -p: the kernel for a panic)"),
+    ("-f", "--force", "load, and reboot into the kernel now"),
+    ("-u", "--unload", "unload the kernel for a reboot (with -p: for a panic)"),
     ("", "--print-ckr-size", "print the size of the reservation in bytes"),
     ("-v", "--version", "print the version"),
 )
@@ -54,32 +55,46 @@ STRIPPED = {True: ("crashkernel", "BOOT_IMAGE"), False: ("BOOT_IMAGE",)}  # by -
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """kexec(8)'s options."""
-    action = parser.add_argument_group("what to do (the last one counts)")
+    action = parser.add_argument_group("actions (the last one counts)")
     for short, name, told in ACTIONS:
         action.add_argument(*filter(None, (short, name)), action="store_const", dest="action", const=name, help=told)
-    action.add_argument("-S", "--status", action="store_true", help="exit 1 if a kernel is loaded, 0 if not")
+    action.add_argument("-S", "--status", action="store_true", help="exit with 1 if a kernel is loaded, 0 if not")
     add = parser.add_argument
     add("kernel", nargs="?", type=Path, help="bzImage, vmlinux or unified kernel image")
-    add("-p", "--load-panic", action="store_true", help="the kernel for the next panic; also with -u and -S")
+    add("-p", "--load-panic", action="store_true", help="load the kernel for the next panic; also with -u and -S")
     add("--initrd", "--ramdisk", type=Path, metavar="FILE", help="initial RAM disk")
     add("--append", "--command-line", dest="append", default="", metavar="TEXT", help="kernel command line")
-    add("--reuse-cmdline", action="store_true", help="begin with the running kernel's command line")
-    add("-s", "--kexec-file-syscall", action="store_const", dest="method", const="file", help="kexec_file_load(2) only")
-    add("-c", "--kexec-syscall", action="store_const", dest="method", const="segments", help="kexec_load(2) only")
-    add("-a", "--kexec-syscall-auto", action="store_const", dest="method", const="auto", help="choose (default)")
+    add("--reuse-cmdline", action="store_true", help="put the running kernel's command line before it")
+    add(
+        "-s",
+        "--kexec-file-syscall",
+        action="store_const",
+        dest="method",
+        const="file",
+        help="use only kexec_file_load(2)",
+    )
+    add("-c", "--kexec-syscall", action="store_const", dest="method", const="segments", help="use only kexec_load(2)")
+    add(
+        "-a",
+        "--kexec-syscall-auto",
+        action="store_const",
+        dest="method",
+        const="auto",
+        help="choose the system call (default)",
+    )
     add("--mem-min", type=values.address, metavar="ADDRESS", help="lowest address to load to")
     add("--mem-max", type=values.address, metavar="ADDRESS", help="highest address to load to")
-    add("-t", "--type", choices=TYPES, help="what the kernel must be")
+    add("-t", "--type", choices=TYPES, help="required format of the kernel")
     add("-i", "--no-checks", action="store_true", help="do not check the segments before the start")
     add("-x", "--no-ifdown", action="store_true", help="leave network interfaces up")
     add("-y", "--no-sync", action="store_true", help="do not sync file systems")
     add("-d", "--debug", action="store_true", help="print the segments")
-    add("--console-serial", action="store_true", help="damage is reported on the serial port")
+    add("--console-serial", action="store_true", help="report damaged segments on the serial port")
     add("--serial", default="ttyS0", metavar="PORT", help="ttyS0 to ttyS3, or an I/O port (default: ttyS0)")
     for name in ANYWAY:
         add(name, action="store_true", help=argparse.SUPPRESS)
     add("--serial-baud", help=argparse.SUPPRESS)  # the rate stays what the running kernel set
-    add("--noefi", action="store_true", help="the new kernel does not use EFI")
+    add("--noefi", action="store_true", help="start the new kernel without EFI")
     for name in REFUSED:
         add(name, action="append_const", dest="refused", const=name, help=argparse.SUPPRESS)
     for name in REFUSED_WITH_VALUE:

@@ -1,6 +1,6 @@
-"""The crashes stored on this machine: when, whole or not, how large, of what.
+"""List the crashes stored on this machine: time, state, size, signature, cause.
 
-Crashes with the same signature have the same cause, as far as can be told without a person.
+Crashes with the same signature have the same cause, as far as a program can tell.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ WIDTH = 79
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("directory", nargs="*", type=Path, help="where to look (default: the configured file targets)")
+    parser.add_argument(
+        "directory", nargs="*", type=Path, help="directories of crashes (default: the configured file targets)"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -1,9 +1,9 @@
 """Load the capture kernel and its image into the reservation.
 
-By default the image that `kdump build` made, its kernel, and a command line made from the running kernel's as
-kdump.toml wants it. A kernel may be a bzImage, a vmlinux (also .gz, .zst) or a unified kernel image. --explain says
-what would be loaded, where and why, and loads nothing. With --if-changed nothing is done if kernel, image, command line
-and memory map are what is loaded.
+By default this is the image that `kdump build` made, with its kernel and a command line made from the running
+kernel's and kdump.toml. The kernel may be a bzImage, a vmlinux (also .gz, .zst) or a unified kernel image. --explain
+shows what would be loaded, where and why, and loads nothing. --if-changed does nothing if kernel, image, command
+line and memory map are those that are loaded.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from kdump.units import duration_text, size_text
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `kdump load`."""
     parser.add_argument(
-        "--kernel", type=Path, help="kernel to load (default: the built image's, else the running one's)"
+        "--kernel", type=Path, help="kernel to load (default: that of the built image, or else the running one)"
     )
     parser.add_argument("--image", type=Path, help="capture image, an initramfs (default: the one `kdump build` made)")
-    parser.add_argument("--command-line", metavar="TEXT", help="the whole command line, instead of one made here")
+    parser.add_argument("--command-line", metavar="TEXT", help="complete command line, instead of the default")
     parser.add_argument("--append", default="", metavar="OPTIONS", help="options to add to the command line")
     parser.add_argument(
         "--cpus",
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPUs of the capture kernel (default: 1, or as configured)",
     )
     parser.add_argument("--method", choices=METHODS, default="auto", help="system call to load with (default: auto)")
-    parser.add_argument("--if-changed", action="store_true", help="do nothing if all is as it was loaded")
-    parser.add_argument("--explain", action="store_true", help="say what would be loaded and why; load nothing")
+    parser.add_argument("--if-changed", action="store_true", help="do nothing if the same is already loaded")
+    parser.add_argument("--explain", action="store_true", help="show what would be loaded and why; load nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -1,23 +1,25 @@
-"""makedumpfile's options, for scripts that call it.
+"""Filter a dump with makedumpfile's options, for scripts that call makedumpfile.
 
     makedumpfile [-c|-l|-p|-z] [-E] [-d LEVELS] VMCORE DUMPFILE
     makedumpfile -F ... VMCORE                      flattened, to standard output
-    makedumpfile -R DUMPFILE                        standard input, put in order
+    makedumpfile -R DUMPFILE                        a flattened dump from standard input
     makedumpfile --split ... VMCORE DUMPFILE DUMPFILE ...
     makedumpfile --reassemble DUMPFILE DUMPFILE ... DUMPFILE
     makedumpfile --dump-dmesg | --partial-dmesg VMCORE LOGFILE
     makedumpfile -F --dump-dmesg VMCORE             the log, to standard output
     makedumpfile --mem-usage /proc/kcore
 
-Exit status: 0 done, 1 failed (also: an incomplete dump), as makedumpfile has it; 2: the vmcore's kernel is not the one
-that -i describes; 143 after SIGTERM, 141 if the reader of a pipe went away. Options may stand between file names, and
-long ones may be abbreviated. A dump of an incomplete vmcore, or of a split set that lacks a part, is incomplete too.
+Exit status: 0 done; 1 failed, also for an incomplete dump, as in makedumpfile; 2 if -i describes another kernel than
+the vmcore's; 143 after SIGTERM; 141 if the reader of a pipe went away. Options may stand between file names, and
+long options may be abbreviated. A dump of an incomplete vmcore, or of a split dump that lacks a part, is incomplete,
+too.
 
-Deviations: without -c, -l, -p or -z pages are not compressed, as there; -z does compress. All CPUs compress unless
---num-threads says otherwise. -x is not needed, for the kernel describes itself. What a level should drop but the kernel
-does not tell apart is kept, and said on standard error. DUMPFILE gets its name when it is whole; one that was cut short
-is DUMPFILE.incomplete. -f replaces regular files only, through a symbolic link too, and never one that is read. As
-after makedumpfile there is no manifest, and `sync` makes the dump durable; `kdump save` does both by itself.
+Differences from makedumpfile: All CPUs compress unless --num-threads says otherwise. -x is not needed, since the
+kernel describes itself. Pages that the level should drop but that cannot be identified are kept, with a message on
+standard error. DUMPFILE gets its name when it is complete; a dump that was cut short is DUMPFILE.incomplete. -f
+replaces regular files only, also through a symbolic link, and never the input. As with makedumpfile, pages are not
+compressed without -c, -l, -p or -z, there is no manifest, and `sync` makes the dump durable; `kdump save` does the
+last two by itself.
 """
 
 from __future__ import annotations
@@ -54,38 +56,38 @@ REFUSED_WITH_VALUE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """makedumpfile's options."""
     add = parser.add_argument
-    add("files", nargs="*", metavar="FILE")
+    add("files", nargs="*", metavar="FILE", help="files in the order shown above")
     for flag, name in (("-c", "zlib"), ("-l", "lzo"), ("-p", "snappy"), ("-z", "zstd")):
         add(flag, dest="codec", action="store_const", const=name, default="none", help=f"compress with {name}")
     add("-d", dest="level", default="0", metavar="LEVELS", help="dump level, or a rising list")
     add("-E", dest="elf", action="store_true", help="write ELF")
     add("-F", dest="flat", action="store_true", help="write the flattened format to standard output")
-    add("-R", dest="rearrange", action="store_true", help="put a flattened dump from standard input in order")
+    add("-R", dest="rearrange", action="store_true", help="write a dump from a flattened one on standard input")
     add("-x", dest="vmlinux", metavar="VMLINUX", help="not needed")
     add("-i", dest="vmcoreinfo", metavar="FILE", help="VMCOREINFO, if the vmcore has none")
     add("-g", dest="generate", metavar="FILE", help="write the vmcore's VMCOREINFO to a file")
-    add("-f", dest="force", action="store_true", help="replace DUMPFILE")
-    add("-D", dest="debug", action="store_true", help="say more")
+    add("-f", dest="force", action="store_true", help="replace DUMPFILE if it exists")
+    add("-D", dest="debug", action="store_true", help="print debug messages")
     add("-v", dest="version", action="store_true", help="print the version")
     add("-L", dest="limit", type=values.number(1, LARGEST_SIZE), metavar="BYTES", help="largest size of DUMPFILE")
     add("--split", action="store_true", help="spread the dump over the given files")
     add("--reassemble", action="store_true", help="join the files of --split")
     add("--dump-dmesg", action="store_true", help="write the kernel log")
     add("--partial-dmesg", action="store_true", help="write the kernel log since it was last cleared")
-    add("--mem-usage", action="store_true", help="what each level would leave out here")
+    add("--mem-usage", action="store_true", help="print what each level would leave out here")
     add(
         "--num-threads",
         type=values.number(0, values.MOST_THREADS),
         default=0,
         metavar="N",
-        help="threads that compress",
+        help="number of threads that compress (default: one for each CPU)",
     )
     add(
         "--message-level",
         type=values.number(0, 31),
         default=PROGRESS | COMMON | ERROR,
         metavar="N",
-        help="what is printed (bits)",
+        help="kinds of messages to print (bits)",
     )
     add("--show-stats", action="store_true", help="print pages by class")
     add("--dry-run", action="store_true", help="write nothing")

@@ -1,7 +1,7 @@
-"""Manual pages, made from the same texts as --help.
+"""Print or install the manual pages, which contain the texts of --help.
 
-Prints the page of COMMAND (kdump(8) without one) as roff: `kdump man status | man -l -`. --install puts all pages,
-kdump.toml(5) included, and the completions of the shells below /usr/local/share or another DIR; `kdump setup` does so.
+Prints the page of COMMAND (without one, kdump(8)) as roff: `kdump man status | man -l -`. --install puts all pages,
+kdump.toml(5) and the shells' completions below /usr/local/share or another DIR. `kdump setup` does this.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from kdump.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help="the command whose page is printed")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="command whose page is printed")
     place: dict[str, Any] = {"nargs": "?", "type": Path, "const": Path("/usr/local/share"), "metavar": "DIR"}
     parser.add_argument("--install", help="put pages and completions below DIR", **place)
-    parser.add_argument("--remove", help="take away what --install put there", **place)
+    parser.add_argument("--remove", help="remove what --install put below DIR", **place)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,10 +1,11 @@
 """Let an AI assistant read crashes: a Model Context Protocol server on standard input and output.
 
-The assistant's program starts it (`{"command": "kdump", "args": ["mcp"]}`). It can list the stored crashes, read
-reports, sections and logs, search, compare, and use crash(8)'s commands that look; it can change nothing. Each request
-runs in a child with limits of memory, CPU and time. Whoever can talk to the server can read all of the dumps.
+The assistant's program starts the server (`{"command": "kdump", "args": ["mcp"]}`). It can list the stored crashes,
+read reports, sections and logs, search, compare, and use those commands of crash(8) that only read. It can change
+nothing. Each request runs in a child process with limits of memory, CPU and time. Anyone who can talk to the server
+can read all of the dumps.
 
-With --fleet it reads a collector instead: groups, hosts, kernels, reports and logs, as far as the token's role goes.
+With --fleet it reads from a collector: groups, hosts, kernels, reports and logs, as far as the token's role allows.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from kdump.host import config, in_force
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "directory", nargs="*", type=Path, help="where crashes are (default: the directories of the file targets)"
+        "directory", nargs="*", type=Path, help="directories of crashes (default: those of the file targets)"
     )
-    parser.add_argument("--fleet", type=values.web_address, metavar="URL", help="a collector instead of directories")
     parser.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="what `kdump fleet token --reader ROLE NAME` printed, mode 0600"
+        "--fleet", type=values.web_address, metavar="URL", help="read from this collector instead of directories"
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="file (mode 0600) with the output of `kdump fleet token --reader ROLE NAME`",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
 

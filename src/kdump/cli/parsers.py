@@ -36,11 +36,36 @@ class Page(NamedTuple):
     actions: dict[str, tuple[Option, ...]]  # of a command that has subcommands
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Asks the terminal for its width without shutil, whose imports every command would wait for."""
+class _Formatter(argparse.HelpFormatter):
+    """Fills paragraphs to the terminal's width and keeps indented ones as they are.
+
+    Asks the terminal itself, without shutil, whose imports every command would wait for.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            each if each.startswith(" ") else "\n".join(self._split_lines(each, width)) for each in text.split("\n\n")
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        import textwrap  # only where a text is shown
+
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
+
+    def _get_default_metavar_for_positional(self, action: argparse.Action) -> str:
+        return action.dest.upper()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help has the form above, as have those of its subcommands. Options are not abbreviated."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", _Formatter)
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)
 
 
 def _columns() -> int:
@@ -56,13 +81,14 @@ def _columns() -> int:
 def parser_for(command: Command) -> tuple[ModuleType, argparse.ArgumentParser]:
     """The command's module and its parser. Imports the module."""
     module = importlib.import_module(command.module)
-    parser = argparse.ArgumentParser(
-        prog=f"kdump {command.name}",
-        description=(module.__doc__ or command.summary).strip(),
-        formatter_class=_Formatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog=f"kdump {command.name}", description=(module.__doc__ or command.summary).strip())
     module.add_arguments(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action._choices_actions:  # a subcommand says of itself what the list says of it
+                action.choices[each.dest].description = (
+                    f"{each.help[:1].upper()}{each.help[1:]}." if each.help else None
+                )
     return module, parser
 
 
@@ -91,7 +117,7 @@ def _option(action: argparse.Action, parser: argparse.ArgumentParser) -> Option 
     if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
         return None
     takes = action.nargs != 0
-    metavar: Any = action.metavar or (action.dest if not action.option_strings else action.dest.upper())
+    metavar: Any = action.metavar or action.dest.upper()
     return Option(
         tuple(action.option_strings),
         " ".join(metavar) if isinstance(metavar, tuple) else str(metavar) if takes else "",

@@ -1,7 +1,8 @@
-"""Put this machine's SSH key on the servers of its ssh:// targets, by ssh-keygen(1), ssh-keyscan(1) and ssh-copy-id(1).
+"""Put this machine's SSH key on the servers of its ssh:// targets.
 
-Makes the key that [ssh] identity names if there is none, asks each server for its host key and shows its fingerprint
-before it is trusted, and lets ssh-copy-id ask for the server's password. Options after "--" go to ssh-copy-id.
+Uses ssh-keygen(1), ssh-keyscan(1) and ssh-copy-id(1). Makes the key that [ssh] identity names if it does not exist,
+gets each server's host key, shows its fingerprint before trusting it, and lets ssh-copy-id ask for the server's
+password. Options after "--" go to ssh-copy-id.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Delete stored crashes that retention does not keep.
+"""Delete the stored crashes that retention does not keep.
 
-[retention] in kdump.toml says how many, how old and how large; the newest crash always stays, and the last one of a
-kind goes only when nothing else is left to delete. Crashes that kdump did not write are never touched.
+[retention] in kdump.toml limits number, age and size. The newest crash always stays, and the last one with a
+signature is deleted only when nothing else is left to delete. Crashes that kdump did not write are never deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdump.units import size_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be deleted, delete nothing")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

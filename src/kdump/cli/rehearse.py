@@ -1,9 +1,10 @@
-"""Crash a virtual twin of this machine: its kernel, its capture image, its configuration. Nothing here is at risk.
+"""Crash a virtual twin of this machine: its kernel, its capture image, its configuration.
 
-Boots the running kernel under QEMU, by UEFI if this machine was and OVMF is installed, with this machine's reservation;
-crashes it, lets the capture kernel save as kdump.toml says (the twin's disk stands in for the targets), verifies and
-reports. Says what that proved and what only the real machine can prove, and remembers how much memory the capture took:
-`kdump estimate` learns from it. Exit status 3 if the twin's crash did not leave a complete dump.
+Boots the running kernel under QEMU with this machine's reservation (by UEFI if this machine booted by UEFI and OVMF
+is installed), crashes it, lets the capture kernel save as kdump.toml says (to the twin's disk instead of the
+targets), verifies the dump and makes a report. Lists what this proved and what only the real machine can prove.
+`kdump estimate` uses the measured memory. This machine is not at risk. Exit status 3 if the twin did not leave a
+complete dump.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=values.size(128 << 20, 1 << 40),
         metavar="SIZE",
-        help="of the twin (default: by the reservation)",
+        help="memory of the twin (default: chosen by the reservation)",
     )
-    parser.add_argument("--crashkernel", metavar="SIZE", help="its reservation (default: this machine's)")
+    parser.add_argument("--crashkernel", metavar="SIZE", help="reservation of the twin (default: this machine's)")
     parser.add_argument("--kernel", type=Path, help="kernel to crash (default: the configured or the running one)")
     parser.add_argument("--output", type=Path, default=STATE / "rehearsals", metavar="DIR",
-                        help="where a directory for the results is made (default: %(default)s)")  # fmt: skip
+                        help="parent directory for the results (default: %(default)s)")  # fmt: skip
     parser.add_argument("--timeout", type=values.duration(1, 86400), default="3min", metavar="TIME",
-                        help="for each phase and each stage of the capture (default: %(default)s)")  # fmt: skip
+                        help="limit for each phase and each stage of the capture (default: %(default)s)")  # fmt: skip
     parser.add_argument("--accelerator", default="", metavar="NAME", help="kvm or tcg (default: what works)")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,9 +1,10 @@
 """Say what happened: the verdict on a crash, the panicking stack, and the state of the machine.
 
-Needs the dump alone, of any format: symbols, types and unwind tables are read from the dead kernel's memory. A text
-file with a kernel log (vmcore-dmesg.txt, a serial or netconsole log, pstore, a journal) gives the verdict and the
+Needs only the dump, of any format: symbols, types and unwind tables come from the dead kernel's memory. A text file
+with a kernel log (vmcore-dmesg.txt, a serial or netconsole log, pstore, a journal) gives the verdict and the
 signature.
---live reports on the running kernel; that, and a dump saved of one, is marked live.
+
+--live reports on the running kernel. Such a report, and that of a dump of a running kernel, is marked live.
 """
 
 from __future__ import annotations
@@ -33,18 +34,20 @@ _KNOWN = 3  # faults that may be this crash: more would help nobody
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "dump", nargs="*", help="a dump (several files are a split set), a crash's directory, or a kernel log"
+        "dump", nargs="*", help="a dump (several files are a split dump), the directory of a crash, or a kernel log"
     )
-    parser.add_argument("--live", action="store_true", help="report on the running kernel (root; through /proc/kcore)")
+    parser.add_argument("--live", action="store_true", help="report on the running kernel (/proc/kcore; needs root)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for programs; docs/report.md describes it")
-    form.add_argument("--html", action="store_true", help="one self-contained page")
-    form.add_argument("--signature", action="store_true", help="only the crash's signature, for grouping")
+    form.add_argument("--json", action="store_true", help="print JSON; docs/report.md describes it")
+    form.add_argument("--html", action="store_true", help="write one self-contained HTML page")
+    form.add_argument("--signature", action="store_true", help="print only the signature, for grouping")
     parser.add_argument(
-        "--explain", action="store_true", help="with --signature: what it is made of, in words, and the coarser key"
+        "--explain", action="store_true", help="with --signature: also print what it consists of, and the coarser key"
     )
-    parser.add_argument("-s", "--short", action="store_true", help="only what the capture kernel would say")
-    parser.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section (repeatable)")
+    parser.add_argument("-s", "--short", action="store_true", help="the short report that the capture kernel makes")
+    parser.add_argument(
+        "--section", action="append", default=[], metavar="NAME", help="print only this section (repeatable)"
+    )
     parser.add_argument(
         "--debug", action="append", default=[], metavar="FILE",
         help="a vmlinux or module with DWARF (repeatable), or `auto` to look for it in /usr/lib/debug and at the"

@@ -1,15 +1,15 @@
 """Filter and compress a dump.
 
-IN is a dump in any format that kdump reads (/proc/vmcore in the second kernel); with --live there is no IN, but the
-running kernel's memory. OUT gets its name when it is complete; a dump that ends early is left as OUT.incomplete.
-OUT.manifest.json beside it has digests for `kdump verify`, and says that the dump is live. --force replaces regular
-files only, and never one that is read.
+IN is a dump of any format that kdump reads (/proc/vmcore in the capture kernel). With --live there is no IN; the
+input is the running kernel's memory. OUT gets its name when it is complete; a dump that ends early stays as
+OUT.incomplete. OUT.manifest.json has digests for `kdump verify`. --force replaces regular files only, and never the
+input.
 
-The dump level says what is left out: the sum of 1 (zero pages), 2 (page cache), 4 (page cache with private data),
-8 (memory of user processes), 16 (free pages); 32 is kdump's own. A list such as 1,17,31 goes on to the next level if
-the disk is full.
+The dump level is the sum of what is left out: 1 (zero pages), 2 (page cache), 4 (page cache with private data), 8
+(memory of user processes), 16 (free pages), 32 (page cache on no list; only kdump has this bit). With a list such as
+1,17,31, kdump goes on to the next level if the disk is full.
 
-Exit status 3: saved, but not as asked (incomplete, or a class of pages could not be told apart and was kept).
+Exit status 3: saved, but not as asked (incomplete, or a class of pages could not be identified and was kept).
 """
 
 from __future__ import annotations
@@ -38,9 +38,17 @@ SHOWN = (0, 1, 16, 17, 23, 25, 31)  # levels in the table of --estimate; JSON ha
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("files", metavar="FILE", nargs="*", help="IN (several are a split set), then OUT; - is a pipe")
-    parser.add_argument("--live", action="store_true", help="save the running kernel (root; through /proc/kcore)")
-    parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default {LEVEL})")
+    add_output_arguments(parser)
+    parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default: {LEVEL})")
+    parser.add_argument("--live", action="store_true", help="save the running kernel (/proc/kcore; needs root)")
+    parser.add_argument(
+        "--estimate", action="store_true", help="only print what each level would cost; there is no OUT"
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options about the files: those of `kdump save` and `kdump convert`."""
+    parser.add_argument("files", metavar="FILE", nargs="*", help="IN (several are a split dump), then OUT; - is a pipe")
     codec = parser.add_mutually_exclusive_group()
     for flag, name, what in (
         ("-z", "zstd", "compress with zstd (default)"),
@@ -55,25 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--codec-level",
         type=values.number(-50, 22),
         metavar="N",
-        help="compression level (zstd -50 to 22, zlib 0 to 3)",
+        help="compression level of zstd, -50 to 22",
     )
     parser.add_argument("--elf", action="store_true", help="write an ELF vmcore (for gdb, Volatility), uncompressed")
-    parser.add_argument("--flat", action="store_true", help="write the flattened format, as to a pipe")
+    parser.add_argument("--flat", action="store_true", help="write the flattened format, as for a pipe")
     parser.add_argument(
         "--split", type=values.number(1, MOST_PARTS), default=1, metavar="N", help="write N files OUT.1 to OUT.N"
     )
-    parser.add_argument("--estimate", action="store_true", help="only say what each level would cost; no OUT")
     parser.add_argument(
         "--threads",
         type=values.number(0, values.MOST_THREADS),
         metavar="N",
-        help="threads that compress (default: one for each CPU)",
+        help="number of threads that compress (default: one for each CPU)",
     )
     parser.add_argument(
         "--deadline", type=values.duration(), metavar="TIME", help="end the dump as incomplete after this time"
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace OUT if it exists")
-    parser.add_argument("--json", action="store_true", help="print what was done as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,14 +92,14 @@ def run(args: argparse.Namespace) -> int:
     if args.live:
         args.files.insert(0, KCORE)
     if not args.files:
-        raise UsageError("nothing to read", remedy="kdump save IN OUT, or kdump save --live OUT")
+        raise UsageError("no dump is named", remedy="name the dump, then the file to write")
     if args.estimate:
         return _estimate(args)
     *source, output = args.files
     if not source:
-        raise UsageError("no file to write", remedy="kdump save IN OUT; --estimate needs no OUT")
+        raise UsageError("no file to write is named", remedy="name the dump, then the file to write")
     if args.live and len(source) > 1:
-        raise UsageError("--live reads the running kernel and nothing else", remedy="kdump save --live OUT")
+        raise UsageError("--live reads the running kernel and no other dump", remedy="kdump save --live OUT")
     options = Options(
         levels=parse_levels(args.level),
         container="elf" if args.elf else "kdump",

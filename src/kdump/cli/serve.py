@@ -1,10 +1,11 @@
 """Serve a dump to GDB: a thread for each task, with its registers and the kernel's memory.
 
-`kdump serve DUMP` waits on 127.0.0.1 and prints the line for GDB ("target remote …"). In GDB itself,
-`target remote | kdump serve --stdio DUMP` needs no port. With the vmlinux of a distribution, GDB has to be told where
-the kernel was loaded; the line for that is printed, too. GDB can look at everything and change nothing.
+`kdump serve DUMP` listens on 127.0.0.1 and prints the command for GDB ("target remote …"). In GDB itself, `target
+remote | kdump serve --stdio DUMP` needs no port. A distribution's vmlinux also needs the address to which the kernel
+was loaded; the command for that is printed, too. GDB can read everything and change nothing.
 
-Whoever can connect can read the whole dump, and nothing is encrypted: name other addresses than 127.0.0.1 with care.
+Anyone who can connect can read the whole dump, and the connection is not encrypted. Choose other addresses than
+127.0.0.1 with care.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ LOOPBACK = "127.0.0.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="the dump, or the parts of a split one")
+    parser.add_argument("dump", nargs="+", help="a dump, or all parts of a split dump")
     parser.add_argument("--stdio", action="store_true", help="serve standard input and output, for `target remote |`")
     parser.add_argument(
         "--listen",
         metavar="[ADDRESS:]PORT",
         type=values.place(LOOPBACK),
         default=(LOOPBACK, 0),
-        help="where to wait (default: any free port of 127.0.0.1)",
+        help="address to listen on (default: a free port of 127.0.0.1)",
     )
     parser.add_argument("--once", action="store_true", help="end when the first GDB leaves")
 

@@ -1,8 +1,8 @@
-"""Make this machine ready to be dumped: from nothing to ready, or to "reboot once".
+"""Make this machine ready for a crash, up to one reboot.
 
-Writes /etc/kdump/kdump.toml (if there is none), the panic policy as a sysctl.d file, systemd units and hooks for kernel
-packages, manual pages, and crashkernel= where the boot loader keeps it; then builds the capture image and loads it.
-Everything is shown as a diff before it is done, and taken back by --undo.
+Writes /etc/kdump/kdump.toml (if it does not exist), the panic policy as a sysctl.d file, systemd units and hooks for
+kernel packages, manual pages, and crashkernel= where the boot loader keeps it. Then builds the capture image and
+loads it. Shows each change as a diff and asks first; --undo reverts everything.
 """
 
 from __future__ import annotations
@@ -40,23 +40,25 @@ class Outcome:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--target", action="append", metavar="URL", help="where dumps go (may be repeated)")
+    parser.add_argument("--target", action="append", metavar="URL", help="where dumps go (repeatable)")
     parser.add_argument(
-        "--collector", metavar="URL", help="a fleet's collector, https://…: it becomes the first target (docs/fleet.md)"
+        "--collector", metavar="URL", help="a fleet's collector, https://…, as the first target (docs/fleet.md)"
     )
-    parser.add_argument("--crashkernel", metavar="VALUE", help='memory to reserve, as in "256M" (default: estimated)')
+    parser.add_argument(
+        "--crashkernel", metavar="VALUE", help='memory to reserve, such as "256M" (default: as estimated)'
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--unattended",
         action="store_true",
-        help="for tools: ask nothing, print one JSON object that says what changed; with --dry-run, what would change",
+        help="ask nothing, print one JSON object with the changes (with --dry-run, those that would be made)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would change, change nothing")
-    parser.add_argument("--full", action="store_true", help="show new files whole, not only that they are new")
-    parser.add_argument("--no-boot-loader", action="store_true", help="leave the kernel command line alone")
-    parser.add_argument("--replace", action="store_true", help="install kdumpctl, kdump-config and vmcore-dmesg, too")
-    parser.add_argument("--undo", action="store_true", help="take back what setup changed")
-    parser.add_argument("--json", action="store_true", help="print what would change as JSON, change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show the changes and make none")
+    parser.add_argument("--full", action="store_true", help="show the whole text of new files")
+    parser.add_argument("--no-boot-loader", action="store_true", help="do not change the kernel command line")
+    parser.add_argument("--replace", action="store_true", help="also install kdumpctl, kdump-config and vmcore-dmesg")
+    parser.add_argument("--undo", action="store_true", help="revert the changes of setup")
+    parser.add_argument("--json", action="store_true", help="print the changes as JSON and make none")
 
 
 def run(args: argparse.Namespace) -> int:

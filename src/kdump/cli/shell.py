@@ -1,8 +1,8 @@
-"""Explore a dump: an interactive drgn session that needs no debug information.
+"""Explore a dump in an interactive drgn session, without debug information.
 
 Types, symbols and stacks come from the dead kernel's own memory (BTF, kallsyms, ORC), so drgn's helpers, its %crash
-commands and its stack traces work on the dump alone. A debug vmlinux of the same build is used where distributions put
-it (/usr/lib/debug), or with --debug; `--debug auto` also asks the servers in DEBUGINFOD_URLS.
+commands and its stack traces work on the dump alone. kdump also uses a debug vmlinux of the same build if one is
+installed (/usr/lib/debug) or named with --debug; `--debug auto` also asks the servers in DEBUGINFOD_URLS.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="the dump, or the directory of a crash; several files are a split set")
-    parser.add_argument("--crash", action="store_true", help="a prompt that takes the commands of crash(8)")
+    parser.add_argument("dump", nargs="+", help="a dump, or the directory of a crash; several files are a split dump")
+    parser.add_argument("--crash", action="store_true", help="start a prompt with the commands of crash(8)")
     parser.add_argument(
         "-c", "--command", action="append", default=[], metavar="COMMAND",
-        help="run this (Python, or with --crash a crash command) and leave; repeatable",
+        help="run this command (Python, or with --crash a crash command) and exit (repeatable)",
     )  # fmt: skip
     parser.add_argument(
         "-i", "--script", metavar="FILE",
-        help="run this file (Python, or with --crash a crash command in each line) and leave",
+        help="run this file (Python, or with --crash a crash command in each line) and exit",
     )  # fmt: skip
     parser.add_argument(
         "--debug", action="append", default=[], metavar="FILE", help="a vmlinux or module with DWARF, or `auto`"
     )
     parser.add_argument(
         "--declare", action="append", default=[], metavar="DECLARATION",
-        help="the type of a global variable, as C writes it: 'struct foo *bar'; repeatable",
+        help="type of a global variable, in C: 'struct foo *bar' (repeatable)",
     )  # fmt: skip
 
 

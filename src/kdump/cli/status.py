@@ -1,7 +1,7 @@
-"""Is this machine ready to be dumped? Exit status 0 ready, 3 not ready.
+"""Say whether this machine is ready for a crash. Exit status 0 ready, 3 not ready.
 
-One screen, the verdict first. Every "no" comes with what to do about it; a "note" does not stand in the way of a dump.
---policy shows instead when the kernel panics, and what each setting means for dumps. --prometheus writes figures for
+Prints the verdict first, then the checks. Every "no" comes with its remedy; a "note" does not affect readiness.
+--policy shows when the kernel panics and what each setting means for dumps. --prometheus writes metrics for
 node_exporter's textfile collector.
 """
 
@@ -30,9 +30,11 @@ NOT_READY = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--policy", action="store_true", help="show when the kernel panics, and what that means")
-    parser.add_argument("--quiet", action="store_true", help="print nothing; the exit status says it")
-    parser.add_argument("--prometheus", type=Path, metavar="FILE", help="write figures to FILE, for node_exporter")
+    parser.add_argument(
+        "--policy", action="store_true", help="show when the kernel panics, and what this means for dumps"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing; only set the exit status")
+    parser.add_argument("--prometheus", type=Path, metavar="FILE", help="write metrics to FILE, for node_exporter")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
 
 

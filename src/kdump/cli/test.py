@@ -1,8 +1,8 @@
 """Crash the real machine and check, after the reboot, that it left a dump.
 
-`kdump test --real` asks for the machine's name to be typed, writes what is in memory to disk, and panics. `kdump test`
-after the reboot says what came of it; exit status 3 if there is no complete dump. `kdump rehearse` proves most of it
-without a crash.
+`kdump test --real` asks you to type the machine's name, syncs the disks, and panics. After the reboot, `kdump test`
+prints the result; the exit status is 3 without a complete dump. `kdump rehearse` proves most of this without a
+crash.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kdump.host import config, in_force
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--real", action="store_true", help="crash this machine, now")
-    parser.add_argument("--confirm", metavar="HOSTNAME", help="the machine's name, instead of typing it")
+    parser.add_argument("--real", action="store_true", help="crash this machine now")
+    parser.add_argument("--confirm", metavar="HOSTNAME", help="name of the machine, instead of typing it")
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

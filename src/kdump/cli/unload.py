@@ -1,4 +1,4 @@
-"""Take the capture kernel out of the reservation."""
+"""Remove the capture kernel from the reservation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Check that a dump is whole and unchanged.
+"""Check that a dump is complete and unchanged.
 
-PATH is a dump or the directory of a crash. If a manifest speaks of it, sizes and SHA-256 digests of its files are
-compared. Without a manifest, or with --deep, every page of the dump is read and decompressed too.
+PATH is a dump or the directory of a crash. If a manifest lists the file, the command compares size and SHA-256
+digests. Without a manifest, or with --deep, it also reads and decompresses every page.
 
-Exit status 0: sound; 1: damaged or changed; 3: sound as far as it goes, but the dump is incomplete.
+Exit status 0: sound; 1: damaged or changed; 3: sound as far as it goes, but incomplete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""kdump-config's verbs, for scripts that call Debian's and Ubuntu's tool. Exit status 1: not ready, as there.
+"""The verbs of Debian's and Ubuntu's kdump-config, for scripts. Exit status 1: not ready, as there.
 
-show, status, load, unload, reload, try-reload, test and propagate do what they do there, by kdump's own means. savecore
-and symlinks have no meaning here: kdump saves from the capture kernel, and keeps no links.
+show, status, load, unload, reload, try-reload, test and propagate do the same as there, with kdump's own means.
+savecore and symlinks are refused: kdump saves from the capture kernel and keeps no links.
 """
 
 from __future__ import annotations

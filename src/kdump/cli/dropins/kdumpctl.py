@@ -1,7 +1,7 @@
-"""kdumpctl's verbs, for scripts that call Fedora's and RHEL's tool. Exit status 3: not operational, as there.
+"""The verbs of Fedora's and RHEL's kdumpctl, for scripts. Exit status 3: not operational, as there.
 
-start, restart, reload, stop, rebuild, status, estimate, showmem, get-default-crashkernel, reset-crashkernel, test and
-propagate do what they do there, by kdump's own means.
+start, restart, reload, stop, rebuild, status, estimate, showmem, get-default-crashkernel, reset-crashkernel, test
+and propagate do the same as there, with kdump's own means.
 """
 
 from __future__ import annotations

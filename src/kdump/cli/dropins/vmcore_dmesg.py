@@ -1,4 +1,4 @@
-"""vmcore-dmesg's command line: print the kernel log of a dump, /proc/vmcore among them."""
+"""Print the kernel log of a dump or of /proc/vmcore, with vmcore-dmesg's command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdump.cli import dropins
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("vmcore", help="the dump, or /proc/vmcore")
+    parser.add_argument("vmcore", help="a dump, or /proc/vmcore")
 
 
 def run(args: argparse.Namespace) -> int:
