@@ -29,7 +29,7 @@ def read_file(path: str | os.PathLike[str], limit: int = LIMIT) -> bytes:
     with open(path, "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise FormatError(f"larger than {size_text(limit)}", path=path, why="no file of its kind is")
+        raise FormatError(f"larger than {size_text(limit)}", path=path, why="files of this kind are never that large")
     return data
 
 
@@ -46,7 +46,7 @@ def load_object(
 ) -> dict[str, Any]:
     """The JSON object in `data`, with the values that `schema` knows checked. Raises FormatError."""
     if len(data) > limit:
-        raise FormatError(f"larger than {limit >> 20} MiB", path=path, why="no file of its kind is")
+        raise FormatError(f"larger than {limit >> 20} MiB", path=path, why="files of this kind are never that large")
     try:
         content = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # the latter: a thousand brackets in each other
@@ -131,7 +131,7 @@ def table(schema: Schema, required: Iterable[str] = ()) -> Read:
         try:
             check(value, schema)
         except FormatError as error:
-            raise ValueError(f"an object with good values ({error.what})") from None
+            raise ValueError(f"an object with valid values ({error.what})") from None
         return value
 
     return inner
@@ -164,4 +164,4 @@ def items(item: Read, most: int = 10000) -> Read:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -116,7 +116,7 @@ def test_what_is_no_stack_says_so(stack: Stack) -> None:
     stack.put(0x200, ring, TEXT + 0x310)
     assert "circle" in unwinder().from_registers(regs(TEXT + 0x110, x29=ring)).note
     astray = stack.put(0x300, STACK + 0x400, 0x1234)
-    assert "no kernel code" in unwinder().from_registers(regs(TEXT + 0x110, x29=astray)).note
+    assert "not kernel code" in unwinder().from_registers(regs(TEXT + 0x110, x29=astray)).note
     absent = unwinder().from_registers(regs(TEXT + 0x110, x29=0xFFFF_0000_0000_0000))
     assert not absent.reliable and numbers(absent) == [0x110]
     for number in range(300):

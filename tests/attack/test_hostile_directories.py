@@ -203,7 +203,7 @@ def test_deep_and_wide_trees_are_bounded(place: Path) -> None:
     began = time.monotonic()
     (found,) = stored.scan([place])
     assert found.foreign and time.monotonic() - began < 5
-    with Directory.open(place) as parent, pytest.raises(OSError, match="too deep"):
+    with Directory.open(place) as parent, pytest.raises(OSError, match="too deeply"):
         parent.remove(path.name)
 
 

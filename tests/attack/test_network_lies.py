@@ -468,5 +468,5 @@ def test_a_dump_is_not_sent_in_the_clear_to_the_bucket_of_a_collector_with_tls()
     made = session(b'{"upload": "parts", "urls": {"1": "http://10.0.0.1/x"}}')
     stream = made.create("vmcore")
     stream.write(b"x")
-    with pytest.raises(KdumpError, match="in the clear"):
+    with pytest.raises(KdumpError, match="unencrypted"):
         stream.seal()

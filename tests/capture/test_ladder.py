@@ -275,7 +275,7 @@ def test_the_command_saves_without_a_final_action(
     assert main(command) == 3  # without a memory map nothing can be filtered
     assert len(list(tmp_path.glob("crash/*/vmcore"))) == 1
     assert main(["capture", "--source", str(tmp_path / "nothing")]) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_target_that_goes_away_is_let_go_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

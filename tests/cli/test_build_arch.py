@@ -27,7 +27,7 @@ def test_an_image_of_another_architecture_is_small(tmp_path: Path, capsys: pytes
         (["--arch=vax"], "vax"),
         (["--arch=aarch64"], "needs --plan"),
         (["--arch=aarch64", "--load", "--plan=x", "--output=y"], "this machine's own"),
-        (["--output=y"], "--arch only"),
+        (["--output=y"], "need --arch"),
         (["--arch=aarch64", "--plan=/none", "--output=y"], "/none cannot be read"),
     ],
 )

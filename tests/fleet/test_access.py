@@ -131,7 +131,7 @@ def test_a_token_is_for_a_host_that_can_be(tmp_path: Path, capsys: pytest.Captur
     place = ["--data", str(tmp_path)]
     for name in ("a/b", "", "-x", "a b", "é", "x" * 200, "a\n"):
         assert main(["fleet", "token", *place, "--", name]) == 2
-        assert "cannot be a host's name" in capsys.readouterr().err
+        assert "is not a valid host name" in capsys.readouterr().err
     for name in ("web1", "web_1.example.net", "*"):
         assert main(["fleet", "token", *place, name]) == 0
         assert capsys.readouterr().out.startswith(f"kf1.{name}.")

@@ -98,7 +98,7 @@ def test_failures_say_why(tmp_path: Path) -> None:
     config = Notify(command=("/nonexistent",), webhook="ftp://x/y", mail="ops@example.net")
     notified = dict(notify.notify(config, {"host": "h", "title": "t"}))
     assert "did not run" in notified["command /nonexistent"]
-    assert "no http://" in notified["webhook x"]
+    assert "not an http://" in notified["webhook x"]
     failing = dict(notify.notify(Notify(command=("/bin/sh", "-c", "echo why >&2; exit 4")), {}))
     assert "status 4: why" in failing["command /bin/sh"]
     closed = dict(notify.notify(Notify(webhook="http://127.0.0.1:1/x"), {}))

@@ -86,7 +86,7 @@ def test_symbols_that_are_not_known_are_not_called_absent(image: bytearray) -> N
     symbols.add({"jiffies": BASE})
     assert symbols.address("jiffies") == BASE and symbols.addresses("jiffies") == [BASE]
     assert symbols.address("kfree") == BASE + 0x200 and symbols.addresses("gone") == []
-    with pytest.raises(UnknownSymbolError, match="does not tell where slab_caches is"):
+    with pytest.raises(UnknownSymbolError, match="does not say where slab_caches is"):
         symbols.address("slab_caches")
 
 

@@ -174,7 +174,7 @@ def test_a_struct_where_a_number_is_expected_is_the_dumps_error() -> None:
     ]
     for value in (found.list, found.comm):
         for use in uses:
-            with pytest.raises(NoNumberError, match="is no number in this kernel"):
+            with pytest.raises(NoNumberError, match="is not a number in this kernel"):
                 use(value)
     with pytest.raises(MissingMemberError, match="has no member 'nonsense'"):
         _ = found.nonsense

@@ -110,7 +110,7 @@ def test_damage_ends_with_a_note() -> None:
     deep = struct.pack("<Q", TEXT + 0x10) * 512
     assert "cut off" in unwinder({0: PLAIN}, deep).from_registers(regs(TEXT + 0x10, STACK)).note
     assert "cannot be read" in unwinder({0: PLAIN}, b"").from_registers(regs(TEXT + 0x10, STACK + 0x9000)).note
-    assert "no kernel code" in unwinder({0: PLAIN}, struct.pack("<Q", 5)).from_registers(regs(TEXT + 0x10, STACK)).note
+    assert "not kernel code" in unwinder({0: PLAIN}, struct.pack("<Q", 5)).from_registers(regs(TEXT + 0x10, STACK)).note
     assert unwinder({}, b"").from_registers(regs(USER, 0x7FFF0000, cs=0x33)).frames == []
 
 

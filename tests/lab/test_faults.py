@@ -132,7 +132,7 @@ def test_unknown_kernel(tmp_path: Path) -> None:
 def test_results_directory_that_cannot_be_made(tmp_path: Path, kernel: Kernels) -> None:
     (tmp_path / "file").touch()
     result = kdump("demo", "--kernel", str(kernel("6.1").vmlinuz), "--output", str(tmp_path / "file"))
-    assert result.returncode == 1 and "no place for the results" in result.stderr
+    assert result.returncode == 1 and "the results cannot be stored" in result.stderr
 
 
 def test_no_room_for_the_results(tmp_path: Path, kernel: Kernels) -> None:

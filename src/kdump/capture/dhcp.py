@@ -50,7 +50,7 @@ def ask(interface: str, mac: str, seconds: float) -> Lease:
         request = _message(identifier, hardware, _REQUEST, wanted)
         address, options = _exchange(sock, request, identifier, (_ACK, _NAK), end, interface)
         if options[_TYPE] == bytes([_NAK]):
-            raise KdumpError(f"the DHCP server on {interface} took its offer back")
+            raise KdumpError(f"the DHCP server on {interface} withdrew its offer")
     return lease_in(address, options)
 
 

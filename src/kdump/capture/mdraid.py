@@ -40,8 +40,8 @@ def assemble(
     found = _wait(lambda: members(array["uuid"]), disks, seconds, patience)
     if not found:
         raise KdumpError(
-            f"no disk of the array {name} is here",
-            why=f"none bears the UUID {array['uuid']}",
+            f"no disk of the array {name} was found",
+            why=f"no disk has the UUID {array['uuid']}",
             remedy="the driver may be missing from the capture image: kdump build",
         )
     taken = 0

@@ -169,7 +169,7 @@ class _Interface:
     def _by_name(self, name: str) -> Link:
         link = next((link for link in self.netlink.links() if link.name == name), None)
         if link is None:
-            raise KdumpError(f"the interface {name}, which {self.name} stands on, is not there")
+            raise KdumpError(f"the interface {name}, on which {self.name} depends, does not exist")
         return link
 
     def _carrier(self) -> Link | None:
@@ -210,7 +210,7 @@ def _from_below(interfaces: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
         ready = [each for each in waiting if all(link in done or link not in names for link in each.get("links", ()))]
         if not ready:
             raise KdumpError(
-                "the interfaces stand on each other in a circle", why=", ".join(w["name"] for w in waiting)
+                "the interfaces depend on each other in a circle", why=", ".join(w["name"] for w in waiting)
             )
         ordered += ready
         done.update(each["name"] for each in ready)

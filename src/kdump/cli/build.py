@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.arch:
         return _for_another(args)
     if args.plan or args.output:
-        raise UsageError("--plan and --output are of use with --arch only")
+        raise UsageError("--plan and --output need --arch")
     state = args.state or settled()
     with python_search(state) as search:
         return _run(args, state, search)

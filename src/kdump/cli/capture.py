@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
 
     if not Path(args.source).exists():
         raise KdumpError(
-            f"{args.source} is not there",
+            f"{args.source} does not exist",
             why="this kernel was not started by a crash" if args.source == "/proc/vmcore" else "",
-            remedy="kdump status says whether this machine would be dumped; kdump rehearse tries it",
+            remedy="`kdump status` says whether this machine is ready; `kdump rehearse` tries it",
         )
     plan = CapturePlan() if args.to and not Path(args.plan).exists() else load_plan(args.plan)
     if args.to:

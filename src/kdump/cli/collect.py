@@ -102,7 +102,7 @@ def _deal_with_new(result: dict[str, list[dict[str, Any]]], say: Say, failed: Ca
     state.mkdir(parents=True, exist_ok=True)
     with exclusive(state / "collect.lock") as got:  # two would announce each crash twice
         if not got:
-            raise KdumpError("another `kdump collect --new` is at work", remedy="wait for it to end")
+            raise KdumpError("another `kdump collect --new` is running", remedy="wait for it to end")
         _examine(wanted, state, result, say, failed)
 
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     with Directory.open(args.input) as crash:  # a pipe or a link in it is not ours
         found = [args.input / name for name in crash.names() if name.endswith(".age") and crash.has_file(name)]
     if not found:
-        raise KdumpError(f"{args.input} holds no encrypted file", why="encrypted files end in .age")
+        raise KdumpError(f"{args.input} contains no encrypted file", why="names of encrypted files end in .age")
     decrypt_crash(found, args.output, identities)
     return 0
 
@@ -47,7 +47,7 @@ def read_identities(path: Path) -> list[str]:
     lines = [line.strip() for line in read_file(path, 1 << 20).decode("ascii", "replace").splitlines()]
     found = [line for line in lines if line.upper().startswith("AGE-SECRET-KEY-1")]
     if not found:
-        raise UsageError(f"{path} holds no private key", remedy="it is a line that begins with AGE-SECRET-KEY-1")
+        raise UsageError(f"{path} contains no private key", remedy="it is a line that begins with AGE-SECRET-KEY-1")
     return found
 
 
@@ -82,7 +82,9 @@ def decrypt_file(source: Path, target: Path, identities: list[str], shown: str =
         try:
             draft.commit(replace=False)
         except FileExistsError:
-            raise KdumpError(f"{target} was made by somebody else meanwhile", remedy="name another file") from None
+            raise KdumpError(
+                f"{target} was created by another program in the meantime", remedy="name another file"
+            ) from None
     finally:
         draft.discard()
     print(f"{shown or target}: {target.stat().st_size} bytes")

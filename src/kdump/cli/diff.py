@@ -72,7 +72,7 @@ def _document(path: str) -> dict[str, Any]:
         document = load_object(read_file(path, LIMIT), path, SHAPE, limit=LIMIT)
         if document.get("schema") != SCHEMA or SHAPE.keys() - document.keys():
             raise FormatError(
-                f"it is no report of schema {SCHEMA}", path=path, remedy="make it with `kdump report --json`"
+                f"it is not a report of schema {SCHEMA}", path=path, remedy="make it with `kdump report --json`"
             )
         return document
     from kdump.report.build import build

@@ -169,7 +169,7 @@ def serve(args: argparse.Namespace) -> int:
     from kdump.fleet import oidc, serving
 
     if args.client_ca and not args.tls_cert:
-        raise UsageError("--client-ca needs --tls-cert", why="without TLS no host shows a certificate")
+        raise UsageError("--client-ca needs --tls-cert", why="hosts show certificates only over TLS")
     service = opened(
         args,
         page=args.page or "",
@@ -282,10 +282,10 @@ def token(args: argparse.Namespace) -> int:
     from kdump.fleet import auth, evidence
 
     if args.reader and args.host == auth.ANY:
-        raise UsageError("a reader's token has a name", remedy="kdump fleet token --reader ROLE NAME")
+        raise UsageError("a reader's token needs a name", remedy="kdump fleet token --reader ROLE NAME")
     if args.host != auth.ANY and not evidence.is_host(args.host):
         remedy = "letters, digits, dots, hyphens and underscores; no name for a token of any host"
-        raise UsageError(f"{args.host!r} cannot be a host's name", remedy=remedy)
+        raise UsageError(f"{args.host!r} is not a valid host name", remedy=remedy)
     service = opened(args)
     try:
         if args.revoke:

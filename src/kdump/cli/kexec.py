@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, panic: bool) -> None:
     if args.kernel is None:
-        raise UsageError("no kernel named", remedy="kdump kexec -l KERNEL")
+        raise UsageError("no kernel is named", remedy="kdump kexec -l KERNEL")
     bounded = args.mem_min is not None or args.mem_max is not None
     method = args.method or (SEGMENTS if bounded else AUTO)
     if bounded and method == FILE:

@@ -368,7 +368,7 @@ def _clear_seq(kernel: Kernel) -> int:
     info = kernel.vmcoreinfo
     where = info.symbols.get("clear_seq")
     if where is None:
-        raise KdumpError("the kernel does not tell when its log was cleared", remedy="--dump-dmesg writes all of it")
+        raise KdumpError("the dump does not say when the log was cleared", remedy="--dump-dmesg writes all of it")
     values = info.offsets.get("latched_seq.val")
     if values is None:  # before 5.12 a plain number
         return kernel.virtual.u64(where)

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         user = f"{spec.parts.username}@{host}" if spec.parts.username else host
         options = ["-p", port, "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", *args.options]
         if subprocess.run(["ssh-copy-id", "-i", f"{identity}.pub", *options, user], check=False).returncode:
-            raise KdumpError(f"the key could not be put on {host}", remedy="see what ssh-copy-id said above")
+            raise KdumpError(
+                f"the key could not be installed on {host}", remedy="see the messages of ssh-copy-id above"
+            )
         print(f"{user} takes the key {identity}")
     return 0
 
@@ -60,7 +62,7 @@ def trust(host: str, port: str, known: Path, *, ask: bool) -> None:
         return
     keys = _run("ssh-keyscan", "-T", "10", "-p", port, host)
     if not keys.strip():
-        raise KdumpError(f"{host} shows no host key", remedy="is an SSH server there, on the port of the target's URL?")
+        raise KdumpError(f"{host} sent no host key", remedy="is an SSH server there, on the port of the target's URL?")
     prints = subprocess.run(
         ["ssh-keygen", "-l", "-f", "-"],
         input=keys, capture_output=True, text=True, errors="backslashreplace", check=False,

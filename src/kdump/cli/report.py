@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if unknown:
         raise UsageError(f"there is no section {unknown[0]!r}", remedy=f"sections: {', '.join(sections.ALL)}")
     if args.live == bool(args.dump):
-        raise UsageError("what is to be read?", remedy="name a dump, or --live for the running kernel")
+        raise UsageError("no dump is named", remedy="name a dump, or --live for the running kernel")
     if args.explain and not args.signature:
-        raise UsageError("--explain explains a signature", remedy="give --signature too")
+        raise UsageError("--explain needs --signature", remedy="add --signature")
     with opened([KCORE] if args.live else args.dump) as context:
         if args.signature:
             from kdump.report.verdict import explain, is_fatal, signature_of

@@ -211,7 +211,7 @@ def alone(journal: Path) -> Iterator[None]:
     journal.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(journal.parent) as got:
         if not got:
-            raise KdumpError("another `kdump setup` is at work", remedy="wait for it to end and try again")
+            raise KdumpError("another `kdump setup` is running", remedy="wait for it to end and try again")
         yield
         with suppress(OSError):  # there is something in it, as a rule
             journal.parent.rmdir()
@@ -220,4 +220,4 @@ def alone(journal: Path) -> Iterator[None]:
 def need_root() -> None:
     """Raise KdumpError for everyone but root."""
     if os.geteuid() != 0:
-        raise KdumpError("setting up changes the machine's configuration", remedy="run it as root")
+        raise KdumpError("only root can change the machine's configuration", remedy="run it as root")

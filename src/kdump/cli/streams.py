@@ -100,5 +100,5 @@ def reader_is_gone() -> bool:
 def confirmed(question: str) -> bool:
     """Ask on the terminal. Raises UsageError if there is none."""
     if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on", remedy="add --yes")
+        raise UsageError("there is no terminal to ask a question on", remedy="add --yes")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -69,7 +69,7 @@ def confirm(given: str | None) -> None:
     name = socket.gethostname()
     if given is None:
         if not sys.stdin.isatty():
-            raise UsageError("there is no terminal to ask on", remedy=f"add --confirm {name}")
+            raise UsageError("there is no terminal to ask a question on", remedy=f"add --confirm {name}")
         print("This crashes the machine at once: every program on it dies. Dumps are left as kdump.toml says.")
         given = input(f"Type its name ({name}) to go on: ")
     if given.strip() != name:

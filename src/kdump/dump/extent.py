@@ -25,5 +25,5 @@ def check_extent(dump: Dump) -> None:
             path=dump.path,
             field="p_memsz" if dump.format.endswith("elf") else "max_mapnr",
             why=f"the bitmaps of a dump of it would take {size_text(bitmaps)}",
-            remedy="`kdump info` shows what is there; a copy that was cut off must be made again",
+            remedy="`kdump info` shows the contents; repeat a copy that was cut off",
         )

@@ -208,7 +208,7 @@ class _Finder:
 
     def unknown(self, what: str) -> KdumpError:
         return KdumpError(
-            f"pages cannot be told apart: neither VMCOREINFO nor BTF tells {what}",
+            f"pages cannot be classified: neither VMCOREINFO nor BTF gives {what}",
             why=self._why_no_types,
             remedy="level 0 or 1 needs no struct pages",
         )

@@ -66,7 +66,7 @@ class FileOutput(PartFile):
             super().seal()
         except FileExistsError as error:
             raise KdumpError(
-                f"{self.path} was made by somebody else meanwhile",
+                f"{self.path} was created by another program in the meantime",
                 why=error.strerror or "",
                 remedy=f"the dump is {self.now}: rename it",
             ) from None

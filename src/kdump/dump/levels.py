@@ -23,7 +23,7 @@ PAGE_CLASS_BITS = MAXIMUM & ~ZERO  # the bits that need struct pages
 def parse_levels(text: str) -> tuple[int, ...]:
     """Levels from "31" or "1,17,31": the first is used, the next ones if the disk is too full for it.
 
-    Raises `UsageError` for what is not a level, and for lists that do not rise.
+    Raises `UsageError` for what is not a level, and for lists that are not in rising order.
     """
     try:
         levels = tuple(whole_number(part, 0, MAXIMUM) for part in text.split(",", MAXIMUM + 1))
@@ -32,7 +32,10 @@ def parse_levels(text: str) -> tuple[int, ...]:
             f"{text!r} is not a dump level", remedy="write 0 to 31, or a rising list such as 1,17,31"
         ) from None
     if any(before >= after for before, after in pairwise(levels)):
-        raise UsageError(f"the levels {text} do not rise", remedy="each must drop more than the one before: 1,17,31")
+        raise UsageError(
+            f"the levels {text} are not in rising order",
+            remedy="each level must drop more than the one before, as in 1,17,31",
+        )
     return levels
 
 

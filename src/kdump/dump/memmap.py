@@ -45,7 +45,7 @@ def find_runs(info: VmCoreInfo, virtual: VirtualMemory, struct_size: int) -> lis
     except KeyError as error:
         raise KdumpError("the memory map cannot be found", why=f"VMCOREINFO has no {error.args[0]}") from None
     if not 0 < roots <= ROOTS_LIMIT or not 0 < size <= 4096 or not 0 < shift < 40 or not 0 <= offset <= size - 8:
-        raise KdumpError("the memory map cannot be found", why="VMCOREINFO's figures about mem_section are impossible")
+        raise KdumpError("the memory map cannot be found", why="VMCOREINFO's values of mem_section are impossible")
     pointers = np.frombuffer(virtual.view(table, roots * 8), "<u8")
     per_root = (1 << page_shift) // size
     runs: list[MapRun] = []

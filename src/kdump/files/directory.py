@@ -118,7 +118,7 @@ class Directory:
     def remove(self, name: str, depth: int = 0) -> None:
         """Delete a directory in it, and all there is in that."""
         if depth > _DEEPEST:
-            raise OSError(errno.ELOOP, "directories lie too deep in each other", f"{self.path}/{name}")
+            raise OSError(errno.ELOOP, "directories are nested too deeply", f"{self.path}/{name}")
         with self.enter(name) as inner:
             for each in inner.names():
                 state = inner.look(each)

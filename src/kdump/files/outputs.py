@@ -41,7 +41,7 @@ def check(path: Name, inputs: Iterable[Name | int] = (), *, replace: bool) -> No
         if not replace:
             raise KdumpError(f"{path} exists", remedy="name another file, or use --force to replace it")
         return
-    raise KdumpError(f"{path} is {_kind(state.st_mode)}", why="only a regular file is replaced", remedy=_OTHER)
+    raise KdumpError(f"{path} is {_kind(state.st_mode)}", why="only regular files can be replaced", remedy=_OTHER)
 
 
 def check_all(paths: Iterable[Name], inputs: Iterable[Name | int] = (), *, replace: bool) -> None:
@@ -110,7 +110,7 @@ def _written_into(path: Name, inputs: Iterable[Name | int]) -> int | None:
 
 def _refuse_input(path: Name, inputs: Iterable[Name | int]) -> None:
     if is_input(path, inputs):
-        raise KdumpError(f"{path} is what is read", why="it would be lost", remedy=_OTHER)
+        raise KdumpError(f"{path} is the input", why="it would be lost", remedy=_OTHER)
 
 
 _OTHER: Final = "name another file"

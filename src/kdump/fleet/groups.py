@@ -36,7 +36,7 @@ def edit(session: Session, group: int, who: str, field: str, value: str) -> None
     if field == "link" and value and not value.startswith(("https://", "http://")):
         raise UsageError("a link begins with https://")
     if field == "collect" and value and not (value.isdigit() and int(value) < 32):
-        raise UsageError("what to collect is a dump level from 0 to 31, or nothing")
+        raise UsageError("collect takes a dump level from 0 to 31, or nothing")
     row = found(session, group)
     if row[field] != value:
         session.execute(f"UPDATE groups SET {field} = ? WHERE id = ?", value, group)

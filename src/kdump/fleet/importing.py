@@ -113,7 +113,7 @@ def _of_text(log: str, host: str) -> Iterable[bytes]:
 
 def _envelope(crash: Directory, host: str) -> bytes:
     if crash.foreign:
-        raise KdumpError(f"its directory is {crash.foreign}: whoever that is may have made it up")
+        raise KdumpError(f"its directory is {crash.foreign}: the crash may be forged")
     manifest: dict[str, Any] = {}
     if crash.has_file("manifest.json"):
         manifest = load_object(crash.read("manifest.json"), "its manifest")

@@ -159,7 +159,7 @@ class Directory:
         found = _digest(_part(path))
         if sha256 and found != sha256:
             self.abandon(key)
-            raise RefusedError(422, "the file is not what it is said to be", why="its SHA-256 differs")
+            raise RefusedError(422, "the file does not match its description", why="its SHA-256 differs")
         _part(path).rename(path)
         _sync(path.parent)
         _journal(path).unlink(missing_ok=True)

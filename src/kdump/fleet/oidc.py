@@ -81,7 +81,7 @@ def load(path: Path) -> Settings:
     roles, scopes = raw.get("roles", {}), raw.get("scopes", ["openid", "profile", "email"])
     texts = [raw.get(name, "") for name in ("issuer", "client_id", "client_secret", "claim", "default_role")]
     if not isinstance(roles, dict) or not isinstance(scopes, list) or not all(isinstance(x, str) for x in texts):
-        raise UsageError(f"{path}: a setting is not of its kind", remedy="docs/fleet.md shows the file")
+        raise UsageError(f"{path}: a setting has the wrong type", remedy="docs/fleet.md shows the file")
     if not texts[0] or not texts[1]:
         raise UsageError(f"{path}: issuer and client_id are needed")
     default = raw.get("default_role", "none")
@@ -168,7 +168,7 @@ class Provider:
                 sub={"essential": True},
             ).validate(found.claims)
         except (JoseError, ValueError) as error:
-            raise KdumpError("the provider's ID token is not good", why=str(error)[:200]) from None
+            raise KdumpError("the provider's ID token is invalid", why=str(error)[:200]) from None
         return dict(found.claims)
 
     async def _discover(self) -> tuple[dict[str, Any], Any]:

@@ -103,7 +103,9 @@ def work(service: Service) -> int:
     """Work until the process is told to end; 0."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     if not service.database.postgres:
-        raise UsageError("a worker of its own needs PostgreSQL", remedy="with SQLite, `kdump fleet serve` works itself")
+        raise UsageError(
+            "a separate worker needs PostgreSQL", remedy="with SQLite, `kdump fleet serve` contains the worker"
+        )
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

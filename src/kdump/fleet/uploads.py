@@ -30,7 +30,7 @@ def piece(service: Service, host: str, crash: str, name: str, offset: int, data:
     if store.free() - len(data) < _FREE:
         raise RefusedError(507, "the collector's disk is full")
     if row["used"] + offset + len(data) > service.options.host_quota:
-        raise RefusedError(507, "this host has used up its room", remedy="retention makes room; or raise its quota")
+        raise RefusedError(507, "this host has used up its quota", remedy="wait for retention, or raise the quota")
     if data:
         store.write(_key(row, name), offset, data)
 
@@ -155,7 +155,7 @@ def _complete_parts(service: Service, store: Bucket, row: Row, name: str, size: 
         store.complete(key, upload, [(number, str(tag)) for number, tag in listed])
     if store.size(key) != size:
         store.delete(key)
-        raise RefusedError(422, "the file is not what it is said to be", why="its size differs")
+        raise RefusedError(422, "the file does not match its description", why="its size differs")
 
 
 def _arrived(service: Service, row: Row, name: str, size: int, sha256: str, key: str) -> None:

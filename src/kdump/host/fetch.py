@@ -94,7 +94,7 @@ def open_device(device: str, *, writable: bool) -> int:
         raise KdumpError(f"{device} is in use", why="it is mounted, or part of a volume", remedy=_OTHER) from None
     try:
         if stat.S_IFMT(os.fstat(descriptor).st_mode) != stat.S_IFMT(mode):
-            raise KdumpError(f"{device} was exchanged while it was opened")
+            raise KdumpError(f"{device} was replaced while it was being opened")
         # The lock that udev respects, too (systemd.io/BLOCK_DEVICE_LOCKING).
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -167,8 +167,8 @@ def _copy(descriptor: int, header: RawHeader, parent: Directory, device: str) ->
         problems = tuple(_problems(header, draft.directory))
         if problems and any(_differ(descriptor, header, draft.directory, device)):
             raise KdumpError(
-                f"the copy in {parent.path} differs from what is on {device}",
-                why="one of them does not read back what was written",
+                f"the copy in {parent.path} differs from {device}",
+                why="one of them returns other data than was written",
                 remedy="look for errors of the disks in the kernel log, or name another directory: --to",
             )
         draft.commit()

@@ -222,7 +222,7 @@ def _refuse(name: str, kind: str) -> None:
         return
     raise KdumpError(
         f"the interface {name} is of the kind {kind}" if kind else f"the interface {name} has no hardware",
-        why="it leads to a target, and the capture kernel makes only " + ", ".join(KINDS),
+        why="it leads to a target, and the capture kernel supports only " + ", ".join(KINDS),
         remedy="choose a target that another interface leads to, or describe one in [[network.interface]]",
     )
 

@@ -111,7 +111,7 @@ def _drained(pipe: int, said: bytes, end: float) -> tuple[bytes, bool]:
 def post(url: str, summary: Mapping[str, Any]) -> None:
     """POST the summary. Raises KdumpError; the URL, which may hold a token, is not in the message."""
     if not url.startswith(("http://", "https://")):
-        raise KdumpError("the webhook is no http:// or https:// URL", remedy="see [notify] in kdump.toml")
+        raise KdumpError("the webhook is not an http:// or https:// URL", remedy="see [notify] in kdump.toml")
     within(TIMEOUT, _host(url), lambda: _post(url, json.dumps(summary).encode()))
 
 

@@ -132,7 +132,7 @@ class Foreign(Platform):
 
     def _existing(self, path: Path, name: str) -> Path:
         if not path.is_file():
-            raise KdumpError(f"the module {name} is not there for {self.machine}", why=f"there is no {path}")
+            raise KdumpError(f"the module {name} does not exist for {self.machine}", why=f"there is no {path}")
         return path
 
     @cached_property

@@ -453,7 +453,7 @@ def load(memory: Reader, symbols: Kallsyms) -> Btf:
     start, stop = symbols.get("__start_BTF"), symbols.get("__stop_BTF")
     if start is None or stop is None:
         raise KdumpError(
-            "the kernel carries no type information",
+            "the kernel has no type information",
             why="it was built without CONFIG_DEBUG_INFO_BTF",
             remedy="structures need the kernel's debug vmlinux",
         )

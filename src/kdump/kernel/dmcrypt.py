@@ -148,7 +148,7 @@ class Devices:
         if types is None or not types.has_struct(name):
             here = module in self._modules
             raise KdumpError(
-                "the encrypted volume's key cannot be looked for",
+                "kdump cannot search for the encrypted volume's key",
                 why=f"the dead kernel has no types for {module}" if here else f"the dead kernel had no {module}",
             )
         return types

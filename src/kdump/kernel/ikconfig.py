@@ -25,7 +25,7 @@ def text(kernel: Kernel) -> str:
     symbols = kernel.symbols
     start, end = symbols.get("kernel_config_data"), symbols.get("kernel_config_data_end")
     if start is None or end is None or not 0 < end - start <= _LARGEST:
-        raise KdumpError("the kernel does not carry its configuration", why="it was built without CONFIG_IKCONFIG")
+        raise KdumpError("the kernel does not contain its configuration", why="it was built without CONFIG_IKCONFIG")
     engine = zlib.decompressobj(_GZIP)
     try:
         raw = engine.decompress(kernel.virtual.read(start, end - start), _LARGEST)

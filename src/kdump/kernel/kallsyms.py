@@ -130,7 +130,7 @@ class Kallsyms:
         found = self.get(name)
         if found is None and self._more:
             raise UnknownSymbolError(
-                f"the kernel does not tell where {name} is", why="its symbol table has only functions"
+                f"the kernel does not say where {name} is", why="its symbol table has only functions"
             )
         if found is None:
             raise KeyError(name)

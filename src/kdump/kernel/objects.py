@@ -71,7 +71,7 @@ class _NoNumber:
     __slots__ = ()
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise NoNumberError(f"{self!r} is no number in this kernel")
+        raise NoNumberError(f"{self!r} is not a number in this kernel")
 
     __int__ = __index__ = __add__ = __radd__ = __sub__ = __rsub__ = __and__ = __rand__ = __or__ = __ror__ = _refuse
     __mul__ = __rmul__ = __floordiv__ = __mod__ = __lshift__ = __rshift__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse

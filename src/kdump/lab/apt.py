@@ -122,7 +122,7 @@ def _mirror() -> str:
         if label == "Debian":
             return address
     raise KdumpError(
-        "Debian's archive cannot be asked",
+        "Debian's archive cannot be queried",
         why="this machine's apt knows no mirror of Debian",
         remedy="run apt-get update, or name a kernel image by its path",
     )

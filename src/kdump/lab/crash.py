@@ -262,7 +262,7 @@ def _bring_home(directory: Path, played: Played) -> Crash:
         raise KdumpError(
             f"the crash {names[-1]} has no manifest, it is not complete",
             why="it holds " + (", ".join(sorted(path.name for path in saved.iterdir())) or "nothing"),
-            remedy=f"read {console} and what there is in {saved}",
+            remedy=f"read {console} and the files in {saved}",
         )
     manifest = json.loads(manifest_file.read_bytes())
     before = json.loads(disk.read(medium, "/" + BEFORE))

@@ -36,7 +36,9 @@ def results_directory(parent: Path, scenario: Scenario) -> Path:
         path.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise KdumpError(
-            f"no place for the results in {parent}", why=error.strerror or str(error), remedy="name another: --output"
+            f"the results cannot be stored in {parent}",
+            why=error.strerror or str(error),
+            remedy="name another: --output",
         ) from None
     return path
 
@@ -50,7 +52,7 @@ def run(scenario: Scenario, directory: Path, say: Callable[[str], None], *, keep
         say(f"verified: {size_text(verify(result))} agree with the manifest")
         report = report_text(result.directory / "vmcore")
     except (KdumpError, OSError) as cause:
-        error = cause if isinstance(cause, KdumpError) else KdumpError(f"the run could not go on: {cause}")
+        error = cause if isinstance(cause, KdumpError) else KdumpError(f"the run failed: {cause}")
         error.remedy = "\n  ".join(filter(None, [error.remedy, f"everything the run left is in {directory}"]))
         raise error from None
     for image in ("guest.img", "capture.img") + (() if keep_disk else ("disk.img",)):
@@ -77,7 +79,7 @@ def verify(result: Crash) -> int:
         finding for entry in result.manifest["files"] for finding in manifest.check(result.directory, dict(entry))
     ]
     if findings:
-        raise KdumpError("the dump is not what was saved", why=f"{findings[0].name}: {findings[0].what}")
+        raise KdumpError("the dump differs from its manifest", why=f"{findings[0].name}: {findings[0].what}")
     return sum(entry["size"] for entry in result.manifest["files"])
 
 

@@ -73,7 +73,7 @@ def _wheel(architecture: Architecture, distribution: str, version: str) -> Path:
             raise KdumpError(
                 f"the wheel of {distribution} {version} for {architecture.name} cannot be fetched",
                 why="".join(done.stderr.strip().splitlines()[-1:]),
-                remedy="is the network up? Does PyPI have such a wheel?",
+                remedy="check the network, and whether PyPI has such a wheel",
             )
         for wheel in directory.glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:

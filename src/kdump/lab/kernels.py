@@ -200,14 +200,14 @@ class _Source:
                 raise KdumpError(
                     f"the package {package} cannot be fetched",
                     why=second.why,
-                    remedy="is the network up, the name right?",
+                    remedy="check the network and the name",
                 ) from error
 
 
 def _unknown(spec: str) -> KdumpError:
     return KdumpError(
         f"there is no kernel {spec!r}",
-        why="it is no file, no release in /boot, and no Debian package or series",
+        why="it is not a file, a release in /boot, or a Debian package or series",
         remedy="try a series (6.1, 6.1-generic), newest, a package (linux-image-…), or a path with a slash",
     )
 

@@ -58,7 +58,7 @@ class FileSource:
         status = os.fstat(self._fd)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
             os.close(self._fd)
-            raise KdumpError(f"{self.path}: not a file", remedy="a dump is read at random, so it must be a file")
+            raise KdumpError(f"{self.path}: not a file", remedy="dumps need random access, so use a file")
         self.size = os.lseek(self._fd, 0, os.SEEK_END) if stat.S_ISBLK(status.st_mode) else status.st_size
         self._mappable = True
         self._pseudo = stat.S_ISREG(status.st_mode) and not status.st_blocks

@@ -54,7 +54,7 @@ class BlockTarget:
         if not found:
             raise KdumpError(
                 f"{self.path} cannot be found again in the capture kernel",
-                why="it is no partition, and names of disks change",
+                why="it is not a partition, and names of disks change",
                 remedy="make a partition on it and name it as /dev/disk/by-partuuid/…",
             )
         return replace(self.spec, facts={**self.spec.facts, "partuuid": found})
@@ -174,7 +174,7 @@ class BlockStream:
 
 def _open(device: str) -> int:
     if not Path(device).exists():
-        raise KdumpError(f"{device} is not there", remedy="blkid lists the partitions and their PARTUUIDs")
+        raise KdumpError(f"{device} does not exist", remedy="blkid lists the partitions and their PARTUUIDs")
     return os.open(device, os.O_RDWR | os.O_CLOEXEC)
 
 

@@ -32,7 +32,7 @@ def device_count(device: str) -> int:
         os.close(descriptor)
     count = int.from_bytes(raw, "little")
     if not 0 < count <= _MOST:
-        raise KdumpError(f"the superblock of {device} is damaged", why=f"it speaks of {count} devices")
+        raise KdumpError(f"the superblock of {device} is damaged", why=f"it names {count} devices")
     return count
 
 

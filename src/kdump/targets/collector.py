@@ -432,7 +432,7 @@ class PartsStream(PartStream):
         server = Server.of(url)
         if self._session.secure and not server.secure:
             raise KdumpError(
-                "the collector's bucket would be sent the dump in the clear",
+                "the dump would go unencrypted to the collector's bucket",
                 why="its URL is http://, the collector's own https://",
                 remedy="give the collector an https:// endpoint for its bucket",
             )

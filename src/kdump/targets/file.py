@@ -154,7 +154,7 @@ class DirectorySession:
             except FileExistsError:
                 with parent.enter(crash) as found:
                     if why := self._foreign(found):
-                        raise KdumpError(f"{self.where} is there already", why=f"it is {why}") from None
+                        raise KdumpError(f"{self.where} exists already", why=f"it is {why}") from None
         self._labels.directory(self.directory)
 
     def _foreign(self, directory: Directory) -> str:

@@ -69,7 +69,9 @@ def read_header(descriptor: int, path: str) -> RawHeader:
     """The newest whole header. Raises `FormatError` if the device holds none."""
     found = [header for at in SLOTS if (header := _unpack(os.pread(descriptor, SLOT, at)))]
     if not found:
-        raise FormatError("holds no raw dump area", path=path, remedy="kdump collect --format makes one (it erases!)")
+        raise FormatError(
+            "holds no raw dump area", path=path, remedy="`kdump collect --format` makes one and erases the partition"
+        )
     return max(found, key=lambda header: header.sequence)
 
 

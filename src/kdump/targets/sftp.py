@@ -173,7 +173,7 @@ class Sftp:
         answer = self._get()
         (number,) = _numbers(">I", answer, 1)
         if number not in self._flying:
-            raise KdumpError("the server does not speak SFTP", why="it answers what was not asked")
+            raise KdumpError("the server does not speak SFTP", why="it answers requests that were not made")
         path = self._flying.pop(number)
         self._check(answer, f"{path} cannot be written")
 
@@ -184,7 +184,7 @@ class Sftp:
         self._put(bytes([kind]) + struct.pack(">I", self._number) + body)
         answer = self._get()
         if _numbers(">I", answer, 1) != (self._number,):
-            raise KdumpError("the server does not speak SFTP", why="it answers what was not asked")
+            raise KdumpError("the server does not speak SFTP", why="it answers requests that were not made")
         self._check(answer, problem)
         return answer
 
@@ -253,7 +253,7 @@ def _numbers(form: str, data: bytes, at: int = 0) -> tuple[int, ...]:
 def _take(data: bytes) -> tuple[bytes, bytes]:
     (size,) = _numbers(">I", data)
     if 4 + size > len(data):
-        raise KdumpError("the server does not speak SFTP", why="a string ends behind its packet")
+        raise KdumpError("the server does not speak SFTP", why="a string ends beyond its packet")
     return data[4 : 4 + size], data[4 + size :]
 
 

@@ -95,7 +95,7 @@ class Unwinder:
             else:
                 pc, sp = self._plain(back), fp + _RECORD.size
                 if not pc >> 55 & 1:
-                    raise LostError(f"the stack leads to {pc:#x}, which is no kernel code")
+                    raise LostError(f"the stack leads to {pc:#x}, which is not kernel code")
                 here = self._interrupted(fp, following, pc)
             yield from self._frame(pc, here.sp if here else sp, here)
             fp = following

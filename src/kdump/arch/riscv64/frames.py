@@ -85,7 +85,7 @@ class Unwinder:
             if not pc:
                 return
             if not pc >> 63:
-                raise LostError(f"the stack leads to {pc:#x}, which is no kernel code")
+                raise LostError(f"the stack leads to {pc:#x}, which is not kernel code")
             yield Frame(pc, sp), None
 
     def _in_exception(self, pc: int) -> bool:

@@ -303,7 +303,7 @@ class Unwinder:
                     return Unwound(frames, False, "the stack runs in a circle")
                 seen.add((pc, sp))
                 if not pc >> 47:
-                    return Unwound(frames, False, f"the stack leads to {pc:#x}, which is no kernel code")
+                    return Unwound(frames, False, f"the stack leads to {pc:#x}, which is not kernel code")
                 frames.append(Frame(pc, sp, here))
         except NotPresentError as error:
             return Unwound(frames, False, str(error))

@@ -93,7 +93,7 @@ def edit_defaults(text: str, parameters: Sequence[str]) -> str:
     if _without(found) != wanted or crashkernels(" ".join(found)) != list(parameters):
         raise KdumpError(
             f"{DEFAULTS} cannot be changed safely",
-            why="a shell that reads the changed file finds another kernel command line than meant",
+            why="a shell that reads the changed file gets a wrong kernel command line",
             remedy=f"put {' '.join(parameters)} into it by hand, remove any other crashkernel=, and run setup again",
         )
     return after
@@ -123,7 +123,9 @@ def _variables(text: str) -> tuple[str, str]:
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or b"").decode(errors="replace").replace(file.name, DEFAULTS).strip()
             raise KdumpError(
-                f"{DEFAULTS} cannot be read as grub-mkconfig reads it", why=said or str(error), remedy="mend the file"
+                f"{DEFAULTS} cannot be read as grub-mkconfig reads it",
+                why=said or str(error),
+                remedy="correct the file",
             ) from None
     common, _, default = done.stdout.decode("utf-8", "surrogateescape").partition("\0")
     return common, default

@@ -34,7 +34,9 @@ def read(paths: list[Path], draft: Draft | None = None) -> Draft:
         except (OSError, UnicodeDecodeError) as error:
             raise KdumpError(f"{path} cannot be read", why=str(error)) from None
         if len(text) > _LARGEST:
-            raise KdumpError(f"{path} is larger than {_LARGEST >> 10} KiB", why="no configuration of a kdump is")
+            raise KdumpError(
+                f"{path} is larger than {_LARGEST >> 10} KiB", why="configuration files of kdump are never that large"
+            )
         reader: Callable[[str, str, Draft], None]
         if re.search(r"^\s*(KDUMP_SAVEDIR|KDUMP_DUMPLEVEL|KDUMP_KEEP_OLD_DUMPS)=", text, re.MULTILINE):
             reader = suse.read

@@ -35,7 +35,7 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     if machine != arch.by_boot_params().elf_machine:
         raise FormatError("a kernel of another architecture", path=path, offset=18, field="e_machine", why=f"{machine}")
     if kind != ET_EXEC:
-        raise FormatError("not an executable, so no kernel", path=path, offset=16, field="e_type", why=f"{kind}")
+        raise FormatError("not an executable, so not a kernel", path=path, offset=16, field="e_type", why=f"{kind}")
     if phentsize != PHDR.size or phoff + phnum * PHDR.size > len(data):
         raise FormatError("the program headers lie outside the file", path=path, offset=phoff, field="e_phoff")
     loads = []
