@@ -119,7 +119,7 @@ class Architecture:
     lab_series: str = "6.12"  # the oldest of Debian's kernels that says all of itself
 
     def blas_stand_in(self) -> StandIn | None:
-        """Machine code of the capture image's stand-in for BLAS; None if there is none."""
+        """Machine code of the capture image's stand-in for BLAS, or None."""
         return None
 
     @property

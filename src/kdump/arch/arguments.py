@@ -170,7 +170,7 @@ class ArgumentEngine:
             after = dict(states[address])
             following = self._following(each, instructions, after)
             self.step(each, after, start, taken=taken)
-            if taken:  # what others may write to is no argument any more
+            if taken:  # others may have written to it: it is not an argument any more
                 for place in [at for at, value in after.items() if isinstance(at, int) and value[1] in self.IN_ORDER]:
                     del after[place]
             for target in following:

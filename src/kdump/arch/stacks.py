@@ -135,7 +135,7 @@ class Symbols(Protocol):
     """Addresses for names."""
 
     def get(self, name: str) -> int | None:
-        """The symbol's address, None if there is none."""
+        """The symbol's address, or None."""
 
     def address(self, name: str) -> int:
         """The symbol's address. Raises `KdumpError` if there is none."""

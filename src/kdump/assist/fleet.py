@@ -119,7 +119,7 @@ def build(fleet: Fleet) -> MCPServer[Any]:
 
     @tool
     def group(number: Number, offset: Number = 0) -> str:
-        """A group: frames, kernels and rates, hosts, factors, known faults with versions that mend them, crashes."""
+        """A group: frames, kernels and rates, hosts, factors, known faults with the versions that fix them, crashes."""
         return page(fleet.lines(f"/api/groups/{number}"), offset)
 
     @tool

@@ -255,7 +255,7 @@ class _Unit:
         self._flags = (self._info >> 31) != 0
         count = len(starts)
         known = base.alias if base else np.zeros(1, np.int64)
-        # What a reference to a type means: tags are passed over, and what is no type at all is void.
+        # What a reference to a type means: tags are passed over, and anything that is not a type is void.
         own = np.arange(raw.first_id, raw.first_id + count, dtype=np.int64)
         tags = self._kinds == btf.TYPE_TAG
         own[tags] = self._third[tags]

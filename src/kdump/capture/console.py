@@ -26,7 +26,7 @@ class Console:
         self._last_progress = 0.0
 
     def now(self) -> float:
-        """Seconds since the kernel booted (or since the start of a capture that is no first process)."""
+        """Seconds since the kernel booted (or since the start of a capture that is not PID 1)."""
         return uptime() - self._zero
 
     def say(self, text: str) -> None:

@@ -67,7 +67,7 @@ def _without_key(parameters: bytearray) -> bytearray:
     """A crypt target's parameters without the second word, which is the key or names one of the kernel's keyring."""
     cipher, _, rest = parameters.partition(b" ")
     key, _, rest = rest.partition(b" ")
-    if key.startswith(b":"):  # ":SIZE:TYPE:NAME": the size is no secret, and is worth knowing
+    if key.startswith(b":"):  # ":SIZE:TYPE:NAME": the size is not secret, and is useful
         return cipher + b" " + b":".join(key.split(b":")[:3]) + b" " + rest
     size = len(key) // 2
     wipe(key)

@@ -157,7 +157,7 @@ class Watchdogs:
 
     Source: Documentation/watchdog/watchdog-api.rst: opening arms, any write feeds, closing after "V" disarms. They are
     disarmed only if the machine is to stay as it is; if the supervisor itself dies, the hardware resets the machine. A
-    pretimeout is taken away: its interrupt makes a kernel panic, which here is no dump but the end of one.
+    pretimeout is taken away: its interrupt makes a kernel panic, which here would end the dump.
     """
 
     def __init__(self, directory: str = "/dev") -> None:

@@ -1,6 +1,6 @@
 """MD arrays without tools: the members are found by the array's UUID, the kernel reads everything else from them.
 
-A panic leaves an array dirty, and a mirror may have lost a disk. It is run all the same, read-only until the first
+A panic leaves an array dirty, and a mirror may have lost a disk. It runs nevertheless, read-only until the first
 write, and with resynchronisation frozen: the dump has the disks for itself, and the healthy machine catches up later.
 
 Sources: Documentation/admin-guide/md.rst (new_array, metadata_version, new_dev, array_state, sync_action);
@@ -30,7 +30,7 @@ def assemble(
 ) -> None:
     """Run the plan's array {"array": name, "uuid", "metadata": "1.2", "disks": number}; its device is /dev/NAME.
 
-    `members(uuid)` are the devices that now bear the array's UUID. One of them is waited for as long as `seconds`
+    `members(uuid)` are the devices that now have the array's UUID. One of them is waited for as long as `seconds`
     allow, all of them until `patience` on the monotonic clock. Raises KdumpError if it cannot be run.
     """
     name, disks = str(array["array"]), int(array["disks"])

@@ -38,7 +38,7 @@ def bring_up(
     """Bring up every interface of `plan`, loopback too; the name servers, the plan's before those that DHCP gave.
 
     Each step is printed with its time. `degrade` is told of an interface that does not come up in its share of the
-    `seconds`: the others may lead to a target all the same.
+    `seconds`: the others may still lead to a target.
     """
     end = time.monotonic() + seconds
     interfaces: Sequence[Mapping[str, Any]] = plan.get("interface", ())
@@ -113,7 +113,7 @@ class _Interface:
         return servers
 
     def _advertised(self, index: int, *, alone: bool) -> str:
-        """Wait for an IPv6 address and a router; what came of it. Not `alone`, the others may lead to the target."""
+        """Wait for an IPv6 address and a router; returns the result. Not `alone`, the others may lead to the target."""
         look = partial(self._address6, index)
         found = self._wait(look, "got no IPv6 address from a router") if alone else self._soon(look, _SOLICITED)
         if not found:

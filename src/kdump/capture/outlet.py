@@ -1,4 +1,4 @@
-"""One open target of a crash, and what became of it."""
+"""One open target of a crash, and its result."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ __capture_imports__ = (*(f"{sections.__name__}.{name}" for name in sections.SHOR
 
 BETWEEN = b"\0"
 _SPARSEST = 31
-_BATCH = 128  # pages compressed together: more costs memory and is no faster
+_BATCH = 128  # pages compressed together: more costs memory and is not faster
 _FRUGAL_BATCH = 32
 
 
@@ -75,7 +75,7 @@ def vmcore(
     `frugal`: small batches and no threads, for a second attempt after the first was killed. If the disk is full or will
     be, a dump without any page that can be spared is tried before it is given up.
     """
-    # Imported here: NumPy takes seconds under emulation, and the log is to be safe before that.
+    # Imported here: NumPy takes seconds under emulation, and the log must be safe before that.
     from kdump.dump.hints import Hints, from_json
     from kdump.dump.pipeline import Options, save
 

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; exit status 3 for an incomplete dump and for one that tells of no fatal crash."""
+    """Print the report; exit status 3 for an incomplete dump and for one without a fatal crash."""
     from kdump.errors import UsageError
     from kdump.report import sections
 

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_if_not_ready(wanted)
         confirm(args.confirm)
         drill.begin(state)
-        print("crashing now; after the reboot, `kdump test` says what came of it", flush=True)
+        print("crashing now; after the reboot, `kdump test` prints the result", flush=True)
         drill.crash()
         raise KdumpError("the machine did not crash", why="the kernel did not act on SysRq c")
     last = drill.begun(state)

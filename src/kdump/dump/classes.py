@@ -77,7 +77,7 @@ class Doubts:
     """Struct pages that contradict themselves; what they describe is kept."""
 
     bad_orders: int = 0  # free blocks of an impossible order or alignment
-    lost_tails: int = 0  # tail pages whose head is no head
+    lost_tails: int = 0  # tail pages whose head page is not a head
 
 
 class Classifier:

@@ -56,7 +56,7 @@ def save_to(dump: Dump, destination: Destination, options: Options) -> Saved:
     """Save to files that take their names when they are whole; a manifest is written beside the first.
 
     Raises what `save` raises, and KdumpError before anything is written if a file that is read would be replaced, or
-    what is no regular file. What a failed run wrote is left, named incomplete.
+    anything but a regular file. The output of a failed run stays, named incomplete.
     """
     begin: Callable[[], Sink]
     outputs: list[FileOutput | NullOutput] = []

@@ -103,7 +103,7 @@ class ElfWriter:
         raise AssertionError
 
     def finish(self, *, incomplete: bool) -> None:
-        """Fill what is still missing at the end, unless the dump is to be cut there (every reader notices that)."""
+        """Fill what is still missing at the end, unless the dump must end there (every reader notices that)."""
         if not incomplete:
             rest = len(self._next) + sum(len(pfns) for pfns in self._expected)
             for _ in range(rest):

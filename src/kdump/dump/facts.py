@@ -156,7 +156,7 @@ class _Finder:
             yield found
 
     def flag(self, name: str) -> int | None:
-        """Mask of a page flag; None if there is none of that name."""
+        """Mask of a page flag, or None if there is no flag of that name."""
         bit = self.info.numbers.get(name)
         if bit is None and (name not in _ALWAYS_TOLD or self._open_types):
             bit = self.enumerator("pageflags", name)
@@ -170,7 +170,7 @@ class _Finder:
         return mask
 
     def page_type(self, name: str) -> int | None:
-        """_mapcount of pages of a type, as an unsigned 32-bit number; None if there is none."""
+        """_mapcount of pages of a type, as an unsigned 32-bit number, or None."""
         value = self.info.numbers.get(f"PAGE_{name}_MAPCOUNT_VALUE")
         if value is None:
             kind = self.enumerator("pagetype", f"PGTY_{name.lower()}")  # 6.12 and later

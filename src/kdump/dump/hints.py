@@ -32,7 +32,7 @@ def find_hints(kernel: Kernel) -> Hints:
 
 
 def no_hints(_kernel: Kernel) -> Hints:
-    """Where nothing is to be looked for."""
+    """Where nothing need be searched for."""
     return Hints()
 
 

@@ -75,7 +75,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find(path: Path) -> Path | None:
-    """The manifest that speaks of `path` (a dump, or the directory of a crash); None if there is none."""
+    """The manifest that covers `path` (a dump, or the directory of a crash), or None."""
     if path.is_dir():
         beside = path / NAME
         return beside if beside.exists() else None

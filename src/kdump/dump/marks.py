@@ -37,7 +37,7 @@ class Marked(NamedTuple):
         return np.flatnonzero((self.marks & np.uint16(mark | mask)) == mark)
 
     def last_head(self) -> int:
-        """Index of the last page that is no tail; -1 if all are tails."""
+        """Index of the last page that is not a tail; -1 if all are tails."""
         last = len(self.marks) - 1
         if last >= 0 and self.marks[last] & TAIL:
             heads = np.flatnonzero((self.marks & np.uint16(TAIL)) == 0)
@@ -78,7 +78,7 @@ def find_fates(
 ) -> Fates:
     """`keep` and `begin`: for each class, whether its pages are kept and come first, if they are `held`.
 
-    Values that stand for none of them are nothing.
+    Values for none of them mean nothing.
     """
     table = np.zeros(256, np.uint8)
     table[: len(keep)] = keep + begin * np.uint8(2)

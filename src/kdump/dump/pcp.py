@@ -1,4 +1,4 @@
-"""Free pages that the CPUs keep at hand (pcp): on lists of their own, in front of the buddy allocator's.
+"""Free pages on the CPUs' own lists (pcp), in front of the buddy allocator's.
 
 Their struct pages look like any kernel page's: only the lists tell. They may be a third of what level 31 would keep
 otherwise, as up to `high` pages of each CPU and zone wait there (mm/page_alloc.c, zone_highsize).
@@ -28,7 +28,7 @@ _COSTLY_ORDER = 3  # PAGE_ALLOC_COSTLY_ORDER: lists of higher orders are for hug
 _HUGE_ORDER = 9  # HPAGE_PMD_ORDER of 4 KiB pages
 _LISTS_LIMIT, _CPUS_LIMIT = 256, 1 << 14
 _PAGE = 4096
-_CACHED = 4096  # pages of struct pages at hand
+_CACHED = 4096  # pages of struct pages that are cached
 _ADDRESSES = (1 << 64) - 1
 
 
@@ -69,7 +69,7 @@ def free_pages_on_lists(
 ) -> NDArray[np.int64]:
     """The pfns of these pages, in order; a struct page has `size` bytes.
 
-    A list is followed as long as it is one: links agree and nobody uses its pages. What cannot be read is no member.
+    A list is followed as long as it is one: links agree and nobody uses its pages. What cannot be read is not a member.
     """
     try:
         lists = _Lists(info, virtual, runs, size)

@@ -40,7 +40,7 @@ class Options:
     `container` is "kdump" (kdump-compressed) or "elf"; `parts` are files of a split set. `levels` beyond the first are
     tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `stop` is
     asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on. `room` tells how many bytes may
-    be written, if it can; a level that will not fit is passed over, the last one begun all the same: `warn` is told.
+    be written, if it can; a level that will not fit is passed over, the last one is begun in any case: `warn` is told.
     """
 
     levels: tuple[int, ...] = (31,)

@@ -77,7 +77,7 @@ class _Chosen(NamedTuple):
     held: NDArray[np.bool_]
     fates: Fates
     classes: NDArray[np.uint8] | None
-    unmapped: int  # pages that the source holds and no struct page tells of
+    unmapped: int  # pages that the source holds and that have no struct page
 
 
 def select(
@@ -145,7 +145,7 @@ def select(
         wanted = level & levels.PAGE_CLASS_BITS
         found.not_applied = {name: why for name, why in memory_map.facts.missing.items() if wanted & _BITS.get(name, 0)}
         if wanted and unmapped and unmapped == found.kept.count:
-            found.not_applied["all but zero pages"] = "no struct page tells of any page of RAM"
+            found.not_applied["all but zero pages"] = "RAM has no struct page"
     return found
 
 

@@ -40,7 +40,7 @@ def _ask(stop: Stop) -> None:
 
 
 class _Task(Generic[Result]):
-    """Something to do in another thread, and what came of it."""
+    """A call in another thread, and its result."""
 
     def __init__(self) -> None:
         self._pending = threading.Lock()  # held until there is a result: cheaper than an Event
@@ -87,7 +87,7 @@ def memory_left() -> int:
 
 
 def _figure(path: str, name: str, word: int) -> int | None:
-    """The number that is word `word` of the line of /proc that begins with `name`; None if there is none."""
+    """The number that is word `word` of the line of /proc that begins with `name`, or None."""
     with contextlib.suppress(OSError, ValueError, IndexError), open(path, encoding="ascii") as lines:
         return next((int(line.split()[word]) for line in lines if line.startswith(name)), None)
     return None

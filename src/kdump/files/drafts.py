@@ -1,4 +1,4 @@
-"""Writing to files as the kernel allows, and files that bear their name only when they are whole."""
+"""Writing to files as the kernel allows, and files that get their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Draft:
     def commit(self, *, replace: bool = True, durable: bool = True) -> None:
         """Give it its name; the draft is closed then. With `durable` the content is on the disk before the name is.
 
-        Raises FileExistsError if the name is taken: by any file unless `replace`, by what is no regular file anyway.
+        Raises FileExistsError if the name is taken: by any file unless `replace`, always by other than a regular file.
         """
         if durable:
             os.fsync(self.fd)
@@ -222,7 +222,7 @@ class PartFile:
         self._end = 0
         self._pushed = 0
         self._allocated = 0
-        self.sealed = False  # whether the file is whole and bears its name
+        self.sealed = False  # whether the file is complete and has its name
 
     @property
     def called(self) -> str:

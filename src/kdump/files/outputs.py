@@ -57,7 +57,7 @@ def check_all(paths: Iterable[Name], inputs: Iterable[Name | int] = (), *, repla
 
 
 def is_null(path: Name) -> bool:
-    """Whether `path` is /dev/null, be it by another name."""
+    """Whether `path` is /dev/null, under any name."""
     try:
         state = os.stat(path)  # noqa: PTH116
     except OSError:
@@ -101,7 +101,7 @@ def _written_into(path: Name, inputs: Iterable[Name | int]) -> int | None:
         mode = os.stat(text).st_mode  # noqa: PTH116
     except OSError:
         return None
-    ours = text.startswith(("/dev/", "/proc/self/fd/"))  # /dev/stdout, be it redirected to a file
+    ours = text.startswith(("/dev/", "/proc/self/fd/"))  # /dev/stdout, even if redirected to a file
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or (ours and stat.S_ISREG(mode))):
         return None
     _refuse_input(text, inputs)

@@ -22,7 +22,7 @@ TIME: Final = 180.0  # seconds
 OUTPUT: Final = 64 << 20  # bytes
 _NO_NEW_PRIVS = 38  # prctl(2)
 _DEATH_SIGNAL = 1
-_NOTHING_FOUND = 3  # exit status of `kdump report` that tells of no crash
+_NOTHING_FOUND = 3  # exit status of `kdump report` without a crash
 
 
 def report(source: Path, form: str, *, short: bool = False) -> bytes:

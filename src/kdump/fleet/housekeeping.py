@@ -58,7 +58,7 @@ _SPARED: Final = (
 
 
 def forget_files(service: Service, before: float) -> int:
-    """Dumps that arrived before a time go, but for the first and the last of each group."""
+    """Delete dumps that arrived before a time, except the first and the last of each group."""
     with service.database.read() as session:
         rows = session.all(
             "SELECT f.crash, f.name, f.place FROM files f JOIN crashes c ON c.id = f.crash WHERE f.arrived < ?"

@@ -31,7 +31,7 @@ _DEEPEST: Final = 6
 
 @dataclass
 class Done:
-    """What came of it: `left` are paths and why they were left out."""
+    """The result: `left` are paths and why they were left out."""
 
     new: int = 0
     known: int = 0
@@ -101,7 +101,7 @@ def _of_directory(crash: Directory, host: str) -> Iterable[bytes]:
 
 
 def _of_text(log: str, host: str) -> Iterable[bytes]:
-    """Envelopes of all crashes that a log tells of. Raises ValueError if it tells of none."""
+    """Envelopes of all crashes in a log. Raises ValueError if it has none."""
     found = list(logfiles.crashes(log, host))
     if not found:
         raise ValueError("no kernel died in this log")

@@ -95,7 +95,7 @@ def load(path: Path) -> Settings:
 
 
 def _secure(url: str) -> str:
-    """A URL of the provider: https, but for one on this machine. Raises `UsageError`."""
+    """A URL of the provider: https, except on this machine. Raises `UsageError`."""
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")):
         return url

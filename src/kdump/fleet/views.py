@@ -89,7 +89,7 @@ def totals(session: Session, days: int = 30) -> dict[str, Any]:
 
 
 def group(session: Session, number: int, days: int = 90) -> dict[str, Any] | None:
-    """Everything about a group; None if there is none."""
+    """Everything about a group, or None."""
     row = session.one("SELECT * FROM groups WHERE id = ?", number)
     if row is None:
         return None
@@ -138,7 +138,7 @@ def stack_diff(one: list[str], other: list[str]) -> list[tuple[str, str]]:
 
 
 def crash(session: Session, number: int) -> dict[str, Any] | None:
-    """A crash's row, its group, its files; None if there is none."""
+    """A crash's row, its group, its files, or None."""
     row = session.one("SELECT * FROM crashes WHERE id = ?", number)
     if row is None:
         return None

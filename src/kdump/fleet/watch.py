@@ -62,7 +62,7 @@ class Watch:
         return new
 
     def keys_of(self, event: dict[str, Any]) -> list[str]:
-        """Keys below the prefix of the manifests that an event tells of."""
+        """Keys below the prefix of the manifests in an event."""
         records = event.get("Records", ())
         found = []
         for each in records if isinstance(records, list) else ():
@@ -88,7 +88,7 @@ class Watch:
         )
 
     def _read(self, key: str, most: int) -> bytes:
-        """An object of a bounded size; empty if there is none."""
+        """An object of a bounded size; empty if absent."""
         size = self.bucket.size(key)
         if size is None:
             return b""
@@ -98,5 +98,5 @@ class Watch:
 
 
 def take_events(watches: Sequence[Watch], event: dict[str, Any]) -> int:
-    """Take the crashes that an event tells of; how many were new."""
+    """Take the crashes in an event; returns how many were new."""
     return sum(watch.take(key) for watch in watches for key in watch.keys_of(event))

@@ -94,7 +94,7 @@ class Worker:
 
 
 def claim(session: Session, now: float) -> Row | None:
-    """Take a lease on a crash that is to be read; None if there is none."""
+    """Take a lease on a crash that must be read, or None."""
     row = session.one(
         "SELECT c.id FROM crashes c WHERE c.todo <> '' AND c.lease < ? AND c.tries < ? ORDER BY c.id LIMIT 1"
         + (" FOR UPDATE SKIP LOCKED" if session.postgres else ""),

@@ -71,7 +71,7 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """The record in a file; None if there is none, or none that this version understands.
+        """The record in a file; None if it is missing or this version does not understand it.
 
         Raises PermissionError.
         """

@@ -32,7 +32,7 @@ Runner = Callable[[Sequence[str]], None]
 
 @dataclass(frozen=True)
 class FileChange:
-    """A text file's content: `before` (None: there is none) and `after` (None: it goes)."""
+    """A text file's content: `before` (None: no file) and `after` (None: the file is removed)."""
 
     path: str
     before: str | None
@@ -96,7 +96,7 @@ def file_change(path: str, after: str | None, root: Path, mode: int = 0o644) -> 
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text, byte for byte: what is not UTF-8 and how lines end comes back as it was. None if there is none."""
+    """A file's text, byte for byte: invalid UTF-8 and line endings are preserved. None if there is no file."""
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
@@ -157,7 +157,7 @@ class Journal:
         return cls(path, [{"written": [entry["after"]], **entry} for entry in files], commands, directories)
 
     def write(self) -> None:
-        """Make the journal durable, mode 0600; an empty one is no file."""
+        """Make the journal durable, mode 0600; an empty one is removed."""
         if not self:
             self.path.unlink(missing_ok=True)
             sweep(self.path)

@@ -31,7 +31,7 @@ class Drill:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it: `crash` is the dump it left; `problem` what is wrong ("" if nothing)."""
+    """The result: `crash` is the dump it left; `problem` what is wrong ("" if nothing)."""
 
     crash: stored.Crash | None
     problem: str

@@ -79,7 +79,7 @@ def measured(config: Config, root: Path = Path("/")) -> Estimate | None:
     margin = need * config.crashkernel.margin // 100
     parts = ((source, need), (f"margin, {config.crashkernel.margin} %", margin))
     if config.dump.report and margin < REPORT_NEEDS:
-        # It is not begun with less at hand, though it used less where it was measured.
+        # It is not begun with less available, though it used less where it was measured.
         parts, margin = ((source, need), ("margin: the report", REPORT_NEEDS)), REPORT_NEEDS
     return Estimate(_rounded(need + margin), "measurement", parts)
 

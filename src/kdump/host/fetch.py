@@ -48,12 +48,12 @@ class Fetched:
 
 
 def fetch(device: str, to: Path, *, keep: bool = False, free: bool = False) -> Fetched | None:
-    """Fetch the crash on `device` into a directory of its name below `to`; None if there is none.
+    """Fetch the crash on `device` into a directory of its name below `to`, or None.
 
     The partition is freed if what is in the directory agrees with the crash's manifest or, where the capture kernel
     did not come to write one, with the partition; whatever it agrees with if `free`, not at all if `keep`.
 
-    Raises KdumpError and OSError; the partition is as it was then, and no directory bears the crash's name.
+    Raises KdumpError and OSError; the partition is as it was then, and no directory has the crash's name.
     """
     descriptor = open_device(device, writable=not keep)
     try:

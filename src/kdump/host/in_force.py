@@ -1,4 +1,4 @@
-"""The configuration in force: kdump.toml, or where there is none, what another kdump is configured with.
+"""The configuration in force: kdump.toml, or without one, the configuration of another kdump.
 
 Another kdump's files are read as data, each time anew, so changes of them are followed. As soon as there is a
 kdump.toml, they no longer count.

@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def as_wanted(self) -> bool:
-        """Whether nothing is to be done; a sysctl that the kernel lacks cannot be set."""
+        """Whether there is nothing to do; a sysctl that the kernel lacks cannot be set."""
         return self.wanted is None or self.now is None or self.now == self.wanted
 
     @property

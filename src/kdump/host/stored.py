@@ -107,7 +107,7 @@ def _scan(parent: Directory) -> Iterator[Crash]:
             with parent.enter(name) as directory:
                 if _is_crash(directory):
                     yield look(directory)
-        except (NotADirectoryError, FileNotFoundError):  # a link is no directory here
+        except (NotADirectoryError, FileNotFoundError):  # a link does not count as a directory here
             continue
         except OSError as error:
             yield _unreadable(Path(parent.path, name), error)
@@ -160,7 +160,7 @@ def _read(directory: Directory) -> Crash:
 
 
 def believable(*times: float) -> float:
-    """The first of some Unix times that a clock which was set can have told by now; 0 if there is none.
+    """The first of some Unix times that a clock which was set can have told by now; 0 if absent.
 
     A clock without a battery begins in 1970, or when its firmware was made; a date in the future, forged or not, would
     keep a crash for ever at the cost of the others.
@@ -212,7 +212,7 @@ def title_and_signature(directory: Directory) -> tuple[str, str]:
 
 
 def judged(log: str) -> tuple[str, str]:
-    """Title and signature of a kernel log; empty if it tells of no crash."""
+    """Title and signature of a kernel log; empty if it has no crash."""
     from kdump.report.context import Context
     from kdump.report.logtext import from_text
     from kdump.report.verdict import judge

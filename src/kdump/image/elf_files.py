@@ -126,7 +126,7 @@ def _file_offset(programs: Iterable[tuple[int, ...]], address: int) -> int:
 
 
 def section(data: bytes | mmap.mmap, name: str) -> bytes | None:
-    """The content of the section of that name; None if there is none."""
+    """The content of the section of that name, or None."""
     if not is_elf(data):
         return None
     header = EHDR.unpack_from(data)

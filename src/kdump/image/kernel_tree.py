@@ -104,7 +104,7 @@ class Module:
 
     @functools.cached_property
     def info(self) -> list[tuple[str, str]]:
-        """(key, value) pairs, in order; keys repeat. KdumpError if the file is no module."""
+        """(key, value) pairs, in order; keys repeat. KdumpError if the file is not a module."""
         content = section(self.data, ".modinfo")
         if content is None:
             raise KdumpError(f"{self.path} is not a kernel module", why="it has no .modinfo section")

@@ -143,7 +143,7 @@ _found: dict[str, list[str]] = {}
 
 
 def _imports_in_functions(code: "CodeType", inside: bool, found: list[str]) -> None:
-    """By their instructions, two bytes each: the byte code is at hand, and parsing sources takes long.
+    """By their instructions, two bytes each: the byte code is available, and parsing sources takes long.
 
     `from a import b` is a LOAD_CONST of ("b",) and an IMPORT_NAME of "a"; with `import a` the constant is None.
     """

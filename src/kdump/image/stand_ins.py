@@ -27,7 +27,7 @@ def __getattr__(name):
 
 _SOURCES = {
     "datetime": b"from _datetime import *\n",  # what Python 3.12 has there
-    # There are no locales in the image; subprocess, gettext and strptime ask all the same.
+    # There are no locales in the image; subprocess, gettext and strptime ask for them nevertheless.
     "locale": b"""\
 from _locale import *
 

@@ -202,7 +202,7 @@ class Transforms:
                 return 0
             algorithm = objects.struct("crypto_alg", address)
             size = int(algorithm.cra_ctxsize) + int(algorithm.cra_alignmask)
-        except KdumpError:  # it is no address, or not in the dump
+        except KdumpError:  # not an address, or not in the dump
             return 0
         return size if size <= _MAX_CONTEXT else 0
 

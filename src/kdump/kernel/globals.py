@@ -1,4 +1,4 @@
-"""Types of the kernel's global variables, which BTF does not describe (but for per-CPU ones).
+"""Types of the kernel's global variables, which BTF does not describe (except per-CPU variables).
 
 The table beside this module holds what the kernels that Debian ships declare (tools/globals.py writes it, out of their
 DWARF): a name, and its types from the newest kernel to the oldest. A type counts for a kernel if that kernel has the

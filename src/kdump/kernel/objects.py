@@ -66,7 +66,7 @@ class NoNumberError(KdumpError, TypeError):
 
 
 class _NoNumber:
-    """What is no number says so as an error of the dump's, where code that expects one meets it."""
+    """Raised where code expects a number and the dump has something else."""
 
     __slots__ = ()
 
@@ -208,7 +208,7 @@ class Objects:
         return int.from_bytes(self.bytes(address, size), "little", signed=True)
 
     def string(self, value: Array | Pointer | int, limit: int = _STRING_LIMIT) -> str:
-        """Text up to a NUL: of a char array, at a pointer or address ("" for null). What is no UTF-8 is replaced.
+        """Text up to a NUL: of a char array, at a pointer or address ("" for null). Invalid UTF-8 is replaced.
 
         The text is as the kernel held it: whoever prints it escapes control characters.
         """

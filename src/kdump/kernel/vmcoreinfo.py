@@ -95,7 +95,7 @@ def possible_time(seconds: int) -> int:
 def parse(raw: bytes) -> VmCoreInfo:
     """Read the note's text. Lines that do not parse are kept in `strings` or skipped; this never fails.
 
-    A number that is no number (a damaged note) is left out, so that a later look-up finds it missing.
+    A value that is not a number (a damaged note) is left out, so that a later look-up finds it missing.
     """
     tables: dict[str, dict[str, int]] = {kind: {} for kind in ("SYMBOL", "OFFSET", "SIZE", "LENGTH", "NUMBER")}
     strings: dict[str, str] = {}

@@ -21,7 +21,7 @@ CHUNK = 16 << 20  # bytes looked at together
 
 
 def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
-    """The VMCOREINFO text of the kernel in `memory`, empty if there is none. Looks at the start of every page.
+    """The VMCOREINFO text of the kernel in `memory`, empty if absent. Looks at the start of every page.
 
     Memory may hold texts of other kernels too (the one that booted this one, a file in the page cache), so a find
     counts only if its kernel's page tables map their own root where the text says that it is.

@@ -38,7 +38,7 @@ class Node:
         return next((each for each in self.children if name in (each.name, each.name.partition("@")[0])), None)
 
     def text(self, name: str) -> str:
-        """A property that is a string; empty if there is none."""
+        """A property that is a string; empty if absent."""
         return self.properties.get(name, b"").split(b"\0", 1)[0].decode("latin-1")
 
     def cell(self, name: str, default: int) -> int:

@@ -104,7 +104,7 @@ def _physical(headers: Sequence[Header]) -> list[Header]:
 
 
 def _with_text_above(headers: Sequence[Header], memory_map: MemoryMap) -> Mappings:
-    """Where the kernel's text is no fixed range of addresses: it is mapped twice, above the direct map the second time.
+    """The kernel's text is not a fixed range of addresses: it is mapped twice, above the direct map the second time.
 
     So it is since Linux 5.4 on aarch64, since 5.13 on riscv64. A kernel without CONFIG_ARCH_PROC_KCORE_TEXT shows the
     direct map only.

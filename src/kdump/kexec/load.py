@@ -1,7 +1,7 @@
 """Put a kernel in place for the next panic (or the next reboot), take it out again.
 
 The running kernel drops the old capture kernel before it looks at the new one (kernel/kexec_file.c), so everything
-that can be checked is checked before the call; if the call fails all the same, what the record names is loaded again.
+that can be checked is checked before the call; if the call still fails, what the record names is loaded again.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def changes(record: Loaded | None, now: Loaded, *, keeps_up: bool = False) -> li
 
 
 def read_record(path: Path = RECORD) -> Loaded | None:
-    """The record; None if there is none or an older version's."""
+    """The record; None if it is missing or from an older version."""
     with suppress(OSError, FormatError, TypeError):  # the last: keys of another version
         return Loaded(**load_object(path.read_bytes(), path, _LOADED))
     return None

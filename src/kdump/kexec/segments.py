@@ -132,6 +132,6 @@ def _plan(
 
 
 def low_memory(memory_map: MemoryMap) -> Range:
-    """RAM in the first 640 KiB, from its first byte to its last; empty if there is none."""
+    """RAM in the first 640 KiB, from its first byte to its last; empty if absent."""
     parts = [Range(part.start, min(part.end, LOW_MEMORY_END)) for part in memory_map.ram if part.start < LOW_MEMORY_END]
     return Range(parts[0].start, parts[-1].end) if parts else Range(0, 0)

@@ -1,4 +1,4 @@
-"""What is to be loaded: kernel and image read, and checked against this machine before its kernel is asked."""
+"""What to load: kernel and image, read and checked against this machine before its kernel is asked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTO, FILE, SEGMENTS = METHODS = ("auto", "file", "segments")
 
 
 class Sources(NamedTuple):
-    """What is to be loaded, read and checked: paths, the kernel, the image's bytes (None without one), its path."""
+    """What to load, read and checked: paths, the kernel, the image's bytes (None without one), its path."""
 
     kernel_path: Path
     kernel: KernelImage

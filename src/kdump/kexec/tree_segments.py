@@ -169,7 +169,7 @@ def uart(tree: DeviceTree) -> int:
 
 
 def conduit(tree: DeviceTree, root: Path = Path("/")) -> int:
-    """How PSCI is called on this machine, as purgatory wants it; 0 if there is none.
+    """How PSCI is called on this machine, as purgatory wants it; 0 if absent.
 
     With ACPI the fixed description table tells it. Source: Arm DEN0022; ACPI 6.5, 5.2.9 (ARM_BOOT_ARCH at 129).
     """

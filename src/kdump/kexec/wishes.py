@@ -9,7 +9,7 @@ from kdump.memory.protocol import Range
 
 
 class Wishes(NamedTuple):
-    """What a caller may ask of the segment method: bounds for addresses (None: the method's own), checksums or none,
+    """Options of the segment method: bounds for addresses (None: the method's own), whether to use checksums,
     and the I/O port where purgatory complains (None: the command line's last serial console)."""
 
     low: int | None = None

@@ -87,7 +87,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Crash:
-    """What came of it: `directory` holds the files that were saved, `before` what the guest knew of itself.
+    """The result: `directory` holds the files that were saved, `before` what the guest knew of itself.
 
     `timeline` maps an event to seconds after the panic, in order; `image` describes the capture image.
     """

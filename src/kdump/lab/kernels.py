@@ -110,7 +110,7 @@ class _Source:
         self.foreign = self.debian if architecture is not arch.native() else ""  # what apt has to be told
 
     def wanted(self, spec: str) -> re.Pattern[str] | None:
-        """What Debian's packages of that series and flavour are called, or None if `spec` is no series."""
+        """What Debian's packages of that series and flavour are called, or None if `spec` is not a series."""
         match = _SERIES.fullmatch(spec)
         if not match:
             return None
@@ -119,7 +119,7 @@ class _Source:
         return re.compile(rf"linux-image-{number}(?:-[0-9]+)?-{before}{self.debian}{behind}")
 
     def fetched(self, spec: str) -> str:
-        """The newest package of a series that is here already; empty if there is none."""
+        """The newest package of a series that is here already; empty if absent."""
         if spec.startswith(NEWEST) or not (wanted := self.wanted(spec)):
             return ""
         return self._latest(wanted)
@@ -176,7 +176,7 @@ class _Source:
         return self._of(package).dependencies(package) or []
 
     def _of(self, package: str) -> apt.Apt:
-        """Where a package is to be had: the configured suites, unless only backports know it."""
+        """Where a package is available: the configured suites, unless only backports know it."""
         host = apt.host(self.foreign)
         if host.dependencies(package) is None:
             with contextlib.suppress(KdumpError):  # they cannot be asked: what is wrong, the other one will say

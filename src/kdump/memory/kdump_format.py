@@ -50,7 +50,7 @@ class Header(NamedTuple):
 
 
 def read_header(source: Source) -> Header:
-    """Both headers. Raises `FormatError` for what is no kdump-compressed dump, or one of 32 bits or big-endian."""
+    """Both headers. Raises `FormatError` if it is not a kdump-compressed dump, or is 32-bit or big-endian."""
 
     def wrong(what: str, field: str, offset: int) -> FormatError:
         return FormatError(what, path=source.path, offset=offset, field=field)

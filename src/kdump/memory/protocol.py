@@ -47,7 +47,7 @@ class Memory(Protocol):
         """Shape (count,): whether each page from `first_pfn` on is held in full, so that `view` will give it."""
 
     def held(self) -> Iterator[Range]:
-        """The pages that `present` tells of, as ranges in bytes, sorted; what is adjacent may come in pieces."""
+        """The pages that `present` names, as ranges in bytes, sorted; what is adjacent may come in pieces."""
 
     def close(self) -> None:
         """Release files and mappings."""

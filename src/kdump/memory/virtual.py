@@ -157,7 +157,7 @@ class VirtualMemory:
         return found
 
     def _last_table(self, address: int) -> int | None:
-        """Physical address of the table of single pages that covers `address`, None if there is none."""
+        """Physical address of the table of single pages that covers `address`, or None."""
         paging = self.paging
         if not self._canonical(address):
             return None

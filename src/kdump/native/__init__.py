@@ -1,5 +1,5 @@
 """The compiled loops: C sources, the library made of them, and `engine`, which everything else calls.
 
 `interface` says what an engine does; `compiled` does it in C, `plain` in Python where the library was not built, and
-tests hold the two against each other. `engine` is the only place that chooses.
+tests compare the two. `engine` is the only place that chooses.
 """

@@ -1,4 +1,4 @@
-"""The engine in Python, with NumPy: for machines without a C compiler, and what tests hold the compiled one against."""
+"""The engine in Python, with NumPy: for machines without a C compiler, and as a reference for the compiled one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _LOOKED = 160  # tasks of equal stacks whose waits are looked at one by one
 
 
 class BlockedTask(NamedTuple):
-    """A task, for how many seconds it has waited, its stack, what is to be said of that, and what it waits for."""
+    """A task, for how many seconds it has waited, its stack, a note on it, and what it waits for."""
 
     task: Task
     waited: float

@@ -24,7 +24,7 @@ _LONGEST = 12  # links
 class Chain:
     """What a task waits for in the end: the words after its name, and the tasks on the way, the first left out.
 
-    `block` is the super block of the file system that it comes down to, 0 if that is none.
+    `block` is the super block of the file system that it comes down to, 0 if it comes down to none.
     """
 
     text: str
@@ -42,7 +42,7 @@ class Chains:
         self._known: dict[int, tuple[list[Frame], str, Wait | None]] = {}
 
     def look(self, task: Task) -> tuple[list[Frame], str, Wait | None]:
-        """A task's stack, what is to be said of it, and what the task waits for."""
+        """A task's stack, a note on it, and what the task waits for."""
         key = self._context.objects.address(task.struct)
         if key not in self._known:
             unwound = self._context.tasks.stack(task)
@@ -63,7 +63,7 @@ class Chains:
         return self._waits.fingerprint(task)
 
     def task(self, address: int) -> Task | None:
-        """The task at an address, None if there is none."""
+        """The task at an address, or None."""
         rows = np.flatnonzero(self._context.tasks.all.address == np.uint64(address))
         return self._context.all_tasks[int(rows[0])] if len(rows) else None
 

@@ -1,4 +1,4 @@
-"""What the kernel printed with one report: task, registers, code, and the stack that tells of the cause."""
+"""What the kernel printed with one report: task, registers, code, and the stack that shows the cause."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _tells(event: Event, stacks: Traces) -> bool:
 
 
 def _choose(event: Event, stacks: Traces) -> Trace | None:
-    """The stack that tells of the cause."""
+    """The stack that shows the cause."""
     running = [trace for trace in stacks.all if trace.runs(event.headline)]
     others = [trace for trace in stacks.all if trace not in running and not trace.secondary]
     candidates = [*running, *others]

@@ -97,6 +97,6 @@ def _rows(value: Any) -> bool:
 
 
 def _by_name(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows of a table under what names them, so that an order or an insertion is no difference."""
+    """Rows of a table under what names them, so that neither order nor insertion counts as a difference."""
     key = next((name for name in _BY if name in rows[0]), None)
     return {str(row.get(key)) if key else str(place): row for place, row in enumerate(rows)}

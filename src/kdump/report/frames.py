@@ -89,7 +89,7 @@ def interrupted(frames: Sequence[Frame]) -> int:
 
 
 def guilty(frames: Sequence[Frame], kind: Kind = _DEFAULT) -> int | None:
-    """Index of the first frame that is neither noticing nor machinery; None if there is none."""
+    """Index of the first frame that is neither noticing nor machinery, or None."""
     start = interrupted(frames) if kind.stuck else 0
     extra = _extra(kind)
     for index in range(start, len(frames)):

@@ -155,7 +155,7 @@ KINDS = (
     Kind("complaint", "the kernel found itself in a state that must not be", "BUG: {what}" + _IN, r"^BUG: (?P<what>[A-Za-z][\w'() -]{5,60})"),
 )  # fmt: skip
 GENERIC_PANIC = Kind("panic", "the kernel called panic()", "kernel panic: {message}")
-NONE = Kind("none", "the log tells of no crash", "no crash found")
+NONE = Kind("none", "the log has no crash", "no crash found")
 
 # Which code warned tells more than "WARNING": the source file in the headline, and the word for it.
 WARNING_SUBJECTS = (

@@ -181,7 +181,7 @@ def find_index(path: Path | None = None) -> Path | None:
 
 
 def of_text(index: Index, text: str) -> list[Match]:
-    """What is known of the crash that a kernel log tells of."""
+    """Known faults that match the crash in a kernel log."""
     verdict = crash_in(text)
     return index.of(verdict) if verdict else []
 

@@ -34,7 +34,7 @@ class Crash:
 
 def find(lines: Sequence[Line]) -> Crash:
     """The crash in a log; its event's kind is `kinds.NONE` if there is none."""
-    # A serial log goes on with the capture kernel or the next boot: the crash is in the last boot that tells of one.
+    # A serial log goes on with the capture kernel or the next boot: the crash is in the last boot that has one.
     boots = _boots(lines)
     chosen = next((boot for boot in reversed(boots) if _panic(boot)[0] is not None), None)
     if chosen is None:
@@ -144,7 +144,7 @@ def _cause(bursts: Sequence[list[Event]], panic: str, panic_at: int | None, line
         groups = {name: value for name, value in match.groupdict().items() if value}
         own = [event for burst in bursts for event in burst if event.kind is kind]
         if kind.id == "warning":
-            # panic_on_warn: whatever warned last, be it WARN(), KASAN or UBSAN.
+            # panic_on_warn: whatever warned last: WARN(), KASAN or UBSAN.
             own = [_by(lines[panic_at].caller, bursts)[0]] if bursts else []
         if kind.id == "double-fault":
             # It may happen while a page fault is handled, which is then the cause.

@@ -1,7 +1,7 @@
 """A drgn program of a dump without debug information: types from BTF, symbols from kallsyms, stacks by ORC.
 
 drgn asks finders for what it needs; ours answer from the kernel's own memory, so drgn's helpers, its %crash commands
-and its stack traces work on the dump alone. Where debug information is at hand it is used first, and ours fills the
+and its stack traces work on the dump alone. If debug information is available it is used first, and ours fills the
 gaps.
 """
 
@@ -341,7 +341,7 @@ class Plug:
 
     @staticmethod
     def _untyped(name: str, symbol: Any) -> None:
-        """Say how a variable gets a type; nothing of what is none."""
+        """Say how a variable gets a type; nothing if it is not a variable."""
         if symbol is None or symbol.type in "tTwWaA":
             return
         owner = f" of {symbol.module}" if symbol.module else ""

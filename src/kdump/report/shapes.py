@@ -76,7 +76,7 @@ def is_between(text: str) -> bool:
 
 
 def frames(text: str, before: Frame | None) -> list[Frame] | None:
-    """The frames that a line shows: none where it is a guess or an inlined call, None where it is no frame at all.
+    """The frames that a line shows: none where it is a guess or an inlined call, None where it is not a frame.
 
     `before` is the last frame of this stack: arm prints callee and caller, so that each function comes twice.
     """

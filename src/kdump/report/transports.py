@@ -161,7 +161,7 @@ def _without_foreign(lines: list[str]) -> list[str]:
 
 
 def _learn(texts: list[str]) -> re.Pattern[str] | None:
-    """The prefix of a file as its anchors show it, None if there is none."""
+    """The prefix of a file as its anchors show it, or None."""
     heads: Counter[str] = Counter()
     bare = 0
     for text in texts:

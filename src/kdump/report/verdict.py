@@ -145,7 +145,7 @@ def _stack_of(context: Context, event: Event, trace: list[Frame], task: Task | N
 def _evidence(context: Context) -> tuple[Crash, list[Frame]]:
     """The crash and its call trace: the log's, or if that has none the panicking stack.
 
-    Where the log is lost or was overwritten, a stack that passes through panic() or die() still tells of a crash.
+    Where the log is lost or was overwritten, a stack that passes through panic() or die() still shows a crash.
     """
     crash = context.crash
     event = crash.event

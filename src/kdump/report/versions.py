@@ -12,7 +12,7 @@ Version = tuple[int, int, int, int]
 
 
 def version(release: str) -> Version | None:
-    """(major, minor, patch, candidate) of a release; 6.12-rc3 is before 6.12. None if it is no release."""
+    """(major, minor, patch, candidate) of a release; 6.12-rc3 is before 6.12. None if it is not a release."""
     found = _VERSION.search(release)
     if not found:
         return None

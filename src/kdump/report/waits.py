@@ -175,7 +175,7 @@ class Waits:
         return clean(self._objects.string(self._objects.struct("super_block", block).s_type.name))
 
     def _on(self, device: Pointer) -> int:
-        """The super block of the file system on a block device, 0 if there is none."""
+        """The super block of the file system on a block device, 0 if absent."""
         return next((self._objects.address(block) for block in self._blocks if block.s_bdev == int(device)), 0)
 
     @cached_property
@@ -346,7 +346,7 @@ class Waits:
     # Completions
 
     def _done(self, task: Task) -> int:
-        """Address of the struct completion that a task waits for, 0 if there is none."""
+        """Address of the struct completion that a task waits for, 0 if absent."""
         objects, types = self._objects, self._objects.types
         entry, layout = types.struct("swait_queue"), types.struct("completion")
         for place in self._stacks.places(task, objects.address(task.struct)):

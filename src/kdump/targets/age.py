@@ -59,7 +59,7 @@ class Sealer:
 def decrypt(source: BinaryIO, identities: Sequence[str], path: str = "") -> Iterator[bytes]:
     """The plaintext, chunk by chunk; each chunk is authentic when it is given out.
 
-    Raises `KdumpError` if none of the identities ("AGE-SECRET-KEY-1…") fits, `FormatError` if the file is no age
+    Raises `KdumpError` if none of the identities ("AGE-SECRET-KEY-1…") fits, `FormatError` if the file is not an age
     file, was changed, or ends too early; nothing may then be trusted to be whole.
     """
     file_key, nonce = _read_header(source, [_secret_key(identity) for identity in identities], path)

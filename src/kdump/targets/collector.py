@@ -171,14 +171,14 @@ class Client:
         self._connection = None
 
     def patient(self) -> None:
-        """From now on the collector may take its time: it has said that it wants what comes."""
+        """From now on the collector may take its time: it has said that it wants the dump."""
         self._seconds = _TIMEOUT
         if self._connection and self._connection.sock:
             self._connection.sock.settimeout(_TIMEOUT)
 
     @contextlib.contextmanager
     def _bound(self, connection: http.client.HTTPConnection) -> Iterator[None]:
-        """A whole exchange takes no longer than one step of it may: a byte now and then is no answer."""
+        """A whole exchange takes no longer than one step of it may: a byte now and then is not an answer."""
         sock = connection.sock
         # The plain shutdown(2): SSLSocket's own would change what the other thread is using.
         timer = threading.Timer(self._seconds, socket.socket.shutdown, (sock, socket.SHUT_RDWR))

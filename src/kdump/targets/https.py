@@ -1,6 +1,6 @@
 """One connection to a server by HTTP or HTTPS, to an address that is known while the server's name is verified.
 
-What a server answers is bounded, in bytes and in time; what is no answer raises OSError, as a broken line does.
+What a server answers is bounded, in bytes and in time; an invalid answer raises OSError, like a broken connection.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Answer(NamedTuple):
 
 
 def certificates(own: str) -> str:
-    """The file of certificates to trust: the configured one, or the system's; empty if there is none."""
+    """The file of certificates to trust: the configured one, or the system's; empty if absent."""
     return own or next((path for path in SYSTEM_CERTIFICATES if Path(path).exists()), "")
 
 
@@ -141,7 +141,7 @@ class Server:
 def exchange(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes, headers: Mapping[str, str]
 ) -> Answer:
-    """One request and its answer. Raises OSError, also for what is no answer of HTTP, or one out of bounds."""
+    """One request and its answer. Raises OSError, also if the answer is not HTTP or out of bounds."""
     try:
         connection.request(method, path, body or None, dict(headers))
         answer = connection.getresponse()

@@ -55,7 +55,7 @@ class Stream(Protocol):
     """One file on a target while it is being written; its name ends in `.incomplete` until `seal`.
 
     Bytes go in front to back with `write`; `pwrite` may fill, once, a gap that `skip` left at the front. After `seal`
-    the file is durable and bears its name; after `abort` what there is stays, named incomplete, where the target can
+    the file is durable and has its name; after `abort` what there is stays, named incomplete, where the target can
     do that, and nothing stays where it cannot.
     """
 

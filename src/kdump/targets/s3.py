@@ -25,7 +25,7 @@ from kdump.targets.protocol import Ground, Session, Spec, Stream
 from kdump.targets.s3http import Client, Credentials
 
 PART = 8 << 20  # bytes of a part to begin with
-MINIMUM = 5 << 20  # the smallest part, but for the last, that S3 takes
+MINIMUM = 5 << 20  # the smallest part that S3 takes, except the last one
 _DOUBLED_EVERY = 1000  # parts after which parts are twice as large: at most 10,000 are allowed
 _PROBE = ".kdump-check"
 _CREDENTIALS = ("access_key_id", "secret_access_key", "session_token")

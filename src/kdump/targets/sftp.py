@@ -200,7 +200,7 @@ class Sftp:
     def _put(self, head: bytes, data: memoryview | bytes = b"") -> None:
         head = struct.pack(">I", len(head) + len(data)) + head
         try:
-            # In one call: the client makes a packet of what it finds in the pipe, be it a few bytes.
+            # In one call: the client makes a packet of what it finds in the pipe, even a few bytes.
             pieces = [memoryview(head), memoryview(data)]
             while pieces:
                 sent = os.writev(self._send, pieces)

@@ -49,7 +49,7 @@ _FAT = (
     _Magic("vfat", 0x36, b"FAT12   ", 0x27, 0x2B, 11),
 )
 _RAID_090_MAGIC = struct.pack("<II", 0xA92B4EFC, 0)  # and major version 0: md_p.h, mdp_superblock_s
-_RAID_090_BLOCK = 64 << 10  # the superblock is in the last whole one but for what is left over (MD_NEW_SIZE_SECTORS)
+_RAID_090_BLOCK = 64 << 10  # the superblock is in the last whole one, not counting the remainder (MD_NEW_SIZE_SECTORS)
 _RAID_PLACE = 144  # mdp_superblock_1.super_offset
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 _WINDOW = 0x10000 + 4096  # enough for all of the above: btrfs' superblock lies farthest in

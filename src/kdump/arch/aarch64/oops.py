@@ -65,7 +65,7 @@ def failing_code(line: str) -> FailingCode | None:
 
 
 def explain_syndrome(number: int) -> Fault | None:
-    """What ESR_EL1 says of an exception, None if its class is none that is known here."""
+    """What ESR_EL1 says of an exception, None if its class is not known here."""
     kind, status = number >> 26 & 0x3F, number & 0x3F
     if kind not in _DATA_ABORTS + _INSTRUCTION_ABORTS:
         return Fault("", _CLASSES[kind]) if kind in _CLASSES else None

@@ -156,7 +156,7 @@ def _program(entry: orc.Entry) -> tuple[int, bytes]:
 
 
 def _base(entry: orc.Entry) -> bytes | None:
-    """The rule for the caller's stack pointer, which ORC calls the previous SP; None if there is none."""
+    """The rule for the caller's stack pointer, which ORC calls the previous SP, or None."""
     if entry.sp_reg in (orc.SP, orc.BP):
         register = _SP if entry.sp_reg == orc.SP else _BP
         if entry.sp_offset >= 0:

@@ -343,7 +343,7 @@ class Unwinder:
             return None
 
     def _call_before(self, address: int) -> int | None:
-        """Target of the call instruction that ends at `address`, 0 if it is indirect, None if there is none."""
+        """Target of the call instruction that ends at `address`, 0 if it is indirect, or None."""
         if not address >> 47 or self._table.find(address - 1) is None:
             return None
         try:

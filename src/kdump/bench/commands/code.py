@@ -1,4 +1,4 @@
-"""dis: instructions by capstone, with symbols, and with source lines where debug information is at hand."""
+"""dis: instructions by capstone, with symbols, and with source lines where debug information is available."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _appended(parameters: Sequence[str]) -> str:
 
 
 def _without(values: Sequence[str]) -> list[str]:
-    """The variables' words but for crashkernel=."""
+    """The variables' words except crashkernel=."""
     return [" ".join(word for word in value.split() if not word.startswith("crashkernel=")) for value in values]
 
 

@@ -205,7 +205,7 @@ class Assignment(NamedTuple):
 def assignments(text: str) -> Iterator[Assignment]:
     """Each assignment of a shell-like file: quotes removed, variables that the file set before put in, nothing run.
 
-    A value that a shell would have to compute, a line that is no assignment, and one whose quotation mark is never
+    A value that a shell would have to compute, a line that is not an assignment, and one whose quotation mark is never
     closed are yielded as lost, under the name "" and with the line as value.
     """
     known: dict[str, str] = {}
@@ -222,7 +222,7 @@ def assignments(text: str) -> Iterator[Assignment]:
         while why == OPEN and index + taken < len(lines):
             taken += 1
             words, why = _shell_words("\n".join(lines[index : index + taken]), known)
-        if why == OPEN:  # the lines after it may be good all the same
+        if why == OPEN:  # the lines after it may still be valid
             taken = 1
         whole = "\n".join(lines[index : index + taken]).strip()
         index += taken

@@ -14,7 +14,7 @@ NO_EQUIVALENT: Final = {
     "KDUMP_KEXEC_ARGS": "kdump loads the kernel itself",
     "KDUMP_CMDLINE": "the command line is made from the running kernel's; see [capture] cmdline_add",
     "KDUMP_DUMP_DMESG": "the kernel log is always saved",
-    "HOSTTAG": "crashes bear the host's name; see name",
+    "HOSTTAG": "crashes have the host's name; see name",
     "FTP": "there is no FTP target; ssh or s3 can take its place",
     "FTP_PORT": "there is no FTP target",
     "NFS_TIMEO": "see [nfs] options",

@@ -22,7 +22,7 @@ def read_kernel(path: Path) -> KernelImage:
     """Read and recognise a kernel file. It is mapped (privately: ctypes takes the address of writable
     memory only), not read, so a debug vmlinux costs no memory.
 
-    Raises FormatError for what is no kernel or a damaged one, KdumpError if the file cannot be read.
+    Raises FormatError if the file is not a kernel or is damaged, KdumpError if the file cannot be read.
     """
     try:
         with open(path, "rb") as file:

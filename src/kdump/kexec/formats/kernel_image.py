@@ -47,6 +47,6 @@ class KernelImage(NamedTuple):
 
 
 def banner_release(data: memoryview) -> str:
-    """The release in a kernel's banner, for formats whose header does not tell; empty if there is none."""
+    """The release in a kernel's banner, for formats whose header does not tell; empty if absent."""
     found = _BANNER.search(data[:_BANNER_WITHIN])
     return found.group(1).decode("ascii") if found else ""
