@@ -112,7 +112,10 @@ class Waits:
             where = self._mounted(block)
             what = f"the {self._kind(block)} file system at {where}, which is frozen"
             return Wait(lock.kind, lock.address, what, lock.owner, frozen=where, block=block)
-        name, block = self._part(lock) or (self.name(lock.address), 0)
+        try:
+            name, block = self._part(lock) or (self.name(lock.address), 0)
+        except DAMAGE:  # what lies around the lock cannot be read, or is no such thing
+            name, block = self.name(lock.address), 0
         what = f"the {_WORDS.get(lock.kind, lock.kind)} {name}"
         return Wait(lock.kind, lock.address, what, lock.owner, readers=lock.readers, block=block)
 
@@ -135,8 +138,9 @@ class Waits:
         address = lock.address
         if lock.kind == "rt_mutex" and types.struct("rw_semaphore").has("rwbase.rtmutex"):
             inner = types.struct("rw_semaphore").offset("rwbase.rtmutex")
-            if self.name(address - inner).isidentifier():
-                return self.name(address - inner), 0
+            symbol = self._context.kernel.symbolizer.at(address)
+            if symbol is not None and symbol.name and symbol.address == address - inner:
+                return clean(symbol.name), 0
             address -= inner
         elif lock.kind != "rw_semaphore":
             return None
