@@ -19,6 +19,7 @@ from kdump.fleet import upstream
 from kdump.fleet.importing import bring
 from kdump.fleet.service import KNOWN
 from kdump.report import known, signature
+from kdump.report.model import Frame, Verdict
 
 
 def record(directory: Path, identifier: str, text: str, *fixed: str) -> None:
@@ -183,6 +184,20 @@ def test_kdumps_own_index_knows_faults_and_none_of_the_laboratory() -> None:
         assert known.of_text(own, log.read_text()) == [], log.name
     (entry,) = (each for each in own.entries if each.id == "CVE-2021-46915")
     assert own.find(entry.signature, entry.kind, entry.frames)[0].entry == entry
+
+
+def test_what_is_near_a_crash_is_all_that_may_be_it() -> None:
+    path = known.PLACES[1]
+    own = known.load(path)
+    found = 0
+    for entry in [each for each in own.entries if each.frames][::100]:
+        frames = [Frame(name, 1, 2) for name in entry.frames]
+        for mark in ("", entry.signature):
+            verdict = Verdict(entry.kind, "", "", mark, frames=frames, guilty=frames[0])
+            assert known.load(path, verdict).of(verdict) == own.of(verdict)
+            found += bool(own.of(verdict))
+    assert found > 10
+    assert known.load(path, Verdict("null-dereference", "", "", "")).entries == []
 
 
 def test_a_damaged_index_is_an_error(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ CHAINS = {
     "stuck_page": rf"page 1\d\d of the file cold on nvme0n1 \(ext4\) to be unlocked, for which a read {_FLIGHT}",
     "stuck_buffer": _BLOCK,
     "stuck_journal": rf"the journal of /run/slow, committed by jbd2/nvme0n1-8 \(pid \d+\), which waits for {_BLOCK}",
+    "stuck_flush": r"dirty pages of nvme0n1 to be written, which is done by kworker\S* \(pid \d+\), "
+    rf"which waits for {_BLOCK}",
     "stuck_frozen": r"the ext4 file system at /run/disk, frozen for [\d.]+ s or longer",
     "crasher_mutex": rf"the MUTEX held_lock, {_HOLDER}",
     "crasher_rwsem": rf"the SEMAPHORE held_rwsem, {_HOLDER}",

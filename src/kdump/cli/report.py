@@ -109,7 +109,7 @@ def _add_known(report: Report, path: Path | None) -> None:
     if index is None or report.live or report.verdict.kind == "none":
         return
     try:
-        report.known = known.load(index).of(report.verdict)[:_KNOWN]
+        report.known = known.load(index, report.verdict).of(report.verdict)[:_KNOWN]
     except KdumpError as error:
         if path is not None:
             raise

@@ -23,6 +23,7 @@ SLOW = Path("/run/slow")
 _FIFREEZE = 0xC0045877  # include/uapi/linux/fs.h: _IOWR('X', 119, int)
 _QUIET = "noinit_itable,no_prefetch_block_bitmaps"  # or a thread of the file system's own gets stuck first
 _FAR = 64 << 20  # where on the disk direct reads begin: nobody else reads there
+_FILES = ("cold", "data", "inode", "grown")
 _SILENT = 3  # seconds without an answer, after which the disk is taken for dead
 
 
@@ -31,12 +32,12 @@ def prepare() -> dict[str, int]:
     SLOW.mkdir()
     system.mount(DEVICE, str(SLOW), "ext4")
     (SLOW / "directory").mkdir()
-    for name in ("cold", "data", "inode"):
+    for name in _FILES:
         (SLOW / name).write_bytes(bytes(1 << 20))
     os.sync()
     system.unmount(str(SLOW))
     system.mount(DEVICE, str(SLOW), "ext4", options=_QUIET)
-    return {name: os.open(SLOW / name, os.O_RDWR) for name in ("cold", "data", "inode")}
+    return {name: os.open(SLOW / name, os.O_RDWR) for name in _FILES}
 
 
 def strand(files: dict[str, int], disk: Path) -> None:
@@ -47,6 +48,8 @@ def strand(files: dict[str, int], disk: Path) -> None:
     time.sleep(1)  # a commit of the journal is to come later than what is written
     _child("stuck_journal", lambda: _change_and_sync(files["inode"]))
     _child("stuck_buffer", lambda: list((SLOW / "directory").iterdir()))
+    time.sleep(1)
+    _child("stuck_flush", lambda: _grow_and_sync(files["grown"]))
     time.sleep(1)
     _child("stuck_freeze", lambda: _freeze(SLOW))
     time.sleep(1)
@@ -63,6 +66,12 @@ def _write_and_sync(file: int) -> None:
 def _change_and_sync(file: int) -> None:
     os.fchmod(file, 0o600)
     os.fsync(file)
+
+
+def _grow_and_sync(file: int) -> None:
+    """Blocks for the new page are looked for when it is written back: the kernel thread that does so gets stuck."""
+    os.pwrite(file, bytes(mmap.PAGESIZE), 2 << 20)
+    ctypes.CDLL(None).syncfs(file)
 
 
 def _freeze(path: Path) -> None:

@@ -146,8 +146,8 @@ def _common(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
     return tuple(shared)
 
 
-def load(path: Path) -> Index:
-    """Read an index. Raises `KdumpError`."""
+def load(path: Path, verdict: Verdict | None = None) -> Index:
+    """Read an index, or of it only what may be known of a verdict's crash. Raises `KdumpError`."""
     try:
         with zstandard.ZstdDecompressor(max_window_size=_LIMIT).stream_reader(io.BytesIO(path.read_bytes())) as reader:
             text = reader.read(_LIMIT + 1)
@@ -156,7 +156,20 @@ def load(path: Path) -> Index:
     content = foreign.load_object(text, path, limit=_LIMIT)
     if content.get("format") != FORMAT or not isinstance(content.get("entries"), list):
         raise FormatError(f"not of the format {FORMAT}", path=path)
-    return Index([_entry(each, path) for each in content["entries"]], str(content.get("made", ""))[:40])
+    raw = content["entries"]
+    if verdict is not None:
+        place = stack(verdict)[:1]
+        raw = [each for each in raw if not isinstance(each, dict) or _near(each, verdict.signature, *place)]
+    return Index([_entry(each, path) for each in raw], str(content.get("made", ""))[:40])
+
+
+def _near(raw: dict[str, Any], signature: str, function: str = "") -> bool:
+    """Whether an entry as it was read may match; one that is not as it should be may, so that its reader says so."""
+    frames = raw.get("frames", [])
+    good = isinstance(frames, list) and {"id", "title"} <= raw.keys()
+    return (
+        not good or (bool(frames) and frames[0] == function) or (bool(signature) and raw.get("signature") == signature)
+    )
 
 
 def _entry(raw: Any, path: Path) -> Entry:

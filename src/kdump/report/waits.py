@@ -304,7 +304,7 @@ class Waits:
             found = objects.struct("backing_dev_info", device)
             if int(found.wb.bdi) != device:  # the first of its struct bdi_writeback leads back
                 continue
-            what = f"dirty pages of the device {clean(objects.string(found.dev_name))} to be written"
+            what = f"dirty pages of {self._of_bdi(found)} to be written"
             work = types.struct("bdi_writeback").offset("dwork.work")
             for worker in self._workers:
                 if worker.current_work and "wb_workfn" in self._function(int(worker.current_func)):
@@ -313,6 +313,14 @@ class Waits:
                         return Wait("write-back", device, what, int(worker.task), how="which is done by")
             return Wait("write-back", device, what)
         return None
+
+    def _of_bdi(self, device: Struct) -> str:
+        """The disk of a struct backing_dev_info, else its own name, which is the device's number."""
+        objects = self._objects
+        for disk in self._context.disks:
+            if objects.has(disk, "bdi") and int(disk.bdi) == objects.address(device):
+                return storage.name_of(objects, disk)
+        return f"the device {clean(objects.string(device.dev_name))}"
 
     def _rpc(self, task: Task) -> Wait | None:
         """A call to an NFS server: the bit that is waited for is one of its struct rpc_task."""
