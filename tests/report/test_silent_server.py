@@ -71,7 +71,7 @@ def test_who_hangs_on_a_server(series: str, version: str, kernel: Callable[[str]
         vmcore = crash(scenario, tmp_path).directory / "vmcore"
     found = json.loads(foreign.run(sys.executable, "-m", "kdump", "report", "--json", vmcore))
     assert found["problems"] == []
-    assert [section["notes"] for section in found["sections"].values() if section.get("notes")] == []
+    assert not found["sections"]["blocked"].get("notes") and not found["sections"]["mounts"].get("notes")
     rows = [row for row in found["sections"]["blocked"]["locks"] if row["kind"] == "server"]
     assert "far_maker" in " ".join(row["waiters"] for row in rows), rows
     assert all(re.fullmatch(r"NFS server 192\.168\.77\.1 to answer [A-Z_]+", row["lock"]) for row in rows)
