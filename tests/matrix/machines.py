@@ -161,10 +161,10 @@ VOLUME_SCRIPTS = {
     ),
     "integrity": (
         f"{_HALVES}integritysetup format -q $one; integritysetup open $one checked\n"
-        "mkfs.ext4 -q -O ^resize_inode /dev/mapper/checked; volume=/dev/mapper/checked\n"
+        "mkfs.ext4 -q /dev/mapper/checked; volume=/dev/mapper/checked\n"
     ),
     "luks-adiantum": _ENCRYPTED.replace("%s", "--cipher xchacha20,aes-adiantum-plain64"),
-    "luks-integrity": _ENCRYPTED.replace("%s", "--integrity hmac-sha256 --integrity-no-wipe"),
+    "luks-integrity": _ENCRYPTED.replace("%s", "--integrity hmac-sha256"),
     "null_blk": ("modprobe null_blk gb=1 memory_backed=1; sleep 1; mkfs.ext4 -q /dev/nullb0; volume=/dev/nullb0\n"),
     "nvme-tcp": (
         f"{_WIRED}modprobe nvme-tcp; nvme connect -t tcp -a {disk_server.ADDRESS} -s 4420 -n {disk_server.NAME}\n"
