@@ -52,7 +52,10 @@ def _reach(address: str, port: int, end: float) -> None:
     while True:
         left = end - time.monotonic()
         try:
-            socket.create_connection((address, port), max(left, _POLL)).close()
+            # create_connection() would ask for the codec of international names, which the image does without.
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as connection:
+                connection.settimeout(max(left, _POLL))
+                connection.connect((address, port))
             return
         except OSError as error:
             if left <= _RETRY:
