@@ -111,6 +111,7 @@ OTHERS = (
     Row("newest-generic", "virtio-net", "nvme-tcp", "uefi"),
     Row("6.12-generic", "virtio-blk", "unmounted", "bios"),
     *(Row("6.12-generic", "virtio-scsi", volume, "bios") for volume in REFUSED),
+    *(Row("newest-generic", "virtio-blk", volume, "bios") for volume in REFUSED),  # kernels name and show them anew
     *(Row("newest", "virtio-blk", "ext4", "bios", cpu=cpu) for cpu in OLD),
 )
 
