@@ -57,7 +57,7 @@ exec 2>&1
 hostname matrix
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle -t 120
-mkdir -p /var/crash /etc/kdump
+mkdir -p /var/crash /etc/kdump /run/lock
 cp /root/kdump.toml /etc/kdump/kdump.toml
 . /root/volume
 [ -z "$volume" ] || mount "$volume" /var/crash || exit
@@ -148,7 +148,7 @@ VOLUME_SCRIPTS = {
         "nbd-server -C /tmp/nbd.conf; sleep 2; nbd-client -N crash 127.0.0.1 /dev/nbd0; volume=/dev/nbd0\n"
     ),
     "drbd": (
-        f"{_HALVES}modprobe drbd; ip link set lo up; hostname matrix; mkdir -p /etc/drbd.d /var/lib/drbd /run/lock\n"
+        f"{_HALVES}modprobe drbd; ip link set lo up; hostname matrix; mkdir -p /etc/drbd.d /var/lib/drbd\n"
         "printf 'resource r0 {\n device /dev/drbd0;\n disk %s;\n meta-disk internal;\n on matrix"
         " { address 127.0.0.1:7789; }\n on other { address 127.0.0.1:7790; }\n}\n' $one > /etc/drbd.d/r0.res\n"
         "drbdadm create-md --force r0; drbdadm up r0; drbdadm primary --force r0; sleep 1\n"
