@@ -9,6 +9,7 @@ Documentation/ABI/testing/sysfs-bus-scsi and stable/sysfs-block (wwid).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,8 +35,12 @@ def wwid(disk: Path) -> str:
 
 def paths(identity: str, sysfs: str = "/sys") -> list[str]:
     """ "major:minor" of each disk with this identity."""
-    disks = sorted(Path(sysfs, "block").iterdir())
-    return [(disk / "dev").read_text().strip() for disk in disks if wwid(disk) == identity]
+    found = []
+    for disk in sorted(Path(sysfs, "block").iterdir()):
+        with contextlib.suppress(OSError):  # it went away meanwhile
+            if wwid(disk) == identity:
+                found.append((disk / "dev").read_text().strip())
+    return found
 
 
 def table(size: int, handler: str, selector: str, found: Sequence[str]) -> DmTarget:

@@ -50,7 +50,10 @@ def contents(sysfs: str = "/sys", dev: str = "/dev") -> Iterator[tuple[str, Cont
 def _is_path(entry: Path) -> bool:
     """Whether a disk or partition is one of the paths of a multipath map that is there."""
     disk = entry.resolve().parent if (entry / "partition").exists() else entry
-    return any(path.read_text().startswith("mpath-") for path in disk.glob("holders/*/dm/uuid"))
+    try:
+        return any(path.read_text().startswith("mpath-") for path in disk.glob("holders/*/dm/uuid"))
+    except OSError:  # the map or the disk went away meanwhile
+        return False
 
 
 def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", *, virtual_first: bool = True) -> str | None:
