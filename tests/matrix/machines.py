@@ -338,8 +338,10 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
             panicked = time.monotonic()
             if status["ready"] and row.volume == "multipath":
                 machine.wait_for("kdump:.* saving to ", TIMEOUT)
+                # The first disk by name is the path in use.
+                used = [match[1] for _, text in machine.lines if (match := re.search(r"sd 0:0:(\d):0: \[sda\]", text))]
                 with machine.qmp() as monitor:
-                    monitor.execute("device_del", id="left-path")
+                    monitor.execute("device_del", id=("left-path", "right-path")[int(used[-1])])
             if status["ready"]:
                 machine.run_to_exit(TIMEOUT)
             else:
