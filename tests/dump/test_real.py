@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests import foreign
-from tests.conftest import CrashMaker
+from tests.dump.conftest import MEMORY
 
-from kdump.capture.plan import CapturePlan
 from kdump.cli.main import main
 from kdump.dump.classes import PageClass
 from kdump.dump.codecs import CODECS, compressor
@@ -30,19 +29,6 @@ from kdump.memory import open_dump
 from kdump.memory.protocol import Dump
 
 pytestmark = pytest.mark.lab
-
-WHOLE = CapturePlan(level=1, codec="zlib", report=False)  # Debian's makedumpfile is built without zstd
-MEMORY = 768 << 20
-
-
-@pytest.fixture(scope="session")
-def whole(lab_crash: CrashMaker) -> Callable[[str], Path]:
-    """A dump with every page of a machine that was put to work."""
-
-    def make(series: str) -> Path:
-        return lab_crash(series, memory=MEMORY, plan=WHOLE, work=MEMORY // 6, timeout=200).directory / "vmcore"
-
-    return make
 
 
 def held(dump: Dump) -> NDArray[np.bool_]:

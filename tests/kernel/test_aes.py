@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdump.kernel.aes import SCHEDULES, expand, find_schedules
+from kdump.kernel.aes import SCHEDULES, Fragment, expand, find_schedules, fragment, inverse
 
 # Key and last round key, FIPS 197, A.1 to A.3.
 EXAMPLES = [
@@ -40,3 +40,36 @@ def test_schedules_are_found_among_other_bytes_and_only_whole() -> None:
     assert list(find_schedules(memory)) == []
     assert list(find_schedules(bytes(4096))) == []  # zeros, as a wiped context has them
     assert list(find_schedules(b"\1\2\3")) == []
+
+
+@pytest.mark.parametrize("key", [key for key, _ in EXAMPLES])
+def test_parts_of_schedules_are_found_too(key: str) -> None:
+    whole = expand(bytes.fromhex(key))
+    length, count = len(key) // 8, len(whole) // 4
+    words = memoryview(bytes(64) + bytes(whole) + bytes(64)).cast("I")
+    for at in range(16 + length, 16 + count - 1):
+        found = fragment(words, at)
+        # Two words in a row are derived without the S-box, but for those between which it is asked.
+        if found is not None:
+            assert found == Fragment(16, 16 + count, 0, length)
+            assert found.whole
+    assert fragment(words, 16 + length + 1) is not None
+    # Cut at both ends, as by the ends of pages, and broken in the middle.
+    cut = memoryview(bytes(whole[20:-20])).cast("I")
+    part = fragment(cut, 16)
+    assert part == Fragment(0, count - 10, 5, length)
+    assert part is not None
+    assert not part.whole
+    broken = bytearray(whole)
+    broken[4 * (count - 8)] ^= 1
+    part = fragment(memoryview(bytes(broken)).cast("I"), length + 1)
+    assert part == Fragment(0, count - 8, 0, length)
+    assert fragment(memoryview(bytes(4096)).cast("I"), 100) is None
+
+
+def test_the_inverse_schedule_is_the_standards() -> None:
+    # FIPS 197, C.1: the first mixed round key of the equivalent inverse cipher, ik_sch of round 1, and the last one.
+    key = bytes(range(16))
+    made = inverse(expand(key))
+    assert made[16:32].hex() == "13aa29be9c8faff6f770f58000f7bf03"
+    assert made[-16:] == key

@@ -24,6 +24,7 @@ FIRST, ALL = "first", "all"
 ENCRYPTION = "kdump.targets.encrypted"
 DECRYPTION = "kdump.capture.crypt"
 NETWORK = "kdump.capture.network"
+SCRUB = "kdump.dump.scrub.look"
 FENCE = "kdump.capture.fence"
 REMOTE = "kdump.capture.remote"
 _LONGEST = 30 * 86400  # seconds that anything in a plan may last
@@ -80,6 +81,7 @@ class CapturePlan:
     level: int = 31
     codec: str = DEFAULT
     codec_level: int = 0  # 0: the codec's own choice
+    scrub: tuple[str, ...] = ()  # kinds of secrets (kdump.dump.scrub.kinds) that the dump is without
     cpus: int = 1
     deadlines: Deadlines = field(default_factory=Deadlines)
     on_success: str = "reboot"
@@ -112,6 +114,7 @@ class CapturePlan:
         found += [FENCE] if self.fence.nodes else []
         found += [REMOTE] if self._connects else []
         found += ["ssl"] if any(map(uses_tls, self.targets)) else []
+        found += [SCRUB] if self.scrub else []
         found += [DECRYPTION] if any("holds" in volume for volume in self.storage) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))
 

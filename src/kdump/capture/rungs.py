@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdump.capture.plan import CapturePlan
+from kdump.capture.plan import SCRUB, CapturePlan
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.printk import format_record
@@ -15,6 +16,7 @@ from kdump.targets.protocol import Stream
 
 if TYPE_CHECKING:
     from kdump.dump.pipeline import Summary
+    from kdump.dump.scrub.found import Found
 
 # Imported by name: the sections, and what numpy.unique asks.
 __capture_imports__ = (*(f"{sections.__name__}.{name}" for name in sections.SHORT), "numpy.ma")
@@ -52,6 +54,15 @@ def report(dump: Dump) -> bytes:
     return BETWEEN.join(page.encode("utf-8", "replace") for page in (*pages, to_json(find_hints(kernel))))
 
 
+def secrets(dump: Dump, kinds: tuple[str, ...], level: int) -> bytes:
+    """Where the secrets of some kinds are, as JSON of `Found`. To be run in a child, as the report is."""
+    from kdump.dump.levels import USER
+
+    look = import_module(SCRUB).look  # by name: the image holds it only if the plan needs it
+    found: Found = look(Kernel(dump), kinds, processes=not level & USER)
+    return found.to_json().encode()
+
+
 class Around(NamedTuple):
     """What the dump tells and asks while it is made: see `kdump.dump.pipeline.Options`."""
 
@@ -60,6 +71,7 @@ class Around(NamedTuple):
     room: Callable[[], int | None]
     say: Callable[[str], None]
     hints: bytes = b""  # the last thing that `report` gives
+    secrets: bytes = b""  # what `secrets` gives
 
 
 def vmcore(
@@ -78,6 +90,7 @@ def vmcore(
     # Imported here: NumPy takes seconds under emulation, and the log must be safe before that.
     from kdump.dump.hints import Hints, from_json
     from kdump.dump.pipeline import Options, save
+    from kdump.dump.scrub.found import Found
 
     hints = from_json(around.hints) if around.hints else Hints()
     options = Options(
@@ -91,5 +104,6 @@ def vmcore(
         room=around.room,
         warn=around.say,
         find=lambda _kernel: hints,
+        scrub=(lambda _kernel, _level: Found.from_json(around.secrets)) if around.secrets else None,
     )
     return save(dump, begin, options)

@@ -18,12 +18,13 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kdump.cli import values
-from kdump.dump.levels import MOST_PARTS
+from kdump.dump.levels import MOST_PARTS, USER
+from kdump.dump.scrub.kinds import ALL, KINDS, parse_kinds
 from kdump.errors import UsageError
 from kdump.memory import KCORE
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from kdump.dump.destination import Destination
     from kdump.dump.estimate import Estimate
     from kdump.dump.pipeline import Options, Summary
+    from kdump.dump.scrub.found import Found
+    from kdump.kernel.kernel import Kernel
 
 LEVEL = "31"
 SHOWN = (0, 1, 16, 17, 23, 25, 31)  # levels in the table of --estimate; JSON has all
@@ -40,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_output_arguments(parser)
     parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default: {LEVEL})")
+    parser.add_argument(
+        "--scrub", metavar="KINDS", help=f"write zeros instead of secrets: {', '.join(KINDS)}; or {ALL}"
+    )
     parser.add_argument("--live", action="store_true", help="save the running kernel (/proc/kcore; needs root)")
     parser.add_argument(
         "--estimate", action="store_true", help="only print what each level would cost; there is no OUT"
@@ -106,9 +112,16 @@ def run(args: argparse.Namespace) -> int:
         codec=args.codec,
         compression_level=args.codec_level or 0,
         threads=args.threads,
+        scrub=_scrub(parse_kinds(args.scrub)) if args.scrub else None,
     )
     destination = Destination.parse(output, parts=args.split, flat=args.flat, overwrite=args.force)
     return perform(source, destination, options, deadline=args.deadline, as_json=args.json)
+
+
+def _scrub(kinds: tuple[str, ...]) -> Callable[[Kernel, int], Found]:
+    from kdump.dump.scrub.look import look
+
+    return lambda kernel, level: look(kernel, kinds, processes=not level & USER)
 
 
 def perform(
@@ -204,6 +217,17 @@ class Stop:
         self.signal = number
 
 
+def _scrub_lines(scrubbed: dict[str, Any]) -> list[str]:
+    if not scrubbed:
+        return []
+    lines = [f"  scrubbed: {scrubbed['bytes']} bytes are zeros"]
+    for kind, counts in scrubbed["found"].items():
+        what = ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing to be found"
+        lines.append(f"    {kind}: {what}")
+    lines += [f"  NOT SCRUBBED: {kind}: {why}" for kind, reasons in scrubbed["failed"].items() for why in reasons]
+    return lines
+
+
 def _lines(summary: Summary, paths: Sequence[str]) -> list[str]:
     from kdump.dump.levels import describe
     from kdump.units import duration_text, size_text
@@ -216,6 +240,7 @@ def _lines(summary: Summary, paths: Sequence[str]) -> list[str]:
     ]
     if summary.dropped:
         lines.append("  dropped: " + ", ".join(f"{count} {name}" for name, count in summary.dropped.items()))
+    lines += _scrub_lines(summary.scrubbed)
     if summary.pages_unreadable:
         lines.append(f"  {summary.pages_unreadable} pages could not be read")
     lines += [f"  note: {doubt}; they are kept" for doubt in summary.doubts]

@@ -5,6 +5,8 @@ Every page is compressed by itself: kdump-compressed dumps are read at random.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,7 @@ from kdump.memory.codecs import CODECS, CodecFacts
 from kdump.native.engine import engine
 from kdump.native.interface import Packed, Packer
 
-__all__ = ["CODECS", "Packed", "codec", "compressor"]
+__all__ = ["CODECS", "Packed", "codec", "compressor", "interleaved"]
 
 
 def codec(name: str, level: int = 0) -> CodecFacts:
@@ -37,6 +39,21 @@ def compressor(codec: CodecFacts, level: int = 0, buffers: Buffers | None = None
     if not codec.flag:
         return _Raw()
     return engine.packer(codec.name, level or None, (Buffers() if buffers is None else buffers).take)
+
+
+def interleaved(one: Packed, other: Packed, mask: NDArray[np.bool_]) -> Packed:
+    """Two batches as one: its pages come from `other` where `mask` is set, else from `one`, each in order."""
+    sizes = np.empty(len(mask), np.uint32)
+    sizes[~mask], sizes[mask] = one.sizes, other.sizes
+    bounds = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(mask)]
+    places = [0, 0]
+    pieces = []
+    for start, end in pairwise(bounds):
+        which = int(mask[start])
+        size = int(sizes[start:end].sum())
+        pieces.append((one, other)[which].data[places[which] : places[which] + size])
+        places[which] += size
+    return Packed(b"".join(pieces), sizes)
 
 
 class _Raw:

@@ -24,9 +24,9 @@ from kdump.memory.protocol import Dump
 Progress = Callable[[str, int, int], None]  # stage ("filter", "zeros" or "write"), bytes of memory done, bytes in all
 
 
-def open_memory_map(dump: Dump, find: FindHints = find_hints) -> MemoryMap:
+def open_memory_map(dump: Dump, find: FindHints = find_hints, kernel: Kernel | None = None) -> MemoryMap:
     """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
-    kernel = Kernel(dump)
+    kernel = kernel or Kernel(dump)
     info, virtual = with_nodes(kernel), kernel.virtual
     facts = find_facts(info, lambda: kernel.types)
     runs = find_runs(info, virtual, facts.size)
@@ -41,6 +41,7 @@ def first_pass(
     level: int,
     progress: Progress | None = None,
     *,
+    kernel: Kernel | None = None,
     watch: Watch | None = None,
     stop: Callable[[], str] = lambda: "",
     threads: int | None = None,
@@ -48,8 +49,8 @@ def first_pass(
 ) -> Selection:
     """The first pass alone: what a level would keep. A memory map that cannot be used keeps all, and says why.
 
-    `threads` None takes one for each CPU. Raises `StoppedError` once `stop` says something, and what `check_extent`
-    raises.
+    `kernel` is the dump's, if somebody has it open. `threads` None takes one for each CPU. Raises `StoppedError` once
+    `stop` says something, and what `check_extent` raises.
     """
     check_extent(dump)
     memory_map: MemoryMap | None = None
@@ -58,7 +59,7 @@ def first_pass(
     # Poisoned and offline pages must not be read from live memory at any level; a compressed dump has them behind it.
     if wanted or not dump.format.endswith("kdump"):
         try:
-            memory_map = open_memory_map(dump, find if level & FREE else no_hints)
+            memory_map = open_memory_map(dump, find if level & FREE else no_hints, kernel)
         except KdumpError as error:
             why = f"{error.what}{f': {error.why}' if error.why else ''}" if wanted else ""
     size = dump.memory.page_size

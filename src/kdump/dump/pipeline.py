@@ -13,19 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.buffers import Buffers
-from kdump.dump.codecs import Packed, codec, compressor
+from kdump.dump.codecs import Packed, codec, compressor, interleaved
 from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.hints import FindHints, find_hints
 from kdump.dump.kdump_writer import Sink
-from kdump.dump.levels import ZERO
+from kdump.dump.levels import CACHE, CACHE_PRIVATE, OURS, ZERO
 from kdump.dump.pages import PageReader
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.repeats import packed_once
 from kdump.dump.room import too_large
+from kdump.dump.scrub.cover import CoveredMemory
+from kdump.dump.scrub.found import Found
+from kdump.dump.scrub.kinds import PAGE_CACHE
+from kdump.dump.scrub.scan import scan
 from kdump.dump.selection import Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
+from kdump.kernel.kernel import Kernel
 from kdump.memory.codecs import CodecFacts
 from kdump.memory.protocol import Dump, ReadsInto
 from kdump.native.engine import engine
@@ -41,6 +46,7 @@ class Options:
     tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `stop` is
     asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on. `room` tells how many bytes may
     be written, if it can; a level that will not fit is passed over, the last one is begun in any case: `warn` is told.
+    `scrub` looks for the secrets that are not to be in a dump of some level.
     """
 
     levels: tuple[int, ...] = (31,)
@@ -55,6 +61,7 @@ class Options:
     room: Callable[[], int | None] = field(default=lambda: None)
     warn: Callable[[str], None] = field(default=lambda _sentence: None)
     find: FindHints = find_hints
+    scrub: Callable[[Kernel, int], Found] | None = None
 
 
 @dataclass
@@ -73,12 +80,13 @@ class Summary:
     doubts: list[str] = field(default_factory=list)
     size: int = 0
     incomplete: str = ""  # why, if the dump does not hold all it should
+    scrubbed: dict[str, Any] = field(default_factory=dict)  # as the manifest has it; empty: nothing was to be
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def as_asked(self) -> bool:
         """Whether the dump is all that was asked for."""
-        return not (self.incomplete or self.not_applied or self.pages_unreadable)
+        return not (self.incomplete or self.not_applied or self.pages_unreadable or self.scrubbed.get("failed"))
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""
@@ -97,6 +105,7 @@ class Summary:
             "doubts": self.doubts,
             "size": self.size,
             "incomplete": self.incomplete,
+            **({"scrub": self.scrubbed} if self.scrubbed else {}),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
 
@@ -133,18 +142,27 @@ def _save_level(
 ) -> Summary:
     began = time.monotonic()
     zeros = 0
+    scrubbed: dict[str, Any] = {}
+    kernel = Kernel(dump)
     try:
+        found = options.scrub(kernel, level) if options.scrub else None
+        if found and PAGE_CACHE in found.kinds:
+            level |= CACHE | CACHE_PRIVATE | OURS
         selection = first_pass(
-            dump, level, options.progress, stop=options.stop, threads=options.threads, find=options.find
+            dump, level, options.progress, kernel=kernel, stop=options.stop, threads=options.threads, find=options.find
         )  # fmt: skip
+        filtered = time.monotonic()
+        if found:
+            dump, scrubbed = _scrub(dump, selection, found, options)
         if options.container == "elf" and level & ZERO:
             zeros = _drop_zeros(dump, selection, options)
     except StoppedError as stopped:
         raise KdumpError(f"{stopped.what}, before any page was written") from None
-    filtered = time.monotonic()
+    ready = time.monotonic()
     summary = Summary(
         level, chosen.name, selection.present.count, selection.kept.count,
         dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
+        scrubbed=scrubbed,
     )  # fmt: skip
     summary.pages_zero = zeros
     if dump.incomplete:
@@ -169,8 +187,23 @@ def _save_level(
     writer.finish(incomplete=bool(summary.incomplete))
     summary.pages_written = writer.written
     summary.size = writer.size
-    summary.seconds = {"filter": filtered - began, "write": time.monotonic() - filtered}
+    summary.seconds = {"filter": filtered - began, "write": time.monotonic() - ready}
+    if scrubbed:
+        summary.seconds["scrub"] = ready - filtered
     return summary
+
+
+def _scrub(dump: Dump, selection: Selection, found: Found, options: Options) -> tuple[Dump, dict[str, Any]]:
+    """The dump without the secrets that were found and those that its pages are searched for, and what these are."""
+    size = dump.memory.page_size
+
+    def tick(done: int, total: int) -> None:
+        options.progress("scrub", done * size, total * size)
+
+    scan(dump.memory, selection.kept, found, threads=thread_count(options.threads), stop=options.stop, tick=tick)
+    covered = CoveredMemory(dump.memory, found.ranges)
+    said = {"asked": list(found.kinds), "found": found.counts, "failed": found.failed, "bytes": covered.size}
+    return dump._replace(memory=covered), said
 
 
 def _finish_quietly(writer: Writer) -> None:
@@ -186,6 +219,7 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
     """The second pass: read, find zeros, compress (on all CPUs), write."""
     memory = dump.memory
     size = memory.page_size
+    covered = memory if isinstance(memory, CoveredMemory) else None
     buffers = Buffers()
     drop_zeros = bool(selection.level & ZERO) and options.container != "elf"
     quick = memory if isinstance(memory, ReadsInto) else None
@@ -195,6 +229,15 @@ def _write_pages(  # noqa: PLR0917 -- one call, and a bundle of these would have
         read = PageReader(memory)
 
         def work(pfns: NDArray[np.int64]) -> _Batch:
+            hidden = covered.covers(pfns) if covered else None
+            if hidden is None or hidden.all():
+                return pack(pfns)
+            parts = pack(pfns[~hidden]), pack(pfns[hidden])  # the others need not pass through a buffer
+            if any(part.unreadable is not None for part in parts):
+                return pack(pfns)
+            return _Batch(interleaved(parts[0].packed, parts[1].packed, hidden), None)
+
+        def pack(pfns: NDArray[np.int64]) -> _Batch:
             if quick and (found := quick.places(pfns)):
                 file, places = found
                 if packed := compress.of_file(file, places, size, drop_zeros=drop_zeros):

@@ -163,6 +163,7 @@ def plan_of(config: Config) -> CapturePlan:
         level=dump.level,
         codec=dump.codec,
         codec_level=dump.codec_level,
+        scrub=dump.scrub,
         cpus=capture_cpus(config),
         deadlines=Deadlines(**asdict(config.deadlines)),
         on_success=config.action.success,

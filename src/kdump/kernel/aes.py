@@ -6,7 +6,8 @@ byte order of the standard. What is looked at is a cipher's context, a few hundr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 SCHEDULES = {16: 176, 24: 208, 32: 240}  # bytes of a key -> bytes of its schedule, the key first
 
@@ -28,6 +29,99 @@ def _tables() -> tuple[bytes, bytes]:
 
 
 _SBOX, _ROUND = _tables()  # 3^25 is 2
+
+
+class Fragment(NamedTuple):
+    """A part of a key schedule, in words of four bytes: where it begins and ends in what was looked at.
+
+    `first` is the number of its first word in the schedule, `key_words` the key's length (4, 6 or 8).
+    """
+
+    start: int
+    end: int
+    first: int
+    key_words: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether none of the schedule is missing."""
+        return self.first == 0 and self.end - self.start == SCHEDULES[4 * self.key_words] // 4
+
+
+def _derived(words: Sequence[int], at: int, number: int, count: int) -> bool:
+    """Whether words[at] can be word `number` of the schedule of a key of `count` words, by those before it."""
+    word = words[at - 1]
+    if number % count == 0:
+        word = _substituted(word >> 8 | (word & 0xFF) << 24) ^ _ROUND[number // count - 1]
+    elif count == 8 and number % count == 4:
+        word = _substituted(word)
+    return words[at] == word ^ words[at - count]
+
+
+def _substituted(word: int) -> int:
+    return int.from_bytes(bytes(_SBOX[byte] for byte in word.to_bytes(4, "little")), "little")
+
+
+_ENOUGH = 4  # derived words, one of them by the S-box: chance has that once in 2^128 places
+
+
+def fragment(words: Sequence[int], at: int) -> Fragment | None:
+    """The longest part of a schedule that holds words[at] and words[at + 1] (little-endian), both derived; or None.
+
+    It may be cut by the end of a page, or by what was written over it.
+    """
+    best: Fragment | None = None
+    for count in (4, 6, 8):
+        if at < count or at + 1 >= len(words) or words[at + 1] != words[at] ^ words[at + 1 - count]:
+            continue
+        for number in range(count, SCHEDULES[4 * count] // 4 - 1):
+            if not (_derived(words, at, number, count) and _derived(words, at + 1, number + 1, count)):
+                continue
+            begin, end = at, at + 2
+            last = min(len(words), at + SCHEDULES[4 * count] // 4 - number)
+            while end < last and _derived(words, end, number + end - at, count):
+                end += 1
+            first = max(count, at - number + count)
+            while begin > first and _derived(words, begin - 1, number - at + begin - 1, count):
+                begin -= 1
+            found = Fragment(begin - count, end, number - at + begin - count, count)
+            by_box = any((number - at + each) % count == 0 for each in range(begin, end))
+            if (
+                end - begin >= _ENOUGH
+                and by_box
+                and (best is None or end - begin > best.end - best.start - best.key_words)
+            ):
+                best = found
+    return best
+
+
+def inverse(schedule: bytes | bytearray | memoryview) -> bytes:
+    """The schedule of the equivalent inverse cipher (FIPS 197, 5.3.5): the last round first, the inner ones mixed."""
+    rounds = [bytes(schedule[at : at + 16]) for at in range(0, len(schedule), 16)][::-1]
+    return rounds[0] + b"".join(map(_unmixed, rounds[1:-1])) + rounds[-1]
+
+
+def _unmixed(state: bytes) -> bytes:
+    """InvMixColumns (FIPS 197, 5.3.3)."""
+    out = bytearray()
+    for at in range(0, 16, 4):
+        column = state[at : at + 4]
+        for row in range(4):
+            value = 0
+            for factor, byte in zip((14, 11, 13, 9), column[row:] + column[:row], strict=True):
+                value ^= _times(byte, factor)
+            out.append(value)
+    return bytes(out)
+
+
+def _times(byte: int, factor: int) -> int:
+    """Their product in GF(2^8)."""
+    found = 0
+    while factor:
+        found ^= byte * (factor & 1)
+        byte = byte << 1 & 0xFF ^ (0x1B if byte & 0x80 else 0)
+        factor >>= 1
+    return found
 
 
 def expand(key: bytes | bytearray | memoryview) -> bytearray:

@@ -29,7 +29,11 @@ _MAX_KEY = 256  # bytes
 _MAX_DEPTH = 8  # transforms within transforms
 _MAX_CONTEXT = 1 << 16  # bytes
 _MAX_SCHEDULES = 6  # different keys in one device's ciphers: XTS has two, ESSIV one more
-_TRANSFORMS = ("crypto_skcipher", "crypto_lskcipher", "crypto_cipher", "crypto_sync_skcipher")
+_MAX_TARGETS = 1 << 16  # segments of a device
+_TRANSFORMS = (
+    "crypto_skcipher", "crypto_lskcipher", "crypto_cipher", "crypto_sync_skcipher", "crypto_aead", "crypto_ahash",
+    "crypto_shash",
+)  # fmt: skip
 
 
 class Layout(NamedTuple):
@@ -82,6 +86,19 @@ class Devices:
             return [own]
         return self._assembled(self._schedules(config), size, xts="xts" in found.cipher)
 
+    def inline_keys(self) -> Iterator[tuple[int, int]]:
+        """Address and size in bytes of `crypt_config.key` of every encrypted segment of a device."""
+        for device in self._devices():
+            if not device.map:
+                continue
+            table = self._at("dm_table", device.map)
+            kind = self._mapper.struct("dm_target")
+            for number in range(min(int(table.num_targets), _MAX_TARGETS)):
+                target = Struct(self._objects, kind, int(table.targets) + number * kind.size)
+                if self._objects.string(target.type.name) == "crypt":
+                    config = Struct(self._objects, self._crypt.struct("crypt_config"), int(target.private))
+                    yield self._place(config, "key"), min(int(config.key_size), _MAX_KEY)
+
     def _assembled(self, parts: list[bytearray], size: int, *, xts: bool) -> list[bytearray]:
         """The keys that can be put together from those of the ciphers: XTS has two, in an order that drivers choose."""
         unit = size // 2 if xts else size
@@ -127,7 +144,7 @@ class Devices:
         objects = self._objects
         address = objects.symbols.get("_minor_idr")
         if address is None and (module := self._modules.get("dm_mod")):
-            address = next((each.address for each in module.symbols() if each.name == "_minor_idr"), None)
+            address = module.address("_minor_idr")
         if address is None:
             raise KdumpError("the dead kernel's device mapper is not found", why="it has no symbol _minor_idr")
         for _, place in objects.xarray(objects.struct("idr", address).idr_rt):
@@ -170,13 +187,20 @@ class Transforms:
         self._bases = sorted({0, *(kind.offset("base") for kind in kinds if kind.has("base"))})
 
     @cached_property
-    def _algorithms(self) -> set[int]:
+    def sizes(self) -> dict[int, int]:
+        """Bytes of a context at most, by the address of the registered struct crypto_alg."""
         objects = self._objects
         head = objects.symbols.address("crypto_alg_list")
-        return {objects.address(each) for each in objects.list(head, "crypto_alg", "cra_list")}
+        registered = objects.list(head, "crypto_alg", "cra_list")
+        return {objects.address(each): int(each.cra_ctxsize) + int(each.cra_alignmask) for each in registered}
 
     def keys(self, transform: int) -> Iterator[bytearray]:
         """AES keys in use by the struct crypto_tfm at an address, and by those that it uses."""
+        for _, context in self.contexts(transform):
+            yield from (key for _, key in find_schedules(context))
+
+    def contexts(self, transform: int) -> Iterator[tuple[int, bytearray]]:
+        """Address and content of the contexts of the struct crypto_tfm at an address, and of those that it uses."""
         pending, seen = [(transform, 0)], set()
         while pending:
             place, depth = pending.pop()
@@ -188,7 +212,7 @@ class Transforms:
                 context = bytearray(self._objects.bytes(place + self._tfm.offset("__crt_ctx"), size))
             except KdumpError:
                 continue
-            yield from (key for _, key in find_schedules(context))
+            yield place + self._tfm.offset("__crt_ctx"), context
             words = (word for (word,) in struct.iter_unpack("<Q", context[: len(context) & ~7]))
             inner = [word + base for word in words if word >> 63 and not word % 8 for base in self._bases]
             pending += [(each, depth + 1) for each in reversed(inner)]
@@ -198,7 +222,7 @@ class Transforms:
         objects = self._objects
         try:
             address = objects.unsigned(place + self._tfm.offset("__crt_alg"))
-            if address not in self._algorithms and not self._looks_like_one(address):
+            if address not in self.sizes and not self._looks_like_one(address):
                 return 0
             algorithm = objects.struct("crypto_alg", address)
             size = int(algorithm.cra_ctxsize) + int(algorithm.cra_alignmask)

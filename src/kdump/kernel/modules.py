@@ -103,6 +103,13 @@ class Module:
             place = start
         return None
 
+    def address(self, name: str) -> int | None:
+        """Where the symbol of that name is; None if it has none."""
+        symbols, names = self._symbols
+        place = names.find(b"\0" + name.encode() + b"\0") + 1  # modpost's tables share no endings
+        found = np.flatnonzero(symbols["name"] == place) if place else ()
+        return int(symbols["value"][found][0]) if len(found) else None
+
     def symbols(self) -> list[Symbol]:
         """All of its symbols, by address."""
         symbols, names = self._symbols

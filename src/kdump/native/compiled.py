@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdump.errors import KdumpError
 from kdump.files import drafts
-from kdump.native.interface import Fates, Numbers, Packed, PageLayout, Take, Unpacker
+from kdump.native.interface import Fates, Numbers, Packed, PageLayout, Take, Unpacker, WordSet
 from kdump.native.interface import Packer as AnyPacker
 from kdump.native.library import library
 
@@ -225,6 +225,30 @@ def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     zero = np.empty(len(pages), np.bool_)
     _LIBRARY.kdump_zeros(_address(pages), pages.shape[1], len(pages), _address(zero))
     return zero
+
+
+class _Words(ctypes.Structure):
+    """struct words of secrets.c"""
+
+    _fields_ = (
+        ("sorted", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("table", ctypes.c_void_p),
+        ("bits", ctypes.c_uint),
+    )
+
+
+def schedules(data: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """See `interface.Engine`."""
+    places = np.empty(len(data) // _LINE, np.int64)
+    return places[: _LIBRARY.kdump_schedules(_address(data), len(places), _address(places))]
+
+
+def words(data: NDArray[np.uint8], wanted: WordSet) -> NDArray[np.int64]:
+    """See `interface.Engine`."""
+    places = np.empty(len(data) // 8, np.int64)
+    how = _Words(_address(wanted.words), len(wanted.words), _address(wanted.table), wanted.bits)
+    return places[: _LIBRARY.kdump_words(ctypes.byref(how), _address(data), len(places), _address(places))]
 
 
 class _Marking(ctypes.Structure):

@@ -54,6 +54,17 @@ class PageLayout(NamedTuple):
     classes: NDArray[np.uint8]
 
 
+class WordSet(NamedTuple):
+    """Words to look for, rising; bit i of `table` (little-endian, 1 << `bits` of them) is set where one's hash is i.
+
+    The hash is the upper `bits` bits of the word times HASH (kdump.native.words).
+    """
+
+    words: NDArray[np.uint64]
+    table: NDArray[np.uint8]
+    bits: int
+
+
 Numbers = NDArray[np.int64] | NDArray[np.intp]
 # `unpack(data, offsets, sizes, pages, rows)`: which pieces of `data` (a descriptor, or bytes), by rising offsets, are
 # whole pages in `pages[rows]` now (dtype bool). For one thread.
@@ -110,6 +121,16 @@ class Engine(Protocol):
 
     def zero_pages(self, pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which rows of `pages` (shape (n, page size), contiguous) hold nothing but zeros."""
+
+    def schedules(self, data: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Places of the lines of 64 bytes in `data` (whole lines, contiguous) that may be in an AES key schedule.
+
+        Words 12 and 13, or 14 and 15, of such a line are each the one before it XOR the one 4, 6 or 8 before it, and
+        none of these is 0 (FIPS 197, 5.2).
+        """
+
+    def words(self, data: NDArray[np.uint8], wanted: WordSet) -> NDArray[np.int64]:
+        """Places of the words of 8 bytes in `data` (whole words, contiguous) that are `wanted`."""
 
     def struct_pages(self, layout: PageLayout) -> StructPages:
         """What marks struct pages of that layout."""

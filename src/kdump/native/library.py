@@ -79,6 +79,9 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
         pointer, number, pointer, pointer, pointer, size, pointer, size, pointer, pointer,
     ]  # fmt: skip
     found.kdump_unpack.restype = found.kdump_unpack_file.restype = None
+    found.kdump_schedules.argtypes = [pointer, size, pointer]
+    found.kdump_words.argtypes = [pointer, pointer, size, pointer]
+    found.kdump_schedules.restype = found.kdump_words.restype = size
     found.kdump_checksum.argtypes = [pointer, size]
     found.kdump_checksum.restype = ctypes.c_uint64
     found.kdump_deflate_work.restype = found.kdump_lz_work.restype = size

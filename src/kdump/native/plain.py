@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdump.errors import KdumpError
 from kdump.files.drafts import pwrite_all as pwrite_all  # noqa: PLC0414 -- a part of this engine
 from kdump.native.chain import follow
-from kdump.native.interface import ANONYMOUS, HEAD, TAIL, Fates, Packed, Packer, PageLayout, Take
+from kdump.native.interface import ANONYMOUS, HEAD, TAIL, Fates, Packed, Packer, PageLayout, Take, WordSet
 
 NAME: Final = "plain"
 
@@ -79,6 +79,28 @@ def zero_pages(pages: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """See `interface.Engine`."""
     found: NDArray[np.bool_] = np.bitwise_or.reduce(pages.view(np.uint64), axis=1) == 0
     return found
+
+
+def schedules(data: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """See `interface.Engine`."""
+    lines = data[: len(data) // 64 * 64].view("<u4").reshape(-1, 16)
+    lines = lines[rows := np.flatnonzero(lines[:, 12:].any(axis=1))]
+    last = lines[:, 12:]
+    source = last ^ lines[:, 11:15]
+    hit = np.zeros(len(lines), np.bool_)
+    for back in (4, 6, 8):
+        same = (source == lines[:, 12 - back : 16 - back]) & (source != 0) & (last != 0)
+        hit |= (same[:, 0] & same[:, 1]) | (same[:, 2] & same[:, 3])
+    return rows[hit].astype(np.int64) * 64
+
+
+def words(data: NDArray[np.uint8], wanted: WordSet) -> NDArray[np.int64]:
+    """See `interface.Engine`."""
+    if not len(wanted.words):
+        return np.zeros(0, np.int64)
+    held = data[: len(data) // 8 * 8].view("<u8")
+    place = np.searchsorted(wanted.words, held)
+    return np.flatnonzero(wanted.words[np.minimum(place, len(wanted.words) - 1)] == held).astype(np.int64) * 8
 
 
 class _StructPages:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from kdump.capture import plan
 from kdump.capture.routes import parse_route
+from kdump.dump.scrub.kinds import KINDS
 from kdump.errors import FormatError, KdumpError
 from kdump.foreign import read_text
 from kdump.host.config import tables
@@ -157,6 +158,11 @@ class Dump:
         _PLAN.codec_level,
         integer(-50, 22),
         f"Effort of the codec ({_EFFORTS}); 0: kdump's choice. The others have one only.",
+    )
+    scrub: tuple[str, ...] = key(
+        _PLAN.scrub,
+        list_of(choice(*KINDS)),
+        "Secrets that are zeros in the dump: " + ", ".join(KINDS) + ". The manifest says what was found.",
     )
     report: bool = key(
         _PLAN.report, boolean, "Write a short report in the capture kernel, before the dump, if memory allows."

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdump.kernel.columns import Addresses, Table
 from kdump.kernel.objects import Objects, Struct
+from kdump.kernel.sockets import tcp_sockets
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
@@ -30,7 +31,6 @@ _SEQUENCE, _MAX_QUEUE = (1 << 32) - 1, 1 << 31
 _FULL_SOCKETS = frozenset((
     "established", "syn_sent", "fin_wait1", "fin_wait2", "close_wait", "last_ack", "closing", "listen",
 ))  # fmt: skip
-_MAX_BUCKETS = 1 << 22
 _OPERATIONAL = ("unknown", "absent", "down", "lower layer down", "testing", "dormant", "up")
 
 
@@ -62,7 +62,7 @@ def collect(context: Context, section: Section) -> None:
         section.notes.append(f"sockets: {error}")
     try:
         names = {value: name.removeprefix("TCP_").lower() for name, value in _states(objects).items()}
-        sockets, fields = _tcp(objects)
+        sockets, fields = tcp_sockets(objects)
         states: Counter[str] = Counter()
         for state, count in zip(*np.unique(fields["skc_state"][fields.ok], return_counts=True), strict=True):
             states[names.get(int(state), str(int(state)))] += int(count)
@@ -117,28 +117,6 @@ def _protocols(objects: Objects) -> Counter[str]:
         index = int(protocol.inuse_idx)
         counts[clean(objects.string(protocol.name))] += sum(objects.signed(place + 4 * index) for place in places)
     return counts
-
-
-def _tcp(objects: Objects) -> tuple[Addresses, Table]:
-    """struct sock of established and closing connections and listeners, of all network namespaces, and their states."""
-    table = objects.struct("inet_hashinfo", objects.symbols.address("tcp_hashinfo"))
-    found = []
-    common = objects.types.struct("sock_common")
-    for heads, size in ((table.ehash, int(table.ehash_mask) + 1), (table.lhash2, int(table.lhash2_mask) + 1)):
-        if not heads or size > _MAX_BUCKETS:
-            continue
-        step = heads[0]._type.sizeof()
-        words = np.frombuffer(objects.kernel.virtual.view(int(heads), size * step), "<u8").reshape(size, -1)
-        column = (
-            objects.field(heads[0]._type, "nulls_head" if heads[0]._type.has("nulls_head") else "chain").offset // 8
-        )
-        found.append(objects.columns.chains(words[:, column]) - np.uint64(common.offset("skc_nulls_node")))
-    sockets = np.concatenate(found) if found else np.empty(0, np.uint64)
-    fields = objects.columns.table(
-        common, sockets, "skc_state", "skc_family", "skc_daddr", "skc_rcv_saddr", "skc_dport", "skc_num",
-        *(("skc_v6_daddr", "skc_v6_rcv_saddr") if common.has("skc_v6_daddr") else ()),
-    )  # fmt: skip
-    return sockets, fields
 
 
 def _queues(objects: Objects, sockets: Addresses, fields: Table, names: dict[int, str]) -> list[tuple[Value, ...]]:

@@ -1,0 +1,213 @@
+"""Searches all pages that a dump keeps: AES key schedules, contexts of ciphers, and copies of what was found before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdump.dump.pages import PageReader
+from kdump.dump.pfnset import PfnSet
+from kdump.dump.scrub.cover import merged
+from kdump.dump.scrub.found import Contexts, Found
+from kdump.dump.scrub.kinds import KEYS
+from kdump.dump.workers import in_order
+from kdump.errors import FormatError, NotPresentError
+from kdump.kernel.aes import Fragment, expand, fragment, inverse
+from kdump.memory.protocol import Memory
+from kdump.native.engine import engine
+from kdump.native.interface import WordSet
+from kdump.native.words import word_set
+
+_BATCH = 64  # pages: they stay in the processor's cache from one search to the next
+_LINE = 64
+_AROUND = 1024  # bytes before and behind a schedule in which its cipher keeps the inverse one, and the key itself
+_LEAST = 16  # bytes that a copy of a secret has in common with it
+_DIFFERENT = 6  # bytes of eight, at least, in a word that is worth looking for: text and zeros have fewer
+_ABSENT = (NotPresentError, FormatError, OSError)
+
+
+@dataclass
+class _Hits:
+    """Physical places of words of some set, and of lines that may be in a schedule."""
+
+    lines: list[int] = field(default_factory=list)
+    words: list[tuple[int, int]] = field(default_factory=list)  # place, word
+
+
+def scan(
+    memory: Memory,
+    kept: PfnSet,
+    found: Found,
+    *,
+    threads: int,
+    stop: Callable[[], str],
+    tick: Callable[[int, int], None],
+) -> None:
+    """Add to `found` what the pages that are kept hold. Raises `StoppedError`."""
+    keys = KEYS in found.kinds
+    values = _Values(found.values)
+    contexts = found.contexts if keys else None
+    wanted = word_set([*values.words, *(contexts.sizes if contexts else ())])
+    if not keys and not len(wanted.words):
+        return
+    search = _Search(memory, found, values, contexts)
+
+    def make_work() -> Callable[[NDArray[np.int64]], _Hits]:
+        read = PageReader(memory)
+        return lambda pfns: _look(read, pfns, wanted, schedules=keys)
+
+    done = 0
+    for pfns, hits in in_order(_batches(kept), make_work, threads, stop):
+        for place in hits.lines:
+            search.schedule(place)
+        for place, word in hits.words:
+            if contexts and word in contexts.sizes:
+                search.context(place, contexts.sizes[word])
+            else:
+                search.copy(place, word)
+        done += len(pfns)
+        tick(done, kept.count)
+
+
+def _batches(kept: PfnSet) -> Iterator[NDArray[np.int64]]:
+    for pfns in kept.pfns():
+        for start in range(0, len(pfns), _BATCH):
+            yield pfns[start : start + _BATCH]
+
+
+def _look(read: PageReader, pfns: NDArray[np.int64], wanted: WordSet, *, schedules: bool) -> _Hits:
+    pages, unreadable = read(pfns)
+    size: int = pages.shape[1]
+    data = pages.reshape(-1)
+    hits = _Hits()
+
+    def physical(place: int) -> int:
+        row, offset = divmod(place, size)
+        return int(pfns[row]) * size + offset
+
+    def readable(places: NDArray[np.int64]) -> list[int]:
+        return [each for each in places.tolist() if unreadable is None or not unreadable[each // size]]
+
+    if schedules:
+        hits.lines = [physical(place) for place in readable(engine.schedules(data))]
+    if len(wanted.words):
+        words = data.view("<u8")
+        hits.words = [(physical(place), int(words[place // 8])) for place in readable(engine.words(data, wanted))]
+    return hits
+
+
+class _Values:
+    """Secrets by every word of eight bytes in them that is worth looking for, at any offset."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self.words: dict[int, list[tuple[bytes, int]]] = {}
+        for value in values:
+            for at in range(len(value) - 7 if len(value) >= _LEAST else 0):
+                if len(set(piece := value[at : at + 8])) >= _DIFFERENT:
+                    self.words.setdefault(int.from_bytes(piece, "little"), []).append((value, at))
+
+
+class _Search:
+    """Looks closer at what `_look` came upon, and notes what has to be blanked."""
+
+    def __init__(self, memory: Memory, found: Found, values: _Values, contexts: Contexts | None) -> None:
+        self._memory = memory
+        self._found = found
+        self._values = values
+        self._contexts = contexts
+        self._until = 0  # where the last schedule ends: what lies before is blanked
+        self._known = merged(found.ranges)
+        self._copies: set[tuple[int, int]] = set()
+
+    def _window(self, start: int, end: int, around: int) -> tuple[int, bytes]:
+        """The pages of [start, end), and `around` bytes on each side of these if they are there: address and bytes."""
+        size = self._memory.page_size
+        begin, stop = start // size * size, -(-end // size) * size
+        data = bytes(self._memory.view(begin, stop - begin))
+        if around:
+            with contextlib.suppress(*_ABSENT):
+                data += bytes(self._memory.view(stop, around))
+            with contextlib.suppress(*_ABSENT):
+                data = bytes(self._memory.view(begin - around, around)) + data
+                begin -= around
+        return begin, data
+
+    def schedule(self, line: int) -> None:
+        """A line of memory that may be in a key schedule."""
+        if line + _LINE <= self._until:
+            return
+        begin, data = self._window(line, line + _LINE, 256)
+        words = memoryview(data[: len(data) & ~3]).cast("I")
+        for at in (12, 14):
+            part = fragment(words, (line - begin) // 4 + at)
+            if part:
+                self._schedule(begin, data, part)
+                return
+
+    def _schedule(self, begin: int, data: bytes, part: Fragment) -> None:
+        start, end = begin + 4 * part.start, begin + 4 * part.end
+        self._until = end
+        self._blank(start, end - start)
+        self._found.count(KEYS, "AES key schedules")
+        if not part.whole:
+            self._found.count(KEYS, "parts of AES key schedules")
+        if part.first:
+            return
+        key = data[4 * part.start : 4 * (part.start + part.key_words)]
+        begin, data = self._window(start, end, _AROUND)
+        pieces = inverse(expand(key))
+        for piece in (key, *(pieces[each : each + 16] for each in range(0, len(pieces), 16))):
+            place = data.find(piece)
+            while place >= 0:
+                self._blank(begin + place, len(piece))
+                place = data.find(piece, place + 1)
+
+    def context(self, place: int, size: int) -> None:
+        """A word that is the address of an algorithm: of a struct crypto_tfm if what is around it says so."""
+        layout = self._contexts
+        assert layout
+        if any(start <= place < end for start, end in layout.algorithms):
+            return
+        base = place - layout.algorithm
+        try:
+            head = bytes(self._memory.view(base, layout.context))
+        except _ABSENT:
+            return
+        if (
+            layout.node >= 0
+            and not -1 <= int.from_bytes(head[layout.node : layout.node + 4], "little", signed=True) < 1024
+        ):
+            return
+        if layout.leave >= 0:
+            leave = int.from_bytes(head[layout.leave : layout.leave + 8], "little")
+            if leave and not any(start <= leave < end for start, end in layout.code):
+                return
+        self._blank(base + layout.context, size)
+        self._found.count(KEYS, "contexts of ciphers")
+
+    def copy(self, place: int, word: int) -> None:
+        """A word of a known secret: as much around it as is the same, within its page."""
+        begin, data = self._window(place, place + 8, 0)
+        for value, at in self._values.words[word]:
+            first, start = place - begin, at
+            last, end = first + 8, at + 8
+            while first > 0 and start > 0 and data[first - 1] == value[start - 1]:
+                first, start = first - 1, start - 1
+            while last < len(data) and end < len(value) and data[last] == value[end]:
+                last, end = last + 1, end + 1
+            copy = begin + first, last - first
+            if copy[1] < _LEAST or copy in self._copies or self._is_known(*copy):
+                continue
+            self._copies.add(copy)
+            self._blank(*copy)
+            self._found.count("copies", "pieces of secrets found elsewhere")
+
+    def _is_known(self, start: int, size: int) -> bool:
+        return any(first <= start and start + size <= last for first, last in self._known)
+
+    def _blank(self, start: int, size: int) -> None:
+        self._found.ranges.append((start, size))

@@ -1,0 +1,39 @@
+"""Two machines that were put to work, full of secrets, and dumped whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import CrashMaker
+
+from kdump.capture.plan import CapturePlan
+
+WHOLE = CapturePlan(level=1, codec="zlib", report=False)  # Debian's makedumpfile is built without zstd
+MEMORY = 768 << 20
+CRYPTO = ("dm_crypt", "xts", "ecb", "essiv", "af_alg", "algif_hash", "algif_skcipher", "aesni_intel", "gcm", "ccm")
+TOOLS = {"/usr/sbin/cryptsetup": "cryptsetup", "/usr/bin/wg": "wg", "/usr/sbin/ip": "ip"}
+SECRETS: dict[str, Any] = {
+    "guest_modules": (*CRYPTO, "chacha20poly1305", "brd", "wireguard", "tls", "encrypted_keys"),
+    "guest_files": {
+        "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\n",
+        "/secrets.py": Path(__file__).with_name("secrets_guest.py"),
+    },
+    "guest_commands": (("/usr/bin/python3", "/secrets.py"),),
+}
+
+
+@pytest.fixture(scope="session")
+def whole(lab_crash: CrashMaker) -> Callable[[str], Path]:
+    """A dump with every page of a machine."""
+    tools = {place: Path(shutil.which(name) or name) for place, name in TOOLS.items()}
+    secrets = {**SECRETS, "guest_files": {**SECRETS["guest_files"], **tools}}
+
+    def make(series: str) -> Path:
+        options = {"memory": MEMORY, "plan": WHOLE, "work": MEMORY // 6, "timeout": 200, **secrets}
+        return lab_crash(series, **options).directory / "vmcore"
+
+    return make
