@@ -3,9 +3,9 @@
     python tools/globals.py VMLINUX...
 
 BTF describes no global variables, so their types are taken from the debug information of the kernels that Debian ships
-(`kdump.lab.kernels.debug_vmlinux` fetches it), newest first. Each line is a name and the types it has in those kernels,
-newest first. What other kernels have is checked when a dump is read: a type counts only if the kernel has it and the
-variable has room for it.
+(`kdump.lab.kernels.debug_vmlinux` fetches it), newest first. Each line is a name and the types it has in those kernels;
+what the table already holds stays. What other kernels have is checked when a dump is read: a type counts only if the
+kernel has it and the variable has room for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _MADE = re.compile(
     r"|SCK|SCT|event|TRACE|print|warn|msg|addressable|pfx|p_|kunit|export|mod_|PRETTY|section|reset_on|dyndbg|ctx_convert)"
     r"|(event|print_fmt|trace_event|perf_|str__|_entry|descriptor|types__|args__|syscall_meta|__func__|event_enter|event_exit)_?"
 )
-_LINKED = {"jiffies": ["unsigned long"]}  # the linker script defines it, so no unit does
+# Defined by the linker script or in assembly, so by no unit.
+_LINKED = {"jiffies": ["unsigned long"], "empty_zero_page": ["unsigned long [512]"]}
 _PLAIN = re.compile(r"(?:(?:struct|union|enum) )?\w[\w ]*(?: \**)?(?:\[\d+\])*")
 
 
@@ -48,14 +49,16 @@ def variables(path: Path) -> Iterator[tuple[str, str]]:
             kind = program.variable(name).type_
         except LookupError:
             continue
-        text = re.sub(r"\b(const|volatile) ", "", kind.type_name()).replace("* const", "*")
-        if (_PLAIN.fullmatch(text) and not text.startswith("void")) or text == "void *":
+        text = re.sub(r"\b(const|volatile)\b ?", "", kind.type_name()).replace("* [", "*[").strip()
+        if _PLAIN.fullmatch(text) and (not text.startswith("void") or text.startswith("void *")):
             yield name, text
 
 
 def main(paths: list[str]) -> None:
     """Merge the files' variables into the table."""
-    types = {name: list(found) for name, found in _LINKED.items()}
+    types = {name: found for name, *found in (line.split("\t") for line in TABLE.read_text().splitlines())}
+    for name, known in _LINKED.items():
+        types.setdefault(name, list(known))
     for path in paths:
         for name, text in variables(Path(path)):
             if text not in types.setdefault(name, []):

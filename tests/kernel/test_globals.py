@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.kernel.test_btf import section
 
 from kdump.errors import UsageError
 from kdump.kernel import globals as kernel_globals
+from kdump.kernel.btf import Btf
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,13 @@ def test_what_declares_no_variable(text: str) -> None:
         return
     with pytest.raises(UsageError, match="declares no variable"):
         kernel_globals.declaration(text)
+
+
+def test_an_array_that_is_shorter_than_in_debians_kernels() -> None:
+    types = Btf(section().build())
+    for room, text in ((40, "int [8]"), (8, "int [2]"), (3, None)):
+        found = kernel_globals.choose(types, ["int [4]", "int [8]"], room)
+        assert (found and found.text) == text
 
 
 def test_the_table() -> None:

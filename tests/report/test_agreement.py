@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from tests import foreign
 from tests.conftest import CrashMaker
+from tests.report import asked
 from tests.report.machines import MACHINES
 from tests.report.test_schema import faults
 
@@ -261,6 +262,10 @@ def test_drgn_on_the_dump_alone(context: Context, vmcore: Path) -> None:
         with contextlib.redirect_stdout(output):
             run_command(program, f"crash {command}", globals={"prog": program})
         assert len(output.getvalue()) > 40, command
+
+
+def test_what_helpers_ask_for_has_a_type(context: Context, vmcore: Path) -> None:
+    assert asked.without_type(vmcore, context.kernel) == []
 
 
 def test_shell(vmcore: Path, context: Context) -> None:

@@ -2,7 +2,8 @@
 
 The table beside this module holds what the kernels that Debian ships declare (tools/globals.py writes it, out of their
 DWARF): a name, and its types from the newest kernel to the oldest. A type counts for a kernel if that kernel has the
-type and the variable has room for it: of several, the one that fills the room best. Types that the user declares
+type and the variable has room for it: of several, the one that fills the room best. Lengths of arrays depend on how a
+kernel was configured: where none fits, the array is as long as the room. Types that the user declares
 (`kdump shell --declare`) come first.
 """
 
@@ -88,7 +89,20 @@ def choose(types: Btf, candidates: tuple[str, ...] | list[str], room: int) -> De
     """Of several types the one that fills `room` bytes best (0: not known, the first that the kernel has)."""
     known = [found for text in candidates if (found := parse(types, text)) is not None]
     fitting = [found for found in known if not room or found.size <= room]
+    if not fitting:
+        fitting = [shorter for found in known if (shorter := _shortened(found, room)) is not None]
     return max(fitting, key=lambda found: found.size if room else 0, default=None)
+
+
+def _shortened(found: Declaration, room: int) -> Declaration | None:
+    """An array of as many elements as `room` bytes hold; None if it is no array, or they do not hold one."""
+    if not found.counts or not found.size:
+        return None
+    count = room // (found.size // found.counts[0])
+    if not count:
+        return None
+    return found._replace(text=found.text.replace(f"[{found.counts[0]}]", f"[{count}]", 1),
+                          counts=(count, *found.counts[1:]))  # fmt: skip
 
 
 def names() -> Iterator[tuple[str, list[str]]]:

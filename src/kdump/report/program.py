@@ -33,7 +33,7 @@ from kdump.errors import KdumpError
 from kdump.kernel import btf
 from kdump.kernel import globals as kernel_globals
 from kdump.kernel.kernel import Kernel
-from kdump.report.variables import VARIABLES
+from kdump.kernel.objects import GLOBALS
 
 _DEBUG = ("/usr/lib/debug/lib/modules/{}/vmlinux", "/usr/lib/debug/boot/vmlinux-{}", "/lib/modules/{}/build/vmlinux")
 _KINDS = {
@@ -356,7 +356,7 @@ class Plug:
             members = [TypeMember(self.program.type(kind), member, bit) for member, kind, bit in parts]
             size = 8 + self.kernel.types.struct("timekeeper").size
             return Object(self.program, self.program.struct_type(None, size, members), address=address)
-        kind = self._declared.get(name) or VARIABLES.get(name)
+        kind = self._declared.get(name) or GLOBALS.get(name)
         if kind is None and (found := kernel_globals.find(self.kernel, name)) is not None:
             kind = found.text
         try:
