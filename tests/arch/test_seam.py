@@ -57,6 +57,9 @@ def test_architectures_are_found_by_all_their_names() -> None:
     assert arch.native() in arch.known()
     with pytest.raises(KdumpError, match="sparc64 is not supported"):
         arch.by_machine("sparc64")
+    with pytest.raises(KdumpError, match="architecture loongarch64 is not supported"):
+        arch.by_machine(258)
+    assert [arch.elf_name(number) for number in (62, 3, 9999)] == ["x86_64", "i386", "unknown (ELF machine 9999)"]
 
 
 def test_what_an_architecture_lacks_is_refused_by_its_name() -> None:

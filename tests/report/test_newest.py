@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 from tests import foreign
 from tests.conftest import CrashMaker
-from tests.report import asked
 from tests.test_machines import NEWEST
 
-from kdump.kernel.kernel import Kernel
 from kdump.lab.crash import Crash
-from kdump.memory import open_dump
 
 pytestmark = pytest.mark.lab
 
@@ -30,12 +27,6 @@ def report(crash: Crash) -> dict[str, Any]:
     output = foreign.run(sys.executable, "-m", "kdump", "report", "--json", crash.directory / "vmcore")
     found: dict[str, Any] = json.loads(output)
     return found
-
-
-def test_what_helpers_of_drgn_ask_for_has_a_type(crash: Crash) -> None:
-    vmcore = crash.directory / "vmcore"
-    with open_dump(vmcore) as dump:
-        assert asked.without_type(vmcore, Kernel(dump)) == []
 
 
 def test_every_section_is_read(report: dict[str, Any]) -> None:

@@ -11,7 +11,14 @@ import os
 from kdump.arch.architecture import BOOT_PARAMS, DEVICE_TREE, Architecture
 from kdump.errors import KdumpError
 
-__all__ = ["BOOT_PARAMS", "DEVICE_TREE", "Architecture", "by_boot_params", "by_machine", "known", "native"]
+__all__ = ["BOOT_PARAMS", "DEVICE_TREE", "Architecture", "by_boot_params", "by_machine", "elf_name", "known", "native"]
+
+# Others that Linux runs on, or did: e_machine (elf.h).
+_OTHERS = {
+    2: "sparc", 3: "i386", 4: "m68k", 8: "mips", 15: "parisc", 20: "ppc", 40: "arm", 42: "sh", 43: "sparc64",
+    50: "ia64", 92: "openrisc", 93: "arc", 94: "xtensa", 113: "nios2", 164: "hexagon", 189: "microblaze",
+    195: "arcv2", 252: "csky", 258: "loongarch64", 0x9026: "alpha",
+}  # fmt: skip
 
 
 @functools.cache
@@ -35,9 +42,15 @@ def by_machine(machine: str | int) -> Architecture:
         if machine in (arch.name, arch.debian, arch.elf_machine):
             return arch
     raise KdumpError(
-        f"the architecture {machine or 'unknown'} is not supported",
+        f"the architecture {elf_name(machine) if isinstance(machine, int) else machine or 'unknown'} is not supported",
         why=f"supported: {', '.join(arch.name for arch in known())}",
     )
+
+
+def elf_name(number: int) -> str:
+    """An ELF header's e_machine in words."""
+    found = next((arch.name for arch in known() if arch.elf_machine == number), None) or _OTHERS.get(number)
+    return found or f"unknown (ELF machine {number})"
 
 
 def by_boot_params() -> Architecture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdump.arch import by_machine
+from kdump.arch import by_machine, elf_name
 from kdump.errors import KdumpError
 from kdump.kernel import vmcoreinfo
 from kdump.memory.counts import count_pages
@@ -63,4 +63,4 @@ def _machine(dump: Dump) -> str:
     try:
         return by_machine(machine if isinstance(machine, int) else str(machine)).name
     except KdumpError:
-        return f"ELF machine {machine}" if isinstance(machine, int) else str(machine)
+        return elf_name(machine) if isinstance(machine, int) else str(machine)

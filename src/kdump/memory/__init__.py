@@ -30,6 +30,8 @@ STRANGERS = (
     (b"EMiL", "a LiME image, which has neither VMCOREINFO nor registers: Volatility reads it"),
     (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", "an LKCD dump, which no kernel since 2.6 writes: crash reads it"),
     (b"\xa8\x19\x01\x73\x61\x8f\x23\xed", "an LKCD dump, which no kernel since 2.6 writes: crash reads it"),
+    (b"\xed\xeb\x0f\xf0", "a dump of Xen in its old form (xc_core): crash reads it"),
+    (b"\xee\xeb\x0f\xf0", "a dump of Xen in its old form (xc_core, HVM): crash reads it"),
     (b"sadump\0\0", "a sadump dump: `makedumpfile -x VMLINUX` converts it to kdump-compressed"),
 )
 MAGIC_SIZE = 32

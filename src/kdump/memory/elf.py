@@ -7,6 +7,7 @@ crash_prepare_elf64_headers(), for what PT_LOADs mean: physical ranges in p_padd
 from __future__ import annotations
 
 import re
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +28,8 @@ PHYSICAL_BITS = 52  # no machine that Linux runs on has more address bits
 MEMORY_BITS = 47  # nor more than 64 TiB of memory; a claim of more would keep readers busy for hours
 _MACHINE_AT = 18  # e_machine
 _PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|8192|16384|32768|65536)$", re.MULTILINE)
+_SHDR = struct.Struct("<IIQQQQIIQQ")  # Elf64_Shdr
+_SECTIONS_LIMIT, _NAMES_LIMIT = 1 << 12, 1 << 16
 NO_ADDRESS = (1 << 64) - 1  # p_paddr of what has only a virtual address (/proc/kcore)
 
 
@@ -72,20 +75,39 @@ class ElfMemory:
         """See `Memory.view`."""
         segment = self._segment(address)
         within = address - segment.physical
-        if within + size <= segment.held:
+        if within >= 0 and within + size <= segment.held:
             return self._source.view(segment.offset + within, size)
         if not size:
             return memoryview(b"")
-        parts, at, end = [], address, address + size
+        parts: list[memoryview | bytes] = []
+        at, end = address, address + size
         while at < end:
             segment = self._segment(at)
             within = at - segment.physical
             count = min(segment.held - within, end - at)
-            if count <= 0:
-                raise NotPresentError(address, size, why=f"{at:#x} is not in the dump")
-            parts.append(self._source.view(segment.offset + within, count))
+            if within >= 0 and count > 0:
+                parts.append(self._source.view(segment.offset + within, count))
+            else:
+                count = min(self._padding(at), end - at)
+                if not count:
+                    raise NotPresentError(address, size, why=f"{at:#x} is not in the dump")
+                parts.append(bytes(count))
             at += count
         return memoryview(b"".join(parts))
+
+    def _padding(self, address: int) -> int:
+        """How many bytes from `address` on lie in a page of memory that begins or ends within it: zeros for them.
+
+        0 if there are none: what lies beyond memory's pages, or what the dump lacks of them.
+        """
+        page = address // self.page_size * self.page_size
+        after = bisect_right(self._starts, address)
+        before = self.segments[after - 1] if after else None
+        behind = self.segments[after] if after < len(self.segments) else None
+        end = page + self.page_size if behind is None else min(behind.physical, page + self.page_size)
+        ended = before is not None and before.held == before.memory_size and page < before.physical + before.held
+        begins = behind is not None and behind.held and behind.physical < page + self.page_size
+        return end - address if ended or begins else 0
 
     def readinto(self, address: int, buffer: memoryview) -> None:
         """See `ReadsInto.readinto`."""
@@ -93,9 +115,12 @@ class ElfMemory:
             segment = self._segment(address)
             within = address - segment.physical
             count = min(segment.held - within, len(buffer))
-            if count <= 0:
-                raise NotPresentError(address, len(buffer))
-            if isinstance(self._source, FileSource):
+            if within < 0 or count <= 0:
+                count = min(self._padding(address), len(buffer))
+                if not count:
+                    raise NotPresentError(address, len(buffer))
+                buffer[:count] = bytes(count)
+            elif isinstance(self._source, FileSource):
                 self._source.readinto(segment.offset + within, buffer[:count])
             else:
                 buffer[:count] = self._source.view(segment.offset + within, count)
@@ -105,7 +130,7 @@ class ElfMemory:
         """See `ReadsInto.lend`."""
         segment = self._segment(address)
         within = address - segment.physical
-        if within + size > segment.held or not isinstance(self._source, FileSource):
+        if within < 0 or within + size > segment.held or not isinstance(self._source, FileSource):
             return None
         return self._source.lend(segment.offset + within, size)
 
@@ -115,7 +140,7 @@ class ElfMemory:
         first, end = int(pfns[0]) * size, (int(pfns[-1]) + 1) * size
         segment = self._segment(first)
         file = self._source.descriptor if isinstance(self._source, FileSource) else None
-        if file is None or end - segment.physical > segment.held:
+        if file is None or first < segment.physical or end - segment.physical > segment.held:
             return None
         return file, pfns * size + (segment.offset - segment.physical)
 
@@ -146,14 +171,21 @@ class ElfMemory:
         self._source.close()
 
     def _segment(self, address: int) -> Segment:
+        """The segment that begins last at or before an address; the first one for an address in its page before it."""
         index = bisect_right(self._starts, address) - 1
-        if index < 0:
+        if index < 0 and self._starts[0] // self.page_size != address // self.page_size:
             raise NotPresentError(address)
-        return self.segments[index]
+        return self.segments[max(index, 0)]
 
 
 def open_elf(source: Source) -> Dump:
     """An ELF64 core as a `Dump`. Raises `FormatError` for anything that is not one or contradicts itself."""
+    if _is_xc_core(source):
+        raise FormatError(
+            "a dump of Xen (xc_core, `xl dump-core`) is not supported",
+            path=source.path,
+            remedy="crash and Volatility read it; a kdump inside the guest can be read here",
+        )
     machine, headers = read_headers(source)
     loads = [header for header in headers if header.type == PT_LOAD]
     segments, clipped = physical_segments(source, loads)
@@ -175,6 +207,21 @@ def open_elf(source: Source) -> Dump:
         incomplete=clipped or source.incomplete,
         lacks=_lacks(source, segments) if clipped else "",
     )
+
+
+def _is_xc_core(source: Source) -> bool:
+    """Whether sections instead of program headers hold the memory, as Xen writes it (dump-core-format.txt)."""
+    if source.size < EHDR.size:
+        return False
+    header = EHDR.unpack(source.view(0, EHDR.size))
+    shoff, phnum, entry_size, count, names = (header[place] for place in (6, 10, 11, 12, 13))
+    if phnum or entry_size != _SHDR.size or not 0 < count <= _SECTIONS_LIMIT or names >= count:
+        return False
+    if shoff + count * _SHDR.size > source.size:
+        return False
+    _, _, _, _, offset, size, _, _, _, _ = _SHDR.unpack(source.view(shoff + names * _SHDR.size, _SHDR.size))
+    size = min(size, _NAMES_LIMIT, max(source.size - offset, 0))
+    return b"\0.xen_pages\0" in bytes(source.view(offset, size)) if size else False
 
 
 def _lacks(source: Source, segments: Sequence[Segment]) -> str:
@@ -220,8 +267,8 @@ def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[l
     """Sorted, non-overlapping segments, and whether any lies (partly) past the end of the file.
 
     A segment inside another is the same memory under a second virtual address (the kernel's text) and is dropped;
-    segments that overlap in memory and in the file alike are joined (QEMU, with paging=true). Any other overlap raises
-    `FormatError`, as do addresses past 2^52.
+    segments that overlap in memory and in the file alike are joined (QEMU, with paging=true). Of others that overlap
+    the first one has what both claim. Addresses past 2^52 raise `FormatError`.
     """
     found, clipped = [], False
     for _, _, offset, virtual, physical, file_size, memory_size, _ in loads:
@@ -244,20 +291,18 @@ def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[l
         before = kept[-1] if kept else None
         if before is None or segment.physical >= before.physical + before.memory_size:
             kept.append(segment)
-        elif (end := segment.physical + segment.memory_size) <= before.physical + before.memory_size:
-            continue
+        elif (end := segment.physical + segment.memory_size) <= (last := before.physical + before.memory_size):
+            if segment.held and segment.physical >= before.physical + before.held:  # what the larger one lacks
+                size = segment.physical - before.physical
+                kept[-1] = before._replace(memory_size=size, file_size=min(size, before.file_size))
+                kept += [segment, _behind(before, end)] if end < last else [segment]
         elif (
             segment.offset - segment.physical == before.offset - before.physical and _whole(before) and _whole(segment)
         ):
             size = end - before.physical
             kept[-1] = before._replace(memory_size=size, file_size=size, held=size)
         else:
-            raise FormatError(
-                f"PT_LOADs at physical {before.physical:#x} and {segment.physical:#x} overlap",
-                path=source.path,
-                offset=segment.offset,
-                field="p_paddr",
-            )
+            kept.append(_behind(segment, before.physical + before.memory_size))
     if not kept:
         raise FormatError("holds no memory (no PT_LOAD)", path=source.path, field="e_phnum")
     if (total := sum(segment.memory_size for segment in kept)) > 1 << MEMORY_BITS:
@@ -303,6 +348,19 @@ def _merge(ranges: Iterator[Range]) -> list[Range]:
         else:
             merged.append(each)
     return merged
+
+
+def _behind(segment: Segment, start: int) -> Segment:
+    """What a segment holds from `start` on, which is within it."""
+    skip = start - segment.physical
+    return Segment(
+        start,
+        segment.memory_size - skip,
+        segment.offset + skip,
+        max(segment.file_size - skip, 0),
+        max(segment.held - skip, 0),
+        segment.virtual + skip,
+    )
 
 
 def _whole(segment: Segment) -> bool:

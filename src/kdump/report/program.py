@@ -59,10 +59,6 @@ DRGN_ERRORS = (
     drgn.BadDataError, drgn.FaultError, drgn.MissingDebugInfoError, drgn.ObjectAbsentError, drgn.OutOfBoundsError,
     LookupError, NotImplementedError, OSError, OverflowError, TypeError, ValueError,
 )  # fmt: skip
-_MACHINES = {
-    "x86_64": drgn.Architecture.X86_64, "aarch64": drgn.Architecture.AARCH64, "riscv64": drgn.Architecture.RISCV64,
-    "ppc64le": drgn.Architecture.PPC64, "s390x": drgn.Architecture.S390X,
-}  # fmt: skip
 AUTO = "auto"  # instead of a file with debug information: find it
 
 
@@ -156,7 +152,7 @@ def _of_file(path: str) -> Program | None:
 
 def _of_memory(kernel: Kernel) -> Program:
     """A program that reads what our reader reads; without the registers of notes, so drgn unwinds no running task."""
-    program = Program(drgn.Platform(_MACHINES.get(kernel.arch.name, drgn.Architecture.UNKNOWN)))
+    program = Program(drgn.Platform(_architecture(kernel.arch.name)))
 
     def read(address: int, size: int, offset: int, physical: bool) -> bytes:
         del offset, physical
@@ -168,6 +164,12 @@ def _of_memory(kernel: Kernel) -> Program:
     program.set_linux_kernel_custom(kernel.dump.vmcoreinfo, False)
     program.add_memory_segment(0, 1 << 63, read, physical=True)
     return program
+
+
+def _architecture(name: str) -> drgn.Architecture:
+    """drgn's name of an architecture: ours in capitals, the order of bytes not in it."""
+    found = (each for each in drgn.Architecture if each.name == name.upper().removesuffix("LE"))
+    return next(found, drgn.Architecture.UNKNOWN)
 
 
 @contextmanager

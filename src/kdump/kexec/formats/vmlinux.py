@@ -33,7 +33,8 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
         raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=4, field="e_ident")
     _, kind, machine, _, entry, phoff, _, _, _, phentsize, phnum, *_ = EHDR.unpack_from(data)
     if machine != arch.by_boot_params().elf_machine:
-        raise FormatError("a kernel of another architecture", path=path, offset=18, field="e_machine", why=f"{machine}")
+        why = arch.elf_name(machine)
+        raise FormatError("a kernel of another architecture", path=path, offset=18, field="e_machine", why=why)
     if kind != ET_EXEC:
         raise FormatError("not an executable, so not a kernel", path=path, offset=16, field="e_type", why=f"{kind}")
     if phentsize != PHDR.size or phoff + phnum * PHDR.size > len(data):
