@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import socket
@@ -94,6 +95,44 @@ def test_a_device_that_the_dead_kernel_left_active_is_put_down_once(
     wanted = {"name": "eth0", "mac": "52:54:00:00:00:01"}
     network._Interface(Ports(), wanted, time.monotonic() + 5, str, 0).up()  # type: ignore[arg-type]
     assert given == orders
+
+
+@pytest.mark.parametrize("virtual_function", ["enslaved", "not yet"])
+def test_of_hyper_vs_interface_and_its_virtual_function_the_former_is_used(
+    virtual_function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have one address, and the function may come first."""
+    for name, driver in (("vf", "mlx5_core"), ("eth9", "hv_netvsc")):
+        (tmp_path / "drivers" / driver).mkdir(parents=True)
+        (tmp_path / name / "device").mkdir(parents=True)
+        (tmp_path / name / "device/driver").symlink_to(tmp_path / "drivers" / driver)
+    monkeypatch.setattr(network, "_DRIVER", f"{tmp_path}/{{}}/device/driver")
+    mac = "00:15:5d:00:00:01"
+    renamed: list[tuple[int, str]] = []
+
+    class Ports:
+        def links(self) -> list[Link]:
+            master = 3 if virtual_function == "enslaved" else 0
+            return [Link(2, "vf", mac, carrier=True, master=master), Link(3, "eth9", mac, carrier=True)]
+
+        def set_link(self, index: int, *, up: bool = False, name: str = "") -> None:
+            if name:
+                renamed.append((index, name))
+
+    network._Interface(Ports(), {"name": "eth0", "mac": mac}, time.monotonic() + 5, str, 0)._port()  # type: ignore[arg-type]
+    assert renamed == [(3, "eth0")]
+
+
+def test_a_bonds_port_is_known_as_one() -> None:
+    """As the kernel tells it."""
+    script = "from kdump.capture.netlink import Netlink; print({x.name: x.master for x in Netlink().links()})"
+    commands = "ip link add br9 type bridge && ip link add one type veth peer name other && ip link set one master br9"
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", f"{commands} && exec {sys.executable} -c '{script}'"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "src"},
+    )  # fmt: skip
+    found = ast.literal_eval(done.stdout)
+    assert found["other"] == 0 and found["one"] > 0
 
 
 def test_what_does_not_come_up_is_named_and_does_not_keep_the_others() -> None:

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
@@ -45,12 +46,13 @@ BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3a
 
 @dataclass(frozen=True)
 class Link:
-    """A network interface. `mac` is lower case with colons, empty if it has none."""
+    """A network interface. `mac` is lower case with colons, empty if it has none; `master` 0 if it is nobody's port."""
 
     index: int
     name: str
     mac: str
     carrier: bool
+    master: int = 0
 
 
 class Netlink:
@@ -72,7 +74,8 @@ class Netlink:
             _, _, index, _, _ = _unpacked(_LINK, body)
             values = dict(_attributes(body[_LINK.size :]))
             name = values.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
-            found.append(Link(index, name, values.get(_IFLA_ADDRESS, b"").hex(":"), values.get(_IFLA_CARRIER) == b"\1"))
+            mac, carrier = values.get(_IFLA_ADDRESS, b"").hex(":"), values.get(_IFLA_CARRIER) == b"\1"
+            found.append(Link(index, name, mac, carrier, int.from_bytes(values.get(_IFLA_MASTER, b""), sys.byteorder)))
         return found
 
     def set_link(self, index: int, *, up: bool | None = None, name: str = "", mtu: int = 0, master: int = 0) -> None:

@@ -29,6 +29,7 @@ _DRIVER = "/sys/class/net/{}/device/driver"
 # Their devices go on working for the dead kernel, and ignore what this one sets up, until they are put down once
 # (hw/net/vmxnet3.c of QEMU: "Vmxnet3 device is active").
 _LEFT_ACTIVE = ("vmxnet3",)
+_SYNTHETIC = "hv_netvsc"
 _IPV6 = "/proc/sys/net/ipv6/conf/{}/{}"
 
 
@@ -130,11 +131,14 @@ class _Interface:
             self._say(f"{self.name}: no route {route}: {error.strerror or error}")
 
     def _port(self) -> Link:
-        """The port with the hardware address, under the name that the plan gives it."""
+        """The port with the hardware address, under the name that the plan gives it.
+
+        Hyper-V's interface and the virtual function behind it have one address, and the former is the latter's master.
+        """
         mac = str(self.wanted.get("mac", "")).lower()
 
         def look() -> Link | None:
-            links = self.netlink.links()
+            links = sorted(self.netlink.links(), key=lambda link: (link.master > 0, _driver(link.name) != _SYNTHETIC))
             return next((link for link in links if (link.mac == mac if mac else link.name == self.name)), None)
 
         link: Link = self._wait(look, f"(hardware address {mac or 'any'}) does not exist")

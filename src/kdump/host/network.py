@@ -309,7 +309,8 @@ def _named(interface: Interface, links: dict[str, Any]) -> Interface:
 
 
 def _by_mac(mac: str, links: dict[str, Any]) -> str:
-    for name, link in links.items():
+    # The virtual function behind Hyper-V's interface has its address, and it for its master.
+    for name, link in sorted(links.items(), key=lambda each: "master" in each[1]):
         if mac.lower() in (link.get("address", ""), link.get("permaddr", "")) and not link.get("linkinfo"):
             return name
     raise KdumpError(f"no interface of this machine has the address {mac}", remedy="see [[network.interface]] mac")
