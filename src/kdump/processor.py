@@ -22,7 +22,7 @@ _PATIENCE = 60.0  # seconds; a tenth of one on most machines
 
 
 def missing(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
-    """What this processor lacks of x86-64-v2; empty on other architectures."""
+    """The features of x86-64-v2 that this processor lacks; empty on other architectures."""
     try:
         found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
     except OSError:

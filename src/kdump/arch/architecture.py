@@ -1,4 +1,5 @@
-"""What an architecture is to the rest of kdump: one class, of which each package beside this module has an instance.
+"""The interface of an architecture to the rest of kdump: one class, with an instance in each package beside this
+module.
 
 Facts are class variables; what costs time to import (unwinders, page tables as arrays) is imported by the method that
 hands it out. What an architecture does not offer raises a `KdumpError` that names it.
@@ -55,7 +56,7 @@ class MachineFact(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What the processor says of an access that failed: "read", "write" or "instruction fetch", and the reason."""
+    """A failed access, as the processor describes it: "read", "write" or "instruction fetch", and the reason."""
 
     access: str
     reason: str
@@ -81,7 +82,7 @@ class GdbLayout(NamedTuple):
 
 
 class PageEntry(NamedTuple):
-    """What the last level's entry of a page table says: where the page is and its flags, or where it was swapped to.
+    """An entry of the last level of a page table: where the page is and its flags, or where it was swapped to.
 
     `swap` is the swap area's number and the page's place in it, None if the entry is neither present nor of swap.
     """
@@ -135,7 +136,7 @@ class Architecture:
         self._refuse("the kernel's address space cannot be read")
 
     def page_entry(self, value: int) -> PageEntry:
-        """What an entry of the last level of page tables says."""
+        """The meaning of an entry of the last level of page tables."""
         self._refuse("entries of page tables are not explained")
 
     def direct_map(self, kernel: KernelView) -> int:
@@ -151,7 +152,7 @@ class Architecture:
         return range(0)
 
     def physical_base(self, numbers: Mapping[str, int]) -> int:
-        """What a kdump-compressed header calls phys_base, from VMCOREINFO's NUMBER table."""
+        """The phys_base of a kdump-compressed header, from VMCOREINFO's NUMBER table."""
         return numbers.get("phys_base", 0)
 
     def registers(self, note: bytes) -> Registers:
@@ -159,11 +160,11 @@ class Architecture:
         self._refuse("registers cannot be read")
 
     def unwinder(self, kernel: KernelView) -> Unwinder:
-        """What walks the stacks of a kernel. Raises `KdumpError` if the kernel has not what that needs."""
+        """The unwinder of a kernel's stacks. Raises `KdumpError` if the kernel lacks the information for it."""
         self._refuse("stacks cannot be unwound")
 
     def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
-        """What follows the arguments of functions, None if there is no such thing yet.
+        """The engine that follows the arguments of functions; None if there is none for this architecture yet.
 
         Raises `ImportError` if there is no disassembler.
         """
@@ -180,12 +181,12 @@ class Architecture:
         return []
 
     def explain_fault(self, line: str) -> Fault | None:
-        """What a line of an oops says of the access that failed, None if nothing."""
+        """The failed access that a line of an oops describes, or None."""
         del line
         return None
 
     def failing_code(self, line: str) -> FailingCode | None:
-        """What stands behind "Code:" in an oops, None if this is not how the architecture writes it."""
+        """The bytes after "Code:" in an oops; None if the architecture writes them in another way."""
         del line
         return None
 

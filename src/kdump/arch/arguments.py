@@ -40,7 +40,7 @@ class Instruction(NamedTuple):
 
 
 class State:
-    """What places hold at one instruction of the called function."""
+    """The contents of registers and stack slots at one instruction of the called function."""
 
     __slots__ = ("held",)
 
@@ -91,7 +91,8 @@ class ArgumentEngine:
             return None
 
     def at(self, start: int, size: int, pc: int, *, called: bool) -> State | None:
-        """What places hold before the instruction at `pc` of the function at `start`; None if it cannot be told.
+        """The contents of registers and stack slots before the instruction at `pc` of the function at `start`; None if
+        it cannot be told.
 
         If `called`, before the call that returns to `pc`.
         """
@@ -109,7 +110,7 @@ class ArgumentEngine:
         return states.get(call) if call is not None else None
 
     def base(self, unwound: Unwound, number: int, state: State) -> int | None:
-        """What the stack pointer was before the call of a frame's function; None unless the next frame called it."""
+        """The stack pointer before the call of a frame's function; None unless the next frame called it."""
         raise NotImplementedError
 
     def decode(self, code: bytes, start: int) -> Iterator[Instruction]:

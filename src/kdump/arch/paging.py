@@ -61,7 +61,7 @@ class Paging(NamedTuple):
 
 
 class InfoView(Protocol):
-    """What is asked of VMCOREINFO: `kdump.kernel.vmcoreinfo.VmCoreInfo`."""
+    """The required interface of VMCOREINFO: `kdump.kernel.vmcoreinfo.VmCoreInfo`."""
 
     @property
     def symbols(self) -> Mapping[str, int]:
@@ -85,7 +85,7 @@ class InfoView(Protocol):
 
 
 class MemoryView(Protocol):
-    """What is asked of physical memory."""
+    """The required interface of physical memory."""
 
     def view(self, address: int, size: int) -> memoryview:
         """Bytes at a physical address. Raises `NotPresentError`."""

@@ -142,7 +142,7 @@ class Symbols(Protocol):
 
 
 class KernelView(Protocol):
-    """What an unwinder asks of `kdump.kernel.kernel.Kernel`; objects and types are those of BTF."""
+    """The part of `kdump.kernel.kernel.Kernel` that an unwinder needs; objects and types are those of BTF."""
 
     @property
     def virtual(self) -> Virtual:

@@ -1,4 +1,4 @@
-"""What stands in for a library of linear algebra in the capture image: an architecture's part of it."""
+"""The stand-in for a library of linear algebra in the capture image: an architecture's part."""
 
 from __future__ import annotations
 

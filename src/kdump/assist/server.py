@@ -62,7 +62,7 @@ class Crashes:
         return found.path
 
     def lines(self, *words: str) -> list[str]:
-        """What a command of kdump says."""
+        """The output of a command of kdump."""
         if words in self._said:
             self._said.move_to_end(words)
             return self._said[words]

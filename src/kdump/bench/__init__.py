@@ -1,1 +1,1 @@
-"""What other tools want of a dump: debug information, symbol files, memory images, cores."""
+"""Dumps for other tools: debug information, symbol files, memory images, cores."""

@@ -28,7 +28,7 @@ _TEXT = "tTwW"
 
 
 class Summary(NamedTuple):
-    """What went into the file. `absent` are pages of its code and data that the dump lacks (zeros in the file)."""
+    """The contents of the file. `absent` are pages of its code and data that the dump lacks (zeros in the file)."""
 
     types: int
     functions: int

@@ -275,7 +275,7 @@ class _Unit:
         return int(self.entries[self.alias[number]]) if 0 <= number < len(self.alias) else 0
 
     def prototype(self, number: int) -> tuple[bytes, bytes] | None:
-        """What a function of this BTF id has behind its size: its type (empty for void), and its parameters."""
+        """The attributes of a function of this BTF id after its size: its type (empty for void), and its parameters."""
         if self.base is not None and number < self.raw.first_id:
             return self.base.prototype(number)
         index = number - self.raw.first_id
@@ -341,7 +341,7 @@ class _Unit:
         yield "declared union", is_kind[btf.FWD] & self._flags
 
     def _entry_of(self, numbers: Ints) -> Ints:
-        """What types those ids mean (0: void)."""
+        """The types of these ids (0: void)."""
         return self.alias[np.minimum(numbers, len(self.alias) - 1)]
 
     def _lengths(self, arrays: Mask) -> Ints:

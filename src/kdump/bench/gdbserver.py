@@ -26,7 +26,7 @@ _READ_ONLY: Final = b"E.this is a crash dump: it cannot be run or changed"
 
 
 class Target:
-    """What GDB asks of a dump. Thread numbers are PIDs."""
+    """A dump as GDB sees it. Thread numbers are PIDs."""
 
     def __init__(self, kernel: Kernel) -> None:
         """Raises KdumpError if GDB's registers of the kernel's architecture are not known."""

@@ -1,1 +1,1 @@
-"""What runs in the second kernel: init, devices, the ladder of what is saved, the final action."""
+"""The code that runs in the capture kernel: init, devices, the ladder of what is saved, the final action."""

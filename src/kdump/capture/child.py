@@ -15,7 +15,7 @@ _MADE = b"\0"
 
 
 def bytes_from_child(make: Callable[[], bytes], memory: int) -> bytes:
-    """What `make` returns in a child that may allocate `memory` bytes more than it has now.
+    """The result of `make`, run in a child that may allocate `memory` bytes more than it has now.
 
     Raises `KdumpError` if it fails, needs more, or is killed. A deadline that arrives meanwhile kills it.
     """

@@ -1,4 +1,4 @@
-"""What the capture kernel says: a few lines on the console, all of them again in capture.log.
+"""Messages of the capture kernel: a few lines on the console, all of them again in capture.log.
 
 A serial console at 115200 baud takes about 11 characters a millisecond and holds up whoever writes to it: few lines.
 """

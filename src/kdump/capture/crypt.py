@@ -27,7 +27,7 @@ _PARAMETERS = re.compile(r"(\S+) :(\d+):\S+ (\d+) (\S+) (\d+)(?: \d+ (.*))?")
 
 
 def layout_of(target: DmTarget) -> Layout:
-    """What a crypt segment's line says. Raises KdumpError if it cannot be read."""
+    """The parts of a crypt segment's line. Raises KdumpError if it cannot be read."""
     found = _PARAMETERS.fullmatch(target.parameters)
     if not found:
         raise KdumpError("the table of an encrypted volume cannot be read", why=target.parameters)

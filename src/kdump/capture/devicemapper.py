@@ -162,7 +162,7 @@ def resolved(table: Iterable[Iterable[Any]], find: Callable[[str], str]) -> list
 
 
 class _Answer(NamedTuple):
-    """What the kernel says: flags, number of targets, the device's number, the data behind the header."""
+    """The kernel's answer: flags, number of targets, the device's number, the data behind the header."""
 
     flags: int
     targets: int

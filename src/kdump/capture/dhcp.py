@@ -28,7 +28,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 1.0, 8.0  # seconds before a message is sent again
 
 @dataclass(frozen=True)
 class Lease:
-    """What the server gave."""
+    """The server's answer."""
 
     address: str  # with prefix length
     routes: tuple[Route, ...]  # the default route, or what the server gives in its place
@@ -55,7 +55,7 @@ def ask(interface: str, mac: str, seconds: float) -> Lease:
 
 
 def lease_in(address: IPv4Address, options: dict[int, bytes]) -> Lease:
-    """What an answer gives. A mask that is not one is ignored; of other options what has a right length counts."""
+    """The lease in an answer. An invalid mask is ignored; other options count if their length is right."""
     return Lease(
         f"{address}/{_prefix_length(options.get(_MASK, b''))}",
         routes_in(options),

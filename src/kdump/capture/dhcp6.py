@@ -28,7 +28,7 @@ _ADDRESS_LENGTH = 16
 
 @dataclass(frozen=True)
 class Lease6:
-    """What the server gave: the address without a prefix, and name servers."""
+    """The server's answer: the address without a prefix, and name servers."""
 
     address: IPv6Address
     dns: tuple[str, ...]

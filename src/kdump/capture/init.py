@@ -55,7 +55,8 @@ def main() -> None:
 
 
 def prepare(console: Console) -> None:
-    """What needs doing once: the supervisor cannot be chosen by the out-of-memory killer, its pages stay in memory."""
+    """Prepare the process once: the supervisor cannot be chosen by the out-of-memory killer, its pages stay in
+    memory."""
     try:
         set_oom_score(-1000)
         system.lock_memory()

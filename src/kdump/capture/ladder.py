@@ -276,7 +276,7 @@ class Ladder:
         return names.manifest_text({"crash": self.crash, "status": outcome, "encrypted": "age", "files": vault.entries})
 
     def manifest(self, vault: Vault, outlet: Outlet, outcome: str) -> bytes:
-        """What was saved, from what, how long it took and how much memory."""
+        """The manifest: the files, their source, the time and the memory used."""
         info = self._info
         now = time.time()
         content = {

@@ -80,7 +80,7 @@ class Sampler:
             self._lowest = now
 
     def result(self) -> MemoryUse:
-        """What was seen so far."""
+        """The measurements so far."""
         self._sample()
         lowest = self._lowest
         return {

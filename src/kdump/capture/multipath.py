@@ -24,7 +24,7 @@ _POLL = 0.1
 
 
 def wwid(disk: Path) -> str:
-    """What a disk's directory in sysfs says of its identity, the same by each path; empty if it has none."""
+    """The identity of a disk from its directory in sysfs, the same on each path; empty if it has none."""
     for name in ("device/wwid", "wwid"):
         try:
             return (disk / name).read_text().strip()

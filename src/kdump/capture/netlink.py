@@ -175,12 +175,12 @@ class Netlink:
 
 
 def vlan_data(number: int) -> bytes:
-    """What `add_link` wants for a VLAN id."""
+    """The data of `add_link` for a VLAN id."""
     return _attribute(_VLAN_ID, struct.pack("=H", number))
 
 
 def bond_data(mode: str) -> bytes:
-    """What `add_link` wants for a bonding mode by name. Links are watched every 100 ms."""
+    """The data of `add_link` for a bonding mode by name. Links are watched every 100 ms."""
     return _attribute(_BOND_MODE, bytes([BOND_MODES.index(mode)])) + _attribute(_BOND_MIIMON, struct.pack("=I", 100))
 
 

@@ -195,7 +195,7 @@ class _Interface:
         return found
 
     def _soon(self, look: Callable[[], Any], seconds: float) -> Any:
-        """What `look` finds within `seconds`, or its last answer."""
+        """The first result of `look` within `seconds`, or its last answer."""
         end = min(self.end, time.monotonic() + seconds)
         while not (found := look()) and time.monotonic() < end:
             time.sleep(_POLL)

@@ -66,7 +66,7 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class CapturePlan:
-    """What the second kernel does, in the order in which it needs it.
+    """The tasks of the capture kernel, in the order in which it needs them.
 
     `modules` are absolute paths in the image in load order, or "PATH PARAMETERS". `mode` is "first" (targets in order
     until one has everything) or "all".

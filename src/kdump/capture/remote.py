@@ -100,7 +100,7 @@ def _log_in(disk: Mapping[str, Any], end: float) -> None:
 
 
 def nvme_options(disk: Mapping[str, Any]) -> str:
-    """What /dev/nvme-fabrics is told for an entry: one queue of modest length, for memory is scarce here."""
+    """The options of an entry for /dev/nvme-fabrics: one short queue, since memory is scarce here."""
     options = {
         "nqn": disk["name"], "transport": "tcp", "traddr": disk["address"], "trsvcid": disk["port"],
         "hostnqn": disk["host"], "hostid": disk["host_id"], "nr_io_queues": 1, "queue_size": 64,

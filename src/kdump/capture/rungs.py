@@ -64,7 +64,7 @@ def secrets(dump: Dump, kinds: tuple[str, ...], level: int) -> bytes:
 
 
 class Around(NamedTuple):
-    """What the dump tells and asks while it is made: see `kdump.dump.pipeline.Options`."""
+    """The callbacks of a dump in progress: see `kdump.dump.pipeline.Options`."""
 
     progress: Callable[[str, int, int], None]
     stop: Callable[[], str]

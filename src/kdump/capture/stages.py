@@ -91,7 +91,7 @@ class Stages:
             record.seconds = round(self.console.now() - record.began, 3)
 
     def degrade(self, reason: str) -> None:
-        """What the innermost stage does succeeds, but not as asked."""
+        """Mark the innermost stage as successful, but not as asked."""
         record = self._running[-1]
         record.outcome, record.error = DEGRADED, f"{record.error}; {reason}".lstrip("; ")
         self.console.say(f"{record.name}: {reason}")

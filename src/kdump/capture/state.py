@@ -1,4 +1,4 @@
-"""What the supervisor and its workers agree on: exit statuses, and what a second attempt must know of the first."""
+"""Shared by the supervisor and its workers: exit statuses, and what a second attempt must know of the first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def remember(state: dict[str, object], path: str = STATE) -> None:
 
 
 def recall(path: str = STATE) -> dict[str, object]:
-    """What `remember` kept; empty if this is the first attempt."""
+    """The state that `remember` kept; empty at the first attempt."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

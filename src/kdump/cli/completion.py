@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def words(page: Page) -> list[str]:
-    """What may follow the command: its options, its subcommands and theirs, choices of its arguments."""
+    """The words that may follow the command: its options, its subcommands and theirs, choices of its arguments."""
     every = [*page.options, *(option for options in page.actions.values() for option in options)]
     found = [*page.actions, *(flag for option in every for flag in option.flags)]
     return list(dict.fromkeys([*found, *(c for option in every if not option.flags for c in option.choices)]))

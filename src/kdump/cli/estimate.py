@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def explain(values: str, ram: int | None, *, as_json: bool) -> int:
-    """What values separated by blanks ("512M,high 128M,low") ask for together, and the result."""
+    """The combined meaning of values separated by blanks ("512M,high 128M,low"), and the result."""
     parameters = crashkernel.parameters(values.replace(crashkernel.NAME, ""))
     memory = ((crashkernel.MIB, ram),) if ram else reservation.system_ram()
     rules = crashkernel.Rules.of(os.uname().release)

@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def options(args: argparse.Namespace) -> Options:
-    """What the command line says of a process."""
+    """The options of a process from the command line."""
     from kdump.fleet.service import Options
 
     return Options(args.data, args.database, args.store)

@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace, talk: _Talk) -> int:
 
 
 def _action(args: argparse.Namespace, talk: _Talk) -> Callable[[], int]:
-    """What the options ask for. Raises `UsageError` for all that the options alone tell to be wrong."""
+    """The action that the options ask for. Raises `UsageError` for errors that the options alone show."""
     if args.refused:
         raise UsageError(f"{args.refused[0]} is not supported here")
     levels = _levels(args.level)

@@ -27,7 +27,7 @@ class Option(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What there is to say of one command."""
+    """The help of one command."""
 
     command: Command
     description: str

@@ -136,7 +136,7 @@ def opened(paths: list[str]) -> Iterator[Context]:
 
 
 def inside(path: str) -> str:
-    """What there is of a crash in its directory: the dump, a dump that was not finished, or the log."""
+    """The best file of a crash in its directory: the dump, an unfinished dump, or the log."""
     if not Path(path).is_dir():
         return path
     with Directory.open(path) as crash:

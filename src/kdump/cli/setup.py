@@ -31,7 +31,7 @@ NOT_READY = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What setting up came to: `did` says in words what changed beside the edit."""
+    """The result of the set-up: `did` lists the changes beside the edit, in words."""
 
     ready: bool
     verdict: str
@@ -122,7 +122,7 @@ def set_up(args: argparse.Namespace, facts: dict[str, Any]) -> int:
 
 
 def in_place(found: in_force.InForce, *, changed: bool) -> list[str]:
-    """What a person should know of another kdump's files that are honoured."""
+    """Notes for the user on another kdump's files that are in force."""
     if not found.foreign:
         return []
     name = found.source or "another kdump's files"

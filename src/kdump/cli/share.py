@@ -1,4 +1,4 @@
-"""What goes below share/ for man and the shells: made when the wheel is built, and by `kdump setup` where man looks."""
+"""Files below share/ for man and the shells: made when the wheel is built, and by `kdump setup` where man looks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def remove(share: Path) -> int:
 
 
 def edit() -> Edit:
-    """What puts the files where man and the shells look, unless the installation did so or they are there."""
+    """The edit that puts the files where man and the shells look, unless they are there already."""
     texts = files()
     for share in (SHARE, Path("/usr/share")):
         if all(

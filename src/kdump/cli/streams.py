@@ -81,7 +81,7 @@ def _guarded(stream: TextIO | None, number: int) -> Guarded:
 
 
 def discard_output() -> None:
-    """What standard output still holds goes nowhere: nobody reads it, or there is no room for it."""
+    """Discard the rest of standard output: nobody reads it, or there is no room for it."""
     with contextlib.suppress(OSError, ValueError):  # not a file: a test's
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

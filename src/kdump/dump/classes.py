@@ -21,7 +21,7 @@ from kdump.dump.memmap import field
 
 
 class PageClass(IntEnum):
-    """What a page is used for. The values index `DROPPED_BY`."""
+    """The use of a page. The values index `DROPPED_BY`."""
 
     KERNEL = 0  # and everything that is in no other class: kept
     FREE = 1

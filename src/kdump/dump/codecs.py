@@ -35,7 +35,7 @@ def codec(name: str, level: int = 0) -> CodecFacts:
 
 
 def compressor(codec: CodecFacts, level: int = 0, buffers: Buffers | None = None) -> Packer:
-    """What compresses with a codec, for one thread. Threads may share `buffers`."""
+    """The compressor of a codec, for one thread. Threads may share `buffers`."""
     if not codec.flag:
         return _Raw()
     return engine.packer(codec.name, level or None, (Buffers() if buffers is None else buffers).take)

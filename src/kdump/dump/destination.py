@@ -45,7 +45,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Saved:
-    """What was written: names as they are now, and the manifest's content."""
+    """The written files: their present names, and the manifest's content."""
 
     summary: Summary
     paths: tuple[str, ...]

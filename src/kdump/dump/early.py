@@ -17,7 +17,8 @@ from kdump.memory.kdump_format import DESCRIPTOR
 
 
 class Layout(NamedTuple):
-    """What descriptors follow from beside sizes: `flag` is the codec's, `zero_offset` where the page of zeros lies."""
+    """The facts, besides sizes, that determine descriptors: `flag` is the codec's, `zero_offset` where the page of
+    zeros lies."""
 
     page_size: int
     flag: int

@@ -1,4 +1,4 @@
-"""What each dump level would cost: pages by class from one pass, and how a sample of each class compresses."""
+"""The cost of each dump level: pages by class from one pass, and how a sample of each class compresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the filter must know about a kernel's struct page, worked out from the kernel's own words.
+"""The facts about a kernel's struct page that the filter needs, from the kernel's own description.
 
 VMCOREINFO first, then BTF for what it lacks. What cannot be found is listed in `missing` with the classes that cannot
 be told without it. Working them out takes milliseconds where VMCOREINFO is complete: they need not travel in the image.
@@ -148,7 +148,7 @@ class _Finder:
         raise self.unknown(f"where struct page has its {names[0]}")
 
     def told(self, info: int | None, ask: Callable[[Type], int | None]) -> Iterator[int]:
-        """What VMCOREINFO says, if it does, and then what BTF says about struct page."""
+        """The facts about struct page from VMCOREINFO, and from BTF where it lacks them."""
         if info is not None:
             yield info
         types = self.types()

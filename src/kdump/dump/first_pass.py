@@ -25,7 +25,8 @@ Progress = Callable[[str, int, int], None]  # stage ("filter", "zeros" or "write
 
 
 def open_memory_map(dump: Dump, find: FindHints = find_hints, kernel: Kernel | None = None) -> MemoryMap:
-    """What classification needs. Raises `KdumpError` if the kernel's struct pages cannot be found or understood."""
+    """The memory map for classification. Raises `KdumpError` if the kernel's struct pages cannot be found or
+    understood."""
     kernel = kernel or Kernel(dump)
     info, virtual = with_nodes(kernel), kernel.virtual
     facts = find_facts(info, lambda: kernel.types)

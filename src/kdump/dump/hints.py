@@ -1,4 +1,4 @@
-"""What the kernel's types and symbols tell about pages, beside what VMCOREINFO tells.
+"""Facts about pages from the kernel's types and symbols, in addition to VMCOREINFO.
 
 Opening them costs time and memory, so whoever has them open hands on what they tell.
 """
@@ -42,7 +42,7 @@ def to_json(hints: Hints) -> str:
 
 
 def from_json(text: bytes) -> Hints:
-    """What `to_json` gave."""
+    """The inverse of `to_json`."""
     lists, slabs = json.loads(text)
     return Hints(
         ListFacts._make([*lists[:-1], tuple(lists[-1])]) if lists else None,

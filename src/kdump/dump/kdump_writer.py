@@ -42,7 +42,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a dump says about the machine it comes from."""
+    """A dump's facts about its machine."""
 
     page_size: int
     notes: Sequence[Note]
@@ -128,7 +128,7 @@ class KdumpWriter:
             self._flush()
 
     def rest(self) -> None:
-        """What goes first is there; now come all other pages."""
+        """The first part is complete; all other pages follow."""
         self._is_early = False
         self._described = self.end
 

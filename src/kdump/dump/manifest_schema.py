@@ -1,4 +1,4 @@
-"""What a manifest may say: the schema that every reader of one uses. docs/dumping.md lists the fields."""
+"""The schema of a manifest, which every reader uses. docs/dumping.md lists the fields."""
 
 from __future__ import annotations
 

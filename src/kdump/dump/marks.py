@@ -1,4 +1,4 @@
-"""What each struct page tells by itself, a bit for each thing that rules ask for, and which head a tail points to.
+"""Marks of each struct page, a bit for each fact that rules ask for, and the head that a tail points to.
 
 All struct pages of a machine pass through here, once: see `kdump.native.interface`.
 """

@@ -1,4 +1,4 @@
-"""What a dump's header says about the machine: names, time, notes."""
+"""A dump header's facts about the machine: names, time, notes."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Options:
 
 @dataclass
 class Summary:
-    """What became of the pages, and at what cost. Sizes in bytes, times in seconds."""
+    """The fates of the pages, and the cost. Sizes in bytes, times in seconds."""
 
     level: int
     codec: str
@@ -131,7 +131,7 @@ def save(dump: Dump, begin: Callable[[], Sink], options: Options) -> Summary:
 
 @dataclass
 class _Batch:
-    """What a worker makes of a batch of pfns."""
+    """A worker's result for a batch of pfns."""
 
     packed: Packed
     unreadable: NDArray[np.bool_] | None
@@ -319,7 +319,7 @@ def _batch(options: Options, page_size: int) -> int:
 
 
 def _batches(kept: PfnSet, first: PfnSet | None, size: int) -> Iterator[NDArray[np.int64]]:
-    """What goes first, then all others; no batch has both."""
+    """The first part, then all others; no batch has both."""
     for pfns in chain(first.pfns() if first else (), kept.pfns(without=first)):
         for start in range(0, len(pfns), size):
             yield pfns[start : start + size]

@@ -18,7 +18,8 @@ _FEW: Final = 4  # pages of a batch that are not
 
 
 def packed_once(compress: Packer, pages: NDArray[np.uint8], *, drop_zeros: bool) -> Packed:
-    """What `compress` makes of `pages` (n, page size; contiguous), each different one packed once if most are alike."""
+    """The result of `compress` for `pages` (n, page size; contiguous); equal pages are packed once if most are
+    equal."""
     count, size = pages.shape
     # Sums settle it for pages that differ, which is what they do as a rule.
     if size < _LARGE or count < _FEW or 2 * len(set(pages.view(np.uint64).sum(axis=1).tolist())) > count:

@@ -57,7 +57,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """What is needed to classify: facts, where the struct pages are, and the address space to read them through.
+    """The input of the classification: facts, where the struct pages are, and the address space to read them through.
 
     `listed` are the pfns, in order, of free pages that no struct page tells (see `pcp`); `own` are the pages that the
     struct pages themselves lie in, `slabs` tells which slabs are reclaimable (see `bulk`).
@@ -72,7 +72,7 @@ class MemoryMap:
 
 
 class _Chosen(NamedTuple):
-    """What became of one chunk: which pages the source holds, and their fates; `classes` if they are told."""
+    """The result for one chunk: which pages the source holds, and their fates; `classes` if they are told."""
 
     held: NDArray[np.bool_]
     fates: Fates
@@ -171,7 +171,7 @@ def _ram(ranges: Sequence[Range], limit: int, shift: int) -> Iterator[tuple[int,
 
 
 def _doubts(readers: Sequence[_Batches], unread: int, unmapped: int) -> list[str]:
-    """What was kept because it made no sense, in sentences."""
+    """Sentences about pages that were kept because their facts were inconsistent."""
     doubts = [each.classifier.doubts for each in readers]
     counts = (
         (unread, "struct pages could not be read"),

@@ -20,7 +20,7 @@ from kdump.memory.protocol import Dump
 
 
 class Writer(Protocol):
-    """What pages are handed to, in order: `KdumpWriter`, `SplitWriter`, `ElfWriter`."""
+    """The receiver of pages, in order: `KdumpWriter`, `SplitWriter`, `ElfWriter`."""
 
     @property
     def written(self) -> int:

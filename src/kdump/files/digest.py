@@ -14,7 +14,7 @@ _MSG_MORE = 0x8000  # include/linux/socket.h
 
 
 class Hash(Protocol):
-    """What hash objects offer."""
+    """The interface of hash objects."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
         """Take in more."""

@@ -68,11 +68,11 @@ class Directory:
         return ""
 
     def names(self) -> list[str]:
-        """What is in it, sorted."""
+        """The names in it, sorted."""
         return sorted(os.listdir(self.fd))  # noqa: PTH208 -- no pathlib here
 
     def look(self, name: str) -> os.stat_result | None:
-        """What a name stands for, itself if it is a link; None if there is nothing."""
+        """The status of a name, without following a link; None if it does not exist."""
         try:
             return os.stat(_plain(name), dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:

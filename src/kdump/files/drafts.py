@@ -32,7 +32,8 @@ def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: in
 
 
 def file_version(path: str | os.PathLike[str]) -> tuple[int, ...]:
-    """What changes with a file's content while this process runs: device, inode, size and time. Raises OSError."""
+    """A version that changes with a file's content while this process runs: device, inode, size and time. Raises
+    OSError."""
     state = os.stat(path)  # noqa: PTH116 -- no pathlib here
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 

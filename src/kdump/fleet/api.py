@@ -1,4 +1,4 @@
-"""What hosts send, by HTTP: reports, inventories, and the files of crashes. A token may write, and nothing else.
+"""Requests of hosts, by HTTP: reports, inventories, and the files of crashes. A token may write, and nothing else.
 
 The report's path is the one that must be fast, so it is plain ASGI; docs/fleet.md describes all of it.
 """

@@ -108,7 +108,7 @@ class App:
 
 
 def background(service: Service, waiting: queue.Queue) -> list[Any]:
-    """What a worker does, as coroutines that run until they are cancelled."""
+    """The work of a worker, as coroutines that run until they are cancelled."""
     return [waiting.run(service.worker.sweep), _outbox(service), housekeeping.run(service), _regroup(service)]
 
 

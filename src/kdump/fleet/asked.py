@@ -1,4 +1,4 @@
-"""What a request's address asks for, within bounds."""
+"""The query of a request, with bounds."""
 
 from __future__ import annotations
 

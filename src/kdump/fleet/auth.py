@@ -63,7 +63,7 @@ class Keys:
         return host if good else None
 
     def cookie(self, person: Person, now: float, seconds: float = SESSION) -> str:
-        """What a browser keeps, or a program that reads sends as its token."""
+        """The cookie of a browser, or the token of a program that reads."""
         said = json.dumps([person.name, person.role, int(now + seconds)]).encode()
         text = base64.urlsafe_b64encode(said).decode().rstrip("=")
         return f"{text}.{self._mac('person', text)}"
@@ -90,7 +90,7 @@ class Keys:
         return dict(values) if until > now else None
 
     def form_key(self, person: Person) -> str:
-        """What our own forms carry, and no other site's can."""
+        """The key in our own forms, which no other site can know."""
         return self._mac("form", person.name)
 
     def _mac(self, purpose: str, text: str) -> str:

@@ -113,7 +113,7 @@ def machine(
 
 
 def ended(host: str, played: Played) -> Ended:
-    """What the console of a machine says of its end."""
+    """The end of a machine's run, from its console."""
     stamped = [(float(found[1]), found[2]) for _, text in played.lines if (found := _STAMP.search(text))]
     texts = [text for _, text in stamped]
     last = next((when for when, text in stamped if text.startswith("final action")), 0.0)

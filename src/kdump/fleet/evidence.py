@@ -1,4 +1,4 @@
-"""What a host says of a crash: an envelope of manifest, report and log, taken apart with every bound checked.
+"""A crash as a host reports it: an envelope of manifest, report and log, taken apart with every bound checked.
 
 The envelope is one JSON object, `{"manifest": {…}, "report": {…}, "log": "…"}`, usually packed with zstd; each part may
 be missing, but not both report and log unless there is a manifest. Nothing in it is believed: sizes are bounded before
@@ -31,7 +31,7 @@ _AHEAD = 86400.0  # seconds a host's clock may be ahead
 
 
 class RefusedError(KdumpError):
-    """What came in is not accepted; `status` is HTTP's."""
+    """The request is not accepted; `status` is HTTP's."""
 
     def __init__(self, status: int, what: str, *, why: str = "", remedy: str = "") -> None:
         super().__init__(what, why=why, remedy=remedy)
@@ -99,7 +99,7 @@ class Crash(msgspec.Struct, frozen=True):
 
     @property
     def build(self) -> str:
-        """What tells one kernel build from another: the build id, or the release if there is none."""
+        """The key of a kernel build: the build id, or the release if there is none."""
         return self.build_id or self.kernel
 
 

@@ -1,4 +1,4 @@
-"""What is done once in a while: retention, factors, uploads that nobody finished."""
+"""Periodic work: retention, factors, uploads that nobody finished."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _LINGER: Final = 0.002  # seconds that a transaction waits for company
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host is told. `known` is false for the first crash of a group."""
+    """The answer to a host. `known` is false for the first crash of a group."""
 
     id: int
     group: int | None
@@ -106,7 +106,7 @@ def _decide(
 def _recount(
     before: dict[tuple[int, str], int], rows: list[tuple[Any, ...]], ids: dict[Any, int], answers: dict[Any, Answer]
 ) -> dict[tuple[int, str], int]:
-    """What was asked for if only the crashes in `ids` count."""
+    """The number of dumps asked for, counting only the crashes in `ids`."""
     asked = dict(before)
     for row in rows:
         answer = answers[row[0], row[1]]

@@ -1,4 +1,4 @@
-"""What healthy hosts say of themselves once a day: the ground that crash rates and factors stand on."""
+"""Daily inventories of healthy hosts: the basis of crash rates and factors."""
 
 from __future__ import annotations
 

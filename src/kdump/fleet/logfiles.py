@@ -30,7 +30,7 @@ _PSTORE: Final = re.compile(r"dmesg-[a-z0-9_]+-\d+")
 
 @dataclass(frozen=True)
 class Boot:
-    """What one machine's kernel said in one boot, in which it died. `name` is the same whenever it is read."""
+    """The log of one machine's kernel in one boot, in which it died. `name` is the same whenever it is read."""
 
     host: str
     name: str

@@ -11,7 +11,7 @@ from kdump.fleet.service import Service
 
 
 class Metrics:
-    """What this process did, and what the fleet's database says."""
+    """Counts of this process, and of the fleet's database."""
 
     def __init__(self, service: Service, writer: Writer, api: Api) -> None:
         self._service, self._writer, self._api = service, writer, api

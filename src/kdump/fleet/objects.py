@@ -130,7 +130,7 @@ class Directory:
             os.close(journal)
 
     def arrived(self, key: str) -> list[tuple[int, int]]:
-        """What of a file has arrived: (offset, end), merged and in order."""
+        """The parts of a file that have arrived: (offset, end), merged and in order."""
         path = self._path(key)
         try:
             lines = _journal(path).read_text("ascii").splitlines()

@@ -49,7 +49,7 @@ _KEYS: Final = frozenset(("issuer", "client_id", "client_secret", "scopes", "cla
 
 @dataclass(frozen=True)
 class Settings:
-    """What the file says."""
+    """The settings in the file."""
 
     issuer: str
     client_id: str
@@ -153,7 +153,7 @@ class Provider:
         return Person(name, self.settings.role(claims))
 
     def _claims(self, token: str, keys: Any, nonce: str) -> dict[str, Any]:
-        """What an ID token says, once everything about it is checked."""
+        """The claims of an ID token, after all checks."""
         from joserfc import jwt
         from joserfc.errors import JoseError
 
@@ -172,7 +172,7 @@ class Provider:
         return dict(found.claims)
 
     async def _discover(self) -> tuple[dict[str, Any], Any]:
-        """What the provider publishes of itself, and its keys."""
+        """The provider's endpoints and keys."""
         from joserfc.errors import JoseError
         from joserfc.jwk import KeySet
 

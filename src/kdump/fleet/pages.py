@@ -60,7 +60,7 @@ class Pages:
         self.oidc = oidc.Provider(wanted, service.options.page) if wanted else None
 
     def routes(self) -> list[BaseRoute]:
-        """What is served, and for which role."""
+        """The routes, and the role for each."""
         table: list[tuple[str, str, str, Handler]] = [
             ("GET", "/", "metadata", Pages.groups),
             ("GET", "/groups/{number:int}", "metadata", Pages.group),
@@ -245,7 +245,7 @@ class Pages:
         return RedirectResponse(f"/crashes/{number}", 303, HEADERS)
 
     async def report_json(self, request: Request, person: Person) -> Response:
-        """What the host, or a worker, reported."""
+        """The report by the host or by a worker."""
         body = await self._body(request)
         headers = HEADERS | {"content-disposition": 'attachment; filename="report.json"'}
         return Response(json.dumps(body["report"], indent=1), 200, headers, "application/json")
@@ -335,7 +335,7 @@ class Pages:
         return self.page(request, person, "search.html", text_sought=text, **found)
 
     async def alerts(self, request: Request, person: Person) -> Response:
-        """What was raised, and what could not be sent."""
+        """The alerts, and those that could not be sent."""
         found = await self.read(views.alert_list, asked.bounded(request, "page", 10_000))
         return self.page(request, person, "alerts.html", **found)
 

@@ -56,7 +56,8 @@ def save(session: Session, policy: Policy) -> None:
 def decide(
     policy: Policy, crash: str, group: dict[str, Any] | None, asked: int, now: float, *, host_wanted: bool = False
 ) -> Want:
-    """What is wanted of a crash. `group` is its row, None without a signature; `asked` dumps of it were asked for."""
+    """The files of a crash that the collector wants. `group` is its row, None without a signature; `asked` dumps of
+    it were asked for."""
     level = policy.level
     if host_wanted:
         return Want(True, level, "dumps of this host are asked for")

@@ -17,7 +17,7 @@ MONTH: Final = 30  # days that a row of `months` covers
 
 
 def counts(since: int) -> str:
-    """What to select FROM for crashes since a day: (grp, kernel, crashes), of few rows however long ago the day is."""
+    """The FROM clause for crashes since a day: (grp, kernel, crashes), of few rows however long ago the day is."""
     full = -(-since // MONTH)  # the first month that is all inside
     return (
         f"(SELECT grp, kernel, crashes FROM months WHERE month >= {full}"

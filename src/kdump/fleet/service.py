@@ -49,7 +49,8 @@ class Service:
         self.worker = Worker(self.database, self.objects, self.index)
 
     def index(self) -> known.Index | None:
-        """What is known upstream, from --data or from where `kdump report` has it; read again when the file changes."""
+        """The index of known faults, from --data or from where `kdump report` has it; read again when the file
+        changes."""
         if time.monotonic() - self._looked < 5.0:
             return self._index[1]
         self._looked = time.monotonic()

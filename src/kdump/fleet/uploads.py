@@ -36,7 +36,7 @@ def piece(service: Service, host: str, crash: str, name: str, offset: int, data:
 
 
 def arrived(service: Service, host: str, crash: str, name: str) -> list[tuple[int, int]]:
-    """What of a file is there: (offset, end)."""
+    """The parts of a file that are there: (offset, end)."""
     row = _find(service, host, crash, name)
     for known in row["files"]:
         if known["name"] == name:

@@ -1,4 +1,4 @@
-"""What pages and the API show, read from the database: plain values, ready for a template or for JSON."""
+"""Data for pages and the API, read from the database: plain values, ready for a template or for JSON."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def group(session: Session, number: int, days: int = 90) -> dict[str, Any] | Non
 
 
 def first_known(row: Row) -> dict[str, Any] | None:
-    """What a group most likely is, of the faults that are known upstream."""
+    """The most likely known upstream fault of a group."""
     known: list[dict[str, Any]] = json.loads(row["known"]) if row["known"] else []
     return known[0] if known else None
 
@@ -152,7 +152,7 @@ def crash(session: Session, number: int) -> dict[str, Any] | None:
 
 
 def body(session: Session, number: int) -> dict[str, Any] | None:
-    """What the host sent: manifest, report, log; None if retention has let go of it."""
+    """The host's manifest, report and log; None if retention has deleted them."""
     found = session.value("SELECT envelope FROM bodies WHERE crash = ?", number)
     return None if found is None else evidence.opened(bytes(found))
 

@@ -227,6 +227,6 @@ def _count_groups(session: Session, rows: Sequence[Row]) -> None:
 
 
 def summary(session: Session) -> str:
-    """What is left to do, for logs and metrics, as JSON."""
+    """The remaining work, for logs and metrics, as JSON."""
     left = session.value("SELECT COUNT(*) AS n FROM crashes WHERE state = 0 OR todo <> ''")
     return json.dumps({"unfinished": left})

@@ -84,7 +84,7 @@ def examine(crash: stored.Crash, config: Config, told_before: Sequence[str] = ()
 
 
 def verify(directory: Directory) -> Iterator[str]:
-    """What the manifest says of the files that is not so. Without a manifest there is nothing to compare."""
+    """The differences between the manifest and the files. Without a manifest there are none."""
     if directory.look(MANIFEST) is None:
         return
     path = Path(directory.beneath)  # this very directory, whatever is renamed meanwhile
@@ -121,7 +121,7 @@ def report(directory: Directory) -> Iterator[str]:
 
 
 def summary(crash: stored.Crash, problems: list[str]) -> dict[str, Any]:
-    """What people and programs are told."""
+    """The summary for people and programs."""
     return {
         "host": crash.host,
         "crash": crash.name,
@@ -145,7 +145,7 @@ class _Seen:
 
     @classmethod
     def read(cls, state: Path) -> _Seen:
-        """What is remembered; nothing, if that cannot be used: a crash told of twice is better than one never told."""
+        """The stored record; empty if it cannot be used: announcing a crash twice is better than never."""
         try:
             content = json.loads((state / SEEN).read_bytes())
             if isinstance(content, list):  # as earlier versions wrote it
@@ -163,7 +163,7 @@ class _Seen:
         self.told = {name: told for name, told in self.told.items() if name in there}
 
     def note(self, name: str, result: Examined) -> None:
-        """What came of a crash."""
+        """The result for a crash."""
         told = [*self.told.pop(name, ()), *result.told]
         if result.not_told:
             self.told[name] = told

@@ -79,7 +79,7 @@ class Edit:
         return bool(self.files or self.commands)
 
     def shown(self, *, full: bool = False) -> str:
-        """What would be done, for people: diffs (`full`: of long new files, too), then commands."""
+        """The planned changes, for people: diffs (`full`: of long new files, too), then commands."""
         parts = [change.diff() if full else change.shown() for change in self.files]
         for command in self.commands:
             line = "run: " + " ".join(command.argv)

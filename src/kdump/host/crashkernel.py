@@ -47,7 +47,7 @@ class CrashkernelError(KdumpError):
 
 @dataclass(frozen=True)
 class Rules:
-    """What differs between kernels.
+    """Differences between kernels.
 
     `generic`: 6.7 and later; `cma`: 6.17 and later (backports aside). `low_max`: below this a plain value is placed,
     and `climbs`: above it if there is no room (5.2 and later). `auto`: the value that crashkernel=auto stands for
@@ -95,7 +95,7 @@ class Clause:
     ranges: tuple[Range, ...] = ()
 
     def explain(self) -> str:
-        """What it asks for, in words."""
+        """Its meaning, in words."""
         where = f" at {self.offset:#x}" if self.offset else ""
         if self.ranges:
             parts = [
@@ -115,7 +115,8 @@ class Clause:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel reserves: bytes in all its parts, or 0 and `why`. `steps` tell how it came to that."""
+    """The result of a kernel's parser: reserved bytes in all parts, or 0 and `why`. `steps` tell how it came to
+    that."""
 
     size: int = 0
     base: int = 0  # asked for; 0: where there is room
@@ -150,7 +151,7 @@ def parse(value: str) -> Clause:
 
 
 def explained(value: str, rules: Rules) -> str:
-    """What one value asks for, in words. Raises CrashkernelError if a kernel with `rules` rejects it."""
+    """The meaning of one value, in words. Raises CrashkernelError if a kernel with `rules` rejects it."""
     return parse(_meant(value, rules, [])).explain()
 
 
@@ -176,7 +177,7 @@ def clauses(cmdline: str, *, rules: Rules) -> tuple[dict[str, str], list[str]]:
 
 
 def evaluate(cmdline: str, ram: Ranges, rules: Rules) -> Outcome:
-    """What a kernel with `rules` reserves, given its command line and the machine's RAM as it sees it at boot.
+    """The reservation of a kernel with `rules`, given its command line and the machine's RAM as it sees it at boot.
 
     Placement is predicted as far as RAM allows: what else early boot occupies (initrd, kernel) is not known here.
     """
@@ -231,7 +232,7 @@ def low_default(cmdline: str) -> int:
 
 
 def _meant(value: str, rules: Rules, steps: list[str]) -> str:
-    """What a plain value stands for: itself, or for "auto" what the enterprise kernels make of it."""
+    """The meaning of a plain value: itself, or for "auto" the value in enterprise kernels."""
     if value != "auto":
         return value
     if not rules.auto:

@@ -75,7 +75,8 @@ def asked_for_at_run_time(tree: KernelTree, root: Path = Path("/")) -> list[str]
 
 
 def notes(tree: KernelTree, modules: Iterable[str]) -> tuple[str, ...]:
-    """What of modprobe.d is not understood, or understood and not done, for an image with these modules."""
+    """Notes on lines of modprobe.d that kdump does not understand or does not apply, for an image with these
+    modules."""
     commands = tree.conf.install
     carried = [module.name for module in tree.module_index.closure(modules) if module.name in commands]
     return (

@@ -1,4 +1,4 @@
-"""What a crash of this machine will take: memory for the capture kernel, room for the dump."""
+"""The expected cost of a crash of this machine: memory for the capture kernel, room for the dump."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Estimate:
 
 
 def wanted(config: Config, root: Path = Path("/")) -> Estimate:
-    """What should be reserved: as configured, else as measured, else by formula. Raises KdumpError."""
+    """The size to reserve: as configured, or else as measured, or else by formula. Raises KdumpError."""
     value = config.crashkernel.value
     if value == "auto":
         return measured(config, root) or by_formula(config, root)
@@ -85,7 +85,7 @@ def measured(config: Config, root: Path = Path("/")) -> Estimate | None:
 
 
 def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
-    """What the capture kernel should need on this machine with this configuration."""
+    """The capture kernel's expected need on this machine with this configuration."""
     ram = meminfo(str(root / "proc/meminfo"))["MemTotal"]
     parts = [
         ("the kernel", _kernel_size(root)),
@@ -129,7 +129,7 @@ def capture_cpus(config: Config) -> int:
 
 
 def distributions(ram: int) -> dict[str, int]:
-    """What each distribution would reserve by default on a machine with `ram` bytes."""
+    """The default reservation of each distribution on a machine with `ram` bytes."""
     memory = ((MIB, MIB + ram),)
     rules = crashkernel.Rules()
     return {

@@ -128,7 +128,7 @@ def _make(to: Path) -> None:
 
 
 def _look(descriptor: int, header: RawHeader, parent: Directory, device: str) -> tuple[str, ...]:
-    """What is wrong with the crash of that name, which a run fetched that did not come to free the partition."""
+    """The problem of the crash of that name, which an earlier run fetched without freeing the partition."""
     name = Path(header.crash).name
     try:
         with parent.enter(name) as crash:
@@ -207,7 +207,7 @@ def _differ(descriptor: int, header: RawHeader, crash: Directory, device: str) -
 
 
 def _problems(header: RawHeader, crash: Directory) -> Iterator[str]:
-    """What does not agree with the manifest."""
+    """The differences from the manifest."""
     if manifest.NAME not in _names(header):
         yield "it cannot be verified: the capture kernel did not come to write the manifest"
         return

@@ -1,4 +1,4 @@
-"""What this machine tells a fleet's collector once a day: kernel, hardware, firmware, modules, settings, readiness.
+"""The daily inventory for a fleet's collector: kernel, hardware, firmware, modules, settings, readiness.
 
 Facts are "name:value", so that a collector can compare hosts without knowing what each of them means.
 """

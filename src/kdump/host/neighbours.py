@@ -63,7 +63,7 @@ def awake(root: Path, neighbour: Neighbour) -> list[str]:
 
 
 def edit(root: Path) -> Iterator[Edit]:
-    """What puts each to rest."""
+    """The edit that disables each."""
     for neighbour in installed(root):
         shadows = [f"/etc/udev/rules.d/{name}" for name in neighbour.rules if _in(root, RULES, name)]
         shadows += [f"/etc/kernel/install.d/{name}" for name in neighbour.plugins if _in(root, (PLUGINS,), name)]

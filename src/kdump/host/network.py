@@ -30,7 +30,8 @@ Ask = Callable[[Sequence[str]], list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the capture kernel brings up (`kdump.capture.network` reads it), and the ports' modules and modaliases."""
+    """The network that the capture kernel sets up (`kdump.capture.network` reads it), and the ports' modules and
+    modaliases."""
 
     plan: dict[str, Any]
     modules: tuple[str, ...]
@@ -38,7 +39,7 @@ class Resolved:
 
 
 def ask_ip(arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """What `ip -json` answers. Raises KdumpError."""
+    """The output of `ip -json`. Raises KdumpError."""
     command = ["ip", "-json", "-details", *arguments]
     try:
         done = subprocess.run(
@@ -273,7 +274,7 @@ def _addresses(name: str, ask: Ask) -> _Given:
 
 
 def _static_routes(route: dict[str, Any], name: str, given: _Given) -> Iterator[Route]:
-    """What an entry of the main table that nobody but its administrator made says of an interface."""
+    """The static routes of an interface: entries of the main table that the administrator made."""
     if route.get("type", "unicast") != "unicast" or route.get("protocol") in ("kernel", "dhcp", "ra", "redirect"):
         return
     for hop in route.get("nexthops", [route]):

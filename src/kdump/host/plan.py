@@ -51,7 +51,7 @@ REFUSED_SEGMENTS: Final = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What to build the image from.
+    """The input of an image.
 
     `modules` are names for `kdump.image.build.build` (the plan says which are loaded at once); `files` maps paths in
     the image to contents (the plan is one); `layers` are the block devices under the local targets; `notes` is what to

@@ -63,7 +63,7 @@ class Setting:
 
     @property
     def meaning(self) -> str:
-        """What the value of now means for dumps."""
+        """The meaning of the present value for dumps."""
         return self.sysctl.on if self.now else self.sysctl.off
 
 

@@ -1,4 +1,4 @@
-"""What rehearsals and captures left behind for later: did it work, and how much memory did it take?"""
+"""Records of rehearsals and captures: did it work, and how much memory did it take?"""
 
 from __future__ import annotations
 

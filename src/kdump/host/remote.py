@@ -36,7 +36,7 @@ def connections(layers: Iterable[storage.Layer], sysfs: Path = storage.SYSFS) ->
 
 
 def files(entries: Iterable[dict[str, Any]]) -> dict[str, bytes | Path]:
-    """What the image must carry. Raises KdumpError if it is not installed."""
+    """Files of the image. Raises KdumpError if they are not installed."""
     if not any(entry["connect"] == remote.ISCSI for entry in entries):
         return {}
     for name in ISCSISTART:

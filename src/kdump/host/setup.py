@@ -20,7 +20,7 @@ ROOT: Final = Path("/")
 
 @dataclass(frozen=True)
 class Setup:
-    """What setting up does: the edit, whether a reboot is needed for the reservation, and what a person should know."""
+    """The plan of the set-up: the edit, whether the reservation needs a reboot, and notes for the user."""
 
     edit: Edit
     reboot: bool

@@ -115,7 +115,7 @@ def block_directory(device: str, sysfs: Path = SYSFS) -> Path:
 
 
 def read_layer(directory: Path) -> Layer:
-    """What a block device's directory in sysfs says of it."""
+    """The layer that a block device's directory in sysfs describes."""
     name = directory.name.replace("!", "/")
     device = _read(directory / "dev")
     beneath = tuple(below.name.replace("!", "/") for below in _below(directory))
@@ -144,7 +144,7 @@ def _remote(directory: Path) -> str:
 
 
 def _iscsi_driver(directory: Path) -> str:
-    """What drives the session that a disk belongs to; empty if it belongs to none."""
+    """The driver of the session that a disk belongs to; empty if it belongs to none."""
     for parent in directory.parents:
         if re.fullmatch(r"session\d+", parent.name):
             return _read(parent.parent / "scsi_host" / parent.parent.name / "proc_name") or "an unknown driver"
@@ -152,7 +152,7 @@ def _iscsi_driver(directory: Path) -> str:
 
 
 def _foreign(directory: Path, name: str) -> str:
-    """What a disk is that this machine's own hardware does not hold; empty if that does.
+    """The kind of a disk that is not on this machine's own hardware; empty for others.
 
     Sources: Documentation/ABI (sysfs-block-bcache, sysfs-bus-rbd, sysfs-nvme), drivers/scsi/scsi_transport_iscsi.c
     (iscsi_session below a host), drivers/scsi/fcoe/fcoe_sysfs.c, drivers/nvme/host/sysfs.c (transport).

@@ -189,7 +189,7 @@ def _manifest(directory: Directory) -> tuple[dict[str, Any], str]:
 
 
 def title_and_signature(directory: Directory) -> tuple[str, str]:
-    """What happened in one line, and what crashes of one cause share: the report's verdict, else that of the log."""
+    """Title and signature of a crash: from the report's verdict, or else from the log."""
     told = ("", "")
     for report in (FULL_REPORT, REPORT_JSON):
         try:
@@ -222,7 +222,7 @@ def judged(log: str) -> tuple[str, str]:
 
 
 def victims(crashes: Sequence[Crash], rules: Retention, free: int, now: float | None = None) -> list[Victim]:
-    """What has to go, in the order in which it goes. `free`: bytes that are free on the file system.
+    """The crashes to delete, in order. `free`: bytes that are free on the file system.
 
     The newest crash always stays, by the dates that are believable. Of the others, those whose signature another
     remaining crash has that is as whole go first, the oldest of them first; the last one of a signature goes only if no

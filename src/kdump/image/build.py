@@ -46,7 +46,7 @@ _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tigh
 
 @dataclass(frozen=True)
 class ImageSummary:
-    """What was built. Sizes in bytes; `contents` maps a class of files to (number, bytes before compression).
+    """The built image. Sizes in bytes; `contents` maps a class of files to (number, bytes before compression).
 
     `missing` are Python modules that the entry may ask for and that are not installed here.
     """
@@ -70,7 +70,7 @@ def module_paths(tree: KernelTree, names: Iterable[str]) -> list[str]:
 
 
 def request_table(tree: KernelTree, names: Iterable[str]) -> str:
-    """What `kdump.capture.modprobe` answers the kernel with: lines "WORD\\tPATH PARAMETERS\\tPATH …" in load order.
+    """The answers of `kdump.capture.modprobe` to the kernel: lines "WORD\\tPATH PARAMETERS\\tPATH …" in load order.
 
     Words are the names and aliases of the modules in the image, as `normalised` writes them. Aliases with wildcards are
     left out: they stand for devices, for which the kernel tells user space instead of asking.
@@ -90,7 +90,7 @@ def _loading(module: Module, index: ModuleIndex) -> str:
 
 
 def shared_libraries(executables: Iterable[Path], made: Made, platform: Platform = NATIVE) -> dict[str, bytes | Path]:
-    """What these ELF files need in an image, by the names they ask for: files, or what stands in for one.
+    """The libraries of these ELF files in an image, by name: files or stand-ins.
 
     Whether that serves is tried once, and `made` knows.
     """
@@ -255,7 +255,7 @@ class _Root:
                 self.add("libraries", place, elf_files.strip(self._platform.file(interpreter).read_bytes()), 0o755)
 
     def files(self, files: Mapping[str, bytes | Path]) -> None:
-        """What the caller wants in the image."""
+        """The caller's files in the image."""
         for place, source in sorted(files.items()):
             if isinstance(source, bytes):
                 self.add("files", place.lstrip("/"), source, 0o600)
@@ -279,13 +279,14 @@ class _Root:
             self.add("firmware", f"{FIRMWARE}/{name}", read_compressed(path))
 
     def modprobe(self, table: str) -> None:
-        """What the kernel starts when it wants a module, once `kdump.capture.modprobe.answer` has told it so."""
+        """The program that the kernel starts to request a module, once `kdump.capture.modprobe.answer` has told it
+        so."""
         script = f"#!{PYTHON} -ISB\nfrom {_MODPROBE} import main\nmain()\n"
         self.add("python", system.MODPROBE.lstrip("/"), script.encode(), 0o755)
         self.add("files", system.REQUESTS.lstrip("/"), table.encode(), 0o600)
 
     def init(self, entry: str, modules: list[str], lent: list[str]) -> None:
-        """What the kernel starts: the first stage, which becomes `entry` in the end."""
+        """The program that the kernel starts: the first stage, which becomes `entry` in the end."""
         self.tree.character_device("dev/console", 5, 1)
         # The interpreter wants a hash seed before anything is mounted. If the kernel's generator is not seeded yet (the
         # CPU has no RDRAND, or it is not trusted), getrandom(GRND_NONBLOCK) fails, and Python reads this device, which

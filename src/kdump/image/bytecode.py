@@ -37,7 +37,7 @@ class Interpreter:
         )
 
     def tell(self, question: Any) -> None:
-        """What it is to work on."""
+        """Tell it what to work on."""
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # `hear` says why
             self._process.stdin.write(marshal.dumps(question))
@@ -78,7 +78,7 @@ class Compilers:
     """Compiles in the background."""
 
     def __init__(self, made: Made) -> None:
-        """What `made` knows is not compiled again."""
+        """Modules in `made` are not compiled again."""
         self._made = made
         self._pool = ThreadPoolExecutor(min(_PROCESSES, os.cpu_count() or 1))
         self._mine = threading.local()
@@ -86,7 +86,7 @@ class Compilers:
         self._begun: dict[tuple[str, bytes | Path], Future[bytes]] = {}
 
     def close(self) -> None:
-        """What is not begun is given up."""
+        """Give up what has not begun."""
         self._pool.shutdown(cancel_futures=True)
         for process in self._processes:
             process.close()

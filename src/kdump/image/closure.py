@@ -73,7 +73,7 @@ def find(entry: str, *more: str, first: str = "", made: Made | None = None) -> C
 
 
 class Search:
-    """What `find` does, begun before all that is wanted besides `entry` is known.
+    """The work of `find`, begun before everything besides `entry` is known.
 
     In a `with` statement it runs from the beginning, unless `made` has something, which may be the answer.
     """
@@ -129,7 +129,7 @@ class Search:
         return Closure(tuple(module for module in modules if module), first, tuple(missing))
 
     def _answer(self, more: list[str]) -> tuple[list[Found], int, list[str], dict[str, bytes], str]:
-        """What probe.py answers, the stand-ins that did, and the ground on which it holds."""
+        """The answer of probe.py, the stand-ins that worked, and the conditions under which it holds."""
         used = self._stand_ins
         try:
             found, before, missing = (self._begun or self._probe(used)).answer(more)

@@ -1,4 +1,4 @@
-"""What the image builder reads from ELF files: needed libraries, the interpreter, sections.
+"""Facts from ELF files for the image builder: needed libraries, the interpreter, sections.
 
 A shared library is found the way ld.so(8) finds it: DT_RPATH (without DT_RUNPATH), DT_RUNPATH, /etc/ld.so.conf's
 directories, then the default ones. Nothing is executed. Source: the System V gABI, elf.h, ld.so(8).

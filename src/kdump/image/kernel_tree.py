@@ -207,7 +207,7 @@ class ModuleIndex:
         return [] if normalised(word) in self.builtin_aliases else None
 
     def soft(self, module: Module) -> SoftDependencies:
-        """What modprobe.d, modules.softdep, modules.weakdep and the module itself want with it."""
+        """The soft dependencies from modprobe.d, modules.softdep, modules.weakdep and the module itself."""
         named = (each for pattern, each in (*self.conf.soft, *self._listed) if fnmatchcase(module.name, pattern))
         return combined([*named, module.soft])
 
@@ -260,7 +260,7 @@ class ModuleIndex:
             wanted += new
 
     def configured_aliases(self, name: str) -> list[str]:
-        """What modprobe.d calls a module."""
+        """The aliases of a module in modprobe.d."""
         return [alias for alias, module in self.conf.aliases if module == name]
 
     @functools.cached_property

@@ -122,10 +122,10 @@ def get_type_hints(named: Any) -> dict[str, object]:
 
 
 def get_origin(hint: object) -> object:
-    """What is subscripted in a hint; None if nothing is."""
+    """The subscripted object of a hint, or None."""
     return type(hint) if type(hint).__name__ == "UnionType" else getattr(hint, "__origin__", None)
 
 
 def get_args(hint: object) -> tuple[object, ...]:
-    """What it is subscripted with."""
+    """The subscripts of a hint."""
     return getattr(hint, "__args__", ())

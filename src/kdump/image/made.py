@@ -1,4 +1,4 @@
-"""What parts of an image were made of before, by the digest of what they are made from, so that a rebuild is quick.
+"""A cache of an image's parts, by the digest of their input, which makes a rebuild quick.
 
 Compiled modules and compressed blocks are the same from one image to the next until Python or kdump is replaced. The
 file is a cache: without it, or with a damaged one, everything is made anew, and comes out the same.
@@ -63,7 +63,8 @@ class Made:
         make: Callable[[], bytes],
         valid: Callable[[bytes], bool] = lambda _result: True,
     ) -> bytes:
-        """What `make()` gives; `recipe` names what it does to `source`, with everything else that the result is due to.
+        """The result of `make()`; `recipe` names what it does to `source`, with everything else that the result is due
+        to.
 
         If it is due to what is only found out by making it, `valid` says whether a result of before still holds. To be
         called from any thread.

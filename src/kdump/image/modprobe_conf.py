@@ -1,4 +1,4 @@
-"""What the administrator says about modules: modprobe.d(5) and `module.parameter=` on the kernel's command line.
+"""The administrator's settings of modules: modprobe.d(5) and `module.parameter=` on the kernel's command line.
 
 Directories and their order, directives and quoting as in kmod (libkmod/libkmod-config.c). A line that cannot be
 understood is passed over, as modprobe does, and remembered in `problems`.
@@ -43,7 +43,7 @@ class ModprobeConf:
     problems: tuple[str, ...] = ()
 
     def parameters(self, name: str) -> str:
-        """What a module is loaded with; later options win, and the command line's come last."""
+        """The parameters of a module; later options win, and the command line's come last."""
         return " ".join(self.options.get(name, ()))
 
 

@@ -49,7 +49,7 @@ class Platform:
 
     @property
     def identity(self) -> str:
-        """What distinguishes results that were made for it."""
+        """The key of results that were made for it."""
         return ""
 
 
@@ -94,7 +94,7 @@ class Foreign(Platform):
 
     @property
     def identity(self) -> str:
-        """What distinguishes results that were made for it."""
+        """The key of results that were made for it."""
         return self.machine
 
     def place(self, found: Found) -> Found | None:

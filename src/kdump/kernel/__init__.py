@@ -1,1 +1,1 @@
-"""What a kernel says about itself out of its own memory: VMCOREINFO, kallsyms, BTF, ORC, the printk ring."""
+"""A kernel's own description, from its memory: VMCOREINFO, kallsyms, BTF, ORC, the printk ring."""

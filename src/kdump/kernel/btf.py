@@ -64,7 +64,7 @@ class Type(NamedTuple):
         raise FormatError("typedefs without end", field=f"BTF type {self.id}")
 
     def pointee(self) -> Type:
-        """What a pointer points to, or the element of an array, resolved."""
+        """The target of a pointer, or the element of an array, resolved."""
         return self.types.by_id(self.target).resolve()
 
     def sizeof(self) -> int:

@@ -60,7 +60,7 @@ class Devices:
         self._crypt = self._types("dm_crypt", "crypt_config")
 
     def keys(self, uuid: str, layout: Layout) -> list[bytearray]:
-        """What may be the volume key of the encrypted device with this device-mapper UUID, likeliest first.
+        """Candidates for the volume key of the encrypted device with this device-mapper UUID, likeliest first.
 
         Raises KdumpError with the reason if there can be none: no such device, one that is laid out differently, a
         wiped key, ciphers in which none is found.

@@ -30,7 +30,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio, which spreads 
 
 
 class Reader(Protocol):
-    """What the modules of this package need of virtual memory."""
+    """The part of virtual memory that the modules of this package need."""
 
     def view(self, address: int, size: int) -> memoryview:
         """Bytes of [address, address+size); raises `NotPresentError` if any is absent."""

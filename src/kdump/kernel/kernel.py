@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Kernel:
-    """What a dump's kernel says about itself.
+    """The kernel of a dump.
 
     `memory` is physical, `virtual` is the kernel's address space. Whatever VMCOREINFO lacks for a part raises a
     `KdumpError` when that part is asked for, not before.

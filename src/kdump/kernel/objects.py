@@ -287,7 +287,7 @@ class Objects:
         return int.from_bytes(self.bytes(self.symbols.address(f"__cpu_{name}_mask"), -(-count // 64) * 8), "little")
 
     def per_cpu_base(self, cpu: int) -> int:
-        """What to add to a per-CPU symbol's address for `cpu`."""
+        """The offset of per-CPU symbols for `cpu`."""
         return self.unsigned(self.symbols.address("__per_cpu_offset") + 8 * cpu)
 
     def per_cpu(self, name: str, cpu: int, kind: str = "") -> Any:

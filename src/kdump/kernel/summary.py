@@ -1,4 +1,4 @@
-"""What a dump holds, as one JSON-able value: `kdump info` prints it."""
+"""The contents of a dump as one value for JSON: `kdump info` prints it."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Tasks:
         return read_all(self)
 
     def describe(self, task: Struct) -> Task:
-        """What is read of a task_struct."""
+        """The members of a task_struct that are read."""
         objects = self._objects
         info = task.thread_info.cpu if objects.has(task, "thread_info.cpu") else task.cpu
         running = bool(task.on_cpu) if objects.has(task, "on_cpu") else False

@@ -53,7 +53,8 @@ EFI_SETUP_DATA = struct.Struct("<QQQQ64x")  # struct efi_setup_data: fw_vendor, 
 
 
 class Efi(NamedTuple):
-    """What a kernel needs to go on using EFI runtime services that another kernel has mapped: see `read_efi`."""
+    """The data with which a kernel can go on using EFI runtime services that another kernel has mapped: see
+    `read_efi`."""
 
     systab: int
     fw_vendor: int
@@ -64,7 +65,7 @@ class Efi(NamedTuple):
 
 
 class Platform(NamedTuple):
-    """What the running kernel knows of its machine and the next one must be told."""
+    """Facts about the machine that the running kernel passes on to the next one."""
 
     boot_params: bytes  # the running kernel's own, or zeros where it does not show them
     acpi_rsdp: int

@@ -32,7 +32,7 @@ class Addition(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What became of one option: `action` is "kept", "removed", "added" or "appended"."""
+    """The decision on one option: `action` is "kept", "removed", "added" or "appended"."""
 
     option: str
     action: str
@@ -201,7 +201,7 @@ def _judge(option: str, replaced: set[str]) -> Decision:
 
 
 def general() -> list[Addition]:
-    """What every capture kernel of this machine's architecture gets."""
+    """The options of every capture kernel of this machine's architecture."""
     return [*(Addition(*option) for option in arch.native().capture_options), *ADD]
 
 

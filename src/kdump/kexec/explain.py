@@ -1,4 +1,5 @@
-"""What was or would be loaded, for people and programs: method and why, command line option by option, a picture."""
+"""A description of what was or would be loaded, for people and programs: method and why, command line option by
+option, a picture."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class LoadResult(NamedTuple):
-    """What was loaded and how: `method` is "file" or "segments" and `why` it was chosen.
+    """The result of a load: `method` is "file" or "segments" and `why` it was chosen.
 
     Sizes in bytes; `seconds` is the whole load. `changed` says what differed from what was loaded before; it is empty
     if nothing did and so nothing was loaded (only with `if_changed`).
@@ -106,7 +106,7 @@ def load(
 
 
 def as_loaded(sources: Sources, cmdline: str, method: str, root: Path = Path("/")) -> Loaded:
-    """What the record would say of this load."""
+    """The record of this load."""
     kernel, initrd = sources.kernel_path, sources.initrd_path
     paths = str(kernel.resolve()), str(initrd.resolve()) if initrd else ""
     return Loaded(*paths, cmdline, method, method, seen(kernel, initrd, root))

@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class MemoryMap(NamedTuple):
-    """What the loader needs of the map: RAM (with the reservation), reservation, everything else that has a type.
+    """The memory map for the loader: RAM (with the reservation), reservation, everything else that has a type.
 
     `reserved` is RAM that the firmware or the kernel keeps (kernels without an e820 map name it).
     """
@@ -156,7 +156,7 @@ def merge(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> tuple[Range, ...]:
-    """What is left of `ranges` without `holes`."""
+    """The parts of `ranges` outside `holes`."""
     left = list(merge(ranges))
     for hole in holes:
         left = [

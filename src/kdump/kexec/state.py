@@ -1,4 +1,4 @@
-"""What the running kernel says about kexec: what is loaded, where the reservation lies, what it forbids.
+"""The running kernel's state of kexec: what is loaded, where the reservation lies, what it forbids.
 
 Source: kernel/ksysfs.c (/sys/kernel/kexec_*), /proc/iomem, security/lockdown/lockdown.c, efivarfs.
 """

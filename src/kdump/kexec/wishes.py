@@ -1,4 +1,4 @@
-"""What a caller may ask of the segment method; apart from it, because most loads do without both."""
+"""Options of the segment method; in a module of their own, because most loads need neither."""
 
 from __future__ import annotations
 

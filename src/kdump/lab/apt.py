@@ -32,7 +32,7 @@ class Apt:
     place: Path | None = None
 
     def get(self, *words: str, cwd: Path | None = None) -> str:
-        """What `apt-get` prints. Raises KdumpError."""
+        """The output of `apt-get`. Raises KdumpError."""
         return run("apt-get", *self.options, *words, cwd=cwd)
 
     def update(self) -> None:
@@ -46,7 +46,7 @@ class Apt:
         return [line.split(" ", 1)[0] for line in found]
 
     def dependencies(self, package: str) -> list[str] | None:
-        """What a package depends on; None if it is not known here."""
+        """The dependencies of a package; None if it is not known here."""
         try:
             lines = run("apt-cache", *self.options, "depends", package).splitlines()
         except KdumpError:
@@ -137,7 +137,7 @@ def _debian() -> list[tuple[str, str, str]]:
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
-    """What a command prints. Raises KdumpError: it is not there, or failed."""
+    """The output of a command. Raises KdumpError if it does not exist or fails."""
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
     except FileNotFoundError:

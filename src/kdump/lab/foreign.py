@@ -1,4 +1,4 @@
-"""What an image of another architecture is made of: Debian's Python, wheels, and kdump's library, cross-compiled.
+"""The parts of an image for another architecture: Debian's Python, wheels, and kdump's library, cross-compiled.
 
 All of it lies in the lab's cache. Nothing of it is installed or run here.
 """

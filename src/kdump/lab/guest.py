@@ -46,7 +46,7 @@ _BPF_PROG_LOAD, _BPF_SOCKET_FILTER = 5, 1
 
 @dataclass(frozen=True)
 class Orders:
-    """What the guest shall do.
+    """The tasks of the guest.
 
     `modules` are paths in the image, in load order; `disk` the UUID of its ext4 file system; `kernel` and `initrd`
     paths on that disk; `append` more options for the capture kernel, `method` how to load it. `work` is how many bytes
@@ -161,7 +161,7 @@ def _work(size: int) -> list[Any]:
 
 
 def _witnesses() -> list[Any]:
-    """What a report should find again: a listening socket, a BPF program, a process in namespaces of its own."""
+    """Things that a report should find again: a listening socket, a BPF program, a process in namespaces of its own."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not os.fork():
         name = HOST_INSIDE.encode()

@@ -110,7 +110,7 @@ class _Source:
         self.foreign = self.debian if architecture is not arch.native() else ""  # what apt has to be told
 
     def wanted(self, spec: str) -> re.Pattern[str] | None:
-        """What Debian's packages of that series and flavour are called, or None if `spec` is not a series."""
+        """The names of Debian's packages of that series and flavour, or None if `spec` is not a series."""
         match = _SERIES.fullmatch(spec)
         if not match:
             return None
@@ -150,7 +150,7 @@ class _Source:
         raise error
 
     def _of_backports(self, spec: str, wanted: re.Pattern[str]) -> str:
-        """What the archive's package for the newest kernel of a flavour leads to; without a network, what is here."""
+        """The package of the newest kernel of a flavour in the archive; without a network, the newest one here."""
         before, behind = FLAVOURS[spec.partition("-")[2] or "cloud"]
         package = f"linux-image-{before}{self.debian}{behind}"
         try:
@@ -172,7 +172,7 @@ class _Source:
         return cache.entry(f"kernels/{name.removeprefix('linux-image-')}", fetch)
 
     def dependencies(self, package: str) -> list[str]:
-        """What a package depends on; nothing if it is not known."""
+        """The dependencies of a package; empty if it is not known."""
         return self._of(package).dependencies(package) or []
 
     def _of(self, package: str) -> apt.Apt:

@@ -39,7 +39,7 @@ class Nic:
 
 @dataclass(frozen=True)
 class Spec:
-    """What to boot and on what. `memory` in bytes; without a `kernel` the machine boots from its first disk.
+    """The machine and the kernel to boot. `memory` in bytes; without a `kernel` the machine boots from its first disk.
 
     `machine` is the architecture as `uname -m` prints it, "" for this machine's; `cpu` is QEMU's model, "" for the most
     capable one.

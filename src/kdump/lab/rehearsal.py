@@ -146,7 +146,7 @@ def rehearse(
 
 
 def unproved(prepared: Prepared, *, firmware: bool = False) -> tuple[str, ...]:
-    """What the twin stood in for; `firmware`: SeaBIOS for UEFI, too."""
+    """Differences between the twin and the real machine; `firmware`: SeaBIOS for UEFI, too."""
     found = [f"{spec.url} can be reached and written from the capture kernel" for spec in prepared.plan.targets]
     if prepared.modules:
         found.append(f"the drivers revive this machine's devices: {', '.join(prepared.modules)}")

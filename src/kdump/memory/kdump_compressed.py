@@ -242,7 +242,7 @@ def _dump(parts: list[Part]) -> Dump:
 
 
 def _lacks(parts: list[Part]) -> str:
-    """What is missing, in a sentence: the pages between the parts (sorted by their first), and what was cut off."""
+    """The missing parts, in a sentence: the pages between the parts (sorted by their first), and what was cut off."""
     edges = [0, *(edge for part in parts for edge in (part.first, part.end)), parts[-1].max_pfn]
     gaps = [f"{start:#x} to {end - 1:#x}" for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
     said = [f"no file has the pages (pfns) {', '.join(gaps)}: a part is missing"] if gaps else []

@@ -30,7 +30,7 @@ class Extent(NamedTuple):
 
 
 class _Level:
-    """What a level of the tables makes of addresses and entries, worked out once."""
+    """The use of addresses and entries by a level of the tables, computed once."""
 
     __slots__ = ("huge", "index", "last", "page", "present", "shift", "table", "width")
 
@@ -181,7 +181,7 @@ class VirtualMemory:
             return 0
 
     def extents(self, address: int, size: int) -> Iterator[Extent]:
-        """What is mapped in [address, address+size), in order, joined where physically contiguous.
+        """The mapped ranges in [address, address+size), in order, joined where physically contiguous.
 
         Holes are left out, and so is what only page tables that the dump lacks could tell.
         Reads whole page tables at a time, so a terabyte of struct pages costs thousands of steps, not millions.
@@ -202,7 +202,7 @@ class VirtualMemory:
             yield pending
 
     def _runs(self, address: int, size: int) -> Iterator[Extent]:
-        """What `extents` gives for memory that is mapped throughout. Raises `NotPresentError` where it is not."""
+        """As `extents`, for memory that is mapped throughout. Raises `NotPresentError` where it is not."""
         at, end, first = address, address + size, 0
         start = address
         while at < end:

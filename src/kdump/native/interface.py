@@ -1,4 +1,4 @@
-"""What an engine does: loops over pages of a dump, over struct pages, and over the tables of a kernel."""
+"""The interface of an engine: loops over pages of a dump, over struct pages, and over the tables of a kernel."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class StructPages(Protocol):
 
 
 class Fates(NamedTuple):
-    """What becomes of pages: which are kept (dtype bool), which of these come first; how many each class has."""
+    """The fates of pages: which are kept (dtype bool), which of these come first; how many each class has."""
 
     kept: NDArray[np.bool_]
     first: NDArray[np.bool_]
@@ -133,7 +133,7 @@ class Engine(Protocol):
         """Places of the words of 8 bytes in `data` (whole words, contiguous) that are `wanted`."""
 
     def struct_pages(self, layout: PageLayout) -> StructPages:
-        """What marks struct pages of that layout."""
+        """The function that marks struct pages of that layout."""
 
     def find_fates(self, classes: NDArray[np.uint8], held: NDArray[np.bool_], table: NDArray[np.uint8]) -> Fates:
         """`table`, shape (256,): bit 0 if pages of a class are kept, bit 1 if they come first, where they are `held`.

@@ -1,1 +1,1 @@
-"""What happened: one model of a crash; text, JSON and HTML are renderings of it."""
+"""Reports: one model of a crash; text, JSON and HTML are renderings of it."""

@@ -22,7 +22,7 @@ _LONGEST = 12  # links
 
 @dataclass
 class Chain:
-    """What a task waits for in the end: the words after its name, and the tasks on the way, the first left out.
+    """The end of a task's wait: the words after its name, and the tasks on the way, without the first.
 
     `block` is the super block of the file system that it comes down to, 0 if it comes down to none.
     """
@@ -111,7 +111,7 @@ class Chains:
             return None
 
     def _doing(self, task: Task) -> str:
-        """What a task was doing that waits for nothing we know."""
+        """The activity of a task that waits for nothing known."""
         if task.running:
             return f"which was running on CPU {task.cpu}"
         if task.state == "R":

@@ -1,4 +1,4 @@
-"""What sections are made from: the log, and the dump's kernel if there is one. Each part is read once, when used."""
+"""The input of sections: the log, and the dump's kernel if there is one. Each part is read once, when used."""
 
 from __future__ import annotations
 

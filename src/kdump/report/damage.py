@@ -1,4 +1,4 @@
-"""What damaged memory, or a kernel of another make, brings about, told apart from a fault of ours."""
+"""Errors from damaged memory or an unknown kernel, distinguished from faults of ours."""
 
 from __future__ import annotations
 

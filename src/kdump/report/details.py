@@ -1,4 +1,4 @@
-"""What the kernel printed with one report: task, registers, code, and the stack that shows the cause."""
+"""The details that the kernel printed with one report: task, registers, code, and the stack that shows the cause."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _report(event: Event, stacks: Traces, texts: Iterator[str]) -> None:
 
 
 def _facts(event: Event, text: str, *, tracing: bool) -> None:
-    """What stands on one line wherever it is: the task, the access, the code, the function that the message names."""
+    """Facts on single lines, wherever they are: the task, the access, the code, the function that the message names."""
     if not event.release and (match := _CPU.search(text)):
         _task(event, match, text)
     elif event.pid is None and (match := _TASK.search(text)):

@@ -1,4 +1,4 @@
-"""What differs between two reports: whether it is the same crash, and what moved around it."""
+"""The differences between two reports: whether it is the same crash, and what moved around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is below a disk: the state of its SCSI device, NVMe controller, device mapper table or MD array.
+"""The layer below a disk: the state of its SCSI device, NVMe controller, device mapper table or MD array.
 
 Which driver a disk has its table of operations says; types are the kernel's own or the driver module's.
 
@@ -22,7 +22,7 @@ _DMF_SUSPENDED = 1  # bit of mapped_device.flags, drivers/md/dm-core.h
 
 
 class Below(NamedTuple):
-    """What a driver keeps about its disk; `bad` if I/O may not get through."""
+    """A driver's state of its disk; `bad` if I/O may not get through."""
 
     driver: str
     state: str
@@ -31,7 +31,7 @@ class Below(NamedTuple):
 
 
 def below(context: Context, disk: Struct) -> Below | None:
-    """What is below a disk; None for another driver. Raises what reading damaged memory may raise."""
+    """The layer below a disk; None for another driver. Raises the errors of reading damaged memory."""
     symbol = context.kernel.symbolizer.at(int(disk.fops))
     reader = _READERS.get(symbol.name) if symbol is not None else None
     return reader(context, disk) if reader else None

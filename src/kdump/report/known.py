@@ -1,4 +1,4 @@
-"""What is known upstream: an offline index of crashes that CVE records, fixes and syzbot describe, and their fixes.
+"""Known upstream faults: an offline index of crashes that CVE records, fixes and syzbot describe, and their fixes.
 
 The index is one JSON file packed with zstd: `{"format": "kdump-known/1", "made": "2026-11-29", "entries": [{"id",
 "title", "kind", "signature", "frames", "fixed", "files", "link"}]}`. `kdump fleet known --build` makes it. An entry
@@ -80,7 +80,7 @@ class Match:
         return text
 
     def evidence(self) -> str:
-        """What matched, in words."""
+        """The match, in words."""
         if self.by == "signature":
             return f"the same signature: {' ← '.join(self.shared)}" if self.shared else "the same signature"
         return f"the same innermost functions: {' ← '.join(self.shared)}"

@@ -131,7 +131,7 @@ class Finding:
 
 @dataclass
 class Section:
-    """What one section found; `error` if it could not be made, `notes` on what it could not read."""
+    """The result of one section; `error` if it failed, `notes` on the parts that it could not read."""
 
     name: str
     title: str
@@ -156,7 +156,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What happened, first of all.
+    """The verdict on a crash.
 
     `kind` is one of `kdump.report.kinds`; `title` the one line kernel developers would write; `explanation` the same
     in plain words. `guilty` is the first frame after the kernel's infrastructure. `address` and `access` are of the

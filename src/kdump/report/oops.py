@@ -20,7 +20,7 @@ _CHAIN = 10  # seconds within which one report brings about the next
 
 @dataclass
 class Crash:
-    """What the log says about the crash. `panic` is empty when the kernel did not say "Kernel panic".
+    """The crash according to the log. `panic` is empty when the kernel did not say "Kernel panic".
 
     `fatal` says whether anything tells that the kernel died: a panic, an oops, or a crash that somebody asked for.
     """

@@ -1,4 +1,5 @@
-"""What every page of a report has: how text gets into it, its style sheet, and the one script that searches, sorts and copies."""
+"""Common parts of every page of a report: how text gets into it, its style sheet, and the one script that searches,
+sorts and copies."""
 
 # ruff: noqa: E501 - the style sheet
 

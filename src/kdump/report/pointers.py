@@ -1,4 +1,4 @@
-"""What an address points to, without debug information: code, data, a task's stack, an object of a slab cache, a page.
+"""The target of an address, without debug information: code, data, a task's stack, an object of a slab cache, a page.
 
 Sources: mm/slab.h and mm/slub.c (struct slab, kmem_cache, free lists, whose links CONFIG_SLAB_FREELIST_HARDENED mixes
 with `kmem_cache.random` and the link's own address; per-CPU sheaves since 6.18), include/linux/mm.h (virt_to_page).
@@ -23,7 +23,7 @@ _MAX_OBJECTS, _MAX_SHEAF = 1 << 16, 1 << 12
 
 
 class Target(NamedTuple):
-    """What a pointer points to: `words` for people; `free` if it is a free object of a slab cache."""
+    """The target of a pointer: `words` for people; `free` if it is a free object of a slab cache."""
 
     words: str
     free: bool = False
@@ -38,7 +38,7 @@ class Pointers:
         self._known: dict[int, Target | None] = {}
 
     def at(self, address: int) -> Target | None:
-        """What an address points to; None where that is not known."""
+        """The target of an address; None if it is not known."""
         if address < KERNEL or address > _MASK - 4096:
             return None
         if address not in self._known:
@@ -184,7 +184,7 @@ class Pointers:
 
 
 def describe(context: Context, registers: dict[str, int]) -> dict[str, Target]:
-    """What each register of a crash points to, by its name; those that point to nothing known are left out."""
+    """The targets of a crash's registers by name; registers that point to nothing known are left out."""
     pointers = Pointers(context)
     found = {name: pointers.at(value) for name, value in registers.items() if name not in ("rip", "rsp", "pc", "sp")}
     return {name: target for name, target in found.items() if target is not None}

@@ -42,7 +42,7 @@ def sizes(objects: Objects, table: TaskTable, page_size: int) -> NDArray[np.int6
 
 
 def _of_threads(columns: dict[str, NDArray[np.int64]], rows: NDArray[np.intp], kinds: list[int]) -> NDArray[np.int64]:
-    """What the threads of each process have not yet added to its counters."""
+    """The counts that the threads of each process have not yet added to its counters."""
     raw = np.ascontiguousarray(columns["rss"])
     counts = raw.view(np.int32).reshape(len(raw), -1)[:, kinds].sum(axis=1, dtype=np.int64)
     groups, place = np.unique(columns["tgid"], return_inverse=True)

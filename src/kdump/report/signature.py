@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\d+")
 
 
 class Parts(NamedTuple):
-    """What a signature is made of. `functions` is empty for kinds without a stack; `usable` is false without one."""
+    """The parts of a signature. `functions` is empty for kinds without a stack; `usable` is false without one."""
 
     kind: Kind
     detail: str

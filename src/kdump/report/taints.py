@@ -1,4 +1,4 @@
-"""What each taint flag means.
+"""The meaning of each taint flag.
 
 Source: include/linux/panic.h (TAINT_*), kernel/panic.c (letters), Documentation/admin-guide/tainted-kernels.rst.
 """

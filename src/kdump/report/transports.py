@@ -1,4 +1,4 @@
-"""What transports put in front of a kernel message, and how it is taken off.
+"""The prefixes that transports put before kernel messages, and their removal.
 
 The kernel's own time stamp is the best landmark: whatever stands before it is a transport's (syslog, journal, serial
 server, container, CI, a mail's quotes). Where there is none, known forms are taken off, and where none fits, lines

@@ -192,7 +192,7 @@ def _taints(context: Context, event: Event) -> list[str]:
 
 
 def _detail(crash: Crash) -> str:
-    """What tells crashes of one kind apart besides their stack."""
+    """The detail that distinguishes crashes of one kind, besides their stack."""
     groups = crash.event.groups
     if crash.event.kind.id == "warning":
         where = groups.get("where") or groups.get("place") or ""
@@ -207,7 +207,7 @@ def _detail(crash: Crash) -> str:
 
 
 def _exit_text(code: int) -> str:
-    """What an exit code as do_exit() has it means: a signal in its low bits, else a status."""
+    """The meaning of an exit code of do_exit(): a signal in its low bits, or else a status."""
     number = code & 0x7F
     return _SIGNALS.get(number, f"signal {number}") if number else f"exit status {code >> 8 & 0xFF}"
 
@@ -295,7 +295,7 @@ _POISON = (
 
 
 def _hint(address: int) -> str:
-    """What kind of address it is, if its value tells."""
+    """The kind of address, if its value shows it."""
     return next((f", {meaning}" for start, end, meaning in _POISON if start <= address < end), "")
 
 

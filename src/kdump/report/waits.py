@@ -1,4 +1,4 @@
-"""What a sleeping task waits for, in words, and who could end the wait: one link of the chain behind a hang.
+"""The wait of a sleeping task, in words, and who could end the wait: one link of the chain behind a hang.
 
 Waits for locks are those of `kdump.kernel.locks`. All others leave a struct on the waiting task's stack that points
 back to the task or to the thing it waits for, and a link counts only if what that leads to points back too.
@@ -55,7 +55,7 @@ class Wait(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What is waited for, in a table that has the kind too."""
+        """The awaited object, for a table that also has the kind."""
         return self.what.removeprefix("the ").removeprefix(f"{_WORDS.get(self.kind, '-')} ")
 
     @property
@@ -86,7 +86,7 @@ class Waits:
         )  # fmt: skip
 
     def awaited(self, task: Task, functions: Sequence[str]) -> Wait | None:
-        """What a task waits for; `functions` are those on its stack. None where that is not known."""
+        """The wait of a task; `functions` are those on its stack. None if it is not known."""
         try:
             lock = self._locks.awaited(task, functions)
             if lock:
@@ -133,7 +133,8 @@ class Waits:
         return Pointers(self._context)
 
     def _part(self, lock: LockWait) -> tuple[str, int] | None:
-        """What a lock is a part of, in words, and the file system's super block: those that many wait for at times."""
+        """The object that a lock is part of, in words, and the file system's super block: those that many wait for
+        at times."""
         objects, types = self._objects, self._objects.types
         address = lock.address
         if lock.kind == "rt_mutex" and types.struct("rw_semaphore").has("rwbase.rtmutex"):
@@ -219,7 +220,7 @@ class Waits:
         return queue_entry + self._objects.types.struct("wait_queue_entry").offset("entry")
 
     def _of_page(self, page: int) -> tuple[str, storage.Request | None, int]:
-        """What a page belongs to, the request that is reading or writing it, and the file system's super block."""
+        """The owner of a page, the request that is reading or writing it, and the file system's super block."""
         objects = self._objects
         found = objects.struct("page", page)
         mapping, words, block = int(found.mapping), "a page", 0

@@ -18,7 +18,7 @@ _CONTAINER = re.compile(r"docker|libpod|containerd|crio|kubepods|lxc|machine\.sl
 
 
 def describe(context: Context, task: KernelTask, cpu: int | None) -> Task:
-    """What can be told of a task; its command line only if user pages are in the dump (level 31 leaves them out)."""
+    """The facts about a task; its command line only if user pages are in the dump (level 31 leaves them out)."""
     user = int(task.struct.cred.uid.val) if task.struct.cred else None
     line = "" if task.kernel_thread else _command_line(context, task.struct)
     return Task(clean(task.command), task.pid, cpu, user, line, _container(context.objects, task.struct))

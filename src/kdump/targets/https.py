@@ -35,7 +35,7 @@ _ANSWER_SECONDS = 600.0  # completing a large upload takes S3 minutes, in which 
 
 
 class _Bounded(io.RawIOBase):
-    """What the server sends, up to a number of bytes and for a time, however it is spread."""
+    """The server's bytes, up to a number of bytes and for a time, however it is spread."""
 
     def __init__(self, inner: Any, sock: Any) -> None:
         self._inner = inner
@@ -74,7 +74,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class Answer(NamedTuple):
-    """What the server said. Header names are lower case."""
+    """The server's answer. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]

@@ -12,7 +12,7 @@ _ATTRIBUTE = "security.selinux"
 
 
 class Labels:
-    """What directories and files of a target get; nothing where the facts name nothing."""
+    """Labels of directories and files of a target; none if the facts have none."""
 
     def __init__(self, facts: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._directory, self._file = facts.get("directory_label", ""), facts.get("file_label", "")

@@ -34,7 +34,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a target stands on in the capture kernel; a test puts other ground under it.
+    """The environment of a target in the capture kernel; a test replaces it.
 
     `mount(source, directory, fstype, flags, options)` and `unmount(directory, flags)` raise OSError; `say` prints a
     line; `remaining()` are the seconds that may still be spent; mounts and temporary files go below `run`.
@@ -104,7 +104,7 @@ class Target(Protocol):
         """One line for people, without secrets."""
 
     def files(self) -> Mapping[str, Path | bytes]:
-        """What the image must carry for this target beyond the files that its facts name: by path in the image."""
+        """Files of the image for this target, beyond those that its facts name: by path in the image."""
 
     def check(self) -> Spec:
         """On the healthy host: find out and verify everything that the capture kernel will need.

@@ -22,7 +22,7 @@ _COMPLETE = "complete"
 
 
 class Ranked(Protocol):
-    """What the order looks at."""
+    """The facts that decide the order."""
 
     @property
     def status(self) -> str:
@@ -34,7 +34,7 @@ class Ranked(Protocol):
 
     @property
     def signature(self) -> str:
-        """What crashes of one cause share; empty if it is not known."""
+        """The signature, which crashes of one cause share; empty if it is not known."""
 
 
 R = TypeVar("R", bound=Ranked)
@@ -110,7 +110,7 @@ def older(names: Iterable[str], newest: str) -> list[str]:
 
 
 def _look(store: Store, name: str, age: int) -> _Old:
-    """What a crash's manifest says; nothing, if it has none that can be read. Its age stands in its name."""
+    """The facts in a crash's manifest; none without a readable manifest. Its age is in its name."""
     try:
         found = manifest_schema.parse(store.read(f"{name}/{LAST}"))
     except Exception:  # noqa: BLE001 -- whatever is wrong with an old crash must not keep the new one from its place

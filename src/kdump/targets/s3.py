@@ -48,7 +48,7 @@ class S3Target:
         return f"s3://{self.bucket}/{self.prefix} at {self.endpoint}"
 
     def files(self) -> Mapping[str, Path | bytes]:
-        """What the image must carry beyond the credentials: certificates."""
+        """Files of the image beyond the credentials: certificates."""
         found = self._certificates() if self.endpoint.startswith("https:") else ""
         return {found: Path(found)} if found else {}
 

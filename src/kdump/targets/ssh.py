@@ -52,7 +52,7 @@ class SshTarget:
         return f"{parts.username}@{parts.netloc.rpartition('@')[2]}:{self.path}"
 
     def files(self) -> Mapping[str, Path | bytes]:
-        """What the image must carry: the client, and the user data base that it insists on."""
+        """Files of the image: the client, and the user database that it requires."""
         return {CLIENTS[0]: Path(_client()), "/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n"}
 
     def check(self) -> Spec:
@@ -217,7 +217,7 @@ class SftpStream:
         self._session.sftp.rename(self._path + INCOMPLETE, self._path)
 
     def abort(self) -> None:
-        """What arrived stays under the incomplete name."""
+        """Keep what arrived under the incomplete name."""
         handle, self._handle = self._handle, None
         if handle is not None:
             with contextlib.suppress(OSError, KdumpError):

@@ -1,4 +1,4 @@
-"""What is on a block device: the file system's type, UUID and label, read from its superblock.
+"""The contents of a block device: the file system's type, UUID and label, read from its superblock.
 
 Sources: Linux fs/ext4/ext4.h (struct ext4_super_block), fs/xfs/libxfs/xfs_format.h (struct xfs_dsb),
 fs/btrfs/ctree.h and include/uapi/linux/btrfs_tree.h (struct btrfs_super_block), Documentation of FAT in
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Content(NamedTuple):
-    """What a block device holds. `uuid` is written as the field writes it (FAT: "1A2B-3C4D")."""
+    """The contents of a block device. `uuid` is written as the field writes it (FAT: "1A2B-3C4D")."""
 
     fstype: str
     uuid: str

@@ -1,4 +1,4 @@
-"""What A64 instructions do to values of a call, for `kdump.arch.arguments`.
+"""The effect of A64 instructions on the values of a call, for `kdump.arch.arguments`.
 
 An instruction's group (bits 28 to 25) says which of its fields name registers that it may write, so one that is not
 known by name forgets the right ones. A function with an instruction of any other group is given up.
@@ -304,7 +304,7 @@ class Engine(ArgumentEngine):
 
 
 def _jump(word: int) -> str:
-    """What kind of jump an instruction is that does not name its target, or returns to what follows; else empty."""
+    """The kind of jump of an instruction that does not name its target or returns; empty for others."""
     if word >> 26 == 0b100101:
         return _BL
     if word >> 25 == 0b1101011:

@@ -1,4 +1,4 @@
-"""What an aarch64 kernel knows of its machine.
+"""Facts that an aarch64 kernel has about its machine.
 
 Sources: arch/arm64/include/asm/cpu.h (struct cpuinfo_arm64), cputype.h (fields of MIDR_EL1); Arm ARM, D19.2.124.
 """

@@ -1,4 +1,4 @@
-"""What is arm64's in the text of an oops.
+"""The parts of an oops that are specific to arm64.
 
 Sources: arch/arm64/kernel/traps.c (dump_kernel_instr, dump_instr before 5.x), arch/arm64/mm/fault.c (mem_abort_decode,
 die_kernel_fault), arch/arm64/kernel/traps.c (esr_class_str); Arm ARM, D19.2.40 (ESR_EL1: EC, ISS of data and
@@ -50,7 +50,7 @@ def registers(line: str) -> list[tuple[str, int]]:
 
 
 def explain_fault(line: str) -> Fault | None:
-    """What the exception's syndrome says, if the line has it."""
+    """The exception's syndrome in words, if the line has it."""
     found = _SYNDROME.search(line) if "ESR" in line or "Internal error" in line else None
     return explain_syndrome(int(found["number"] or found["old"], 16)) if found else None
 
@@ -65,7 +65,7 @@ def failing_code(line: str) -> FailingCode | None:
 
 
 def explain_syndrome(number: int) -> Fault | None:
-    """What ESR_EL1 says of an exception, None if its class is not known here."""
+    """An exception in words, from ESR_EL1; None if its class is not known here."""
     kind, status = number >> 26 & 0x3F, number & 0x3F
     if kind not in _DATA_ABORTS + _INSTRUCTION_ABORTS:
         return Fault("", _CLASSES[kind]) if kind in _CLASSES else None

@@ -1,4 +1,4 @@
-"""What x86-64 instructions do to values of a call, for `kdump.arch.arguments`."""
+"""The effect of x86-64 instructions on the values of a call, for `kdump.arch.arguments`."""
 
 from __future__ import annotations
 

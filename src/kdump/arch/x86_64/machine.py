@@ -1,4 +1,4 @@
-"""What an x86 kernel knows of its machine.
+"""Facts that an x86 kernel has about its machine.
 
 Sources: arch/x86/include/asm/processor.h (struct cpuinfo_x86), hypervisor.h (enum x86_hypervisor_type), hardirq.h
 (irq_cpustat_t: a counter for each kind; an array since 7.x).

@@ -1,4 +1,4 @@
-"""What is x86's in the text of an oops. Sources: arch/x86/kernel/dumpstack.c (show_opcodes), process_64.c."""
+"""The parts of an oops that are specific to x86. Sources: arch/x86/kernel/dumpstack.c (show_opcodes), process_64.c."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What our commands share: the dump behind a program, and how a command of drgn gets another option.
+"""Common parts of our commands: the dump behind a program, and how a command of drgn gets another option.
 
 drgn's crash commands are a private package of it, with an argparse parser and a function each. We add options to that
 parser, so that there is one help text, and put a function of ours before theirs.

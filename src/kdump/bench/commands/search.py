@@ -129,7 +129,7 @@ def _strings(texts: list[str]) -> tuple[Find, int]:
 
 
 def _found(read: Read, first: int, last: int, find: Find, longest: int) -> Iterator[tuple[int, str]]:
-    """What is in [first, last), a block at a time; blocks overlap by what may lie across two."""
+    """The memory in [first, last), a block at a time; blocks overlap so that nothing across two is missed."""
     first += -first % 8 if longest <= 8 else 0  # numbers are where the kernel puts them
     for start in range(first, last, _BLOCK):
         end = min(start + _BLOCK, last)

@@ -16,7 +16,7 @@ PLACE: Final = "/usr/local/sbin"
 
 
 def edit(command: str, root: Path = Path("/")) -> Edit:
-    """What installs the wrappers; `command` is the path of `kdump`."""
+    """The edit that installs the wrappers; `command` is the path of `kdump`."""
     return Edit(
         tuple(
             change

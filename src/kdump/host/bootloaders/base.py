@@ -1,4 +1,4 @@
-"""What the boot loaders share: their protocol, and crashkernel= parameters of a command line."""
+"""Common parts of the boot loaders: their protocol, and crashkernel= parameters of a command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BootLoader(Protocol):
         """Whether the machine uses it."""
 
     def edit(self, root: Path, parameters: Sequence[str]) -> Edit:
-        """What gives every kernel these crashkernel= parameters ("crashkernel=256M") and no others."""
+        """The edit that gives every kernel these crashkernel= parameters ("crashkernel=256M") and no others."""
 
 
 def crashkernels(cmdline: str) -> list[str]:

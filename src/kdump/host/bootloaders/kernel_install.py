@@ -42,7 +42,7 @@ class KernelInstall:
 
 
 def entries_edit(root: Path, parameters: Sequence[str]) -> Edit:
-    """What gives every entry there is these crashkernel= parameters and no others."""
+    """The edit that gives every existing entry these crashkernel= parameters and no others."""
     files: tuple[FileChange, ...] = ()
     for entry in _entries(root):
         path = "/" + str(entry.relative_to(root))

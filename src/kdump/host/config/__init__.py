@@ -148,7 +148,7 @@ def _policy(high: int) -> Reader:
 
 @dataclass(frozen=True)
 class Dump:
-    """What is saved, and how it is packed."""
+    """The dump's contents and compression."""
 
     level: int = key(
         _PLAN.level, integer(0, 31), "Pages to leave out, a sum: 1 zero, 2 cache, 4 private cache, 8 user, 16 free."
@@ -189,7 +189,7 @@ class Encrypt:
 
 @dataclass(frozen=True)
 class Action:
-    """What the capture kernel does last."""
+    """The last action of the capture kernel."""
 
     success: str = key(
         _PLAN.on_success, choice(*plan.ACTIONS), "When the dump is saved: " + ", ".join(plan.ACTIONS) + "."

@@ -252,7 +252,7 @@ class _Reading:
         return declared["read"](value)
 
     def hint(self, name: str, known: list[str]) -> str:
-        """What may have been meant by a key that is not known in its table."""
+        """A suggestion for a key that is not known in its table."""
         near = difflib.get_close_matches(name, known, 1)
         if near:
             return f"did you mean {near[0]!r}?"

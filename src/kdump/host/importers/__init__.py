@@ -153,7 +153,7 @@ class Draft:
             self.set(key, words, origin)
 
     def fence(self, arguments: Iterable[str], origin: str) -> None:
-        """What fence_kdump_send(8) is called with: options for the port and the interval, and nodes."""
+        """The arguments of fence_kdump_send(8): options for the port and the interval, and nodes."""
         keys = {"-p": "port", "--ipport": "port", "-i": "interval", "--interval": "interval"}
         words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
         queue = iter(words)

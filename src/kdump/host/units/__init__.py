@@ -57,7 +57,7 @@ def text(name: str, command: str) -> str:
 
 
 def local(config: Config) -> str | None:
-    """What linux-kdump-collect.service has to be allowed on this machine, as a drop-in; None if it is the ordinary.
+    """Additional permissions of linux-kdump-collect.service on this machine, as a drop-in; None if there are none.
 
     The unit itself may write below /var/crash only.
     """
@@ -73,7 +73,7 @@ def local(config: Config) -> str | None:
 
 
 def watched(config: Config) -> str | None:
-    """What linux-kdump-reload.path has to watch beyond its own, as a drop-in; None if there is nothing."""
+    """Additional paths of linux-kdump-reload.path, as a drop-in; None if there are none."""
     paths = [path for path in dict.fromkeys(named(config)) if Path(path).parent != Path(OWN)]
     if not paths:
         return None
@@ -90,7 +90,7 @@ def edit(
     allowed: str | None = None,
     watch: str | None = None,
 ) -> Edit:
-    """What installs the files and enables the units; commands only if a file changes or a unit is not enabled.
+    """The edit that installs the files and enables the units; commands only if a file changes or a unit is not enabled.
 
     `allowed` is what `local` says, `watch` what `watched` says.
     """

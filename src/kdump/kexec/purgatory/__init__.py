@@ -34,7 +34,8 @@ class Region(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """What purgatory is told. Addresses are physical, sizes in bytes; `reset_after` in seconds, 0 stops for good."""
+    """The parameters of purgatory. Addresses are physical, sizes in bytes; `reset_after` in seconds, 0 stops for
+    good."""
 
     kernel_entry: int
     boot_params: int

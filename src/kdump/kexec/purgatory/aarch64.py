@@ -25,7 +25,7 @@ CONDUITS = {"smc": 1, "hvc": 2}  # how PSCI is called (Arm DEN0022)
 
 
 class Parameters(NamedTuple):
-    """What purgatory is told. Addresses are physical; `uart` is that of a PL011, 0 if absent.
+    """The parameters of purgatory. Addresses are physical; `uart` is that of a PL011, 0 if absent.
 
     `conduit` is a value of CONDUITS, 0 where the firmware has no PSCI; `reset_after` in seconds, 0 stops for good.
     """

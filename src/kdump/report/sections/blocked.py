@@ -65,7 +65,7 @@ def _chains(context: Context, section: Section, waiting: list[Waiting]) -> None:
 
 
 def _locks(section: Section, waiting: list[Waiting]) -> None:
-    """What is waited for, by whom."""
+    """The locks that tasks wait for, and the waiters."""
     lines: list[tuple[Value, ...]] = []
     for each in waiting:
         held = name_of(each.owner) if each.owner else ""
