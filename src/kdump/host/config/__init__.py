@@ -157,7 +157,7 @@ class Dump:
     codec_level: int = key(
         _PLAN.codec_level,
         integer(-50, 22),
-        f"Effort of the codec ({_EFFORTS}); 0: kdump's choice. The others have one only.",
+        f"Compression level ({_EFFORTS}); 0: kdump's choice. The other codecs have no levels.",
     )
     scrub: tuple[str, ...] = key(
         _PLAN.scrub,
@@ -173,7 +173,7 @@ class Dump:
         facts = CODECS[self.codec]
         if facts.takes(self.codec_level):
             return {}
-        return {"codec_level": f"0 with codec {self.codec!r}, which has one effort only"}
+        return {"codec_level": f"0 with codec {self.codec!r}, which has no levels"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Action:
     success: str = key(
         _PLAN.on_success, choice(*plan.ACTIONS), "When the dump is saved: " + ", ".join(plan.ACTIONS) + "."
     )
-    failure: str = key(_PLAN.on_failure, choice(*plan.ACTIONS), "When it is not.")
+    failure: str = key(_PLAN.on_failure, choice(*plan.ACTIONS), "When it could not be saved.")
 
 
 @dataclass(frozen=True)
@@ -205,29 +205,31 @@ class Hooks:
     post: tuple[str, ...] = key((), list_of(_path), "After the dump is saved.")
     failed: tuple[str, ...] = key((), list_of(_path), "After the dump could not be saved.")
     timeout: int = key(_PLAN.hooks.seconds, _BRIEF, "Each is killed after this long.")
-    network: bool = key(False, boolean, "They use the network: it comes up before the first of them.")
+    network: bool = key(False, boolean, "Bring the network up before the first of them.")
 
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Bounds on time in the capture kernel; what exceeds its bound is given up and the next thing happens."""
+    """Time limits in the capture kernel. A stage that exceeds its limit is abandoned, and the next one begins."""
 
-    network: int = key(_PLAN.deadlines.network, _BRIEF, "Links up, addresses there, names resolved.")
+    network: int = key(_PLAN.deadlines.network, _BRIEF, "To set up links and addresses and to resolve names.")
     target: int = key(
-        _PLAN.deadlines.target, _BRIEF, "A target's device appears (a SAN's may take minutes), or its server answers."
+        _PLAN.deadlines.target,
+        _BRIEF,
+        "For a target's device to appear (a SAN may need minutes), or its server to answer.",
     )
-    dmesg: int = key(_PLAN.deadlines.dmesg, _BRIEF, "The dead kernel's memory is opened; its log is read and saved.")
-    report: int = key(_PLAN.deadlines.report, _BRIEF, "The short report.")
-    stall: int = key(_PLAN.deadlines.stall, Duration(10, 86400), "The dump makes no progress at all.")
-    total: int = key(_PLAN.deadlines.total, Duration(60, 7 * 86400), "Everything; then the failure action runs.")
+    dmesg: int = key(_PLAN.deadlines.dmesg, _BRIEF, "To open the dead kernel's memory and save its log.")
+    report: int = key(_PLAN.deadlines.report, _BRIEF, "To make the short report.")
+    stall: int = key(_PLAN.deadlines.stall, Duration(10, 86400), "For a dump without any progress.")
+    total: int = key(_PLAN.deadlines.total, Duration(60, 7 * 86400), "For everything; then the failure action runs.")
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Which crashes stay on a target that keeps several; the new one is safe before an old one goes."""
+    """Old crashes on a target. An old crash is deleted only after the new one is safe."""
 
-    keep: int = key(5, integer(0, 10000), "Newest crashes to keep; 0: all. The only crash of a kind goes last.")
-    max_age: int = key(0, Duration(), "Crashes older than this go; 0: never.")
+    keep: int = key(5, integer(0, 10000), "Newest crashes to keep; 0: all. The only crash of a kind is deleted last.")
+    max_age: int = key(0, Duration(), "Delete crashes older than this; 0: never.")
     max_size: int = key(0, Size(), "All crashes together stay below this; 0: no bound.")
     min_free: int = key(1 << 30, Size(), "This much of the file system stays free.")
 
@@ -248,7 +250,7 @@ class Interface:
     routes: tuple[str, ...] = key(
         (),
         list_of(_route),
-        'Further routes, "10.0.0.0/8 via 192.0.2.2", with "src ADDRESS" and "metric NUMBER" if need be.',
+        'Further routes, "10.0.0.0/8 via 192.0.2.2", with "src ADDRESS" and "metric NUMBER" if needed.',
     )
     mtu: int = key(0, _mtu, "0: the driver's.")
     vlan: int = key(0, integer(0, 4094), "VLAN id; `links` names the interface below.")
@@ -270,7 +272,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Fence:
-    """A cluster's nodes hear of a running dump by fence_kdump's messages, and do not fence this machine meanwhile."""
+    """Messages of fence_kdump to a cluster's nodes, so that they do not fence this machine during a dump."""
 
     nodes: tuple[str, ...] = key((), list_of(text), "Names or addresses of the other nodes; none: no messages.")
     port: int = key(_PLAN.fence.port, integer(1, 65535), "Where fence_kdump(8) listens.")
@@ -345,7 +347,7 @@ class Capture:
         "and not every machine starts them.",
     )
     cmdline_add: tuple[str, ...] = key((), list_of(text), "Parameters to add to its command line.")
-    cmdline_remove: tuple[str, ...] = key((), list_of(text), "Parameters of the running kernel that it must not have.")
+    cmdline_remove: tuple[str, ...] = key((), list_of(text), "Parameters of the running kernel to remove from it.")
     modules: tuple[str, ...] = key(
         (), list_of(text), "Kernel modules beyond those that the targets' devices are found to need."
     )
@@ -359,9 +361,9 @@ class Crashkernel:
     value: str = key(
         "auto",
         text,
-        'What crashkernel= says: "256M", "2G-64G:256M,64G-:512M", "512M,high 128M,low"; "auto": measured or estimated.',
+        'Value of crashkernel=: "256M", "2G-64G:256M,64G-:512M", "512M,high 128M,low"; "auto": measured or estimated.',
     )
-    margin: int = key(25, integer(0, 400), "Percent to add to the peak that was measured.")
+    margin: int = key(25, integer(0, 400), "Percent to add to the measured peak.")
 
 
 @dataclass(frozen=True)
@@ -382,13 +384,13 @@ class Panic:
     panic_on_io_nmi: int | str = key(KEEP, _policy(1), "An NMI from an I/O error is a panic.")
     panic_on_oom: int | str = key(KEEP, _policy(2), "vm.panic_on_oom: out of memory is a panic (2: even in a cpuset).")
     sysrq: int | str = key(
-        KEEP, _policy(511), "kernel.sysrq: bits of what the keys may do; 8 has crash (c) among them, 1 all."
+        KEEP, _policy(511), "kernel.sysrq: bits of the allowed keys; 8 includes crash (c), 1 allows all."
     )
 
 
 @dataclass(frozen=True)
 class Notify:
-    """Who hears of a crash, after the reboot."""
+    """Notifications of a crash, after the reboot."""
 
     command: tuple[str, ...] = key((), list_of(text), "Program and arguments; a JSON summary comes on standard input.")
     webhook: str = key("", text, "URL to which a JSON summary is posted.")
