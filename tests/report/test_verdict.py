@@ -177,8 +177,8 @@ def test_hostile_log_is_bounded_and_clean() -> None:
     [
         ("hello w", "No line of this text looks like one of a kernel's log."),
         ("#!/bin/sh\necho 1\n", "No line of this text looks like one of a kernel's log."),
-        ("[    1.500000] usb 1-1: new device\n", "The log tells of no crash."),
-        ("Linux version 6.1.0 (x@y) #1 SMP\nusb 1-1: new device\n", "The log tells of no crash."),
+        ("[    1.500000] usb 1-1: new device\n", "The log has no crash."),
+        ("Linux version 6.1.0 (x@y) #1 SMP\nusb 1-1: new device\n", "The log has no crash."),
     ],
 )
 def test_a_text_that_is_no_kernel_log_is_not_said_to_be_one(text: str, expected: str) -> None:
