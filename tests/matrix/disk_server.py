@@ -17,7 +17,7 @@ NAME = "iqn.2026-11.test:crash"  # an NVMe subsystem may be called so, too
 USER, PASSWORD = "kdump", "secret of the matrix"
 MODULES = "/etc/modules.txt"
 MODULES_OF = {
-    "iscsi": ("target_core_mod", "target_core_iblock", "iscsi_target_mod"),
+    "iscsi": ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "crc32c_generic"),  # which it asks for
     "nvme-tcp": ("nvmet", "nvmet_tcp"),
 }
 SOME = 4 << 20  # bytes
