@@ -26,8 +26,9 @@ HEAD = """\
 `make machines` boots each of these machines under QEMU with Debian's user space. kdump examines the machine, builds
 and loads there, and the kernel panics. `kdump status` must never say "ready" on a machine that then leaves no dump.
 The rows cover every pair of kernel and controller (where the kernel has the driver), kernel and volume, and volume
-and firmware. The dump goes to a disk with the named controller and volume, or, where a network card is named, to a
-server by SSH. Debian's root is on another disk. "ide" is an i440fx machine, all others are q35. Seconds are from the
+and firmware. The dump goes to a disk with the named controller and volume. Where a network card is named, it goes to a
+server by SSH, or to a disk that a second machine lends by iSCSI or NVMe over TCP. "multipath" loses a path during the
+dump. Debian's root is on another disk. "ide" is an i440fx machine, all others are q35. Seconds are from the
 panic to power off, emulated. "With report" means that the capture kernel made the report.
 
 """
