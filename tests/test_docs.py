@@ -13,6 +13,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     path for pattern in ("*.md", "docs/**/*.md", "packaging/*.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
 )
+SOURCES = sorted(ROOT.glob("src/kdump/**/*.py"))
+# Turns of phrase that a reader stumbles on: say "except", "or None", "nevertheless", "has", "is not a", "instead of" …
+STILTED = re.compile(
+    r"for want of|(?<!there )\bis none\b|None if there is none\b|in the place of|what is no\b|\bbe it\b|\bbut for\b"
+    r"|\ball the same\b|\bbears?\b|came of it\b|\bhas it not\b|said to be\b|\bat hand\b|\band (?:its |their )?kin\b"
+)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 _TEST = re.compile(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?[^`]*`")
 
@@ -31,6 +37,12 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
         assert found, file
         if function:
             assert any(f"def {function}(" in path.read_text() for path in found), f"{file}::{function}"
+
+
+def test_documents_and_sources_are_in_plain_english() -> None:
+    pages = {page: " ".join(page.read_text().replace("#", " ").split()) for page in (*PAGES, *SOURCES)}
+    found = {str(page.relative_to(ROOT)): STILTED.findall(text) for page, text in pages.items()}
+    assert {name: phrases for name, phrases in found.items() if phrases} == {}
 
 
 def test_decisions_have_one_form_and_the_index_agrees() -> None:

@@ -164,7 +164,7 @@ class Architecture:
         self._refuse("stacks cannot be unwound")
 
     def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
-        """The engine that follows the arguments of functions; None if there is none for this architecture yet.
+        """The engine that follows the arguments of functions; None if this architecture has none yet.
 
         Raises `ImportError` if there is no disassembler.
         """

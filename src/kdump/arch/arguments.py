@@ -84,7 +84,7 @@ class ArgumentEngine:
         self._calls: dict[int, dict[int, int]] = {}
 
     def word(self, address: int, size: int = 8) -> int | None:
-        """A little-endian number in memory, None if the dump has it not."""
+        """A little-endian number in memory, None if the dump lacks it."""
         try:
             return int.from_bytes(self.kernel.virtual.read(address & _MASK, size), "little")
         except KdumpError:

@@ -1,4 +1,4 @@
-"""Multipath maps without multipathd: the paths to a disk are all those that bear its identity.
+"""Multipath maps without multipathd: the paths to a disk are all those with its identity.
 
 Each path is a group of its own: the kernel leaves one that fails during the dump for the next. Nothing brings a failed
 path back without the daemon, so nothing waits for that: when all have failed, writing fails.

@@ -99,6 +99,6 @@ def _overview() -> str:
 def _complain(text: str) -> None:
     try:
         sys.stdout.flush()
-    except OSError:  # it is full or closed; what is wrong is said all the same
+    except OSError:  # it is full or closed; report the error nevertheless
         streams.discard_output()
     print(text, file=sys.stderr)

@@ -57,7 +57,7 @@ class FileChange:
 class Command:
     """A command to run after the files are written, and the one that takes its effect back (empty: nothing does).
 
-    `again`: undoing runs the command itself once more, after the files are restored (update-grub and its kin).
+    `again`: undoing runs the command itself once more, after the files are restored (update-grub and similar).
     """
 
     argv: tuple[str, ...]

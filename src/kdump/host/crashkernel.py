@@ -236,7 +236,7 @@ def _meant(value: str, rules: Rules, steps: list[str]) -> str:
     if value != "auto":
         return value
     if not rules.auto:
-        raise CrashkernelError(value, "only kernels of RHEL 7 and 8 and of their kin know auto")
+        raise CrashkernelError(value, "only kernels of RHEL 7 and 8 and their derivatives know auto")
     steps.append(f"auto stands for {rules.auto}")
     return rules.auto
 

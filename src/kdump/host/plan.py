@@ -129,7 +129,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
 
 
 def _labelled(spec: Spec) -> Spec:
-    """A directory of this machine with the labels that a crash there has to bear."""
+    """A directory of this machine with the labels that a crash there must have."""
     found = selinux.labels(spec.parts.path) if spec.parts.scheme == "file" else {}
     return replace(spec, facts={**spec.facts, **found}) if found else spec
 

@@ -1,4 +1,4 @@
-"""The SELinux labels that a target's files have to bear, as restorecon(8) would give them.
+"""The SELinux labels that a target's files must have, as restorecon(8) would give them.
 
 The capture kernel has no policy, and what it writes would be unlabelled on a root that is labelled. So the policy's
 file contexts are read here, and the labels go into the plan.

@@ -95,7 +95,7 @@ def choose(types: Btf, candidates: tuple[str, ...] | list[str], room: int) -> De
 
 
 def _shortened(found: Declaration, room: int) -> Declaration | None:
-    """An array of as many elements as `room` bytes hold; None if it is no array, or they do not hold one."""
+    """An array of as many elements as `room` bytes hold; None if it is not an array, or they do not hold one."""
     if not found.counts or not found.size:
         return None
     count = room // (found.size // found.counts[0])

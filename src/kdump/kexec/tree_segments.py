@@ -1,6 +1,6 @@
 """The segments of a new kernel that is told of its machine by a device tree.
 
-The kernel gets the tree that the running one was started with, but for /chosen: command line, image, and for a panic
+The kernel gets the tree that the running one was started with, except /chosen: command line, image, and for a panic
 which memory is its own and where the dead kernel's core headers lie. On a machine with ACPI the tree holds nothing but
 /chosen, and that leads to EFI's memory map.
 Source: Documentation/arch/arm64/booting.rst; the devicetree schema chosen.yaml; drivers/of/kexec.c, drivers/of/fdt.c.

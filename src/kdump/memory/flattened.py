@@ -1,4 +1,4 @@
-"""Flattened dumps (makedumpfile -F, QEMU's kdump-zlib and kin): a dump as a stream of records, put together again.
+"""Flattened dumps (makedumpfile -F, QEMU's kdump-zlib and similar): a dump as a stream of records, put together again.
 
 Source: makedumpfile's makedumpfile.h (struct makedumpfile_header, makedumpfile_data_header), checked on real dumps. All
 numbers are big-endian. A header block of 4096 bytes, then records {offset, size, data} in any order until (-1, -1).

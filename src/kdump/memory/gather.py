@@ -1,8 +1,8 @@
 """Many scattered pages at once: what reading the same few fields of very many objects comes down to.
 
 A page of a compressed dump costs some microseconds to find in Python and as many to unpack. Here descriptors are found
-by array operations and pages are unpacked in C, a batch in one call, where libkdump.so and the codec's library are at
-hand. Everything else is read page by page through `Memory.view`.
+by array operations and pages are unpacked in C, a batch in one call, if libkdump.so and the codec's library are
+installed. Everything else is read page by page through `Memory.view`.
 """
 
 from __future__ import annotations

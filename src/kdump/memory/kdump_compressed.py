@@ -105,7 +105,7 @@ class KdumpMemory:
     def _unpack(
         self, source: Source, table: NDArray[np.void], rows: NDArray[np.intp], pages: NDArray[np.uint8]
     ) -> NDArray[np.bool_]:
-        """Unpack what these descriptors tell of to these rows; which of them worked."""
+        """Unpack the pages of these descriptors to these rows; returns which of them worked."""
         done = np.zeros(len(table), np.bool_)
         offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
         codecs = table["flags"] & COMPRESSION

@@ -22,7 +22,7 @@ __capture_omits__ = ("ssl",)  # the plan asks for it if a target is reached by h
 
 SYSTEM_CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora and its kin
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora and similar
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/ca-bundle.pem",  # SUSE
     "/var/lib/ca-certificates/ca-bundle.pem",

@@ -25,7 +25,7 @@ class RpmOstree:
     name = "rpm-ostree"
 
     def found(self, root: Path) -> bool:
-        """Booted from a deployment, with rpm-ostree at hand."""
+        """Booted from a deployment, with rpm-ostree installed."""
         return (root / BOOTED).exists() and (root / "usr/bin/rpm-ostree").exists()
 
     def edit(self, root: Path, parameters: Sequence[str]) -> Edit:

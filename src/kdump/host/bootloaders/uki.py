@@ -18,7 +18,7 @@ UKIFY: Final = ("usr/bin/ukify", "usr/lib/systemd/ukify")
 
 
 class UkiAddon:
-    """A machine that booted a unified kernel image, with ukify at hand."""
+    """A machine that booted a unified kernel image, with ukify installed."""
 
     name = "unified kernel image (addon)"
 

@@ -55,7 +55,7 @@ def _url(value: Any) -> str:
         raise ValueError("a URL with a port from 1 to 65535")
     if not value.isprintable():
         raise ValueError("a URL without control characters")
-    if any(part.startswith("-") for part in rest.partition("/")[0].split("@")):  # an option, to ssh and its kin
+    if any(part.startswith("-") for part in rest.partition("/")[0].split("@")):  # an option, to ssh and similar tools
         raise ValueError("a URL whose host and user do not begin with a hyphen")
     if scheme in ("file", "block") and not rest.startswith("/"):
         raise ValueError(f"a URL with an absolute path: {scheme}:///{rest}")
