@@ -1,4 +1,4 @@
-"""Hidden bytes read as zeros by every way to read, and nothing else does; passwords among arguments."""
+"""Hidden bytes read as zeros by every way to read; passwords among arguments; pages kept beyond a level."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from kdump.dump.classes import PageClass, dropped
 from kdump.dump.codecs import codec, compressor, interleaved
+from kdump.dump.keep import Kept, joined
 from kdump.dump.scrub.arguments import secrets
 from kdump.dump.scrub.cover import CoveredMemory
 from kdump.dump.scrub.found import Contexts, Found
 from kdump.dump.scrub.kinds import KINDS, parse_kinds
+from kdump.dump.selection import Also
 from kdump.errors import UsageError
 from kdump.memory.protocol import Range
+from kdump.native.interface import Fates
 
 PAGE, PAGES = 4096, 8
 
@@ -107,3 +111,31 @@ def test_kinds_are_named() -> None:
     assert parse_kinds("tls,keys,tls") == ("tls", "keys")
     with pytest.raises(UsageError, match="no kind of secret"):
         parse_kinds("tls,paswords")
+
+
+PAGES_OF = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 60)), max_size=12)
+
+
+@settings(deadline=None)
+@given(PAGES_OF, st.integers(0, 3))
+def test_pages_are_kept_beyond_a_level(pages: list[tuple[int, int]], seed: int) -> None:
+    wanted = np.zeros(400, np.bool_)
+    for first, count in pages:
+        wanted[first : first + count] = True
+    runs = joined(np.array([(first, first + count) for first, count in pages], np.int64).reshape(-1, 2))
+    assert [place for begin, end in runs.tolist() for place in range(begin, end)] == np.flatnonzero(wanted).tolist()
+    kept = Kept(("a", "/b"), [(1, "a")], ["/b"], ["why"], runs)
+    again = Kept.from_json(kept.to_json().encode())
+    assert again.runs.tolist() == runs.tolist()
+    assert again.to_dict(3) == kept.to_dict(3)
+
+    random = np.random.default_rng(seed)
+    classes = random.integers(0, len(PageClass), 200).astype(np.uint8)
+    held, before = random.integers(0, 2, (2, 200)).astype(np.bool_)
+    before &= held
+    may = ~dropped(0)
+    fates = Fates(before.copy(), before, np.zeros(256, np.int64))
+    counts = Also(again.runs, may).add(100, classes, held, fates)  # pfns 100 to 299
+    expected = before | (wanted[100:300] & held & may[classes])
+    assert fates.kept.tolist() == expected.tolist()
+    assert counts.tolist() == np.bincount(classes[expected & ~before], minlength=len(PageClass)).tolist()

@@ -201,8 +201,8 @@ class Ladder:
         from kdump.capture import rungs
 
         plan = replace(self.plan, level=self._level(vault))
-        secrets = self._secrets(plan) if plan.scrub else b""
-        around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say, self._hints, secrets)
+        special = self._special(plan)
+        around = rungs.Around(self._progress, self.stages.stop, vault.room, self.console.say, self._hints, special)
         summary = rungs.vmcore(self.need_dump(), begin, plan, around, frugal=self.attempt > 1)
         self._summary = summary.to_dict()
         if summary.incomplete:
@@ -213,23 +213,33 @@ class Ladder:
             self.stages.degrade(f"{name.removesuffix(' pages')} pages are kept: {why}")
         for kind, reasons in summary.scrubbed.get("failed", {}).items():
             self.stages.degrade(f"{kind} could not be scrubbed: {'; '.join(reasons)}")
+        for why in summary.also_kept.get("failed", ()):
+            self.stages.degrade(f"memory of processes could not be kept: {why}")
         if summary.pages_unreadable:
             self.stages.degrade(f"{summary.pages_unreadable} pages could not be read")
 
-    def _secrets(self, plan: CapturePlan) -> bytes:
-        """Where the secrets are that the dump shall be without. If that fails the dump is saved, and says so."""
+    def _special(self, plan: CapturePlan) -> bytes:
+        """Where the secrets are that the dump shall be without, and the pages that it shall have beyond its level.
+
+        If that cannot be found the dump is saved, and says so.
+        """
         from kdump.capture import rungs
         from kdump.capture.child import bytes_from_child
+        from kdump.dump.keep import Kept
         from kdump.dump.scrub.found import Found
 
+        if not plan.scrub and not plan.processes:
+            return rungs.BETWEEN
         import_module(_PIPELINE)  # before the fork, as for the report
-        look = partial(rungs.secrets, self.need_dump(), plan.scrub, plan.level)
+        look = partial(rungs.special, self.need_dump(), plan)
         spare = max(0, meminfo()["MemAvailable"] - _REPORT_SPARES)
         found = self.stages.run("secrets", plan.deadlines.report, lambda: bytes_from_child(look, spare))
         if found is not None:
             return found
         why = [self.stages.records[-1].error]
-        return Found(plan.scrub, failed=dict.fromkeys(plan.scrub, why)).to_json().encode()
+        scrub = Found(plan.scrub, failed=dict.fromkeys(plan.scrub, why)).to_json() if plan.scrub else ""
+        keep = Kept(plan.processes, failed=why).to_json() if plan.processes else ""
+        return rungs.BETWEEN.join((scrub.encode(), keep.encode()))
 
     def _level(self, vault: Vault) -> int:
         """The dump level: the plan's, or the lowest that a target asks for and this machine allows."""

@@ -25,6 +25,7 @@ ENCRYPTION = "kdump.targets.encrypted"
 DECRYPTION = "kdump.capture.crypt"
 NETWORK = "kdump.capture.network"
 SCRUB = "kdump.dump.scrub.look"
+KEEP = "kdump.dump.keep"
 FENCE = "kdump.capture.fence"
 REMOTE = "kdump.capture.remote"
 _LONGEST = 30 * 86400  # seconds that anything in a plan may last
@@ -82,6 +83,7 @@ class CapturePlan:
     codec: str = DEFAULT
     codec_level: int = 0  # 0: the codec's own choice
     scrub: tuple[str, ...] = ()  # kinds of secrets (kdump.dump.scrub.kinds) that the dump is without
+    processes: tuple[str, ...] = ()  # whose memory is kept, by name, or by control group ("/PATH")
     cpus: int = 1
     deadlines: Deadlines = field(default_factory=Deadlines)
     on_success: str = "reboot"
@@ -115,6 +117,7 @@ class CapturePlan:
         found += [REMOTE] if self._connects else []
         found += ["ssl"] if any(map(uses_tls, self.targets)) else []
         found += [SCRUB] if self.scrub else []
+        found += [KEEP] if self.processes else []
         found += [DECRYPTION] if any("holds" in volume for volume in self.storage) else []
         return (*found, *([ENCRYPTION] if self.recipients else []))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdump.capture.plan import SCRUB, CapturePlan
+from kdump.capture.plan import KEEP, SCRUB, CapturePlan
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.printk import format_record
@@ -16,7 +16,6 @@ from kdump.targets.protocol import Stream
 
 if TYPE_CHECKING:
     from kdump.dump.pipeline import Summary
-    from kdump.dump.scrub.found import Found
 
 # Imported by name: the sections, and what numpy.unique asks.
 __capture_imports__ = (*(f"{sections.__name__}.{name}" for name in sections.SHORT), "numpy.ma")
@@ -54,13 +53,21 @@ def report(dump: Dump) -> bytes:
     return BETWEEN.join(page.encode("utf-8", "replace") for page in (*pages, to_json(find_hints(kernel))))
 
 
-def secrets(dump: Dump, kinds: tuple[str, ...], level: int) -> bytes:
-    """Where the secrets of some kinds are, as JSON of `Found`. To be run in a child, as the report is."""
+def special(dump: Dump, plan: CapturePlan) -> bytes:
+    """What the dump shall be without, and have beyond its level: `Found` and `Kept` as JSON, BETWEEN between them.
+
+    To be run in a child, as the report is.
+    """
     from kdump.dump.levels import USER
 
-    look = import_module(SCRUB).look  # by name: the image holds it only if the plan needs it
-    found: Found = look(Kernel(dump), kinds, processes=not level & USER)
-    return found.to_json().encode()
+    kernel = Kernel(dump)
+    scrub = keep = ""
+    if plan.scrub:  # by name: the image holds these only if the plan needs them
+        processes = bool(plan.processes) or not plan.level & USER
+        scrub = import_module(SCRUB).look(kernel, plan.scrub, processes=processes).to_json()
+    if plan.processes:
+        keep = import_module(KEEP).find_pages(kernel, plan.processes).to_json()
+    return BETWEEN.join((scrub.encode(), keep.encode()))
 
 
 class Around(NamedTuple):
@@ -71,7 +78,7 @@ class Around(NamedTuple):
     room: Callable[[], int | None]
     say: Callable[[str], None]
     hints: bytes = b""  # the last thing that `report` gives
-    secrets: bytes = b""  # what `secrets` gives
+    special: bytes = BETWEEN  # what `special` gives
 
 
 def vmcore(
@@ -89,10 +96,12 @@ def vmcore(
     """
     # Imported here: NumPy takes seconds under emulation, and the log must be safe before that.
     from kdump.dump.hints import Hints, from_json
+    from kdump.dump.keep import Kept
     from kdump.dump.pipeline import Options, save
     from kdump.dump.scrub.found import Found
 
     hints = from_json(around.hints) if around.hints else Hints()
+    scrub, keep = around.special.split(BETWEEN)
     options = Options(
         levels=tuple(dict.fromkeys((plan.level, _SPARSEST))),
         codec=plan.codec,
@@ -104,6 +113,7 @@ def vmcore(
         room=around.room,
         warn=around.say,
         find=lambda _kernel: hints,
-        scrub=(lambda _kernel, _level: Found.from_json(around.secrets)) if around.secrets else None,
+        scrub=(lambda _kernel, _level: Found.from_json(scrub)) if scrub else None,
+        keep=(lambda _kernel: Kept.from_json(keep)) if keep else None,
     )
     return save(dump, begin, options)

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kdump.cli import values
+from kdump.display import shown
 from kdump.dump.levels import MOST_PARTS, USER
 from kdump.dump.scrub.kinds import ALL, KINDS, parse_kinds
 from kdump.errors import UsageError
@@ -31,6 +32,7 @@ from kdump.memory import KCORE
 if TYPE_CHECKING:
     from kdump.dump.destination import Destination
     from kdump.dump.estimate import Estimate
+    from kdump.dump.keep import Kept
     from kdump.dump.pipeline import Options, Summary
     from kdump.dump.scrub.found import Found
     from kdump.kernel.kernel import Kernel
@@ -45,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default: {LEVEL})")
     parser.add_argument(
         "--scrub", metavar="KINDS", help=f"write zeros instead of secrets: {', '.join(KINDS)}; or {ALL}"
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="keep the memory of processes with this name, or in this control group (/PATH), at any level",
     )
     parser.add_argument("--live", action="store_true", help="save the running kernel (/proc/kcore; needs root)")
     parser.add_argument(
@@ -112,16 +121,23 @@ def run(args: argparse.Namespace) -> int:
         codec=args.codec,
         compression_level=args.codec_level or 0,
         threads=args.threads,
-        scrub=_scrub(parse_kinds(args.scrub)) if args.scrub else None,
+        scrub=_scrub(parse_kinds(args.scrub), args.keep) if args.scrub else None,
+        keep=_keep(args.keep) if args.keep else None,
     )
     destination = Destination.parse(output, parts=args.split, flat=args.flat, overwrite=args.force)
     return perform(source, destination, options, deadline=args.deadline, as_json=args.json)
 
 
-def _scrub(kinds: tuple[str, ...]) -> Callable[[Kernel, int], Found]:
+def _scrub(kinds: tuple[str, ...], keep: Sequence[str]) -> Callable[[Kernel, int], Found]:
     from kdump.dump.scrub.look import look
 
-    return lambda kernel, level: look(kernel, kinds, processes=not level & USER)
+    return lambda kernel, level: look(kernel, kinds, processes=bool(keep) or not level & USER)
+
+
+def _keep(names: Sequence[str]) -> Callable[[Kernel], Kept]:
+    from kdump.dump.keep import find_pages
+
+    return lambda kernel: find_pages(kernel, names)
 
 
 def perform(
@@ -217,6 +233,15 @@ class Stop:
         self.signal = number
 
 
+def _keep_lines(kept: dict[str, Any]) -> list[str]:
+    if not kept:
+        return []
+    names = ", ".join(f"{shown(each['name'])} ({each['pid']})" for each in kept["processes"]) or "no process"
+    lines = [f"  kept beyond the level: {kept['pages']} pages of {names}"]
+    lines += [f"  note: no process is called {shown(name)}, or is in such a control group" for name in kept["absent"]]
+    return lines + [f"  NOT KEPT: {why}" for why in kept["failed"]]
+
+
 def _scrub_lines(scrubbed: dict[str, Any]) -> list[str]:
     if not scrubbed:
         return []
@@ -241,6 +266,7 @@ def _lines(summary: Summary, paths: Sequence[str]) -> list[str]:
     if summary.dropped:
         lines.append("  dropped: " + ", ".join(f"{count} {name}" for name, count in summary.dropped.items()))
     lines += _scrub_lines(summary.scrubbed)
+    lines += _keep_lines(summary.also_kept)
     if summary.pages_unreadable:
         lines.append(f"  {summary.pages_unreadable} pages could not be read")
     lines += [f"  note: {doubt}; they are kept" for doubt in summary.doubts]

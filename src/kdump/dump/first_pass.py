@@ -14,7 +14,7 @@ from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
 from kdump.dump.pcp import free_pages_on_lists
-from kdump.dump.selection import MemoryMap, Selection, Watch, select
+from kdump.dump.selection import Also, MemoryMap, Selection, Watch, select
 from kdump.dump.workers import thread_count
 from kdump.dump.zones import contradiction, free_pages, with_nodes
 from kdump.errors import KdumpError
@@ -43,6 +43,7 @@ def first_pass(
     progress: Progress | None = None,
     *,
     kernel: Kernel | None = None,
+    also: Also | None = None,
     watch: Watch | None = None,
     stop: Callable[[], str] = lambda: "",
     threads: int | None = None,
@@ -72,14 +73,14 @@ def first_pass(
         if progress:
             progress("filter", done * size, total * size)
 
-    selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop)
+    selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop, also=also)
     if memory_map and level & FREE:
         counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
         doubt = contradiction(counted, free_pages(with_nodes(Kernel(dump)), memory_map.virtual), _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
             memory_map = replace(memory_map, facts=facts, listed=memory_map.listed[:0])
-            selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop)
+            selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop, also=also)
     if why:
         selection.not_applied["all but zero pages"] = why
     return selection

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.dump.buffers import Buffers
+from kdump.dump.classes import dropped
 from kdump.dump.codecs import Packed, codec, compressor, interleaved
 from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.hints import FindHints, find_hints
 from kdump.dump.kdump_writer import Sink
+from kdump.dump.keep import Kept
 from kdump.dump.levels import CACHE, CACHE_PRIVATE, OURS, ZERO
 from kdump.dump.pages import PageReader
 from kdump.dump.pfnset import CHUNK, PfnSet
@@ -26,7 +28,7 @@ from kdump.dump.scrub.cover import CoveredMemory
 from kdump.dump.scrub.found import Found
 from kdump.dump.scrub.kinds import PAGE_CACHE
 from kdump.dump.scrub.scan import scan
-from kdump.dump.selection import Selection
+from kdump.dump.selection import Also, Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
@@ -46,7 +48,7 @@ class Options:
     tried if the disk is full. `threads` 0 compresses in the calling thread; None takes one for each CPU. `stop` is
     asked now and then: a sentence ends the dump as a valid incomplete one, "" goes on. `room` tells how many bytes may
     be written, if it can; a level that will not fit is passed over, the last one is begun in any case: `warn` is told.
-    `scrub` looks for the secrets that are not to be in a dump of some level.
+    `scrub` looks for the secrets that are not to be in a dump of some level, `keep` for pages that are, at any level.
     """
 
     levels: tuple[int, ...] = (31,)
@@ -62,6 +64,7 @@ class Options:
     warn: Callable[[str], None] = field(default=lambda _sentence: None)
     find: FindHints = find_hints
     scrub: Callable[[Kernel, int], Found] | None = None
+    keep: Callable[[Kernel], Kept] | None = None
 
 
 @dataclass
@@ -81,12 +84,14 @@ class Summary:
     size: int = 0
     incomplete: str = ""  # why, if the dump does not hold all it should
     scrubbed: dict[str, Any] = field(default_factory=dict)  # as the manifest has it; empty: nothing was to be
+    also_kept: dict[str, Any] = field(default_factory=dict)  # the same of what was kept beyond the level
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def as_asked(self) -> bool:
         """Whether the dump is all that was asked for."""
-        return not (self.incomplete or self.not_applied or self.pages_unreadable or self.scrubbed.get("failed"))
+        failed = self.scrubbed.get("failed") or self.also_kept.get("failed")
+        return not (self.incomplete or self.not_applied or self.pages_unreadable or failed)
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest and `--json`."""
@@ -106,6 +111,7 @@ class Summary:
             "size": self.size,
             "incomplete": self.incomplete,
             **({"scrub": self.scrubbed} if self.scrubbed else {}),
+            **({"keep": self.also_kept} if self.also_kept else {}),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
 
@@ -148,8 +154,12 @@ def _save_level(
         found = options.scrub(kernel, level) if options.scrub else None
         if found and PAGE_CACHE in found.kinds:
             level |= CACHE | CACHE_PRIVATE | OURS
+        kept = options.keep(kernel) if options.keep else None
+        # What is to be scrubbed is not kept for a process either, nor what must not be read.
+        never = CACHE | CACHE_PRIVATE | OURS if found and PAGE_CACHE in found.kinds else 0
         selection = first_pass(
-            dump, level, options.progress, kernel=kernel, stop=options.stop, threads=options.threads, find=options.find
+            dump, level, options.progress, kernel=kernel, also=Also(kept.runs, ~dropped(never)) if kept else None,
+            stop=options.stop, threads=options.threads, find=options.find,
         )  # fmt: skip
         filtered = time.monotonic()
         if found:
@@ -162,7 +172,7 @@ def _save_level(
     summary = Summary(
         level, chosen.name, selection.present.count, selection.kept.count,
         dropped=selection.dropped_by_class, not_applied=selection.not_applied, doubts=selection.doubts,
-        scrubbed=scrubbed,
+        scrubbed=scrubbed, also_kept=kept.to_dict(int(selection.also.sum())) if kept else {},
     )  # fmt: skip
     summary.pages_zero = zeros
     if dump.incomplete:

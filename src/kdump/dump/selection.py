@@ -47,12 +47,14 @@ class Selection:
     )  # class → why its pages are kept though the level drops it
     doubts: list[str] = field(default_factory=list)  # what in the memory map made no sense; its pages are kept
     first: PfnSet | None = None
+    also: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(PageClass), np.int64))  # kept by `Also`
 
     @property
     def dropped_by_class(self) -> dict[str, int]:
         """Pages dropped, by the class's name; classes without any are left out."""
         drop = dropped(self.level)
-        return {NAMES[kind]: int(self.by_class[kind]) for kind in PageClass if drop[kind] and self.by_class[kind]}
+        counts = self.by_class - self.also
+        return {NAMES[kind]: int(counts[kind]) for kind in PageClass if drop[kind] and counts[kind]}
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,31 @@ class MemoryMap:
     slabs: SlabFacts | None = None
 
 
+class Also(NamedTuple):
+    """Pages that are kept though the level drops them: `runs`, shape (n, 2), are [first, end) pfns, rising and apart.
+
+    `classes`, shape (len(PageClass),): of which classes they may be.
+    """
+
+    runs: NDArray[np.int64]
+    classes: NDArray[np.bool_]
+
+    def add(self, first: int, classes: NDArray[np.uint8], held: NDArray[np.bool_], fates: Fates) -> NDArray[np.int64]:
+        """Keep those of the pages from pfn `first` on; how many of each class, shape (len(PageClass),)."""
+        counts = np.zeros(len(PageClass), np.int64)
+        start = int(np.searchsorted(self.runs[:, 1], first, "right"))
+        stop = int(np.searchsorted(self.runs[:, 0], first + len(held)))
+        for begin, end in (self.runs[start:stop] - first).tolist():
+            part = slice(max(begin, 0), end)
+            of = classes[part]
+            more = held[part] & ~fates.kept[part]
+            more &= self.classes[np.minimum(of, len(PageClass) - 1)]
+            if more.any():
+                fates.kept[part] |= more
+                counts += np.bincount(of[more], minlength=len(PageClass))
+        return counts
+
+
 class _Chosen(NamedTuple):
     """The result for one chunk: which pages the source holds, and their fates; `classes` if they are told."""
 
@@ -78,6 +105,7 @@ class _Chosen(NamedTuple):
     fates: Fates
     classes: NDArray[np.uint8] | None
     unmapped: int  # pages that the source holds and that have no struct page
+    also: NDArray[np.int64] | None = None  # see `Also.add`
 
 
 def select(
@@ -89,6 +117,7 @@ def select(
     watch: Watch | None = None,
     threads: int = 0,
     stop: Callable[[], str] = lambda: "",
+    also: Also | None = None,
 ) -> Selection:
     """Decide every page of RAM. Without `memory_map` everything is kept. `watch` is shown the classes as they come.
 
@@ -123,7 +152,8 @@ def select(
             batches.fill(classes, first, held)
             unmapped = int(np.count_nonzero(held & (classes == PageClass.UNMAPPED)))
             classes[~present] = NOTHING
-            return _Chosen(held, find_fates(classes, held, keep, begin), classes, unmapped)
+            fates = find_fates(classes, held, keep, begin)
+            return _Chosen(held, fates, classes, unmapped, also and also.add(first, classes, held, fates))
 
         return work
 
@@ -135,6 +165,8 @@ def select(
             found.first.put(chunk, chosen.fates.first)
         found.by_class += chosen.fates.counts
         unmapped += chosen.unmapped
+        if chosen.also is not None:
+            found.also += chosen.also
         if watch:
             nothing = np.full(len(present), PageClass.UNMAPPED, np.uint8)
             watch(chunk * CHUNK, nothing if chosen.classes is None else chosen.classes, chosen.held)

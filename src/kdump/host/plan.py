@@ -164,6 +164,7 @@ def plan_of(config: Config) -> CapturePlan:
         codec=dump.codec,
         codec_level=dump.codec_level,
         scrub=dump.scrub,
+        processes=dump.keep,
         cpus=capture_cpus(config),
         deadlines=Deadlines(**asdict(config.deadlines)),
         on_success=config.action.success,

@@ -6,14 +6,13 @@ import re
 
 from kdump.errors import KdumpError
 from kdump.kernel.objects import Objects, Struct
+from kdump.kernel.processes import address_space, group_path
 from kdump.kernel.task import Task as KernelTask
-from kdump.memory.virtual import VirtualMemory
 from kdump.report.context import Context
 from kdump.report.logtext import clean
 from kdump.report.model import Task
 
 _LONGEST = 4096
-_DEEP = 64
 _CONTAINER = re.compile(r"docker|libpod|containerd|crio|kubepods|lxc|machine\.slice|podman")
 
 
@@ -31,10 +30,8 @@ def _command_line(context: Context, task: Struct) -> str:
     start, end = int(mm.arg_start), int(mm.arg_end)
     if not 0 < start < end <= start + (1 << 21):
         return ""
-    kernel = context.kernel
     try:
-        root = kernel.virtual.translate(int(mm.pgd))
-        own = VirtualMemory(kernel.memory, kernel.virtual.paging._replace(root=root))
+        own = address_space(context.kernel, mm)
         raw = own.read(start, min(end - start, _LONGEST))
     except KdumpError:
         return ""  # user pages were filtered out: nothing to say about it
@@ -51,16 +48,3 @@ def _container(objects: Objects, task: Struct) -> str:
     if not name and not _CONTAINER.search(path):
         return ""
     return clean(f"{name} ({path})" if name and path else name or path)
-
-
-def group_path(objects: Objects, group: Struct) -> str:
-    """Path of a control group below its hierarchy's root."""
-    node = group.kn
-    names: list[str] = []
-    for _ in range(_DEEP):
-        parent = node.parent if objects.has(node, "parent") else getattr(node, "__parent")
-        if not parent:
-            break
-        names.insert(0, objects.string(node.name))
-        node = parent
-    return "/" + "/".join(names)

@@ -9,8 +9,7 @@ import re
 
 from kdump.dump.scrub.found import Walk
 from kdump.errors import KdumpError
-from kdump.kernel.processes import processes
-from kdump.memory.virtual import VirtualMemory
+from kdump.kernel.processes import address_space, processes
 
 _NAME = (
     rb"(?:[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credentials?|(?:api|access|private)[_-]?key)[\w.-]*"
@@ -41,13 +40,13 @@ def walk(walk: Walk) -> None:
     """Blank them where the pages that they are in are in what is read."""
     objects, kernel = walk.objects, walk.kernel
     walk.count("passwords", 0)
-    for mm in processes(objects):
+    for process in processes(objects):
+        mm = process.mm
         try:
-            root = kernel.virtual.translate(int(mm.pgd))
+            own = address_space(kernel, mm)
         except KdumpError as error:
-            walk.fail(f"the memory of a process: {error}")
+            walk.fail(f"the memory of PID {process.pid}: {error}")
             continue
-        own = VirtualMemory(kernel.memory, kernel.virtual.paging._replace(root=root))
         for start, end, options in (
             (int(mm.arg_start), int(mm.arg_end), True), (int(mm.env_start), int(mm.env_end), False),
         ):  # fmt: skip

@@ -134,6 +134,12 @@ def _recipient(value: Any) -> str:
     return str(value)
 
 
+def _process(value: Any) -> str:
+    if not text(value) or not value.isprintable() or value == "/":
+        raise ValueError('the name of a process, or the path of a control group such as "/system.slice/db.service"')
+    return str(value)
+
+
 def _policy(high: int) -> Reader:
     def read(value: Any) -> int | str:
         if value == KEEP:
@@ -158,6 +164,11 @@ class Dump:
         _PLAN.codec_level,
         integer(-50, 22),
         f"Compression level ({_EFFORTS}); 0: kdump's choice. The other codecs have no levels.",
+    )
+    keep: tuple[str, ...] = key(
+        _PLAN.processes,
+        list_of(_process),
+        "Processes whose memory is kept at any level: names as ps -o comm has them, or control groups (/PATH).",
     )
     scrub: tuple[str, ...] = key(
         _PLAN.scrub,

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdump.kernel.objects import Objects
+from kdump.kernel.processes import group_path
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
-from kdump.report.who import group_path
 
 TITLE = "Control groups and containers"
 NEEDS_DUMP = True
