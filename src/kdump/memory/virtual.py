@@ -62,6 +62,7 @@ class VirtualMemory:
         self._order: Literal["big", "little"] = "big" if paging.big_endian else "little"
         self._linear = paging.linear
         self._tables: dict[int, bytes] = {}
+        self._last: dict[int, int] = {}  # virtual >> block_shift -> physical address of the table of its single pages
         self._blocks: dict[int, int] = {}  # virtual >> block_shift -> virtual-to-physical offset of huge mappings
 
     def translate(self, address: int) -> int:
@@ -279,7 +280,10 @@ class VirtualMemory:
 
     def _walk(self, address: int) -> tuple[int, int, int]:
         """(virtual start, physical start, shift) of the page that maps `address`."""
-        paging = self.paging
+        block = address >> self._block_shift
+        last = self._last.get(block)
+        if last is not None:
+            return self._step(last, address, self._levels[-1])
         for piece in self._linear:
             if 0 <= address - piece.virtual < piece.size:
                 shift = min(self._block_shift, piece.size.bit_length() - 1)  # a power of two, and aligned to itself
@@ -287,20 +291,31 @@ class VirtualMemory:
                 return start, piece.physical + (start - piece.virtual), shift
         if not self._canonical(address):
             raise NotPresentError(address, virtual=True, why="not a canonical address")
-        table_address = paging.root
+        table = self.paging.root
         for level in self._levels:
-            try:
-                entry = self._entry(table_address, address, level)
-            except NotPresentError:
-                why = f"the dump lacks the page table at physical {table_address:#x}"
-                raise NotPresentError(address, virtual=True, why=why) from None
-            leaf, present, physical = self._decode_entry(entry, level)
-            if not present:
+            start, physical, shift = self._step(table, address, level)
+            if shift:
                 break
-            if leaf:
-                return address >> level.shift << level.shift, physical, level.shift
-            table_address = physical
-        raise NotPresentError(address, virtual=True, why="not mapped")
+            table = physical
+        if level.last:
+            if len(self._last) >= CACHED_BLOCKS:
+                self._last.clear()
+            self._last[block] = table
+        return start, physical, shift
+
+    def _step(self, table: int, address: int, level: _Level) -> tuple[int, int, int]:
+        """What `_walk` returns, if that level's table maps `address`; else the next table's address, with shift 0."""
+        try:
+            entry = self._entry(table, address, level)
+        except NotPresentError:
+            why = f"the dump lacks the page table at physical {table:#x}"
+            raise NotPresentError(address, virtual=True, why=why) from None
+        leaf, present, physical = self._decode_entry(entry, level)
+        if not present:
+            raise NotPresentError(address, virtual=True, why="not mapped")
+        if not leaf:
+            return 0, physical, 0
+        return address >> level.shift << level.shift, physical, level.shift
 
     def _entry(self, table: int, address: int, level: _Level) -> int:
         data = self._tables.get(table) or self._table(table, level.width)
