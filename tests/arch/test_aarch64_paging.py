@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from tests.kernel.fakes import Pieces
 
@@ -118,6 +119,12 @@ def test_pages_and_blocks(granule: Granule) -> None:
         Extent(tables.top + 16 * block, 0x8000_0000, page),
         Extent(tables.top + 16 * block + page, high, page),
     ]
+    # The memory is in parts of 4 KiB, as QEMU writes a dump of which it does not know the kernel's pages.
+    places[tables.top + 3 * block] = high + 5 * block
+    ends = {virtual + at: physical + at for virtual, physical in places.items() for at in (0, page - 4096)}
+    numbers = np.array(sorted({at >> 12 for at in (*ends, tables.top)}), np.uint64)
+    found = dict(zip(numbers.tolist(), memory.frames(numbers).tolist(), strict=True))
+    assert found == {**{at >> 12: ends[at] >> 12 for at in ends}, tables.top >> 12: -1}
     for wrong, why in ((tables.top - page, "canonical"), (0x1000, "canonical"), (tables.top, "not mapped")):
         with pytest.raises(NotPresentError, match=why):
             memory.translate(wrong)

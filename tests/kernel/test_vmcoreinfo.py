@@ -12,6 +12,7 @@ from kdump.errors import KdumpError
 from kdump.kernel import vmcoreinfo
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.summary import summarize
+from kdump.kernel.vmcoreinfo_scan import completed
 from kdump.memory import open_dump
 
 TEXT = b"""\
@@ -72,6 +73,21 @@ def test_found_in_memory(tmp_path: Path, five_levels: bool) -> None:
         kernel = Kernel(dump)
         assert kernel.vmcoreinfo.release == "6.1.0-test"
         assert kernel.virtual.translate(machine.root_virtual) == machine.root
+
+
+@pytest.mark.parametrize("size", [4096, 16384])
+def test_a_dump_without_the_note_is_completed_from_memory(tmp_path: Path, size: int) -> None:
+    machine = Machine()
+    text = machine.vmcoreinfo.replace(b"PAGESIZE=4096", b"PAGESIZE=%d" % size)
+    assert b"PAGESIZE=%d" % size in text
+    machine.write(0x600000, text)
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf(with_note=False))
+    with open_dump(path) as dump:
+        assert (dump.vmcoreinfo, dump.memory.page_size) == (b"", 4096)
+        found = completed(dump)
+        assert (found.vmcoreinfo, found.memory.page_size) == (text.rstrip(b"\0"), size)
+        assert list(found.memory.held()) == list(dump.memory.held())
 
 
 def test_not_found_says_so(tmp_path: Path) -> None:

@@ -76,9 +76,10 @@ def test_other_kernels(lab_crash: CrashMaker, series: str) -> None:
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("cause", [cause.name for cause in CAUSES if cause.known_to("aarch64")])
-def test_every_cause(lab_crash: CrashMaker, cause: str) -> None:
-    crash = small(lab_crash, "6.12", cause, cpus=2)
-    check(crash, 4096)
+@pytest.mark.parametrize(("series", "page_size"), [("6.12", 4096), ("6.12-16k", 16384), ("newest", 4096)])
+def test_every_cause(lab_crash: CrashMaker, series: str, page_size: int, cause: str) -> None:
+    crash = small(lab_crash, series, cause, cpus=2)
+    check(crash, page_size)
     console = crash.console.read_text(errors="replace")
     assert re.search(find_cause(cause).panic, console)
 

@@ -40,6 +40,7 @@ MIB = 1 << 20
 RAM = 1024 * MIB
 LEAST, MOST = 96, 288  # MiB
 STEP = 16
+PATIENCE = 240  # seconds for each phase of a machine
 HEAD = """\
 # The smallest reservations
 
@@ -59,6 +60,10 @@ class Floor(NamedTuple):
     target: str  # file, ssh, s3 (TLS), nfs, luks; plain: a file, by a kernel that cannot mount a squashfs
     cpus: int = 2
     capture_cpus: int = 1
+    machine: str = ""  # its architecture, if not this one's
+
+    def __str__(self) -> str:
+        return " ".join(map(str, filter(None, self)))
 
 
 KERNELS = ("6.1", "6.1-generic", "6.12", "6.12-generic", "newest", "newest-generic")
@@ -73,6 +78,7 @@ FLOORS = (
     Floor("newest-generic", "file", 8, 8),
     Floor("6.1", "file", 8, 8),
     Floor("newest-generic", "s3", 8, 8),
+    *(Floor(kernel, "file", machine="aarch64") for kernel in ("6.12", "6.12-16k", "6.1")),
 )
 URLS = {"ssh": "ssh://root@h/p", "s3": "s3://b/p", "nfs": "nfs://h/p"}  # others are local
 
@@ -84,12 +90,10 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="machines that this names, as in floors.json")
     args = parser.parse_args()
     known = _known()
-    for floor in [each for each in FLOORS if each not in known and args.only in " ".join(map(str, each))][: args.limit]:
+    for floor in [each for each in FLOORS if each not in known and args.only in str(each)][: args.limit]:
         known[floor] = search(floor)
-        print(*floor, known[floor], flush=True)
-        RESULTS.write_text(
-            json.dumps({" ".join(map(str, each)): found for each, found in known.items()}, indent=1) + "\n"
-        )
+        print(floor, known[floor], flush=True)
+        RESULTS.write_text(json.dumps({str(each): found for each, found in known.items()}, indent=1) + "\n")
         PAGE.write_text(page(known))
     PAGE.write_text(page(known))
     return 0
@@ -99,8 +103,8 @@ def _known() -> dict[Floor, dict[str, Any]]:
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     split = {tuple(name.split(" ")): value for name, value in found.items()}
     return {
-        Floor(kernel, target, int(cpus), int(capture)): value
-        for (kernel, target, cpus, capture), value in split.items()
+        Floor(kernel, target, int(cpus), int(capture), *machine): value
+        for (kernel, target, cpus, capture, *machine), value in split.items()
     }
 
 
@@ -128,7 +132,7 @@ def formula(floor: Floor) -> int:
 def search(floor: Floor) -> dict[str, Any]:
     """Halve the range of sizes until the smallest that works is known."""
     least, most = LEAST, MOST  # the former is taken to fail, the latter to work
-    found: dict[str, Any] = {"release": kernels.find(floor.kernel).release, "floor": 0, "used": 0}
+    found: dict[str, Any] = {"release": kernels.find(floor.kernel, floor.machine).release, "floor": 0, "used": 0}
     while most - least > STEP:
         size = (least + most) // 2 // STEP * STEP
         if used := attempt(floor, size):
@@ -143,7 +147,7 @@ def attempt(floor: Floor, size: int) -> int:
     with tempfile.TemporaryDirectory(prefix="floor-") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         scenario = stack.enter_context(_scenario(floor, directory))
-        scenario = replace(scenario, crashkernel=f"{size}M", cpus=floor.cpus, memory=RAM, timeout=150)
+        scenario = replace(scenario, crashkernel=f"{size}M", cpus=floor.cpus, memory=RAM, timeout=PATIENCE)
         plan = replace(scenario.plan, cpus=floor.capture_cpus, mode=ALL)
         append = f"{scenario.append} nr_cpus={floor.capture_cpus} panic=1"
         place = directory / "lab"
@@ -151,19 +155,19 @@ def attempt(floor: Floor, size: int) -> int:
         try:
             saved = crash(replace(scenario, plan=plan, append=append), place)
         except KdumpError as error:
-            print(f"  {' '.join(map(str, floor))} {size}M: {error.what[:100]}", flush=True)
+            print(f"  {floor} {size}M: {error.what[:100]}", flush=True)
             return 0
         memory, status = saved.manifest["memory"], saved.manifest["status"]
         whole = status == "complete" and (saved.directory / "report.txt").exists()
         stages = "" if whole else [f"{s['name']}: {s['error']}" for s in saved.manifest["stages"] if s["error"]]
-        print(f"  {' '.join(map(str, floor))} {size}M: {status} {stages}", flush=True)
+        print(f"  {floor} {size}M: {status} {stages}", flush=True)
         return (memory["ram"] - memory["lowest_available"]) // MIB if whole else 0
 
 
 @contextlib.contextmanager
 def _scenario(floor: Floor, directory: Path) -> Iterator[Scenario]:
     """The machine, but for its size; with its server."""
-    plain = Scenario(kernels.find(floor.kernel), find_cause("sysrq"), work=64 * MIB)
+    plain = Scenario(kernels.find(floor.kernel, floor.machine), find_cause("sysrq"), work=64 * MIB)
     local = Spec(f"file:///{DUMPS}")
     match floor.target:
         case "ssh":

@@ -235,14 +235,15 @@ def _open(args: argparse.Namespace, paths: list[str]) -> Dump:
     """The vmcore, with the VMCOREINFO of -i where it has none of its own."""
     from kdump.foreign import read_file
     from kdump.kernel import vmcoreinfo
+    from kdump.kernel.vmcoreinfo_scan import completed
     from kdump.memory import open_dump
 
     dump = open_dump(paths[0] if len(paths) == 1 else paths)
     if not args.vmcoreinfo:
-        return dump
+        return completed(dump)
     given = read_file(args.vmcoreinfo, 1 << 20)
     if not dump.vmcoreinfo:
-        return dump._replace(vmcoreinfo=given)
+        return completed(dump._replace(vmcoreinfo=given))
     theirs, ours = vmcoreinfo.parse(given).release, vmcoreinfo.parse(dump.vmcoreinfo).release
     if theirs != ours:
         raise WrongReleaseError(f"{args.vmcoreinfo} describes {theirs}, the vmcore is of {ours}")

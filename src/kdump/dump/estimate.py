@@ -13,6 +13,7 @@ from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
 from kdump.errors import KdumpError
+from kdump.kernel.vmcoreinfo_scan import completed
 from kdump.memory.protocol import Dump
 
 SAMPLE = 4096  # pages of each class that are compressed
@@ -62,6 +63,7 @@ class _Sampler:
 
 def estimate(dump: Dump, name: str = "zstd", level: int = 0, progress: Progress | None = None) -> Estimate:
     """Classify the whole dump (or live kernel) and compress a sample. Sizes are of kdump-compressed files."""
+    dump = completed(dump)
     sampler = _Sampler()
     selection = first_pass(dump, 31, progress=progress, watch=sampler)
     compress = compressor(codec(name, level), level)

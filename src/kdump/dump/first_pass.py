@@ -20,6 +20,7 @@ from kdump.dump.zones import contradiction, free_pages, with_nodes
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump
+from kdump.units import size_text
 
 Progress = Callable[[str, int, int], None]  # stage ("filter", "zeros" or "write"), bytes of memory done, bytes in all
 
@@ -29,6 +30,11 @@ def open_memory_map(dump: Dump, find: FindHints = find_hints, kernel: Kernel | N
     understood."""
     kernel = kernel or Kernel(dump)
     info, virtual = with_nodes(kernel), kernel.virtual
+    if info.page_size != dump.memory.page_size:
+        raise KdumpError(
+            f"the dump is in pages of {size_text(dump.memory.page_size)}, its kernel has pages of "
+            f"{size_text(info.page_size)}"
+        )
     facts = find_facts(info, lambda: kernel.types)
     runs = find_runs(info, virtual, facts.size)
     found = MemoryMap(facts, runs, virtual, own=map_pages(runs, facts.size, virtual))

@@ -33,6 +33,7 @@ from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
+from kdump.kernel.vmcoreinfo_scan import completed
 from kdump.memory.codecs import CodecFacts
 from kdump.memory.protocol import Dump, ReadsInto
 from kdump.native.engine import engine
@@ -122,6 +123,7 @@ def save(dump: Dump, begin: Callable[[], Sink], options: Options) -> Summary:
     The caller seals the streams. Raises what a stream raises; a full disk (ENOSPC) on the last level, or a stop, gives
     a valid incomplete dump and a summary that says so.
     """
+    dump = completed(dump)
     elf = options.container == "elf"
     chosen = codec("none") if elf else codec(options.codec, options.compression_level)
     for number, level in enumerate(options.levels):

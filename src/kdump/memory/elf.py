@@ -71,6 +71,10 @@ class ElfMemory:
         self._starts = [segment.physical for segment in segments]
         self.ranges = _merge(Range(s.physical, s.physical + s.memory_size) for s in segments)
 
+    def in_pages(self, page_size: int) -> ElfMemory:
+        """The same memory, of which a page has that many bytes."""
+        return ElfMemory(self._source, self.segments, page_size)
+
     def view(self, address: int, size: int) -> memoryview:
         """See `Memory.view`."""
         segment = self._segment(address)

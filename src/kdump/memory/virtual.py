@@ -120,7 +120,22 @@ class VirtualMemory:
         return text
 
     def frames(self, pages: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Shape (n,): the page frame number of each virtual page number (rising); -1 where nothing is mapped."""
+        """Shape (n,): the page frame number of each virtual page number (rising); -1 where nothing is mapped.
+
+        Pages are those of `memory`: QEMU may have written a kernel's larger ones in parts.
+        """
+        import numpy as np
+
+        parts = self._page_shift - (self.memory.page_size.bit_length() - 1)
+        if parts > 0:
+            whole, index = np.unique(pages >> np.uint64(parts), return_inverse=True)
+            found = self._frames(whole)[index]
+            inside = (pages & np.uint64((1 << parts) - 1)).astype(np.int64)
+            return np.where(found < 0, found, found << parts | inside)
+        return self._frames(pages)
+
+    def _frames(self, pages: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The same in pages of the kernel's."""
         import numpy as np
 
         found = np.full(len(pages), -1, np.int64)
