@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-
-from tests.memory.machine import Machine
+from typing import Any, Protocol
 
 RING = 0xFFFF888040000100
 DESCS = 0xFFFF888041000000
@@ -43,10 +42,20 @@ OFFSET(prb_data_ring.data)=8
 OFFSET(atomic_long_t.counter)=0"""
 
 
+class Place(Protocol):
+    """What a ring is placed in: memory by virtual addresses, and lines of VMCOREINFO."""
+
+    extra: list[str]
+
+    def place(self, virtual: int, data: bytes) -> object:
+        """Put data at a virtual address."""
+
+
 class Ring:
     """Writes records the way printk does: descriptors and text blocks wrap, old records are overwritten."""
 
-    def __init__(self, *, count_bits: int = 5, size_bits: int = 10) -> None:
+    def __init__(self, *, count_bits: int = 5, size_bits: int = 10, order: str = "<") -> None:
+        self.order = order  # of numbers, as `struct` writes it
         self.count_bits, self.size_bits = count_bits, size_bits
         self.count, self.size = 1 << count_bits, 1 << size_bits
         self.first = -self.count & (1 << 62) - 1  # DESC0_ID: ids start just below the wrap
@@ -78,10 +87,11 @@ class Ring:
         if self.sequence >= self.count:
             self.tail = self.tail + 1 & (1 << 62) - 1
         begin, end = blocks or self._store(text, ends_with_buffer_wraps)
-        struct.pack_into("<QQQ", self.descs, 24 * slot, state << 62 | self.id, begin, end)
+        struct.pack_into(f"{self.order}QQQ", self.descs, 24 * slot, state << 62 | self.id, begin, end)
         struct.pack_into(
-            "<QQHBBI16s48s", self.infos, 88 * slot, self.sequence, self.sequence * 10**9 + 123456789, len(text),
-            facility, level << 5, caller, subsystem, device,
+            f"{self.order}QQHBBI16s48s",
+            self.infos, 88 * slot, self.sequence, self.sequence * 10**9 + 123456789, len(text),
+            facility, level << 5 if self.order == "<" else level, caller, subsystem, device,
         )  # fmt: skip
 
     def _store(self, text: bytes, ends_with_buffer_wraps: bool) -> tuple[int, int]:
@@ -94,23 +104,23 @@ class Ring:
         if not stays:
             end = (end >> self.size_bits << self.size_bits) + need & MASK
             at = 0
-        self.text[at : at + need] = (struct.pack("<Q", self.id) + text).ljust(need, b"\0")
+        self.text[at : at + need] = (struct.pack(f"{self.order}Q", self.id) + text).ljust(need, b"\0")
         self.lpos = end
         return begin, end
 
-    def into(self, machine: Machine) -> None:
+    def into(self, machine: Place) -> None:
         """Place the ring in a machine's memory and name it in its VMCOREINFO."""
-        ring = struct.pack("<I4xQQQQQ", self.count_bits, DESCS, INFOS, self.id, self.tail, 0)
-        ring += struct.pack("<I4xQQQ", self.size_bits, TEXT, self.lpos, 0) + bytes(8)
+        ring = struct.pack(f"{self.order}I4xQQQQQ", self.count_bits, DESCS, INFOS, self.id, self.tail, 0)
+        ring += struct.pack(f"{self.order}I4xQQQ", self.size_bits, TEXT, self.lpos, 0) + bytes(8)
         machine.place(RING, ring)
-        machine.place(POINTER, struct.pack("<Q", RING))
+        machine.place(POINTER, struct.pack(f"{self.order}Q", RING))
         machine.place(DESCS, bytes(self.descs))
         machine.place(INFOS, bytes(self.infos))
         machine.place(TEXT, bytes(self.text))
         machine.extra = VMCOREINFO.splitlines()
 
 
-def ring_of(texts: Sequence[bytes], **options: int) -> Ring:
+def ring_of(texts: Sequence[bytes], **options: Any) -> Ring:
     """A ring of plain records."""
     ring = Ring(**options)
     for text in texts:

@@ -22,35 +22,48 @@ class Load(NamedTuple):
     offset: int | None = None
 
 
-def note(name: str, kind: int, data: bytes) -> bytes:
-    """One ELF note."""
+def note(name: str, kind: int, data: bytes, order: str = "<") -> bytes:
+    """One ELF note; `order` is `struct`'s character."""
     owner = name.encode() + b"\0"
     padded = owner + bytes(-len(owner) % 4)
-    return struct.pack("<III", len(owner), len(data), kind) + padded + data + bytes(-len(data) % 4)
+    return struct.pack(f"{order}III", len(owner), len(data), kind) + padded + data + bytes(-len(data) % 4)
 
 
-def elf(loads: Sequence[Load], notes: bytes = b"", *, machine: int = 62, xnum: bool = False) -> bytes:
+def elf(loads: Sequence[Load], notes: bytes = b"", *, machine: int = 62, xnum: bool = False, order: str = "<") -> bytes:
     """An ELF64 core; with `xnum` the count of program headers is in section header 0."""
     count = len(loads) + 1
     headers_end = 64 + 56 * count + (64 if xnum else 0)
     notes_at = headers_end
     at = (notes_at + len(notes) + PAGE - 1) // PAGE * PAGE
-    headers = struct.pack("<IIQQQQQQ", 4, 0, notes_at, 0, 0, len(notes), len(notes), 0)
+    headers = struct.pack(f"{order}IIQQQQQQ", 4, 0, notes_at, 0, 0, len(notes), len(notes), 0)
     body = b""
     start = at
     for load in loads:
         offset = at if load.offset is None else load.offset
         size = len(load.data) if load.memory_size is None else load.memory_size
-        headers += struct.pack("<IIQQQQQQ", 1, 7, offset, load.virtual, load.physical, len(load.data), size, 0)
+        headers += struct.pack(f"{order}IIQQQQQQ", 1, 7, offset, load.virtual, load.physical, len(load.data), size, 0)
         if load.offset is None:
             body += load.data
             at += len(load.data)
-    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    ident = b"\x7fELF\x02" + bytes([1 if order == "<" else 2, 1]) + bytes(9)
     section_at = 64 + 56 * count if xnum else 0
     head = ident + struct.pack(
-        "<HHIQQQIHHHHHH", 4, machine, 1, 0, 64, section_at, 0, 64, 56, 0xFFFF if xnum else count, 64, int(xnum), 0
+        f"{order}HHIQQQIHHHHHH",
+        4,
+        machine,
+        1,
+        0,
+        64,
+        section_at,
+        0,
+        64,
+        56,
+        0xFFFF if xnum else count,
+        64,
+        int(xnum),
+        0,
     )
-    section = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, count, 0, 0) if xnum else b""
+    section = struct.pack(f"{order}IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, count, 0, 0) if xnum else b""
     out = head + headers + section + notes
     return out + bytes(start - len(out)) + body
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from kdump.errors import KdumpError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the loader wants only facts from here
     from kdump.arch.stand_in import StandIn
 
 
+ByteOrder = Literal["little", "big"]
 BOOT_PARAMS, DEVICE_TREE = "boot_params", "device tree"
 
 
@@ -101,6 +102,7 @@ class Architecture:
     elf_machine: int  # e_machine of its ELF files (elf.h); kexec_load's flags take the same number
     debian: str  # as dpkg names it
     triplet: str  # directory of its libraries (Debian's multiarch tuple)
+    byte_order: ByteOrder = "little"  # of the kernel's numbers
     page_sizes: tuple[int, ...]  # in bytes, the usual one first
     console: str  # the kernel's name of the first serial port
     syscalls: SyscallNumbers

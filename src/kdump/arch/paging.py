@@ -72,6 +72,10 @@ class InfoView(Protocol):
         """NUMBER lines."""
 
     @property
+    def strings(self) -> Mapping[str, str]:
+        """Other lines: NAME=text."""
+
+    @property
     def offsets(self) -> Mapping[str, int]:
         """OFFSET lines."""
 

@@ -235,7 +235,7 @@ def _open(args: argparse.Namespace, paths: list[str]) -> Dump:
     """The vmcore, with the VMCOREINFO of -i where it has none of its own."""
     from kdump.foreign import read_file
     from kdump.kernel import vmcoreinfo
-    from kdump.kernel.vmcoreinfo_scan import completed
+    from kdump.kernel.completed import completed
     from kdump.memory import open_dump
 
     dump = open_dump(paths[0] if len(paths) == 1 else paths)

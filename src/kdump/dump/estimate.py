@@ -13,7 +13,7 @@ from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.levels import ZERO
 from kdump.dump.pages import PageReader
 from kdump.errors import KdumpError
-from kdump.kernel.vmcoreinfo_scan import completed
+from kdump.kernel.completed import completed
 from kdump.memory.protocol import Dump
 
 SAMPLE = 4096  # pages of each class that are compressed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from kdump.arch import known
 from kdump.dump.bulk import map_pages
 from kdump.dump.classes import PageClass
 from kdump.dump.extent import check_extent
@@ -61,6 +62,7 @@ def first_pass(
     `stop` says something, and what `check_extent` raises.
     """
     check_extent(dump)
+    _check_order(dump)
     memory_map: MemoryMap | None = None
     why = ""
     wanted = bool(level & PAGE_CLASS_BITS)
@@ -90,6 +92,18 @@ def first_pass(
     if why:
         selection.not_applied["all but zero pages"] = why
     return selection
+
+
+def _check_order(dump: Dump) -> None:
+    """Raises `KdumpError` for dumps of big-endian machines: neither struct pages nor a header in their order."""
+    machine = dump.header.get("machine", "")
+    for each in known():
+        if machine in (each.name, each.elf_machine) and each.byte_order != "little":
+            raise KdumpError(
+                f"dumps of {each.name} are not filtered, and written in no format",
+                why="its numbers are big-endian",
+                remedy="`kdump info` and `kdump dmesg` read it, and `kdump report` its log",
+            )
 
 
 def _cpus(dump: Dump) -> int:

@@ -32,8 +32,8 @@ from kdump.dump.selection import Also, Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, open_writer
 from kdump.errors import KdumpError
+from kdump.kernel.completed import completed
 from kdump.kernel.kernel import Kernel
-from kdump.kernel.vmcoreinfo_scan import completed
 from kdump.memory.codecs import CodecFacts
 from kdump.memory.protocol import Dump, ReadsInto
 from kdump.native.engine import engine

@@ -67,13 +67,19 @@ class Kernel:
             raise KdumpError(
                 f"VMCOREINFO has no {error.args[0]}", why="without it the kernel's page tables cannot be found"
             ) from None
-        return VirtualMemory(self.memory, paging)
+        return VirtualMemory(self.memory, paging, self.arch.byte_order)
 
     @remembered
     def symbols(self) -> Kallsyms:
         """Symbols by name and address, from the kernel's own table."""
         from kdump.kernel.kallsyms import Kallsyms
 
+        if self.arch.byte_order != "little":
+            raise KdumpError(
+                f"symbols, types and objects of {self.arch.name} are not read",
+                why="its numbers are big-endian",
+                remedy="`kdump info` and `kdump dmesg` read it, and `kdump report` its log",
+            )
         found = Kallsyms.from_kernel(self)
         if found.get("__per_cpu_offset") is None:  # it has only functions
             from kdump.kernel.exports import complete

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kdump.display import shown
 from kdump.errors import KdumpError
-from kdump.kernel.printk import MAX_SIZE_BITS, Log, Record, patched
+from kdump.kernel.printk import MAX_SIZE_BITS, Log, Record, level_of, patched
 
 if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
@@ -30,7 +30,7 @@ def read_log_buf(kernel: Kernel) -> Log:
     caller_at = info.offsets.get("printk_log.caller_id")
 
     def number(offset: int, width: int) -> int:
-        return int.from_bytes(data[offset : offset + width], "little")
+        return int.from_bytes(data[offset : offset + width], virtual.byte_order)
 
     records: list[Record] = []
     seen = 0
@@ -52,7 +52,7 @@ def read_log_buf(kernel: Kernel) -> Log:
             Record(
                 sequence=len(records),
                 timestamp=number(at + time_at, 8),
-                level=number(at + text_at + 5, 1) >> 5,
+                level=level_of(number(at + text_at + 5, 1), virtual.byte_order),
                 facility=number(at + text_at + 4, 1),
                 caller=0 if caller_at is None else number(at + caller_at, 4),
                 text=bytes(data[text : text + text_size]),

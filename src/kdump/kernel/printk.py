@@ -15,6 +15,7 @@ from kdump.display import shown
 from kdump.errors import FormatError, KdumpError, NotPresentError
 
 if TYPE_CHECKING:
+    from kdump.arch.architecture import ByteOrder
     from kdump.kernel.kernel import Kernel
     from kdump.kernel.vmcoreinfo import VmCoreInfo
     from kdump.memory.virtual import VirtualMemory
@@ -61,6 +62,7 @@ class _Ring(NamedTuple):
 
     data: memoryview
     bits: int
+    order: ByteOrder
 
     def text(self, identifier: int, begin: int, end: int) -> memoryview | None:
         """The text area of descriptor `identifier`'s block at logical positions [begin, end), None if not there."""
@@ -75,7 +77,7 @@ class _Ring(NamedTuple):
             start = 0
         elif wraps:
             return None
-        if stop - start < 8 or start & 7 or int.from_bytes(self.data[start : start + 8], "little") != identifier:
+        if stop - start < 8 or start & 7 or int.from_bytes(self.data[start : start + 8], self.order) != identifier:
             return None
         return self.data[start + 8 : stop]
 
@@ -101,10 +103,11 @@ def read_ring(kernel: Kernel) -> Log:
     def array(address: int, size: int, what: str) -> memoryview:
         return patched(virtual, virtual.u64(address), size, what, lost)
 
-    desc, header = _desc_layout(info), _info_layout(info)
+    order = virtual.byte_order
+    desc, header = _desc_layout(info, order), _info_layout(info, order)
     descs = array(descs_at + info.offset("prb_desc_ring.descs"), count * desc.size, "descriptors")
     infos = array(descs_at + info.offset("prb_desc_ring.infos"), count * header.size, "record headers")
-    ring = _Ring(array(texts_at + info.offset("prb_data_ring.data"), 1 << size_bits, "text"), size_bits)
+    ring = _Ring(array(texts_at + info.offset("prb_data_ring.data"), 1 << size_bits, "text"), size_bits, order)
     counter = info.offset("atomic_long_t.counter")
     head, tail = (
         virtual.u64(descs_at + info.offset(f"prb_desc_ring.{end}_id") + counter) & ID_MASK for end in ("head", "tail")
@@ -138,7 +141,14 @@ def read_ring(kernel: Kernel) -> Log:
             infos, slot * header.size
         )
         record = Record(
-            sequence, timestamp, flags >> 5, facility, caller, bytes(text[:size]), _name(subsystem), _name(device)
+            sequence,
+            timestamp,
+            level_of(flags, order),
+            facility,
+            caller,
+            bytes(text[:size]),
+            _name(subsystem),
+            _name(device),
         )
         ready.append((age if sane else sequence, record))
     for number, what in (
@@ -165,10 +175,16 @@ def format_record(record: Record, *, caller: bool = False, raw: bool = False) ->
         yield f"{prefix} {shown(line)}"
 
 
-def _desc_layout(info: VmCoreInfo) -> struct.Struct:
+def level_of(flags: int, order: ByteOrder) -> int:
+    """`level` out of the byte of `flags:5, level:3`: big-endian machines begin with the upper bits."""
+    return flags >> 5 if order == "little" else flags & 7
+
+
+def _desc_layout(info: VmCoreInfo, order: ByteOrder) -> struct.Struct:
     """struct prb_desc: state, begin and next position."""
     position = info.offset("prb_desc.text_blk_lpos")
     return _layout(
+        order,
         info.size("prb_desc"),
         (info.offset("prb_desc.state_var") + info.offset("atomic_long_t.counter"), "Q"),
         (position + info.offset("prb_data_blk_lpos.begin"), "Q"),
@@ -176,10 +192,11 @@ def _desc_layout(info: VmCoreInfo) -> struct.Struct:
     )
 
 
-def _info_layout(info: VmCoreInfo) -> struct.Struct:
+def _info_layout(info: VmCoreInfo, order: ByteOrder) -> struct.Struct:
     """struct printk_info: seq, ts_nsec, text_len, facility, flags and level, caller_id, subsystem, device."""
     length, device = info.offset("printk_info.text_len"), info.offset("printk_info.dev_info")
     return _layout(
+        order,
         info.size("printk_info"),
         (info.offset("printk_info.seq"), "Q"),
         (info.offset("printk_info.ts_nsec"), "Q"),
@@ -192,9 +209,9 @@ def _info_layout(info: VmCoreInfo) -> struct.Struct:
     )
 
 
-def _layout(size: int, *members: tuple[int, str] | tuple[int, str, int]) -> struct.Struct:
+def _layout(order: ByteOrder, size: int, *members: tuple[int, str] | tuple[int, str, int]) -> struct.Struct:
     """A structure of `size` bytes with members (offset, code[, count]), which must rise as they do in the kernel."""
-    text, at = "<", 0
+    text, at = "<" if order == "little" else ">", 0
     for offset, code, *counts in members:
         count = counts[0] if counts else 1
         if not at <= offset <= MAX_STRUCT or not 0 < count <= MAX_STRUCT:

@@ -13,14 +13,12 @@ from kdump.arch import Architecture
 from kdump.arch.paging import ROOTS
 from kdump.errors import FormatError, KdumpError, NotPresentError
 from kdump.kernel import vmcoreinfo
-from kdump.memory.elf import ElfMemory
-from kdump.memory.protocol import Dump, Memory
+from kdump.memory.protocol import Memory
 from kdump.memory.virtual import VirtualMemory
 
 START = b"OSRELEASE="
 CHUNK = 16 << 20  # bytes looked at together
-PAGE_SIZES = (1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16)
-LONGEST = PAGE_SIZES[-1]  # the text fits a page
+LONGEST = 1 << 16  # bytes of the largest page, which the text fits
 
 
 def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
@@ -39,23 +37,6 @@ def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
                 if text.startswith(START) and _sound(memory, arch, text):
                     return text.split(b"\0", 1)[0]
     return b""
-
-
-def completed(dump: Dump) -> Dump:
-    """The dump with the VMCOREINFO that its memory has, if its container has none; and in that kernel's pages.
-
-    An ELF header does not say how large pages are, so without that text a reader can only suppose it.
-    """
-    from kdump.kernel.kernel import Kernel
-
-    try:
-        info = Kernel(dump).vmcoreinfo
-    except KdumpError:
-        return dump
-    memory = dump.memory
-    if isinstance(memory, ElfMemory) and info.page_size != memory.page_size and info.page_size in PAGE_SIZES:
-        memory = memory.in_pages(info.page_size)
-    return dump._replace(vmcoreinfo=info.raw, memory=memory)
 
 
 def _readable(memory: Memory, start: int, size: int) -> memoryview | bytearray:

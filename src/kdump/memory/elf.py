@@ -13,7 +13,22 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdump.arch import known
-from kdump.elf import CLASS_64, EHDR, ET_CORE, LITTLE_ENDIAN, MAGIC, NHDR, PHDR, PN_XNUM, PT_LOAD, PT_NOTE, SH_INFO
+from kdump.arch.architecture import ByteOrder
+from kdump.elf import (
+    BIG_ENDIAN,
+    CLASS_64,
+    EHDR,
+    ET_CORE,
+    LITTLE_ENDIAN,
+    MAGIC,
+    NHDR,
+    PHDR,
+    PN_XNUM,
+    PT_LOAD,
+    PT_NOTE,
+    SH_INFO,
+    big_endian,
+)
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import FileSource, Source
@@ -190,7 +205,7 @@ def open_elf(source: Source) -> Dump:
             path=source.path,
             remedy="crash and Volatility read it; a kdump inside the guest can be read here",
         )
-    machine, headers = read_headers(source)
+    machine, headers, order = read_headers(source)
     loads = [header for header in headers if header.type == PT_LOAD]
     segments, clipped = physical_segments(source, loads)
     notes: list[Note] = []
@@ -198,7 +213,7 @@ def open_elf(source: Source) -> Dump:
         if header.type == PT_NOTE:
             end = header.offset + header.file_size
             clipped |= end > source.size
-            notes += read_notes(source, header.offset, min(end, source.size))
+            notes += read_notes(source, header.offset, min(end, source.size), order)
     vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
     said = _PAGE_SIZE.search(vmcoreinfo)  # an ELF header does not say
     return Dump(
@@ -234,22 +249,30 @@ def _lacks(source: Source, segments: Sequence[Segment]) -> str:
     return f"{source.path} ends early, after {source.size:#x} bytes{what}"
 
 
-def read_headers(source: Source) -> tuple[int, list[ProgramHeader]]:
-    """(e_machine, program headers)."""
+def read_headers(source: Source) -> tuple[int, list[ProgramHeader], ByteOrder]:
+    """(e_machine, program headers, the order of numbers).
+
+    Big-endian headers are those of a machine that is so itself: QEMU may write them around little-endian memory.
+    """
 
     def wrong(what: str, field: str, offset: int) -> FormatError:
         return FormatError(what, path=source.path, offset=offset, field=field)
 
     if source.size < EHDR.size:
         raise FormatError(f"only {source.size} bytes: no room for an ELF header", path=source.path)
-    header = EHDR.unpack(source.view(0, EHDR.size))
-    ident, kind, machine, phoff, shoff, entry_size, count = (header[i] for i in (0, 1, 2, 5, 6, 9, 10))
+    ident = bytes(source.view(0, 16))
     if ident[:4] != MAGIC:
         raise wrong("not an ELF file", "e_ident", 0)
-    if ident[5] != LITTLE_ENDIAN:
+    order: ByteOrder = "little" if ident[5] == LITTLE_ENDIAN else "big"
+    if order == "big":
         number = int.from_bytes(source.view(_MACHINE_AT, 2), "big")
-        of = next((f" of {each.name}" for each in known() if each.elf_machine == number), "")
-        raise wrong(f"big-endian ELF dumps{of} are not supported", "e_ident[EI_DATA]", 5)
+        arch = next((each for each in known() if each.elf_machine == number), None)
+        if ident[5] != BIG_ENDIAN or arch is None or arch.byte_order != "big":
+            of = f" of {arch.name}" if arch else ""
+            raise wrong(f"big-endian ELF dumps{of} are not supported", "e_ident[EI_DATA]", 5)
+    ehdr, phdr = (EHDR, PHDR) if order == "little" else (big_endian(EHDR), big_endian(PHDR))
+    header = ehdr.unpack(source.view(0, EHDR.size))
+    kind, machine, phoff, shoff, entry_size, count = (header[i] for i in (1, 2, 5, 6, 9, 10))
     if ident[4] != CLASS_64:
         raise wrong("32-bit ELF dumps are not supported", "e_ident[EI_CLASS]", 4)
     if kind != ET_CORE:
@@ -259,12 +282,12 @@ def read_headers(source: Source) -> tuple[int, list[ProgramHeader]]:
     if count == PN_XNUM:
         if not shoff:
             raise wrong("PN_XNUM without a section header to say the true count", "e_shoff", 40)
-        count = int.from_bytes(source.view(shoff + SH_INFO, 4), "little")
+        count = int.from_bytes(source.view(shoff + SH_INFO, 4), order)
     if not count or count > LOADS_LIMIT:
         raise wrong(f"{count} program headers", "e_phnum", 56)
     if phoff + count * PHDR.size > source.size:
         raise wrong(f"{count} program headers at {phoff:#x} do not fit the file", "e_phoff", 32)
-    return machine, [ProgramHeader(*each) for each in PHDR.iter_unpack(source.view(phoff, count * PHDR.size))]
+    return machine, [ProgramHeader(*each) for each in phdr.iter_unpack(source.view(phoff, count * PHDR.size))], order
 
 
 def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[list[Segment], bool]:
@@ -321,18 +344,19 @@ def physical_segments(source: Source, loads: Sequence[ProgramHeader]) -> tuple[l
     return kept, clipped
 
 
-def read_notes(source: Source, start: int, end: int) -> list[Note]:
+def read_notes(source: Source, start: int, end: int, order: ByteOrder = "little") -> list[Note]:
     """The notes in file bytes [start, end). Raises `FormatError` if one runs past the end."""
     if end - start > NOTES_LIMIT:
         raise FormatError(f"{end - start:#x} bytes of notes", path=source.path, offset=start, field="p_filesz")
-    return list(parse_notes(source.view(start, end - start), source.path, start)) if end > start else []
+    return list(parse_notes(source.view(start, end - start), source.path, start, order)) if end > start else []
 
 
-def parse_notes(data: memoryview, path: str, base: int) -> Iterator[Note]:
+def parse_notes(data: memoryview, path: str, base: int, order: ByteOrder = "little") -> Iterator[Note]:
     """Notes in `data`, which lies at file offset `base`. Trailing zeros (an unused note slot) end the list."""
     at = 0
+    nhdr = NHDR if order == "little" else big_endian(NHDR)
     while at + NHDR.size <= len(data):
-        name_size, size, kind = NHDR.unpack_from(data, at)
+        name_size, size, kind = nhdr.unpack_from(data, at)
         if not name_size and not size and not kind:
             return
         name_at = at + NHDR.size

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from kdump.arch.architecture import ByteOrder
 from kdump.arch.paging import Paging
 from kdump.errors import NotPresentError
 from kdump.memory.protocol import Memory
@@ -52,14 +53,16 @@ class VirtualMemory:
     `NotPresentError`.
     """
 
-    def __init__(self, memory: Memory, paging: Paging) -> None:
+    def __init__(self, memory: Memory, paging: Paging, order: ByteOrder = "little") -> None:
+        """`order` is that of numbers in memory."""
         self.memory = memory
         self.paging = paging
         self._memory_size = sum(each.size for each in memory.ranges)
         self._page_shift = paging.shifts[-1]
         self._block_shift = paging.shifts[-2]
         self._levels = [_Level(paging, shift) for shift in paging.shifts]
-        self._order: Literal["big", "little"] = "big" if paging.big_endian else "little"
+        self._order: ByteOrder = "big" if paging.big_endian else "little"
+        self.byte_order = order
         self._linear = paging.linear
         self._tables: dict[int, bytes] = {}
         self._last: dict[int, int] = {}  # virtual >> block_shift -> physical address of the table of its single pages
@@ -94,12 +97,12 @@ class VirtualMemory:
         return bytes(self.view(address, size))
 
     def u64(self, address: int) -> int:
-        """The little-endian 64-bit number at `address` (a pointer, an unsigned long)."""
-        return int.from_bytes(self.view(address, 8), "little")
+        """The 64-bit number at `address` (a pointer, an unsigned long)."""
+        return int.from_bytes(self.view(address, 8), self.byte_order)
 
     def u32(self, address: int) -> int:
-        """The little-endian 32-bit number at `address`."""
-        return int.from_bytes(self.view(address, 4), "little")
+        """The 32-bit number at `address`."""
+        return int.from_bytes(self.view(address, 4), self.byte_order)
 
     def cstring(self, address: int, limit: int = 256) -> bytes:
         """The bytes at `address` up to a NUL, `limit` bytes at most. What is absent ends the string too."""
