@@ -39,7 +39,6 @@ _MODPROBE = "kdump.capture.modprobe"
 _YES, _NO = b"yes", b"no"
 _STAGE0_MODULES = ("loop", "squashfs")
 _LIBRARY = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
-_MULTIARCH = tuple(architecture.triplet for architecture in arch.known())
 _DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "mnt", "usr/bin", "usr/lib")
 _WINDOW_LOG = 21  # the kernel allocates the window when it unpacks, at its tightest moment
 
@@ -203,8 +202,7 @@ class _Root:
             self.tree.symlink(name, "usr/lib")
         self.tree.symlink("bin", "usr/bin")
         self.tree.symlink("usr/lib64", "lib")
-        for name in _MULTIARCH:
-            self.tree.symlink(f"usr/lib/{name}", ".")
+        self.tree.symlink(f"usr/lib/{arch.by_machine(platform.machine).triplet}", ".")
 
     def borrow(self, other: _Root) -> None:
         """Leave executables and libraries to the other, and have an empty file where each will be mounted."""

@@ -154,13 +154,17 @@ def _rings(objects: Objects, heads: Addresses, nodes: Addresses, following: Addr
     rows, found = _rows(nodes, following)
     found &= group[rows] == group
     # One row more, the end, which leads to itself. Who leaves the list or what is known of it never gets there.
-    step = np.append(np.where(following == heads, count, np.where(found, rows, np.arange(count))), count)
-    distance = np.append(np.ones(count, np.int64), 0)
+    step = np.full(count + 1, count)
+    step[:-1] = np.where(following == heads, count, np.where(found, rows, np.arange(count)))
+    distance = np.ones(count + 1, np.int64)
+    distance[-1] = 0
     for _ in range(count.bit_length()):
         distance += distance[step]
         step = step[step]
     first, there = _rows(nodes, objects.columns.pointers(shared))
-    whole = there & (np.bincount(group, step[:-1] == count, len(shared)) == sizes)
+    ended = np.zeros(len(shared), np.int64)
+    np.add.at(ended, group, step[:-1] == count)
+    whole = there & (ended == sizes)
     whole &= (distance[first] == sizes) & (group[first] == np.arange(len(shared)))
     listed = np.split(nodes[np.lexsort((-distance[:-1], group))], np.cumsum(sizes)[:-1])
     return {int(shared[each]): listed[each].tolist() for each in np.flatnonzero(whole).tolist()}
