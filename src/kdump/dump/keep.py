@@ -44,7 +44,10 @@ class Kept:
 
     def to_json(self) -> str:
         """For another process."""
-        packed = zlib.compress(np.diff(self.runs.reshape(-1), prepend=0).tobytes(), 1)
+        flat = self.runs.reshape(-1)
+        steps = flat.copy()
+        steps[1:] -= flat[:-1]
+        packed = zlib.compress(steps.tobytes(), 1)
         return json.dumps({**asdict(replace(self, runs=_none())), "runs": packed.hex()})
 
     @classmethod

@@ -94,7 +94,7 @@ class Also(NamedTuple):
             more &= self.classes[np.minimum(of, len(PageClass) - 1)]
             if more.any():
                 fates.kept[part] |= more
-                counts += np.bincount(of[more], minlength=len(PageClass))
+                np.add.at(counts, of[more], 1)
         return counts
 
 
