@@ -63,6 +63,7 @@ def first_pass(
     """
     check_extent(dump)
     _check_order(dump)
+    kernel = kernel or Kernel(dump)
     memory_map: MemoryMap | None = None
     why = ""
     wanted = bool(level & PAGE_CLASS_BITS)
@@ -84,7 +85,7 @@ def first_pass(
     selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop, also=also)
     if memory_map and level & FREE:
         counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
-        doubt = contradiction(counted, free_pages(with_nodes(Kernel(dump)), memory_map.virtual), _cpus(dump))
+        doubt = contradiction(counted, free_pages(with_nodes(kernel), memory_map.virtual), _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
             memory_map = replace(memory_map, facts=facts, listed=memory_map.listed[:0])

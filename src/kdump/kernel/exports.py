@@ -116,8 +116,9 @@ def exported(pieces: list[Piece], functions: Kallsyms) -> dict[str, int]:
     """Addresses of everything that the kernel exports, by name; empty if the tables are not found."""
     for piece in pieces:
         raw = bytes(piece.data)
-        words = np.frombuffer(raw, "<i4", len(raw) // 4).astype(np.int64)
-        targets = words + np.arange(len(words), dtype=np.int64) * 4
+        words = np.frombuffer(raw, "<i4", len(raw) // 4)
+        targets = np.arange(0, 4 * len(words), 4, dtype=np.int32)  # in place: the image has tens of MB
+        targets += words
         for name in _ANCHORS:
             address = functions.get(name)
             if address is None:
@@ -127,7 +128,7 @@ def exported(pieces: list[Piece], functions: Kallsyms) -> dict[str, int]:
     return {}
 
 
-def _entries_of(raw: bytes, targets: npt.NDArray[np.int64], name: str, value: int) -> list[int]:
+def _entries_of(raw: bytes, targets: npt.NDArray[np.int32], name: str, value: int) -> list[int]:
     """Words at which an entry of that name and that value (relative to the piece) begins."""
     text = name.encode() + b"\0"  # the linker may have made it the end of a longer one
     at, found = raw.find(text), []
@@ -138,7 +139,7 @@ def _entries_of(raw: bytes, targets: npt.NDArray[np.int64], name: str, value: in
     return found
 
 
-def _table(base: int, raw: bytes, targets: npt.NDArray[np.int64], entry: int) -> dict[str, int]:
+def _table(base: int, raw: bytes, targets: npt.NDArray[np.int32], entry: int) -> dict[str, int]:
     """All entries around one: before and behind it, as long as they have names."""
     found: dict[str, int] = {}
     for step in (_ENTRY, -_ENTRY):
