@@ -45,16 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add_output_arguments(parser)
     parser.add_argument("-d", "--level", default=LEVEL, help=f"dump level, or a rising list (default: {LEVEL})")
-    parser.add_argument(
-        "--scrub", metavar="KINDS", help=f"write zeros instead of secrets: {', '.join(KINDS)}; or {ALL}"
-    )
-    parser.add_argument(
-        "--keep",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="keep the memory of processes with this name, or in this control group (/PATH), at any level",
-    )
     parser.add_argument("--live", action="store_true", help="save the running kernel (/proc/kcore; needs root)")
     parser.add_argument(
         "--estimate", action="store_true", help="only print what each level would cost; there is no OUT"
@@ -79,6 +69,16 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         type=values.number(-50, 22),
         metavar="N",
         help="compression level of zstd, -50 to 22",
+    )
+    parser.add_argument(
+        "--scrub", metavar="KINDS", help=f"write zeros instead of secrets: {', '.join(KINDS)}; or {ALL}"
+    )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="keep the memory of processes with this name, or in this control group (/PATH), at any level",
     )
     parser.add_argument("--elf", action="store_true", help="write an ELF vmcore (for gdb, Volatility), uncompressed")
     parser.add_argument("--flat", action="store_true", help="write the flattened format, as for a pipe")
