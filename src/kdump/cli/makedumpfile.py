@@ -345,6 +345,8 @@ def _dmesg(args: argparse.Namespace, source: str, output: str, talk: _Talk) -> i
     with _open(args, [source]) as dump:
         kernel = Kernel(dump)
         log = kernel.log()
+        if log.lost and not log.records:
+            raise KdumpError("none of the kernel's log can be read", why="; ".join(log.lost))
         first = _clear_seq(kernel) if args.partial_dmesg else 0
         facts = [line for line in dump.vmcoreinfo.decode("latin-1").splitlines() if line.startswith(SAID)]
     for line in facts:  # SUSE's scripts read these from the debugging messages

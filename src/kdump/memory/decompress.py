@@ -1,17 +1,18 @@
 """Pages out of a kdump-compressed dump, by the codec bit of their descriptor.
 
 A page must come out at exactly the block size; nothing larger is ever allocated, whatever the data claims. Codecs that
-few dumps use (lzo, snappy) come from optional packages (the extra `codecs`); the capture path never needs them.
+few dumps use (lzo, snappy) come from the system's libraries or optional packages (the extra `codecs`), and are plain
+Python where neither is there; the capture path never needs them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kdump.errors import FormatError, KdumpError
-from kdump.extras import extra
 from kdump.memory.codecs import CODECS, LZO, SNAPPY, ZLIB, ZSTD
 from kdump.memory.pieces import Pieces
 
@@ -98,8 +99,7 @@ class Decompressor:
         make = {ZLIB: _zlib, ZSTD: _zstd, LZO: _lzo, SNAPPY: _snappy}.get(codec)
         if make is None:
             raise FormatError(f"no such compression: {codec:#x}", path=path, offset=offset, field="page_desc.flags")
-        with extra("codecs", f"{path}: reading pages compressed with {NAMES[codec]}"):
-            return make(self._page_size)
+        return make(self._page_size)
 
 
 def _zlib(page_size: int) -> Codec:
@@ -127,8 +127,12 @@ def _zstd(page_size: int) -> Codec:
 
 
 def _lzo(page_size: int) -> Codec:
-    from lzallright import LZOCompressor
+    try:
+        from lzallright import LZOCompressor
+    except ImportError:
+        from kdump.memory import plain_lz
 
+        return partial(plain_lz.lzo, limit=page_size)
     context = LZOCompressor()
 
     def decode(data: memoryview) -> bytes:
@@ -140,7 +144,12 @@ def _lzo(page_size: int) -> Codec:
 
 
 def _snappy(page_size: int) -> Codec:
-    from cramjam import snappy
+    try:
+        from cramjam import snappy
+    except ImportError:
+        from kdump.memory import plain_lz
+
+        return partial(plain_lz.snappy, limit=page_size)
 
     def decode(data: memoryview) -> bytes:
         page = bytearray(page_size)
