@@ -47,6 +47,11 @@ ROWS = (
     Row("page", ("--html",), 2.0),
     Row("shell start", ("--crash", "-c", "sym panic"), 0.4, "shell"),
 )
+# What other tools want: the command and its options, and last the name of the file that is written.
+OTHERS = (
+    Row("debuginfo", ("debuginfo", "-f", "-o", "vmlinux"), 10.0),
+    Row("export --isf", ("export", "--isf", "-f", "-o", "linux.json"), 5.0),
+)
 HEAD = f"{'':<29}{'seconds':>18}{'aim':>6}{'CPU':>7}{'peak':>10}{'crash takes':>13}{'drgn takes':>13}"
 
 
@@ -75,6 +80,9 @@ def measure(vmcore: Path, vmlinux: Path | None, crash: str, repeat: int, scratch
     log = scratch / "log.txt"
     log.write_bytes(run([*KDUMP, "dmesg", vmcore]).output)
     yield _line("kdump: signature of a log", _series([*KDUMP, "report", "--signature", log], repeat), ROWS[0], theirs)
+    for row in OTHERS:
+        *words, name = row.options
+        yield _line(f"kdump: {row.name}", _series([*KDUMP, *words, scratch / name, vmcore], repeat), row, None)
 
 
 def _series(command: Sequence[str | Path], repeat: int) -> Series:

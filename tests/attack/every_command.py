@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "diff": ("DUMP DUMP", "DUMP CRASH"),
     "shell": ("-c 1 DUMP",),
     "debuginfo": ("DUMP -o OUT",),
+    "export": ("--isf -o OUT.json DUMP", "--elf -o OUT DUMP", "--gcore 1 -o OUT DUMP", "--trace-dat -o OUT DUMP"),
     "serve": ("--stdio DUMP", "--listen nonsense\x1b[31m DUMP"),
     "mcp": ("CRASHES", "--config /nonexistent\x1b[31m"),
     "fleet": ("token list --data CRASHES", "nonsense\x1b[31m"),

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from kdump.errors import KdumpError
-from kdump.kernel.ftrace import Tracer, _Field, _Type
+from kdump.kernel.ftrace import Field, Tracer, _Type
 
 KIND = _Type(
     "wake",
     [
-        _Field("comm", "char[8]", 8, 8, False),
-        _Field("prio", "int", 16, 4, True),
-        _Field("name", "__data_loc char[]", 20, 4, False),
+        Field("comm", "char[8]", 8, 8, False),
+        Field("prio", "int", 16, 4, True),
+        Field("name", "__data_loc char[]", 20, 4, False),
     ],
 )
 

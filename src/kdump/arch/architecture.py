@@ -165,6 +165,15 @@ class Architecture:
         """The unwinder of a kernel's stacks. Raises `KdumpError` if the kernel lacks the information for it."""
         self._refuse("stacks cannot be unwound")
 
+    def core_registers(self, kernel: KernelView, registers: Registers, thread: Any) -> bytes:
+        """pr_reg of an NT_PRSTATUS note in a process's core: user mode's registers, and what thread_struct has."""
+        self._refuse("registers of processes are not known")
+
+    def core_floating_point(self, kernel: KernelView, thread: Any) -> bytes:
+        """An NT_FPREGSET note of a task that was not running; empty if it is not known."""
+        del kernel, thread
+        return b""
+
     def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
         """The engine that follows the arguments of functions; None if this architecture has none yet.
 

@@ -15,16 +15,14 @@ import numpy as np
 
 from kdump.bench.dwarf import Function, Variable, Writer, abbreviations
 from kdump.bench.sections import Section, SymbolRow, write
+from kdump.bench.variables import TEXT, declared, typed
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel import btf
-from kdump.kernel import globals as kernel_globals
-from kdump.kernel.kallsyms import Symbol
 from kdump.kernel.kernel import Kernel
 
 _PAGE = 4096
 _MAX_SECTION = 1 << 28
 _HALF = 1 << 63
-_TEXT = "tTwW"
 
 
 class Summary(NamedTuple):
@@ -97,7 +95,7 @@ class _Maker:
         if frame:
             sections.append(Section(".debug_frame", frame))
         rows = [
-            SymbolRow(symbol.name, self.moved(symbol.address), symbol.size, symbol.type in _TEXT, symbol.type.isupper())
+            SymbolRow(symbol.name, self.moved(symbol.address), symbol.size, symbol.type in TEXT, symbol.type.isupper())
             for symbol in self.symbols
         ]
         summary = Summary(
@@ -128,37 +126,18 @@ class _Maker:
         seen: set[str] = set()
         for symbol in self.symbols:
             number = prototypes.get(symbol.name)
-            if number is not None and symbol.type in _TEXT and symbol.name not in seen and symbol.address >= _HALF:
+            if number is not None and symbol.type in TEXT and symbol.name not in seen and symbol.address >= _HALF:
                 seen.add(symbol.name)
                 size = min(symbol.size, 0xFFFFFFFF)
                 found.append(Function(symbol.name, self.moved(symbol.address), size, symbol.type.isupper(), number))
         return found
 
     def _variables(self) -> list[Variable]:
-        types = self.kernel.types
-        first: dict[str, Symbol] = {}
-        for symbol in self.symbols:
-            if symbol.type not in _TEXT:
-                first.setdefault(symbol.name, symbol)
-        found = []
-        for kind, name, target in _declared(types):
-            if kind == btf.VAR and name in first:
-                symbol = first.pop(name)
-                found.append(Variable(name, self.moved(symbol.address), symbol.type.isupper(), target))
-        for name, candidates in kernel_globals.names():
-            if name not in first:
-                continue
-            symbol = first[name]
-            chosen = kernel_globals.choose(types, candidates, symbol.size)
-            if chosen is not None:
-                found.append(
-                    Variable(
-                        name, self.moved(symbol.address), symbol.type.isupper(), chosen.type.id, chosen.stars,
-                        chosen.counts,
-                    )
-                )  # fmt: skip
-        found += self._constants()
-        return found
+        found = [
+            Variable(each.symbol.name, self.moved(each.symbol.address), each.symbol.type.isupper(), *each[1:])
+            for each in typed(self.kernel.types, self.symbols)
+        ]
+        return found + self._constants()
 
     def _constants(self) -> list[Variable]:
         """Crash computes HZ from a constant of block/mq-deadline.c, 5 * HZ; the kernel keeps a tick's length."""
@@ -190,7 +169,7 @@ class _Maker:
         functions = [
             Function(symbol.name, self.moved(symbol.address), symbol.size, True, prototypes.get(symbol.name, 0))
             for symbol in symbols
-            if symbol.type in _TEXT and symbol.size and symbol.name
+            if symbol.type in TEXT and symbol.size and symbol.name
         ]
         if types is None and not functions:
             return False
@@ -247,16 +226,7 @@ class _Maker:
 
 def _functions_of(types: btf.Btf) -> Iterator[tuple[str, int]]:
     """Names and prototypes of all functions of a section."""
-    return ((name, target) for kind, name, target in _declared(types) if kind == btf.FUNC)
-
-
-def _declared(types: btf.Btf) -> Iterator[tuple[int, str, int]]:
-    """Kind, name and type of what a section declares: functions and variables."""
-    raw = types.raw
-    kinds = raw.words[raw.starts + 1] >> 24 & 0x7F
-    for index in np.flatnonzero((kinds == btf.FUNC) | (kinds == btf.VAR)).tolist():
-        found = types.by_id(raw.first_id + index)
-        yield found.kind, found.name, found.target
+    return ((name, target) for kind, name, target in declared(types) if kind == btf.FUNC)
 
 
 def save(content: Content, machine: int, descriptor: int) -> int:

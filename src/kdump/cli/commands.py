@@ -57,6 +57,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("shell", REPORT, "kdump.cli.shell", "explore a dump in an interactive drgn session"),
     Command("serve", REPORT, "kdump.cli.serve", "serve a dump to GDB as a remote target"),
     Command("debuginfo", REPORT, "kdump.cli.debuginfo", "make a vmlinux for crash, gdb and drgn from a dump alone"),
+    Command("export", REPORT, "kdump.cli.export", "write symbols, memory or files for Volatility and other tools"),
     Command("mcp", REPORT, "kdump.cli.mcp", "let an AI assistant read crashes (Model Context Protocol)"),
     Command("fleet", FLEET, "kdump.cli.fleet", "collect and group the crashes of many machines"),
     Command("kdumpctl", OTHERS, "kdump.cli.dropins.kdumpctl", "the verbs of Fedora's and RHEL's kdumpctl"),

@@ -24,6 +24,7 @@ _POINTER_FLAGS = 3  # on a list's next pointer: this is the head page, or it is 
 _MAX_PAGES = 1 << 16
 _MAX_TYPES = 1 << 16
 _ENTRY = struct.Struct("<HBBi")  # struct trace_entry: type, flags, preempt_count, pid
+_PRINT = 1 << 16  # bytes of a print format
 _TRACEPOINT = 16  # TRACE_EVENT_FL_TRACEPOINT: the call's name is its tracepoint's
 
 
@@ -37,7 +38,16 @@ class Event(NamedTuple):
     fields: dict[str, int | str]
 
 
-class _Field(NamedTuple):
+class Page(NamedTuple):
+    """A page of a ring buffer: when its first event's time counts from, in nanoseconds, and its events."""
+
+    time: int
+    data: bytes
+
+
+class Field(NamedTuple):
+    """A field of an event as the kernel describes it; `offset` and `size` in bytes, the latter 0 up to the end."""
+
     name: str
     type: str
     offset: int
@@ -45,9 +55,19 @@ class _Field(NamedTuple):
     signed: bool
 
 
+class Kind(NamedTuple):
+    """A kind of event; `print_format` is C, as the kernel has it for those who print events."""
+
+    number: int
+    system: str
+    name: str
+    fields: list[Field]
+    print_format: str
+
+
 class _Type(NamedTuple):
     name: str
-    fields: list[_Field]
+    fields: list[Field]
 
 
 class Tracer:
@@ -75,6 +95,51 @@ class Tracer:
                 except KdumpError as error:
                     self._objects.problem(f"trace buffer of CPU {cpu}: {error}")
         return sorted(found, key=lambda event: event.nanoseconds)
+
+    def pages(self) -> Iterator[tuple[int, list[Page]]]:
+        """Every CPU that has a buffer, and its pages with events, the oldest first."""
+        for cpu, buffer in self._buffers():
+            found = []
+            for page in self._pages(buffer):
+                try:
+                    content = self._content(page)
+                except KdumpError as error:
+                    self._objects.problem(f"trace buffer of CPU {cpu}: {error}")
+                    continue
+                if content.data:
+                    found.append(content)
+            yield cpu, found
+
+    @property
+    def room(self) -> int:
+        """Bytes of a page of the buffers, its head included."""
+        buffer = self.trace.array_buffer.buffer  # `subbuf_size`, since 6.8, leaves the head out
+        if self._objects.has(buffer, "subbuf_size"):
+            return int(buffer.subbuf_size) + self.data_offset
+        return self._objects.kernel.vmcoreinfo.page_size
+
+    @property
+    def data_offset(self) -> int:
+        """Bytes of a page's head."""
+        return self._objects.types.struct("buffer_data_page").offset("data")
+
+    def kinds(self) -> Iterator[Kind]:
+        """Every kind of event that the kernel knows; those that cannot be read are noted and left out."""
+        self._read_calls()
+        for number, call in self._calls.items():
+            kind = self._type(number)
+            if kind is None:
+                continue
+            try:
+                system = self._objects.string(getattr(call, "class").system)
+                yield Kind(number, system, kind.name, kind.fields, self._objects.string(call.print_fmt, _PRINT))
+            except KdumpError as error:
+                self._objects.problem(f"the trace event {kind.name}: {error}")
+
+    def common_fields(self) -> list[Field]:
+        """The fields that every event begins with."""
+        head = self._objects.symbols.address("ftrace_common_fields")
+        return self._listed(self._objects.struct("list_head", head))
 
     def _buffers(self) -> Iterator[tuple[int, Struct]]:
         buffer = self.trace.array_buffer.buffer
@@ -113,15 +178,7 @@ class Tracer:
         return page
 
     def _events(self, cpu: int, page: Struct) -> Iterator[Event]:
-        objects = self._objects
-        content = page.page
-        commit = content.commit  # local_t: an atomic_long_t on most architectures, a plain number on others
-        size = int(commit.a.counter if objects.has(commit, "a.counter") else commit.v) & _COMMIT_MASK
-        start = objects.types.struct("buffer_data_page").offset("data")
-        if size > objects.kernel.vmcoreinfo.page_size * 16:
-            raise KdumpError(f"a page of {size} bytes is damaged")
-        data = objects.kernel.virtual.read(int(content) + start, size)
-        clock = int(content.time_stamp)
+        clock, data = self._content(page)
         place = 0
         while place + 4 <= len(data):
             (word,) = struct.unpack_from("<I", data, place)
@@ -148,6 +205,15 @@ class Tracer:
                     yield event
                 place += head + length
 
+    def _content(self, page: Struct) -> Page:
+        objects = self._objects
+        content = page.page
+        commit = content.commit  # local_t: an atomic_long_t on most architectures, a plain number on others
+        size = int(commit.a.counter if objects.has(commit, "a.counter") else commit.v) & _COMMIT_MASK
+        if size > objects.kernel.vmcoreinfo.page_size * 16:
+            raise KdumpError(f"a page of {size} bytes is damaged")
+        return Page(int(content.time_stamp), objects.kernel.virtual.read(int(content) + self.data_offset, size))
+
     def _decode(self, cpu: int, clock: int, raw: bytes) -> Event | None:
         if len(raw) < _ENTRY.size:
             return None
@@ -158,7 +224,7 @@ class Tracer:
         fields = {field.name: value for field in kind.fields if (value := self._value(field, raw)) is not None}
         return Event(clock, cpu, pid, kind.name, fields)
 
-    def _value(self, field: _Field, raw: bytes) -> int | str | None:
+    def _value(self, field: Field, raw: bytes) -> int | str | None:
         data = raw[field.offset : field.offset + field.size] if field.size else raw[field.offset :]
         if field.type.startswith("__data_loc") and len(data) == 4:
             place = int.from_bytes(data, "little")
@@ -172,14 +238,17 @@ class Tracer:
 
     def _type(self, number: int) -> _Type | None:
         """An event type by its number; there are some thousands, few of which occur."""
+        self._read_calls()
+        if number not in self._types:
+            self._types[number] = self._describe(self._calls[number]) if number in self._calls else None
+        return self._types[number]
+
+    def _read_calls(self) -> None:
         objects = self._objects
         if not self._calls:
             head = objects.symbols.address("ftrace_events")
             for call in objects.list(head, "trace_event_call", "list", _MAX_TYPES):
                 self._calls[int(call.event.type)] = call
-        if number not in self._types:
-            self._types[number] = self._describe(self._calls[number]) if number in self._calls else None
-        return self._types[number]
 
     def _describe(self, call: Struct) -> _Type | None:
         try:
@@ -195,16 +264,20 @@ class Tracer:
         except KeyError:
             return _TRACEPOINT
 
-    def _fields(self, call: Struct) -> list[_Field]:
+    def _fields(self, call: Struct) -> list[Field]:
         objects = self._objects
         head = getattr(call, "class").fields
         getter = objects.kernel.symbolizer.at(int(getattr(call, "class").get_fields))
         if getter and getter.name == "syscall_get_enter_fields":  # system calls keep theirs elsewhere
             head = objects.struct("syscall_metadata", call.data).enter_fields
-        fields: list[_Field] = []
+        return self._listed(head)
+
+    def _listed(self, head: Struct) -> list[Field]:
+        objects = self._objects
+        fields: list[Field] = []
         for field in objects.list(head, "ftrace_event_field", "link", 256):
             name, kind = objects.string(field.name), objects.string(field.type)
-            fields.insert(0, _Field(name, kind, int(field.offset), int(field.size), bool(field.is_signed)))
+            fields.insert(0, Field(name, kind, int(field.offset), int(field.size), bool(field.is_signed)))
         return fields  # the kernel puts each in front
 
 

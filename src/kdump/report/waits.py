@@ -20,13 +20,14 @@ import numpy as np
 
 from kdump.kernel.locks import KERNEL, Locks, Stacks
 from kdump.kernel.locks import Wait as LockWait
+from kdump.kernel.mounts import path_of_mount
 from kdump.kernel.objects import Objects, Pointer, Struct
 from kdump.kernel.task import Task
 from kdump.report import storage
 from kdump.report.context import Context
 from kdump.report.damage import DAMAGE
 from kdump.report.logtext import clean
-from kdump.report.mounted import mounts, path_of_mount
+from kdump.report.mounted import mounts
 from kdump.report.pointers import Pointers
 
 _DEEP = 14  # frames from the innermost in which the wait must show

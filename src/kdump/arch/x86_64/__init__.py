@@ -93,6 +93,17 @@ class _X8664(Architecture):
 
         return OrcUnwinder(kernel)
 
+    def core_registers(self, kernel: KernelView, registers: Registers, thread: Any) -> bytes:
+        from kdump.arch.x86_64.core import general
+
+        del kernel
+        return general(registers, thread)
+
+    def core_floating_point(self, kernel: KernelView, thread: Any) -> bytes:
+        from kdump.arch.x86_64.core import floating_point
+
+        return floating_point(kernel, thread)
+
     def arguments(self, kernel: KernelView) -> ArgumentEngine:
         from kdump.arch.x86_64.arguments import Engine
 

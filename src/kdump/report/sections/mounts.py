@@ -5,11 +5,12 @@ Source: include/linux/fs.h (SB_RDONLY, s_writers).
 
 from __future__ import annotations
 
+from kdump.kernel.mounts import path_of_mount
 from kdump.report.blocked import LONG, blocked
 from kdump.report.context import Context
 from kdump.report.logtext import clean
 from kdump.report.model import Column, Finding, Section, Table, Value
-from kdump.report.mounted import mounts, path_of_mount
+from kdump.report.mounted import mounts
 from kdump.units import duration_text
 
 TITLE = "Mounts"
