@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
-from tests.conftest import CrashMaker
+from tests import foreign
+from tests.conftest import CrashMaker, Once
+from tests.dump.conftest import MEMORY, TRACED
 from tests.report.machines import MACHINES
 
-from kdump.bench import images, isf
+from kdump.bench import files, images, isf
 from kdump.cli.main import main
+from kdump.kernel.ftrace import Tracer
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.tasks import Tasks
 from kdump.memory import open_dump
@@ -35,6 +39,7 @@ VOLATILITY = (
     pytest.param("6.12", "elf", id="6.12-5-levels-elf"),
     pytest.param("6.1", "lime", id="6.1-4-levels-lime", marks=pytest.mark.matrix),
 )
+_DEVICES = (" SUBSYSTEM=", " DEVICE=")  # what Volatility shows of a record besides its text
 
 
 class Pages:
@@ -107,17 +112,28 @@ def vmcore(lab_crash: CrashMaker) -> Callable[[str], Path]:
     return lambda series: lab_crash(series, **MACHINES[series]).directory / "vmcore"
 
 
+@pytest.fixture
+def symbols(vmcore: Callable[[str], Path], once: Once) -> Callable[[str], Path]:
+    """A directory with the symbol file of a kernel."""
+
+    def make(series: str, directory: Path) -> Path:
+        assert main(["export", str(vmcore(series)), "--isf", "-o", str(directory / "linux.json")]) == 0
+        return directory
+
+    return lambda series: once(f"isf {series}", lambda directory: make(series, directory))
+
+
 @pytest.mark.lab
 @pytest.mark.parametrize(("series", "image"), VOLATILITY)
-def test_volatility_sees_what_we_see(series: str, image: str, vmcore: Callable[[str], Path], tmp_path: Path) -> None:
-    (tmp_path / "symbols").mkdir()
-    assert main(["export", str(vmcore(series)), "--isf", "-o", str(tmp_path / "symbols" / "linux.json")]) == 0
+def test_volatility_sees_what_we_see(
+    series: str, image: str, vmcore: Callable[[str], Path], symbols: Callable[[str], Path], tmp_path: Path
+) -> None:
     assert main(["export", str(vmcore(series)), f"--{image}", "-o", str(tmp_path / image)]) == 0
     assert (tmp_path / image).stat().st_mode & 0o777 == 0o600
     names = [f"linux.{name}" for name in PLUGINS]
     program = [sys.executable, "-m", "tests.bench.volatility_plugins"]
-    places = [str(tmp_path / name) for name in (image, "symbols", "")]
-    done = subprocess.run([*program, *places, *names], capture_output=True, text=True, check=True)
+    places = [tmp_path / image, symbols(series), tmp_path]
+    done = subprocess.run([*program, *map(str, places), *names], capture_output=True, text=True, check=True)
     answers: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
     assert {name: rows for name, rows in answers.items() if isinstance(rows, str)} == {}
     with open_dump(vmcore(series)) as dump:
@@ -135,8 +151,9 @@ def test_volatility_sees_what_we_see(series: str, image: str, vmcore: Callable[[
     ):  # fmt: skip
         assert {row[pid]: row[command] for row in answers[f"linux.{name}"]} == processes, name
     assert {row["Module Name"] for row in answers["linux.lsmod.Lsmod"]} == modules
-    lines = [row["line"] for row in answers["linux.kmsg.Kmsg"]]
-    assert lines[-20:] == b"\n".join(log).decode().splitlines()[-20:]
+    lines = [row["line"] for row in answers["linux.kmsg.Kmsg"] if not row["line"].startswith(_DEVICES)]
+    text = b"\n".join(log).decode().splitlines()
+    assert lines in (text, text[:-1])  # Volatility 2.28 leaves out the last record of some logs
     assert {row["Name"] for row in answers["linux.iomem.IOMem"]} >= {"System RAM", "Kernel code", "Crash kernel"}
     assert "/run/disk" in {row["MOUNT_POINT"] for row in answers["linux.mountinfo.MountInfo"]}
     (boot,) = answers["linux.boottime.Boottime"]
@@ -146,14 +163,13 @@ def test_volatility_sees_what_we_see(series: str, image: str, vmcore: Callable[[
 
 
 @pytest.mark.lab
-def test_the_symbol_file_follows_its_schema(vmcore: Callable[[str], Path]) -> None:
-    """All of it takes the validator half a minute: this is every fortieth of each table, and what they refer to."""
+def test_the_symbol_file_follows_its_schema(symbols: Callable[[str], Path]) -> None:
+    """All of it takes the validator half a minute: some of each table. Nothing refers to a type that is not there."""
     import jsonschema
     import volatility3
 
     schema = json.loads((Path(volatility3.__file__).parent / "schemas" / f"schema-{isf.FORMAT}.json").read_text())
-    with open_dump(vmcore("6.12")) as dump:
-        whole = json.loads(isf.make(Kernel(dump), "1.0").text)
+    whole = json.loads((symbols("6.12") / "linux.json").read_text())
     named = {kind: set(whole[table]) for kind, table in (("struct", "user_types"), ("enum", "enums"))}
     missing = []
 
@@ -174,5 +190,97 @@ def test_the_symbol_file_follows_its_schema(vmcore: Callable[[str], Path]) -> No
         look(symbol["type"])
     assert missing == []
     for table in ("user_types", "enums", "symbols"):
-        whole[table] = dict(list(whole[table].items())[::40])
+        whole[table] = dict(list(whole[table].items())[::400])
     jsonschema.validate(whole, schema)
+
+
+@pytest.mark.lab
+def test_gdb_opens_a_process(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    core = tmp_path / "core"
+    assert main(["export", str(whole("6.12")), "--gcore", "1", "-o", str(core)]) == 0
+    with core.open("rb") as file:
+        loads = [each for each in ELFFile(file).iter_segments() if each["p_type"] == "PT_LOAD"]
+        work = next(each for each in loads if each["p_filesz"] >= MEMORY // 6)["p_vaddr"]
+    # What lab/guest.py wrote to its anonymous memory: each MiB begins with its place.
+    first = next(at for at in range(work, work + (2 << 20), 4096) if _word(core, at) == 1 << 20)
+    said = foreign.run(
+        "gdb", "-nx", "-q", "-batch", "-ex", "info auxv", "-ex", "x/i $rip-2", "-ex", f"x/2gx {first:#x}",
+        "-ex", f"x/s {first + 8:#x}", "-ex", "info proc mappings", "-ex", "info threads", "-c", core,
+    )  # fmt: skip
+    assert re.search(r'AT_EXECFN .* "/init"$', said, re.M)
+    assert re.search(r"^ +0x[0-9a-f]+:\tsyscall", said, re.M)
+    assert re.search(rf"^{first:#x}:\t0x0*100000\t", said, re.M)
+    assert re.search(r"^\* 1 +LWP 1 ", said, re.M) and "/usr/lib/libc.so.6" in said
+
+
+def _word(core: Path, address: int) -> int:
+    with core.open("rb") as file:
+        for each in ELFFile(file).iter_segments():
+            if each["p_vaddr"] <= address < each["p_vaddr"] + each["p_filesz"]:
+                file.seek(each["p_offset"] + address - each["p_vaddr"])
+                return int.from_bytes(file.read(8), "little")
+    return -1
+
+
+@pytest.mark.lab
+def test_what_has_no_core_says_why(
+    vmcore: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dump = str(vmcore("6.12"))
+    for pid, said in (
+        ("2", "process 2 (kthreadd) has no memory of its own: it is a kernel thread"),
+        ("4000", "no process 4000"),
+    ):
+        assert main(["export", dump, "--gcore", pid, "-o", str(tmp_path / "core")]) == 1
+        assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.lab
+def test_trace_cmd_reads_every_event(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "trace.dat"
+    assert main(["export", str(whole("6.12")), "--trace-dat", "-o", str(path)]) == 0
+    lines = foreign.run("trace-cmd", "report", "-t", path).splitlines()
+    theirs = [
+        (int(found[1]), int(found[2]), int(found[3]) * 10**9 + int(found[4]), found[5], found[6])
+        for line in lines
+        if (found := re.match(r".*-(\d+) +\[(\d+)\] +(\d+)\.(\d{9}): (\w+): +(.*)$", line))
+    ]
+    assert len(theirs) == len(lines) - 1 > 1000  # the first tells how many CPUs there are
+    with open_dump(whole("6.12")) as dump:
+        ours = Tracer(Kernel(dump).objects).last(1 << 20)
+    assert [each[:4] for each in theirs] == [(each.pid, each.cpu, each.nanoseconds, each.name) for each in ours]
+    assert {each[3] for each in theirs} == {name.partition(":")[2] for name in TRACED.split(",")}
+    assert any(re.fullmatch(r"\S+:\d+ \[\d+\] \S+ ==> init:1 \[\d+\]", each[4]) for each in theirs)
+
+
+@pytest.mark.lab
+def test_files_come_out_of_the_page_cache(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["export", str(whole("6.12")), "--files", "/run/disk", "--files", "/etc/kdump/guest.json", "-o", str(out)]
+    assert main(command) == 0
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {"run/disk/page-cache", "run/disk/before-panic.json", "etc/kdump/guest.json"} <= written
+    assert all(path.stat().st_mode & 0o077 == 0 for path in [out, *out.rglob("*")])
+    assert json.loads((out / "etc/kdump/guest.json").read_text())["work"] == MEMORY // 6
+    assert json.loads((out / "run/disk/before-panic.json").read_text())
+    content = (out / "run/disk/page-cache").read_bytes()
+    assert len(content) == MEMORY // 6
+    blocks = [content[at : at + (1 << 20)] for at in range(0, len(content), 1 << 20)]
+    assert [int.from_bytes(block[:8], "little") for block in blocks] == list(range(0, len(content), 1 << 20))
+    assert len({block[8:] for block in blocks}) == 1 and len(set(blocks[0])) == 256
+    assert main(command) == 1  # it is there
+
+
+def test_nothing_is_written_beside_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    directory = os.open(tmp_path / "out", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in ("/../../x", "/a/../b", "/\x1b[31m/\u202e", "/" + "\u00e9" * 300, "//.. ", "/c/."):
+            path, descriptor = files._create(name, directory)
+            os.close(descriptor)
+            assert (tmp_path / "out" / path).is_file()
+    finally:
+        os.close(directory)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert all(part.name.isprintable() for part in (tmp_path / "out").rglob("*"))

@@ -1,4 +1,4 @@
-"""Two machines that were put to work, full of secrets, and dumped whole."""
+"""Two machines that were put to work, full of secrets, traced their scheduler, and were dumped whole."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kdump.capture.plan import CapturePlan
 
 WHOLE = CapturePlan(level=1, codec="zlib", report=False)  # Debian's makedumpfile is built without zstd
 MEMORY = 768 << 20
+TRACED = "sched:sched_switch,sched:sched_wakeup"
 CRYPTO = ("dm_crypt", "xts", "ecb", "essiv", "af_alg", "algif_hash", "algif_skcipher", "aesni_intel", "gcm", "ccm")
 TOOLS = {"/usr/sbin/cryptsetup": "cryptsetup", "/usr/bin/wg": "wg", "/usr/sbin/ip": "ip"}
 SECRETS: dict[str, Any] = {
@@ -34,6 +35,7 @@ def whole(lab_crash: CrashMaker) -> Callable[[str], Path]:
 
     def make(series: str) -> Path:
         options = {"memory": MEMORY, "plan": WHOLE, "work": MEMORY // 6, "timeout": 200, **secrets}
+        options["cmdline"] = f"trace_event={TRACED}"
         return lab_crash(series, **options).directory / "vmcore"
 
     return make

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from kdump.dump.memmap import find_runs
-from kdump.errors import KdumpError, NotPresentError
-from kdump.fileio import pwrite_all
+from kdump.errors import NotPresentError
+from kdump.files.drafts import pwrite_all
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.mounts import mounts, path_of_mount
 from kdump.kernel.objects import Struct
@@ -151,7 +151,11 @@ class PageCache:
         ]  # fmt: skip
         if not held:
             return None
-        path, descriptor = _create(found.path, directory)
+        try:
+            path, descriptor = _create(found.path, directory)
+        except (FileExistsError, NotADirectoryError) as error:
+            self._objects.problem(f"{found.path} is not written: {error.strerror}")  # two names that are alike here
+            return None
         done = 0
         try:
             os.truncate(descriptor, size)
@@ -172,7 +176,7 @@ def _parts(path: str) -> tuple[str, ...]:
 
 def _create(path: str, directory: int) -> tuple[str, int]:
     """A new file, mode 0600, at a path out of a dump below our directory: its name there, and a descriptor."""
-    *above, name = (_safe(part) for part in _parts(path))
+    *above, name = (_safe(part) for part in _parts(path) or ("",))
     inside = os.dup(directory)
     try:
         for part in above:
@@ -183,8 +187,6 @@ def _create(path: str, directory: int) -> tuple[str, int]:
             inside = below
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return "/".join([*above, name]), os.open(name, flags, 0o600, dir_fd=inside)
-    except OSError as error:
-        raise KdumpError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         os.close(inside)
 

@@ -19,7 +19,7 @@ from kdump.dump.kdump_writer import pack_notes
 from kdump.dump.origin import find_mappings, find_origin
 from kdump.dump.pages import PageReader
 from kdump.errors import KdumpError
-from kdump.fileio import pwrite_all
+from kdump.files.drafts import pwrite_all
 from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump
 

@@ -17,7 +17,7 @@ from kdump import elf
 from kdump.dump.elf_writer import PHDR_ROWS
 from kdump.dump.kdump_writer import pack_notes
 from kdump.errors import KdumpError, NotPresentError
-from kdump.fileio import pwrite_all
+from kdump.files.drafts import pwrite_all
 from kdump.kernel import maple
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.mounts import path_of_file

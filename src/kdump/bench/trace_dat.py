@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from kdump.errors import KdumpError, NotPresentError
-from kdump.fileio import pwrite_all
+from kdump.files.drafts import pwrite_all
 from kdump.kernel.ftrace import Field, Kind, Tracer
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.objects import Array

@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file; exit status 3 if some of what belongs in it could not be read."""
-    from kdump import outputs
-    from kdump.fileio import Draft
+    from kdump.files import outputs
+    from kdump.files.drafts import Draft
     from kdump.memory import open_dump
     from kdump.units import size_text
 
@@ -139,7 +139,7 @@ def _files(args: argparse.Namespace) -> int:
 def _isf(dump: Dump, descriptor: int) -> Done:
     from kdump import __version__
     from kdump.bench import isf
-    from kdump.fileio import pwrite_all
+    from kdump.files.drafts import pwrite_all
     from kdump.kernel.kernel import Kernel
 
     made = isf.make(Kernel(dump), __version__)
