@@ -102,7 +102,7 @@ def runs() -> Iterator[tuple[str, str, str]]:
 
 def run(line: str, streams: str, encoding: str, directory: Path) -> dict[str, object]:
     """Run one command: its status and what it wrote, read as Latin-1."""
-    inputs = {word: str(directory / word.lower()) for word in ("DUMP", "CRASHES", "CRASH", "TOML", "OUT")}
+    inputs = {word: str(directory / word.lower()) for word in ("DUMP", "CRASHES", "CRASH", "TOML", "OUT", "OUT.json")}
     words = [inputs.get(word, word) for word in line.split()]
     outputs = [directory / "stdout", directory / "stderr"]
     child = os.fork()

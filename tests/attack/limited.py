@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,12 @@ DUMP_COMMANDS = (
     "makedumpfile --split -d 1 FILE OUT OUT2",
     "makedumpfile --dump-dmesg FILE OUT",
     "makedumpfile -g OUT FILE",
+    "export --isf -f -o OUT.json FILE",
+    "export --elf -f -o OUT FILE",
+    "export --lime -f -o OUT FILE",
+    "export --gcore 1 -f -o OUT FILE",
+    "export --trace-dat -f -o OUT FILE",
+    "export --files / -o OUT FILE",
     "diff FILE FILE",
     "shell -c 1 FILE",
     "vmcore-dmesg FILE",
@@ -48,7 +55,7 @@ def warm() -> None:
     import importlib
     import pkgutil
 
-    for room in ("cli", "dump", "kernel", "memory", "report", "native", "host", "targets"):
+    for room in ("cli", "bench", "dump", "kernel", "memory", "report", "native", "host", "targets"):
         package = importlib.import_module(f"kdump.{room}")
         for each in pkgutil.walk_packages(package.__path__, f"kdump.{room}."):
             if each.name.rpartition(".")[2] not in ("__main__", "demo", "shell", "program", "libkdump"):
@@ -57,7 +64,7 @@ def warm() -> None:
 
 def run(command: str, file: str, directory: str) -> dict[str, object]:
     """Run one command on a file: what came of it."""
-    names = {"FILE": file, "OUT": f"{directory}/out", "OUT2": f"{directory}/out2"}
+    names = {"FILE": file, "OUT": f"{directory}/out", "OUT2": f"{directory}/out2", "OUT.json": f"{directory}/out.json"}
     words = [names.get(word, word) for word in command.split()]
     errors = Path(directory) / "stderr"
     child = os.fork()
@@ -81,7 +88,8 @@ def run(command: str, file: str, directory: str) -> dict[str, object]:
     _, status, usage = os.wait4(child, 0)
     for name in os.listdir(directory):  # noqa: PTH208
         if name.startswith("out"):
-            os.unlink(f"{directory}/{name}")  # noqa: PTH108
+            path = Path(directory, name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     return {
         "command": command,
         "file": file,

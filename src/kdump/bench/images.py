@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kdump import elf
 from kdump.dump.elf_writer import FLAGS, PHDR_ROWS
+from kdump.dump.extent import check_extent
 from kdump.dump.kdump_writer import pack_notes
 from kdump.dump.origin import find_mappings, find_origin
 from kdump.dump.pages import PageReader
@@ -91,7 +92,8 @@ def equal_elf(dump: Dump, descriptor: int, progress: Progress, most: int = MOST_
 
 
 def held(dump: Dump) -> Runs:
-    """The memory that a dump holds, adjacent pieces joined. Raises `KdumpError` if it holds none."""
+    """What a dump holds, adjacent pieces joined. Raises `KdumpError` if that is nothing, or it claims too much."""
+    check_extent(dump)
     pieces = np.array([(each.start, each.end) for each in dump.memory.held() if each.size], np.uint64).reshape(-1, 2)
     if not len(pieces):
         raise KdumpError(f"{dump.path} holds no memory")

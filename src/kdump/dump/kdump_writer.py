@@ -215,12 +215,12 @@ class KdumpWriter:
 
 def pack_notes(notes: Iterable[Note]) -> bytes:
     """ELF notes as they stand in a PT_NOTE segment."""
-    packed = b""
+    packed = []
     for note in notes:
         name = note.name.encode() + b"\0"
-        packed += NHDR.pack(len(name), len(note.data), note.type)
-        packed += name.ljust(len(name) + 3 & ~3, b"\0") + note.data.ljust(len(note.data) + 3 & ~3, b"\0")
-    return packed
+        packed.append(NHDR.pack(len(name), len(note.data), note.type))
+        packed += [name.ljust(len(name) + 3 & ~3, b"\0"), note.data.ljust(len(note.data) + 3 & ~3, b"\0")]
+    return b"".join(packed)
 
 
 def _blocks(size: int, block: int) -> int:
