@@ -93,32 +93,26 @@ def _tell(args: argparse.Namespace, done: Done) -> int:
 def _files(args: argparse.Namespace) -> int:
     """Write files into a new directory, which bears its name when all are there."""
     import os
-    import shutil
-    import tempfile
-    from pathlib import Path
 
     from kdump.bench.files import JOURNALS, PageCache
     from kdump.errors import KdumpError
+    from kdump.files.directory import Directory, DraftDirectory
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
     from kdump.report.logtext import clean
     from kdump.units import size_text
 
     wanted = list(JOURNALS) if args.journal else args.files
-    output = Path(args.output)
-    if output.exists() or output.is_symlink():
-        raise KdumpError(f"{output} exists", remedy="name a directory that is to be made")
-    with open_dump(args.dump) as dump:
+    place, name = os.path.split(args.output.rstrip("/"))
+    if os.path.lexists(args.output):
+        raise KdumpError(f"{args.output} exists", remedy="name a directory that is to be made")
+    with open_dump(args.dump) as dump, Directory.open(place or ".") as parent:
         kernel = Kernel(dump)
         cache = PageCache(kernel)
-        draft = tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent)
+        draft = DraftDirectory(parent, name)
         try:
-            directory = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                found = [file for path in wanted for file in cache.find(path)]
-                written = [each for file in found if (each := cache.write(file, directory)) is not None]
-            finally:
-                os.close(directory)
+            found = [file for path in wanted for file in cache.find(path)]
+            written = [each for file in found if (each := cache.write(file, draft.directory.fd)) is not None]
             if not written:
                 raise KdumpError(
                     f"the dump has no page of {' or '.join(wanted)}",
@@ -126,11 +120,10 @@ def _files(args: argparse.Namespace) -> int:
                     else "no file there has its name in memory",
                     remedy="the page cache is in dumps of a level without 2 and 4, as 1, 17 or 25",
                 )  # fmt: skip
-            os.rename(draft, output)  # noqa: PTH104
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-    lines = [f"{output}: {len(written)} files; {len(found) - len(written)} more have no page in the dump"]
+            draft.commit()
+        finally:
+            draft.discard()
+    lines = [f"{args.output}: {len(written)} files; {len(found) - len(written)} more have no page in the dump"]
     lines += [f"  {clean(each.path)}: {size_text(each.held)} of {size_text(each.size)}" for each in written]
     content = {"files": [each._asdict() for each in written], "without_pages": len(found) - len(written)}
     return _tell(args, (content, lines, kernel.objects.problems))
