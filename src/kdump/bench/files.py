@@ -1,4 +1,4 @@
-"""Files as the page cache of a dead kernel had them: what was written last, be it on the disk or not.
+"""Files as the page cache of a dead kernel had them: what was written last, whether or not it reached the disk.
 
 Sources: include/linux/dcache.h (`d_children` since 6.8, `d_subdirs` before), include/linux/fs.h (struct address_space),
 include/linux/mm_types.h (struct folio: its order is in `_flags_1` since 6.6, in `_folio_order` before).

@@ -19,7 +19,7 @@ from kdump.kernel.objects import Array
 from kdump.kernel.tasks import Tasks
 
 _MAGIC: Final = b"\x17\x08\x44tracing6\0"
-_OWN: Final = "ftrace"  # the system of what is no trace event: the function tracer, trace_printk, …
+_OWN: Final = "ftrace"  # the system of everything but trace events: the function tracer, trace_printk, …
 _COMMAND: Final = 16  # TASK_COMM_LEN
 _MOST_COMMANDS: Final = 1 << 22
 _MOST_TEXTS: Final = 1 << 16

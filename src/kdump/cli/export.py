@@ -4,9 +4,9 @@
 `vol -s DIRECTORY_OF_THE_SYMBOL_FILE -f IMAGE linux.pslist` is all it takes then. `--trace-dat` is for trace-cmd and
 KernelShark, `--gcore` for gdb.
 
-Memory of processes and the page cache are only in dumps of a level that keeps them: `--gcore` needs one without 8,
-`--files` and `--journal` one without 2 and 4. What a page cache had is what was written last, be it on the disk or not;
-pages that the dump lacks are holes in the files.
+Only dumps of some levels contain the memory of processes and the page cache: `--gcore` needs a level without 8,
+`--files` and `--journal` one without 2 and 4. The page cache has what was written last, whether or not it reached the
+disk. Pages that the dump lacks are holes in the files.
 
 What is written holds what the dump holds: keep it as you keep the dump. Exit status 3: written, but some of it could
 not be read.
@@ -91,7 +91,7 @@ def _tell(args: argparse.Namespace, done: Done) -> int:
 
 
 def _files(args: argparse.Namespace) -> int:
-    """Write files into a new directory, which bears its name when all are there."""
+    """Write files into a new directory, which gets its name when all are there."""
     import os
 
     from kdump.bench.files import JOURNALS, PageCache
