@@ -98,7 +98,7 @@ def held(dump: Dump) -> Runs:
     if not len(pieces):
         raise KdumpError(f"{dump.path} holds no memory")
     first = np.flatnonzero(np.concatenate(([True], pieces[1:, 0] > pieces[:-1, 1])))
-    last = np.append(first[1:], len(pieces)) - 1
+    last = np.concatenate((first[1:], [len(pieces)])) - 1
     return np.stack((pieces[first, 0], pieces[last, 1]), axis=1)
 
 
