@@ -170,8 +170,8 @@ def _witnesses() -> list[Any]:
         os.fork()  # the child is the new namespace's first process
         while True:
             time.sleep(3600)
+    _raise_loopback()  # first: once another interface has an address, the loopback's own is none without it
     listener = socket.create_server(("127.0.0.1", LISTENS))
-    _raise_loopback()
     sender = socket.socket()
     sender.connect(("127.0.0.1", LISTENS))
     receiver, _ = listener.accept()
