@@ -170,7 +170,7 @@ def _witnesses() -> list[Any]:
         os.fork()  # the child is the new namespace's first process
         while True:
             time.sleep(3600)
-    _raise_loopback()  # first: once another interface has an address, the loopback's own is none without it
+    _raise_loopback()  # first: a machine with another address has 127.0.0.1 only then
     listener = socket.create_server(("127.0.0.1", LISTENS))
     sender = socket.socket()
     sender.connect(("127.0.0.1", LISTENS))
