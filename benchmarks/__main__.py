@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import kdump
-from benchmarks import crowd, filtering, reporting, synthetic
+from benchmarks import crowd, filtering, reporting, scrubbing, synthetic
 from benchmarks.measure import machine, run
 from kdump.units import parse_size, size_text
 
@@ -56,6 +56,7 @@ def main() -> int:
             _against(Path(tool), vmcores, args.only, args.repeat, scratch)
         else:
             print(f"{args.makedumpfile} is not installed: nothing to compare with")
+        _scrub(vmcores, args.repeat, scratch)
         _curve(vmcores, args.curve, scratch)
     return 0
 
@@ -87,6 +88,14 @@ def _against(tool: Path, vmcores: list[Path], only: str, repeat: int, scratch: P
         print(filtering.HEAD)
         for result in filtering.compare(vmcore, tool, rows, repeat, scratch):
             print(filtering.line(result), flush=True)
+
+
+def _scrub(vmcores: list[Path], repeat: int, scratch: Path) -> None:
+    for vmcore in vmcores:
+        print(f"\nscrub of {vmcore.name}, {size_text(vmcore.stat().st_size)}; medians of {repeat} (spread)")
+        print(scrubbing.HEAD)
+        for line in scrubbing.measure(vmcore, repeat, scratch):
+            print(line, flush=True)
 
 
 def _reports(vmcore: Path, vmlinux: Path | None, repeat: int, scratch: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.capture import luks_guest
+from tests.dump.test_scrub import pages, schedules
 
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.host.drivers import modules_for
@@ -119,7 +120,9 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
     ]
     cbc = next(entry for entry in facts["storage"] if entry["name"] == "cbc")
     storage = ({**cbc, "name": "other", "holds": "not on it"}, *facts["storage"])
-    plan = CapturePlan(targets=(Spec(f"file:///{DUMPS}"), *targets), storage=storage, mode=ALL)
+    plan = CapturePlan(
+        targets=(Spec(f"file:///{DUMPS}"), *targets), storage=storage, mode=ALL, scrub=("keys", "keyrings")
+    )
     ciphers = [(modules_of(each, tree), ()) for each in facts["storage"] if "holds" in each]
     segments = (segment_modules(facts["storage"]), ())
     devices: list[str] = []
@@ -141,6 +144,11 @@ def test_the_dead_kernels_keys_open_encrypted_disks(
     assert "volume suspended: it could not be opened: the volume has no key" in console
     assert "volume other: it could not be opened: the key in the dead kernel's memory is not the volume's" in console
     assert saved.manifest["status"] == "complete"
+    scrubbed = saved.manifest["dump"]["scrub"]
+    assert scrubbed["found"]["keys"]["dm-crypt volumes"] == len(luks_guest.VOLUMES)
+    assert scrubbed["found"]["keys"]["AES key schedules"] >= 2 * (len(luks_guest.VOLUMES) - 1)
+    assert not scrubbed["failed"]
+    assert not list(schedules(pages(saved.directory / "vmcore")[1]))  # the keys that opened the disks are not in it
 
     findings = boot(tree, "open", disks, tmp_path, cpu, "findings")
     whole = ["status complete", f"{len(saved.manifest['files'])} files"]

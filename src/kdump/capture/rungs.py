@@ -15,7 +15,9 @@ from kdump.report import sections
 from kdump.targets.protocol import Stream
 
 if TYPE_CHECKING:
+    from kdump.dump.keep import Kept
     from kdump.dump.pipeline import Summary
+    from kdump.dump.scrub.found import Found
 
 # Imported by name: the sections, and what numpy.unique asks.
 __capture_imports__ = (*(f"{sections.__name__}.{name}" for name in sections.SHORT), "numpy.ma")
@@ -96,9 +98,7 @@ def vmcore(
     """
     # Imported here: NumPy takes seconds under emulation, and the log must be safe before that.
     from kdump.dump.hints import Hints, from_json
-    from kdump.dump.keep import Kept
     from kdump.dump.pipeline import Options, save
-    from kdump.dump.scrub.found import Found
 
     hints = from_json(around.hints) if around.hints else Hints()
     scrub, keep = around.special.split(BETWEEN)
@@ -113,7 +113,19 @@ def vmcore(
         room=around.room,
         warn=around.say,
         find=lambda _kernel: hints,
-        scrub=(lambda _kernel, _level: Found.from_json(scrub)) if scrub else None,
-        keep=(lambda _kernel: Kept.from_json(keep)) if keep else None,
+        scrub=(lambda _kernel, _level: _found(scrub)) if scrub else None,
+        keep=(lambda _kernel: _kept(keep)) if keep else None,
     )
     return save(dump, begin, options)
+
+
+def _found(text: bytes) -> Found:
+    from kdump.dump.scrub.found import Found
+
+    return Found.from_json(text)
+
+
+def _kept(text: bytes) -> Kept:
+    from kdump.dump.keep import Kept
+
+    return Kept.from_json(text)

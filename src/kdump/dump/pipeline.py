@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,13 @@ from kdump.dump.codecs import Packed, codec, compressor, interleaved
 from kdump.dump.first_pass import Progress, first_pass
 from kdump.dump.hints import FindHints, find_hints
 from kdump.dump.kdump_writer import Sink
-from kdump.dump.keep import Kept
 from kdump.dump.levels import CACHE, CACHE_PRIVATE, OURS, ZERO
 from kdump.dump.pages import PageReader
 from kdump.dump.pfnset import CHUNK, PfnSet
 from kdump.dump.repeats import packed_once
 from kdump.dump.room import too_large
 from kdump.dump.scrub.cover import CoveredMemory
-from kdump.dump.scrub.found import Found
 from kdump.dump.scrub.kinds import PAGE_CACHE
-from kdump.dump.scrub.scan import scan
 from kdump.dump.selection import Also, Selection
 from kdump.dump.workers import StoppedError, in_order, thread_count
 from kdump.dump.writers import Writer, open_writer
@@ -37,6 +34,10 @@ from kdump.kernel.kernel import Kernel
 from kdump.memory.codecs import CodecFacts
 from kdump.memory.protocol import Dump, ReadsInto
 from kdump.native.engine import engine
+
+if TYPE_CHECKING:
+    from kdump.dump.keep import Kept
+    from kdump.dump.scrub.found import Found
 
 PAGES_A_BATCH = 768  # of 4 KiB; fewer larger ones
 
@@ -207,6 +208,8 @@ def _save_level(
 
 def _scrub(dump: Dump, selection: Selection, found: Found, options: Options) -> tuple[Dump, dict[str, Any]]:
     """The dump without the secrets that were found and those that its pages are searched for, and what these are."""
+    from kdump.dump.scrub.scan import scan  # few dumps need it
+
     size = dump.memory.page_size
 
     def tick(done: int, total: int) -> None:

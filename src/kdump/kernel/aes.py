@@ -107,11 +107,20 @@ def _unmixed(state: bytes) -> bytes:
     for at in range(0, 16, 4):
         column = state[at : at + 4]
         for row in range(4):
-            value = 0
-            for factor, byte in zip((14, 11, 13, 9), column[row:] + column[:row], strict=True):
-                value ^= _times(byte, factor)
-            out.append(value)
+            one, two, three, four = column[row:] + column[:row]
+            out.append(_BY[14][one] ^ _BY[11][two] ^ _BY[13][three] ^ _BY[9][four])
     return bytes(out)
+
+
+class _Products(dict[int, bytes]):
+    """The products of all bytes by a factor, made when they are first needed."""
+
+    def __missing__(self, factor: int) -> bytes:
+        self[factor] = bytes(_times(byte, factor) for byte in range(256))
+        return self[factor]
+
+
+_BY = _Products()
 
 
 def _times(byte: int, factor: int) -> int:

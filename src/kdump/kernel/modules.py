@@ -128,13 +128,13 @@ class Module:
         objects = self.objects
         if objects.symbols.get("btf_modules") is None or not objects.types.has_struct("btf_module"):
             return None
-        for entry in objects.list(objects.variable("btf_modules"), "btf_module", "list", _MAX_MODULES):
-            if entry.module == objects.address(self.struct):
-                size = int(entry.btf.data_size)
-                if not 0 < size <= _MAX_BTF:
-                    raise KdumpError(f"module {self.name}: {size} bytes cannot be its types")
-                return Btf(objects.kernel.virtual.read(int(entry.btf.data), size), objects.types)
-        return None
+        found = objects.module_btf.get(objects.address(self.struct))
+        if found is None:
+            return None
+        size = int(found.data_size)
+        if not 0 < size <= _MAX_BTF:
+            raise KdumpError(f"module {self.name}: {size} bytes cannot be its types")
+        return Btf(objects.kernel.virtual.read(int(found.data), size), objects.types)
 
 
 def modules(objects: Objects) -> list[Module]:

@@ -24,6 +24,7 @@ _PAGE = 4096  # granularity of the cache below, not the kernel's page size
 _CACHED_PAGES = 512
 _LIST_LIMIT = 1 << 20
 _STRING_LIMIT = 4096
+_MODULES_LIMIT = 1 << 14
 
 # Types of the variables we read, as the kernel's sources declare them: BTF has those of per-CPU variables only.
 GLOBALS = {
@@ -184,6 +185,17 @@ class Objects:
         from kdump.kernel.columns import Columns
 
         return Columns(self)
+
+    @cached_property
+    def module_btf(self) -> dict[int, Pointer]:
+        """struct btf of each module that has one, by the module's address (kernel/bpf/btf.c, struct btf_module)."""
+        found: dict[int, Pointer] = {}
+        for entry in self.list(self.variable("btf_modules"), "btf_module", "list", _MODULES_LIMIT):
+            try:
+                found[int(entry.module)] = entry.btf
+            except KdumpError as error:
+                self.problem(f"the types of a module: {error}")
+        return found
 
     # Memory
 

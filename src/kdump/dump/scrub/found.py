@@ -91,12 +91,11 @@ class Walk:
         """Blank `size` bytes at a virtual address; with `seek` their copies too."""
         if not 0 < size <= _MOST:
             raise KdumpError(f"{size} bytes cannot be the size of a secret", why=f"at {address:#x}")
-        covered = 0
-        for extent in self.kernel.virtual.extents(address, size):
-            self.found.ranges.append((extent.physical, extent.size))
-            covered += extent.size
-        if covered < size:
-            raise KdumpError(f"{size - covered} of {size} bytes at {address:#x} are not mapped")
+        at, end, page = address, address + size, self.kernel.memory.page_size
+        while at < end:
+            stop = min(end, at // page * page + page)
+            self.found.ranges.append((self.kernel.virtual.translate(at), stop - at))
+            at = stop
         if seek:
             try:
                 value = bytes(self.objects.bytes(address, min(size, _SOUGHT)))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from importlib import import_module
 
-from kdump.dump.scrub import arguments, ciphers, keyrings, tls, wireguard
 from kdump.dump.scrub.found import Found, Walk
 from kdump.dump.scrub.kinds import KEYRINGS, KEYS, PASSWORDS, TLS, WIREGUARD
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 
 _DAMAGE = (KdumpError, AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError)
-_WALKS: dict[str, Callable[[Walk], None]] = {
-    KEYRINGS: keyrings.walk,
-    KEYS: ciphers.walk,
-    TLS: tls.walk,
-    WIREGUARD: wireguard.walk,
-    PASSWORDS: arguments.walk,
-}
+_WALKS = {KEYRINGS: "keyrings", KEYS: "ciphers", TLS: "tls", WIREGUARD: "wireguard", PASSWORDS: "arguments"}
+
+# Each is imported when it is asked for: importing them all takes longer than what they do.
+__capture_imports__ = tuple(f"kdump.dump.scrub.{name}" for name in _WALKS.values())
 
 
 def look(kernel: Kernel, kinds: Collection[str], *, processes: bool) -> Found:
@@ -26,7 +23,7 @@ def look(kernel: Kernel, kinds: Collection[str], *, processes: bool) -> Found:
     `processes`: whether memory of any is kept; without, there are no command lines to look at.
     """
     found = Found(tuple(kinds))
-    for kind, walk in _WALKS.items():
+    for kind, name in _WALKS.items():
         if kind not in kinds:
             continue
         found.counts[kind] = {}
@@ -34,7 +31,7 @@ def look(kernel: Kernel, kinds: Collection[str], *, processes: bool) -> Found:
             continue
         try:
             kernel.objects.problems.clear()
-            walk(Walk(kernel, kind, found))
+            import_module(f"kdump.dump.scrub.{name}").walk(Walk(kernel, kind, found))
             for problem in kernel.objects.problems:
                 found.fail(kind, problem)
         except _DAMAGE as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -121,6 +122,7 @@ class _Search:
         self._contexts = contexts
         self._until = 0  # where the last schedule ends: what lies before is blanked
         self._known = merged(found.ranges)
+        self._starts = [start for start, _ in self._known]
         self._copies: set[tuple[int, int]] = set()
 
     def _window(self, start: int, end: int, around: int) -> tuple[int, bytes]:
@@ -191,6 +193,8 @@ class _Search:
 
     def copy(self, place: int, word: int) -> None:
         """A word of a known secret: as much around it as is the same, within its page."""
+        if self._is_known(place, 8):
+            return
         begin, data = self._window(place, place + 8, 0)
         for value, at in self._values.words[word]:
             first, start = place - begin, at
@@ -207,7 +211,8 @@ class _Search:
             self._found.count("copies", "pieces of secrets found elsewhere")
 
     def _is_known(self, start: int, size: int) -> bool:
-        return any(first <= start and start + size <= last for first, last in self._known)
+        at = bisect_right(self._starts, start) - 1
+        return at >= 0 and start + size <= self._known[at][1]
 
     def _blank(self, start: int, size: int) -> None:
         self._found.ranges.append((start, size))

@@ -36,18 +36,18 @@ def walk(walk: Walk) -> None:
     layers = objects.columns.table("inet_connection_sock", sockets, "icsk_ulp_ops", "icsk_ulp_data")
     mine = layers.ok & (layers["icsk_ulp_ops"] == operations) & (layers["icsk_ulp_data"] != 0)
     walk.count("connections", 0)
+    transforms = Transforms(walk.kernel)
     for place in layers["icsk_ulp_data"][mine].tolist():
         walk.count("connections")
-        _blank(walk, types, Struct(objects, types.struct("tls_context"), place))
+        _blank(walk, types, transforms, Struct(objects, types.struct("tls_context"), place))
 
 
-def _blank(walk: Walk, types: Btf, context: Struct) -> None:
+def _blank(walk: Walk, types: Btf, transforms: Transforms, context: Struct) -> None:
     objects = walk.objects
     for name in ("crypto_send", "crypto_recv"):
         place = objects.address(getattr(context, name))
         size = types.struct("tls_context").member(name).type.resolve().sizeof()
         walk.blank(place + _INFO, size - _INFO, seek=any(objects.bytes(place + _INFO, size - _INFO)))
-    transforms = Transforms(walk.kernel)
     base = objects.types.struct("crypto_aead").offset("base")
     for private, kind, member in (
         ("priv_ctx_tx", "tls_sw_context_tx", "aead_send"), ("priv_ctx_rx", "tls_sw_context_rx", "aead_recv"),
