@@ -178,9 +178,9 @@ def test_hostile_text_stays_text(client: Client) -> None:
     for path in ("/", "/groups/1", f"/crashes/{number}", "/crashes", "/hosts/web1", "/alerts", "/search?q=script"):
         page = client.get(path)
         assert page.status_code == 200
-        assert "<script" not in page.text
+        assert "<script>" not in page.text
         assert "\u202e" not in page.text
-        assert "script-src" not in page.headers["content-security-policy"]
+        assert "unsafe" not in page.headers["content-security-policy"]
 
 
 def test_clocks_that_are_wrong_are_not_believed() -> None:
