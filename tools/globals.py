@@ -26,23 +26,46 @@ _MADE = re.compile(
     r"|SCK|SCT|event|TRACE|print|warn|msg|addressable|pfx|p_|kunit|export|mod_|PRETTY|section|reset_on|dyndbg|ctx_convert)"
     r"|(event|print_fmt|trace_event|perf_|str__|_entry|descriptor|types__|args__|syscall_meta|__func__|event_enter|event_exit)_?"
 )
-# Defined by the linker script or in assembly, so by no unit.
-_LINKED = {"jiffies": ["unsigned long"], "empty_zero_page": ["unsigned long [512]"]}
+# Defined by the linker script or in assembly, so by no unit; and by kernels without a debug package at hand
+# (kernel/irq/irqdesc.c, kernel/time/timekeeping.c).
+_LINKED = {
+    "jiffies": ["unsigned long"],
+    "empty_zero_page": ["unsigned long [512]"],
+    "total_nr_irqs": ["unsigned int"],
+    "timekeeper_data": ["struct tk_data [9]"],
+    "tk_core": ["struct tk_data"],
+}
 _PLAIN = re.compile(r"(?:(?:struct|union|enum) )?\w[\w ]*(?: \**)?(?:\[\d+\])*")
+
+
+def _machine(path: Path) -> str:
+    """The architecture of a vmlinux, as drgn calls it."""
+    with path.open("rb") as file:
+        name: str = ELFFile(file)["e_machine"]
+    return name.removeprefix("EM_")
+
+
+def _objects(path: Path) -> Counter[str]:
+    """Names of its variables, and how often each is there."""
+    with path.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        return Counter(symbol.name for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_OBJECT")
+
+
+def _base(text: str) -> str:
+    """A type without pointers and arrays."""
+    return re.split(r" ?[*\[]", text)[0]
 
 
 def variables(path: Path) -> Iterator[tuple[str, str]]:
     """Names and types (as C spells them) of the variables of a vmlinux that are the only ones of their name."""
-    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+    program = drgn.Program(drgn.Platform(drgn.Architecture[_machine(path)]))
     module = program.extra_module("vmlinux", create=True)
     module.address_range = (1 << 63, (1 << 64) - 1)
     module.try_file(path, force=True)
     if not module.debug_file_path:
         raise SystemExit(f"{path}: drgn finds no DWARF in it")
-    with path.open("rb") as file:
-        table = ELFFile(file).get_section_by_name(".symtab")
-        names = Counter(symbol.name for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_OBJECT")
-    for name, count in names.items():
+    for name, count in _objects(path).items():
         if count > 1 or "." in name or _MADE.match(name):
             continue
         try:
@@ -55,14 +78,23 @@ def variables(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def main(paths: list[str]) -> None:
-    """Merge the files' variables into the table."""
+    """Merge the files' variables into the table.
+
+    x86_64's files come first. A variable that x86_64 has gets a type from another architecture only if x86_64 has no
+    such type: what merely fits into a variable's room could be wrong there.
+    """
     types = {name: found for name, *found in (line.split("\t") for line in TABLE.read_text().splitlines())}
     for name, known in _LINKED.items():
         types.setdefault(name, list(known))
+    there: set[str] = set()
     for path in paths:
+        own = _machine(Path(path)) == "X86_64"
+        there |= _objects(Path(path)).keys() if own else set()
+        bases = {_base(text) for found in types.values() for text in found}
         for name, text in variables(Path(path)):
-            if text not in types.setdefault(name, []):
-                types[name].append(text)
+            found = types.get(name, [])
+            if text not in found and (own or name not in there or _base(text) not in bases):
+                types[name] = [*found, text]
     lines = [f"{name}\t{chr(9).join(found)}\n" for name, found in sorted(types.items())]
     TABLE.write_text("".join(lines))
     print(f"{len(lines)} variables, {TABLE.stat().st_size >> 10} KiB")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import CrashMaker
 from tests.lab.test_aarch64 import small
+from tests.report import asked
 from tests.report.test_agreement import same_arguments
 
 from kdump.arch.stacks import Unwound
@@ -84,6 +85,8 @@ def test_four_kib(lab_crash: CrashMaker) -> None:
     crash = small(lab_crash, "6.12", plan=CapturePlan(), crashkernel="192M", cpus=2)
     check_stacks(crash.directory / "vmcore")
     check_report(crash.directory / "vmcore", 2)
+    with open_dump(crash.directory / "vmcore") as dump:
+        assert asked.without_type(crash.directory / "vmcore", Kernel(dump)) == []
 
 
 @pytest.mark.matrix

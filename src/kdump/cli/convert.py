@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options: those of `kdump save` that apply to a dump."""
     save.add_output_arguments(parser)
     parser.add_argument("-d", "--level", help="also filter, to this dump level or a rising list (default: keep all)")
-    parser.set_defaults(live=False, estimate=False, scrub="")
+    parser.set_defaults(live=False, estimate=False)
 
 
 def run(args: argparse.Namespace) -> int:
