@@ -14,9 +14,9 @@ from xml.sax.saxutils import escape
 from kdump.arch.architecture import GdbLayout
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
+from kdump.kernel.processes import address_space
 from kdump.kernel.task import Task
 from kdump.kernel.tasks import Tasks
-from kdump.memory.virtual import VirtualMemory
 from kdump.report.logtext import clean
 
 PACKET: Final = 1 << 14  # bytes of a packet, both ways
@@ -67,8 +67,7 @@ class Target:
         """
         space = self.kernel.virtual
         if address >> 63 == 0 and (task := self.threads.get(number)) is not None and task.struct.mm:
-            root = space.translate(int(task.struct.mm.pgd))
-            space = VirtualMemory(self.kernel.memory, space.paging._replace(root=root))
+            space = address_space(self.kernel, int(task.struct.mm.pgd))
         found = b""
         while size:
             piece = min(size, 4096 - address % 4096)

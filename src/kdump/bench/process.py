@@ -22,10 +22,10 @@ from kdump.kernel import maple
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.mounts import path_of_file
 from kdump.kernel.objects import Struct
+from kdump.kernel.processes import address_space
 from kdump.kernel.task import Task
 from kdump.kernel.tasks import Tasks
 from kdump.memory.protocol import Note
-from kdump.memory.virtual import VirtualMemory
 
 _NT_PRSTATUS, _NT_FPREGSET, _NT_PRPSINFO, _NT_AUXV, _NT_FILE = 1, 2, 3, 6, 0x46494C45
 _PRSTATUS: Final = struct.Struct("<12xhxx16xiiii64x")  # signal, pid, parent, group, session; then the registers
@@ -90,8 +90,7 @@ class Process:
         self.threads = sorted(threads, key=lambda task: (not self._panicking(task), not task.running))
         self.leader = next((task for task in threads if task.pid == pid), threads[0])
         self.mm = self.leader.struct.mm
-        root = kernel.virtual.translate(int(self.mm.pgd))
-        self.space = VirtualMemory(kernel.memory, kernel.virtual.paging._replace(root=root))
+        self.space = address_space(kernel, int(self.mm.pgd))
         self.areas = sorted(self._areas())
 
     def _panicking(self, task: Task) -> bool:

@@ -76,7 +76,7 @@ def find_pages(kernel: Kernel, names: Sequence[str]) -> Kept:
             if (entry := (process.pid, process.name)) in kept.processes:
                 continue
             try:
-                space = address_space(kernel, process.mm)
+                space = address_space(kernel, int(process.mm.pgd))
                 shift = space.paging.shifts[-1]
                 for extent in space.extents(0, 1 << space.paging.canonical_bits - 1):
                     runs.append((extent.physical >> shift, extent.physical + extent.size >> shift))

@@ -51,9 +51,9 @@ def processes(objects: Objects, names: Sequence[str] | None = None) -> Iterator[
         yield Process(int(columns["tgid"][row]), comms[row], objects.struct("mm_struct", place))
 
 
-def address_space(kernel: Kernel, mm: Struct) -> VirtualMemory:
-    """A process's own memory. Raises KdumpError if its page tables cannot be found."""
-    root = kernel.virtual.translate(int(mm.pgd))
+def address_space(kernel: Kernel, pgd: int) -> VirtualMemory:
+    """A process's own memory; `pgd` is that of its struct mm_struct. Raises KdumpError if it is not mapped."""
+    root = kernel.virtual.translate(pgd)
     # On arm64 the lower half has tables of its own, laid out as the upper half's.
     return VirtualMemory(kernel.memory, kernel.virtual.paging._replace(root=root, upper_only=False, linear=()))
 

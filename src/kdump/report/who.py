@@ -31,7 +31,7 @@ def _command_line(context: Context, task: Struct) -> str:
     if not 0 < start < end <= start + (1 << 21):
         return ""
     try:
-        own = address_space(context.kernel, mm)
+        own = address_space(context.kernel, int(mm.pgd))
         raw = own.read(start, min(end - start, _LONGEST))
     except KdumpError:
         return ""  # user pages were filtered out: nothing to say about it

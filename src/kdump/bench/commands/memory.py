@@ -16,6 +16,7 @@ from drgn.helpers.linux.slab import find_slab_cache, for_each_slab_cache, slab_c
 from drgn.helpers.linux.swap import swap_file_path
 
 from kdump.bench.commands.base import Session, add, extend
+from kdump.kernel.processes import address_space
 from kdump.memory.virtual import VirtualMemory
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def _task_pages(session: Session, task: Object) -> None:
     if not mm:
         print("(no user space)")
         return
-    space = session.kernel.virtual
-    user = VirtualMemory(session.kernel.memory, space.paging._replace(root=space.translate(mm.pgd.value_())))
+    user = address_space(session.kernel, mm.pgd.value_())
     page = session.kernel.vmcoreinfo.page_size
     for area in for_each_vma(mm):
         start, end, name = area.vm_start.value_(), area.vm_end.value_(), vma_name(area)

@@ -43,7 +43,7 @@ def walk(walk: Walk) -> None:
     for process in processes(objects):
         mm = process.mm
         try:
-            own = address_space(kernel, mm)
+            own = address_space(kernel, int(mm.pgd))
         except KdumpError as error:
             walk.fail(f"the memory of PID {process.pid}: {error}")
             continue
