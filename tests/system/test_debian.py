@@ -255,7 +255,7 @@ def test_from_nothing_to_a_dump_and_back(kernel: Callable[[str], KernelTree], tm
     assert system.said["4 menu"] == (0, [])
     assert system.lines("4 left") == []
     # What is known of crashes, rehearsals and tests is not of the set-up's making.
-    assert {"seen.json"} <= set(system.lines("4 kept")) <= {"seen.json", "drill.json", "rehearsal.json"}
+    assert {"seen.json"} <= set(system.lines("4 kept")) <= {"seen.json", "drill.json", "rehearsal.json", "collect.lock"}
     assert system.lines("4 units") == []
     assert system.said["4 twice"] == (0, ["nothing to undo: setup changed nothing here"])
     assert system.status("4 after") == 3
