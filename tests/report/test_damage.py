@@ -136,7 +136,7 @@ def patch(monkeypatch: pytest.MonkeyPatch, objects: Any, words: dict[int, int]) 
 def damaged(context: Context, seed: int, change: Callable[[random.Random, int, bytearray], None]) -> None:
     """Every read of the kernel's structures goes through `change` at a rate that the seed decides."""
     chance = random.Random(seed)
-    rate = 10 ** chance.uniform(-4, -1)
+    rate = 10 ** chance.uniform(-3, -1)
     objects = context.objects
     intact = objects.bytes
 

@@ -32,3 +32,4 @@ ANNOTATIONS = ("numpy.typing", "numpy._typing")
 
 STARRED = {"numpy._core.einsumfunc": ["einsum", "einsum_path"]}  # what `import *` shall bring; of the others, nothing
 HANDED_ON = {"numpy.lib._npyio_impl": ["packbits", "unpackbits"]}  # numpy._core._multiarray_umath's, and called
+COUNTING = ("numpy.lib._function_base_impl", "diff")  # the one function of it that others of NumPy's call

@@ -25,6 +25,12 @@ def __getattr__(name):
     return globals()[name]
 """
 
+# numpy.unique() counts with it.
+_COUNTING = b"""\
+def diff(a):
+    return a[1:] - a[:-1]
+"""
+
 _SOURCES = {
     "datetime": b"from _datetime import *\n",  # what Python 3.12 has there
     # There are no locales in the image; subprocess, gettext and strptime ask for them nevertheless.
@@ -106,6 +112,7 @@ def __getattr__(name):
         name: f"from numpy._core._multiarray_umath import {', '.join(names)}\n".encode() + _NOBODY_CALLS
         for name, names in numpy_parts.HANDED_ON.items()
     },
+    numpy_parts.COUNTING[0]: _COUNTING + _NOBODY_CALLS,
 }
 
 
