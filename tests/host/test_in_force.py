@@ -101,7 +101,7 @@ def test_setup_leaves_a_foreign_configuration_in_force(root: Path) -> None:
     (root / "etc/kdump.conf").write_text(FEDORA)
     found = in_force.read(root=root)
     first, second = setting_up.in_place(found, changed=False)
-    assert "which are followed when they change" in first and "foo bar" in second
+    assert "whose changes are followed" in first and "foo bar" in second
     (note,) = setting_up.in_place(found, changed=True)
     assert "counts alone from now on" in note
     assert setting_up.in_place(InForceDefaults, changed=True) == []

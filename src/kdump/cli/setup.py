@@ -127,8 +127,8 @@ def in_place(found: in_force.InForce, *, changed: bool) -> list[str]:
         return []
     name = found.source or "another kdump's files"
     if changed:
-        return [f"{config.CONFIG_PATH} takes over what {name} say, and counts alone from now on"]
-    lines = [f"configured by {name}, which are followed when they change (`kdump config show`)"]
+        return [f"{config.CONFIG_PATH} takes over the settings of {name}, and counts alone from now on"]
+    lines = [f"configured by {name}, whose changes are followed (`kdump config show`)"]
     return lines + [f"no equivalent: {clean(origin)}: {why}" for origin, why in found.lost]
 
 
