@@ -186,6 +186,17 @@ def test_kdumps_own_index_knows_faults_and_none_of_the_laboratory() -> None:
     assert own.find(entry.signature, entry.kind, entry.frames)[0].entry == entry
 
 
+def test_a_signature_without_a_guilty_function_is_no_evidence() -> None:
+    """Found in a demo: init died of a page fault, and was said to be likely a fault of powerpc's firmware calls."""
+    own = known.load(known.PLACES[1])
+    killed = [entry for entry in own.entries if entry.kind == "init-killed" and entry.signature]
+    assert killed
+    for entry in killed:
+        assert own.find(entry.signature, entry.kind, ()) == []
+        verdict = Verdict(entry.kind, "", "", entry.signature, frames=[Frame("do_exit", 1, 2)])
+        assert own.of(verdict) == []
+
+
 def test_what_is_near_a_crash_is_all_that_may_be_it() -> None:
     path = known.PLACES[1]
     own = known.load(path)

@@ -140,7 +140,8 @@ def run(tree: KernelTree, directory: Path, say: Callable[[str], None]) -> Mappin
     if sorted(count for _, count, _ in groups) != [1, 2] or [each.dumped for each in ends] != [True, False, True]:
         raise KdumpError("the fleet is not as it should be", why=f"{groups}, {ends}")
     for title, count, hosts in groups:
-        say(f"group: {title}: {count} crashes of {hosts} hosts")
+        plural = ("es" if count != 1 else "", "s" if hosts != 1 else "")
+        say(f"group: {title}: {count} crash{plural[0]} of {hosts} host{plural[1]}")
     return {"groups": groups, "machines": [(one.host, one.dumped) for one in ends], "directory": str(directory)}
 
 

@@ -103,10 +103,13 @@ class Index:
                 self._functions[entry.frames[0]].append(entry)
 
     def find(self, signature: str, kind: str, frames: Sequence[str]) -> list[Match]:
-        """Entries that may describe the same fault, the best first."""
+        """Entries that may describe the same fault, the best first.
+
+        Without a guilty function (no `frames`) there is none: that init was killed, say, is the end of many faults.
+        """
         found = [
             Match(entry, "signature", _common(entry.frames, frames) or entry.frames)
-            for entry in (self._signatures.get(signature, ()) if signature else ())
+            for entry in (self._signatures.get(signature, ()) if signature and frames else ())
         ]
         seen = {match.entry.id for match in found}
         for entry in self._functions.get(frames[0], ()) if frames else ():
