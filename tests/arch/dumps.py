@@ -1,6 +1,6 @@
 """Small dumps of aarch64 kernels, kept in the lab's cache; `python -m tests.arch.dumps` makes those that are missing.
 
-QEMU takes each when the kernel panics for want of a root. There is no VMCOREINFO note in such a dump, no registers that
+QEMU takes each when the kernel panics without a root. There is no VMCOREINFO note in such a dump, no registers that
 the kernel kept, and no user space that ever ran. Pages of zeros are left out (level 1): every struct page is there.
 Debian has no kernel with pages of 64 KiB.
 """

@@ -99,7 +99,7 @@ class Crash(msgspec.Struct, frozen=True):
 
     @property
     def build(self) -> str:
-        """The key of a kernel build: the build id, or the release if there is none."""
+        """The key of a kernel build: the build id if it is known, else the release."""
         return self.build_id or self.kernel
 
 

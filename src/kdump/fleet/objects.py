@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 from kdump.errors import KdumpError, UsageError
-from kdump.files.drafts import replace_file
+from kdump.files.drafts import replace_file, sync_directory
 from kdump.fleet.evidence import RefusedError
 from kdump.targets.https import Server
 
@@ -161,7 +161,7 @@ class Directory:
             self.abandon(key)
             raise RefusedError(422, "the file does not match its description", why="its SHA-256 differs")
         _part(path).rename(path)
-        _sync(path.parent)
+        sync_directory(str(path.parent))
         _journal(path).unlink(missing_ok=True)
         return found
 
@@ -200,14 +200,6 @@ def _journal(path: Path) -> Path:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Bucket:

@@ -84,7 +84,7 @@ def examine(crash: stored.Crash, config: Config, told_before: Sequence[str] = ()
 
 
 def verify(directory: Directory) -> Iterator[str]:
-    """The differences between the manifest and the files. Without a manifest there are none."""
+    """The differences between the manifest and the files. Without a manifest, nothing is yielded."""
     if directory.look(MANIFEST) is None:
         return
     path = Path(directory.beneath)  # this very directory, whatever is renamed meanwhile

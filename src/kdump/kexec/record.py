@@ -53,7 +53,7 @@ def seen(kernel: Path, initrd: Path | None, root: Path = Path("/")) -> dict[str,
 
 
 def changes(record: Loaded | None, now: Loaded, *, keeps_up: bool = False) -> list[str]:
-    """The differences between the record and what would be loaded now, in words; empty if there are none.
+    """The differences between the record and what would be loaded now, in words; an empty list if both agree.
 
     `keeps_up`: the kernel has adapted what is loaded to the machine's changes, so those do not count.
     """

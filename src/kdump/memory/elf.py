@@ -117,7 +117,7 @@ class ElfMemory:
     def _padding(self, address: int) -> int:
         """How many bytes from `address` on lie in a page of memory that begins or ends within it: zeros for them.
 
-        0 if there are none: what lies beyond memory's pages, or what the dump lacks of them.
+        0 for any other address: what lies beyond memory's pages, or what the dump lacks of them.
         """
         page = address // self.page_size * self.page_size
         after = bisect_right(self._starts, address)

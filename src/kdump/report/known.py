@@ -105,7 +105,7 @@ class Index:
     def find(self, signature: str, kind: str, frames: Sequence[str]) -> list[Match]:
         """Entries that may describe the same fault, the best first.
 
-        Without a guilty function (no `frames`) there is none: that init was killed, say, is the end of many faults.
+        Without a guilty function (no `frames`) nothing matches: many faults end with init killed, for example.
         """
         found = [
             Match(entry, "signature", _common(entry.frames, frames) or entry.frames)

@@ -94,7 +94,7 @@ def format_device(descriptor: int, path: str, *, force: bool = False) -> None:
 
 
 def foreign_content(content: Content | None, head: bytes) -> str:
-    """The foreign content of a device (from its content and its first 68 KiB); an empty string if there is none."""
+    """The foreign content of a device (from its content and its first 68 KiB); an empty string if it has none."""
     if content:
         return f"{content.fstype} {content.uuid}"
     if head[510:512] == b"\x55\xaa" or head[512:520] == b"EFI PART":

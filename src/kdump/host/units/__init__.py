@@ -57,7 +57,7 @@ def text(name: str, command: str) -> str:
 
 
 def local(config: Config) -> str | None:
-    """Additional permissions of linux-kdump-collect.service on this machine, as a drop-in; None if there are none.
+    """Additional permissions of linux-kdump-collect.service on this machine, as a drop-in, or None.
 
     The unit itself may write below /var/crash only.
     """
@@ -73,7 +73,7 @@ def local(config: Config) -> str | None:
 
 
 def watched(config: Config) -> str | None:
-    """Additional paths of linux-kdump-reload.path, as a drop-in; None if there are none."""
+    """Additional paths of linux-kdump-reload.path, as a drop-in, or None."""
     paths = [path for path in dict.fromkeys(named(config)) if Path(path).parent != Path(OWN)]
     if not paths:
         return None
