@@ -131,7 +131,7 @@ KINDS = (
          r"unregister_netdevice: waiting for (?P<what>\S+) to become free", stack=False),
     Kind("irq-nobody-cared", "an interrupt came that no driver wants", "irq {what}: nobody cared", r"irq (?P<what>\d+): nobody cared", stack=False),
     Kind("out-of-memory", "memory ran out", "Out of memory: {what}",
-         r"(?P<invoker>\S.*?) invoked oom-killer:", r"(?:Out of memory|System is deadlocked on memory)[:,]? ?(?P<what>.*)", stack=False),
+         r"(?P<invoker>\S.{0,14}?) invoked oom-killer:", r"(?:Out of memory|System is deadlocked on memory)[:,]? ?(?P<what>.*)", stack=False),
     Kind("machine-check", "the hardware reported an error", "Machine check: {what}",
          r"mce: \[Hardware Error\]: (?:CPU \d+: Machine Check|Machine check)|\{\d+\}\[Hardware Error\]: event severity: fatal",
          r"(?P<what>(?:Fatal|Uncorrected|Timeout|Unknown).*(?:machine check|broadcast exception handler|hardware error!?|Machine Check).*"

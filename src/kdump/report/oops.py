@@ -37,12 +37,12 @@ def find(lines: Sequence[Line]) -> Crash:
     # A serial log goes on with the capture kernel or the next boot: the crash is in the last boot that has one.
     boots = _boots(lines)
     chosen = next((boot for boot in reversed(boots) if _panic(boot)[0] is not None), None)
-    if chosen is None:
-        told = [(boot, list(_events(boot))) for boot in boots]
-        fatal = [boot for boot, events in told if any(event.kind.oops for event in events)]
-        any_kind = [boot for boot, events in told if events]
-        chosen = (fatal or any_kind or boots)[-1]
-    return _find(chosen)
+    if chosen is not None:
+        return _find(chosen, list(_events(chosen)))
+    told = [(boot, list(_events(boot))) for boot in boots]
+    fatal = [each for each in told if any(event.kind.oops for event in each[1])]
+    any_kind = [each for each in told if each[1]]
+    return _find(*(fatal or any_kind or told)[-1])
 
 
 def _boots(lines: Sequence[Line]) -> list[Sequence[Line]]:
@@ -51,8 +51,7 @@ def _boots(lines: Sequence[Line]) -> list[Sequence[Line]]:
     return [lines[start:end] for start, end in pairwise(edges)]
 
 
-def _find(lines: Sequence[Line]) -> Crash:
-    events = list(_events(lines))
+def _find(lines: Sequence[Line], events: Sequence[Event]) -> Crash:
     panic_at, panic = _panic(lines)
     if not events and panic_at is None:
         return Crash(Event(kinds.NONE, len(lines), ""), "", None, [])
