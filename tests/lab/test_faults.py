@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -46,6 +48,28 @@ def test_no_reservation(kernel: Kernels, tmp_path: Path) -> None:
         crash(scenario(kernel, crashkernel=""), tmp_path)
     assert "crashkernel=" in str(caught.value)
     assert str(tmp_path / "console.log") in str(caught.value)
+
+
+@pytest.mark.lab
+def test_a_machine_that_dies_before_user_space_gets_one_more_try(
+    kernel: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boots = []
+
+    class Unlucky(Machine):
+        def __enter__(self) -> Self:
+            super().__enter__()
+            boots.append(self.pid)
+            if len(boots) == 1:
+                os.kill(self.pid, signal.SIGKILL)
+            return self
+
+    monkeypatch.setattr("kdump.lab.crash.Machine", Unlucky)
+    told: list[str] = []
+    with pytest.raises(MachineError, match="no memory is reserved for a capture kernel"):
+        crash(scenario(kernel, crashkernel=""), tmp_path, told.append)
+    assert len(boots) == 2 and "gets one more try" in told[-1]
+    assert (tmp_path / "console.first.log").stat().st_size < (tmp_path / "console.log").stat().st_size
 
 
 @pytest.mark.lab

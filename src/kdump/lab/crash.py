@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from kdump.lab import disk, encrypted
 from kdump.lab.causes import WAITING, Cause
 from kdump.lab.foreign import platform_of
 from kdump.lab.guest import BEFORE, ORDERS, Orders
-from kdump.lab.machine import Machine
+from kdump.lab.machine import Machine, MachineError
 from kdump.lab.qemu import Disk, Spec, architecture, qemu_path
 from kdump.targets.protocol import Spec as TargetSpec
 from kdump.units import duration_text, size_text
@@ -40,6 +41,8 @@ _MADE = Made()  # many machines are much alike
 
 # Console lines that mark the way. The capture kernel stamps its own with seconds since its boot.
 _PANIC = r"Kernel panic - not syncing"
+_FAILED = r"kdump guest: FAILED|kdump: the first stage of the capture image failed"
+_USER_SPACE = r"kdump guest: user space is up"
 _NEXT_KERNEL = r"\] Linux version "  # a panic in an NMI does not reach the console: only the next kernel does
 _CAPTURE = re.compile(r"kdump: \[\s*([\d.]+)\] ")
 
@@ -154,17 +157,16 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
         extra=scenario.devices,
     )
     console = directory / "console.log"
-    with Machine(machine, console=console, accelerator=scenario.accelerator) as running:
-        unless = r"kdump guest: FAILED|kdump: the first stage of the capture image failed"
-        running.wait_for(r"kdump guest: LOADED", scenario.timeout, unless=f"{unless}|{_PANIC}")
+    with _booted(scenario, machine, console, say) as running:
+        running.wait_for(r"kdump guest: LOADED", scenario.timeout, unless=f"{_FAILED}|{_PANIC}")
         say("the production machine is up and has loaded its capture kernel")
-        running.wait_for(r"kdump guest: crashing", scenario.timeout, unless=unless)
+        running.wait_for(r"kdump guest: crashing", scenario.timeout, unless=_FAILED)
         if scenario.cause.from_outside:
-            running.wait_for(WAITING, scenario.timeout, unless=unless)
+            running.wait_for(WAITING, scenario.timeout, unless=_FAILED)
             with running.qmp() as monitor:
                 monitor.human(scenario.cause.from_outside)
         triggered = time.monotonic()
-        running.wait_for(f"{_PANIC}|{_NEXT_KERNEL}", scenario.timeout, unless=unless)
+        running.wait_for(f"{_PANIC}|{_NEXT_KERNEL}", scenario.timeout, unless=_FAILED)
         say(f"it panicked: {scenario.cause.summary}")
         running.wait_for(_CAPTURE.pattern, scenario.timeout)
         say("the capture kernel is up")
@@ -172,6 +174,27 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
         lines = running.lines
     panicked = next((when for when, text in lines if re.search(_PANIC, text)), triggered)
     return Played([line for line in lines if line[0] >= panicked], console, medium, image)
+
+
+@contextmanager
+def _booted(scenario: Scenario, spec: Spec, console: Path, say: Callable[[str], None]) -> Iterator[Machine]:
+    """The machine with its user space up.
+
+    Under emulation a distribution's kernel hangs or panics now and then before it starts user space. Nothing of kdump
+    has run by then, so the machine gets one more try; the first console is kept as `console.first.log`.
+    """
+    for again in (True, False):
+        with Machine(spec, console=console, accelerator=scenario.accelerator) as running:
+            try:
+                running.wait_for(_USER_SPACE, scenario.timeout, unless=f"{_FAILED}|{_PANIC}")
+            except MachineError as error:
+                if not again:
+                    raise
+                console.replace(console.with_suffix(".first.log"))
+                say(f"the machine did not boot and gets one more try: {error}")
+                continue
+            yield running
+            return
 
 
 def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary:
