@@ -21,7 +21,6 @@ import asyncio
 import base64
 import hashlib
 import secrets
-import stat
 import time
 import tomllib
 from dataclasses import dataclass, field
@@ -32,9 +31,9 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 
 from kdump.errors import KdumpError, UsageError
+from kdump.files.secret import read_secret
 from kdump.fleet import evidence
 from kdump.fleet.auth import ROLES, Person
-from kdump.foreign import read_text
 
 COOKIE: Final = "kdump_oidc"
 BACK: Final = "/sign-in/oidc/back"
@@ -69,13 +68,11 @@ class Settings:
 
 def load(path: Path) -> Settings:
     """Read the file. Raises `KdumpError`."""
+    text = read_secret(path)
     try:
-        mode = path.stat().st_mode
-        raw = tomllib.loads(read_text(path, 1 << 20))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise KdumpError(f"{path} cannot be read", why=str(error)) from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise KdumpError(f"{path} may be read by others", remedy=f"chmod 600 {path}")
     if unknown := sorted(raw.keys() - _KEYS):
         raise UsageError(f"{path}: {unknown[0]!r} is not a setting", remedy="settings: " + ", ".join(sorted(_KEYS)))
     roles, scopes = raw.get("roles", {}), raw.get("scopes", ["openid", "profile", "email"])

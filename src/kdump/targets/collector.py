@@ -13,7 +13,6 @@ import contextlib
 import http.client
 import json
 import socket
-import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from urllib.parse import quote
 
 from kdump.display import shown
 from kdump.errors import FormatError, KdumpError
+from kdump.files.secret import read_secret
 from kdump.foreign import load_object
 from kdump.targets.https import Answer, Server, certificates, exchange
 from kdump.targets.names import resolve, system_addresses
@@ -111,7 +111,7 @@ class CollectorTarget:
         facts = self.spec.facts
         place, identity = facts.get("token", "/etc/kdump/collector.token"), facts.get("certificate", "")
         if identity:
-            private(identity)
+            read_secret(identity)
         # Who shows a certificate needs no token.
         token = "" if identity and not Path(place).exists() else read_token(place)
         return Client(
@@ -122,27 +122,11 @@ class CollectorTarget:
         return certificates(self.spec.facts.get("ca_file", "")) if self.server.secure else ""
 
 
-def private(path: str) -> None:
-    """Raises `KdumpError` for a secret that is missing or that others may read."""
-    try:
-        mode = stat.S_IMODE(Path(path).stat().st_mode)
-    except OSError as error:
-        raise KdumpError(f"{path} cannot be read", why=error.strerror or str(error)) from None
-    if mode & 0o077:
-        raise KdumpError(f"{path} may be read by others", why=f"its mode is {mode:04o}", remedy=f"chmod 600 {path}")
-
-
 def read_token(path: str) -> str:
     """The token in a file that nobody else may read. Raises `KdumpError`."""
-    try:
-        token = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise KdumpError(
-            f"the collector's token in {path} cannot be read",
-            why=str(error),
-            remedy="`kdump fleet token HOST` on the collector makes one",
-        ) from None
-    private(path)
+    token = read_secret(path, "the collector's token", "`kdump fleet token HOST` on the collector makes one").strip()
+    if not token.isascii():
+        raise KdumpError(f"the collector's token in {path} is not ASCII")
     return token
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from kdump.errors import KdumpError
+from kdump.files.secret import read_secret
 from kdump.targets.https import certificates
 from kdump.targets.names import resolve, system_addresses
 from kdump.targets.protocol import Ground, Session, Spec, Stream
@@ -91,13 +91,11 @@ class S3Target:
 
 def read_credentials(path: str) -> Credentials:
     """The keys in a file that nobody else may read. Raises `KdumpError`."""
+    text = read_secret(path, "the S3 credentials")
     try:
-        mode = stat.S_IMODE(Path(path).stat().st_mode)
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise KdumpError(f"the S3 credentials in {path} cannot be read", why=str(error)) from None
-    if mode & 0o077:
-        raise KdumpError(f"{path} may be read by others", why=f"its mode is {mode:04o}", remedy=f"chmod 600 {path}")
     values = [raw.get(name, "" if name == "session_token" else None) for name in _CREDENTIALS]
     for name, value in zip(_CREDENTIALS, values, strict=True):
         if value is None:
