@@ -59,7 +59,7 @@ def from_log(log: Log) -> list[Line]:
 
 def clean(text: str) -> str:
     """Text without terminal escapes and control characters, fit to be printed; tabs become spaces, excess is cut."""
-    return _CONTROL.sub("", text[:_LONGEST].replace("\t", " "))
+    return _CONTROL.sub("", text[:_LONGEST].replace("\t", " ")) if text else text
 
 
 def stamped(lines: Iterable[Line]) -> list[str]:

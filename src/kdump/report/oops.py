@@ -76,8 +76,8 @@ def _panic(lines: Sequence[Line]) -> tuple[int | None, str]:
 
 def _events(lines: Sequence[Line]) -> Iterator[Event]:
     for index, line in enumerate(lines):
-        found = kinds.headline(line.text)
-        if found is not None:
+        found = kinds.headline(line.text) if line.text else None
+        if found:
             yield Event(found[0], index, line.text.strip(), found[1], line.seconds, line.caller)
 
 

@@ -148,7 +148,7 @@ def _without_foreign(lines: list[str]) -> list[str]:
     """Without the lines that other programs wrote into the same syslog or journal, and without /dev/kmsg's fields."""
     heads: Counter[str] = Counter()
     kmsg = False
-    for line in lines:
+    for line in filter(None, lines):
         if found := _TAGGED.match(line):
             heads[_shape(found[0].rsplit("kernel", 1)[0])] += 1
         kmsg = kmsg or bool(_HEADERS[2].match(line))
@@ -164,7 +164,7 @@ def _learn(texts: list[str]) -> re.Pattern[str] | None:
     """The prefix of a file as its anchors show it, or None."""
     heads: Counter[str] = Counter()
     bare = 0
-    for text in texts:
+    for text in filter(None, texts):
         found = _ANCHOR.search(text, 0, _FAR)
         if found and found.start():
             heads[_shape(text[: found.start()])] += 1

@@ -219,6 +219,7 @@ class _Reading:
     def __init__(self, root: type, complain: Complain) -> None:
         self.root = root
         self.complain = complain
+        self.hints = 0
 
     def table(self, kind: type, data: Mapping[str, Any], path: Key) -> Any:
         declared = {entry.name: entry.metadata for entry in fields(kind)}
@@ -253,7 +254,8 @@ class _Reading:
 
     def hint(self, name: str, known: list[str]) -> str:
         """A suggestion for a key that is not known in its table."""
-        near = difflib.get_close_matches(name, known, 1)
+        self.hints += 1
+        near = difflib.get_close_matches(name, known, 1) if self.hints <= _MOST_PROBLEMS else []
         if near:
             return f"did you mean {near[0]!r}?"
         for entry in fields(self.root):

@@ -37,10 +37,11 @@ def collect(context: Context, section: Section) -> None:
         ("version", "Kernel build", _VERSION, "version"), ("command_line", "Command line", _CMDLINE, "line"),
         ("hardware", "Hardware", _HARDWARE, "name"), ("hypervisor", "Hypervisor", _HYPERVISOR, "name"),
     )  # fmt: skip
+    texts = [line.text for line in context.lines if line.text]
     for key, title, pattern, group in patterns:
         if key in known:
             continue
-        found = next((match for line in context.lines if (match := pattern.search(line.text))), None)
+        found = next((match for text in texts if (match := pattern.search(text))), None)
         if found:
             facts.append(Fact(key, title, found[group].strip()))
 
