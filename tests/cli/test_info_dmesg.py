@@ -113,3 +113,39 @@ print(len(Kernel(open_dump({str(path)!r})).log().records))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "2\n"
+
+
+def test_the_directory_of_a_crash_stands_for_its_dump(
+    machine: Machine, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every command that reads a dump takes the directory; what it lacks is said."""
+    crash = tmp_path / "crash"
+    crash.mkdir()
+    out = str(tmp_path / "out")
+    for command in (
+        ["info"], ["dmesg"], ["report"], ["serve"], ["shell"], ["debuginfo", "-o", out], ["export", "--elf", "-o", out],
+        ["save", "--estimate"],
+    ):  # fmt: skip
+        assert main([*command, str(crash)]) == 1
+        assert f"{crash}: there is no vmcore" in capfd.readouterr().err
+    (crash / "vmcore.age").write_bytes(b"")
+    assert main(["convert", str(crash), out]) == 1
+    assert "`kdump decrypt`" in capfd.readouterr().err
+    (crash / "vmcore").write_bytes(machine.kdump(drop=frozenset()))
+    assert main(["dmesg", str(crash)]) == 0
+    assert "Linux version 6.1" in capfd.readouterr().out
+    assert main(["info", str(crash)]) == 0
+    assert f"{crash}/vmcore" in capfd.readouterr().out
+    assert main(["convert", str(crash), out]) == 0
+    assert main(["export", str(crash), "--elf", "-f", "-o", str(crash / "vmcore")]) == 1  # not over its own input
+    assert "is the input" in capfd.readouterr().err
+
+
+def test_every_command_takes_several_files(dump: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    for command in (
+        ["info"], ["dmesg"], ["report"], ["serve"], ["shell"], ["debuginfo", "-o", out], ["export", "--elf", "-o", out],
+        ["save", "--estimate"],
+    ):  # fmt: skip
+        assert main([*command, dump, dump]) == 1  # not a split set
+        assert "split" in capfd.readouterr().err

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from kdump.cli.main import main
+
 ENTRY = "import sys; from kdump.cli.main import entry; sys.argv[0] = 'kdump'; entry()"
 
 
@@ -33,5 +35,33 @@ def test_the_exit_status_is_the_commands() -> None:
 
     assert run("--version")[0] == 0
     assert run("nonsense")[::2] == (2, "kdump: unknown command 'nonsense'\n  `kdump --help` lists the commands\n")
+    assert run("reprot")[::2] == (2, "kdump: unknown command 'reprot'\n  did you mean 'report'?\n")
     status, out, err = run("info", "/nonexistent")
     assert (status, out) == (1, "") and err.startswith("kdump info: /nonexistent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["report", "x", "--sections", "log"], "unrecognized arguments: --sections log\n  did you mean '--section'?\n"),
+        (["report", "x", "--html", "x.html"], "unrecognized arguments: x.html\n  -o names the file to write\n"),
+        (["fleet", "token", "--raeder", "x"], "unrecognized arguments: --raeder\n  did you mean '--reader'?\n"),
+        (["status", "--nonsense"], "unrecognized arguments: --nonsense\n"),
+        (["config"], "the following arguments are required: ACTION\n  one of show, check, import\n"),
+        (["info"], "the following arguments are required: DUMP\n"),
+        (["completion"], "the following arguments are required: {bash,zsh,fish}\n"),
+        (["report", "x", "--section", "memroy"], "there is no section 'memroy'\n  did you mean 'memory'?\n"),
+    ],
+)
+def test_a_mistake_is_told_with_what_was_meant(
+    arguments: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith(advice)
+
+
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "info"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: kdump info") and main(["info", "--help"]) == 0
+    assert capsys.readouterr().out == shown

@@ -157,6 +157,11 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert max(map(len, out.splitlines())) <= 120
     assert main(["list", "--json", str(crashes)]) == 0
     assert [row["status"] for row in json.loads(capsys.readouterr().out)] == ["complete", "complete"]
+    assert main(["list", str(crashes / "h-1")]) == 0
+    assert capsys.readouterr().out.endswith(f"{crashes}/h-1\n")
+    assert main(["list", str(crashes), str(tmp_path / "nosuch")]) == 1
+    said = capsys.readouterr()
+    assert f"{tmp_path}/nosuch: no such directory" in said.err and f"{crashes}/h-2" in said.out
     assert main(["prune", "--config", str(toml), "--json"]) == 0
     assert [row["deleted"] for row in json.loads(capsys.readouterr().out)] == [True]
     assert [path.name for path in crashes.iterdir()] == ["h-2"]

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kdump.cli import inputs
+
 _LINKED = ("drgn", "dwarf2json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="a dump; several files are a split dump")
+    parser.add_argument("dump", nargs="+", type=inputs.dump, help=inputs.HELP)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the vmlinux to write")
     parser.add_argument(
         "--for",

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from kdump.cli import inputs
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     from kdump.kernel.printk import LEVELS
 
-    parser.add_argument("dump", nargs="+", help="a dump; several files are a split dump")
+    parser.add_argument("dump", nargs="+", type=inputs.dump, help=inputs.HELP)
     parser.add_argument(
         "-r", "--raw", action="store_true", help="print the <priority> before each record, like syslog(2)"
     )

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from kdump.cli import values
+from kdump.cli import inputs, values
 from kdump.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Done = tuple[dict[str, Any], list[str], list[str]]  # for --json; lines to print
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="the dump; several files are a split set")
+    parser.add_argument("dump", nargs="+", type=inputs.dump, help=inputs.HELP)
     what = parser.add_mutually_exclusive_group(required=True)
     for name, text in (
         ("isf", "Volatility 3's symbol file (FILE ends in .json)"),

@@ -11,12 +11,14 @@ import time
 from collections import Counter
 from typing import Any
 
+from kdump.cli import inputs
+
 RANGES_SHOWN = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="a dump; several files are a split dump")
+    parser.add_argument("dump", nargs="+", type=inputs.dump, help=inputs.HELP)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -23,8 +23,9 @@ WIDTH = 79
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
-        "directory", nargs="*", type=Path, help="directories of crashes (default: the configured file targets)"
-    )
+        "directory", nargs="*", type=Path,
+        help="a directory of crashes, or of one crash (default: the configured file targets)",
+    )  # fmt: skip
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_PATH})")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -32,8 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the list; returns the exit status."""
     places = args.directory or stored.directories(in_force.load(args.config))
-    problems: list[KdumpError] = []
-    crashes = stored.scan(places, problems.append)
+    problems = [KdumpError(f"{place}: no such directory") for place in args.directory if not place.exists()]
+    crashes, parents = [], []
+    for place in places:
+        crash = stored.crash_in(place) if args.directory else None
+        if crash:
+            crashes.append(crash)
+        else:
+            parents.append(place)
+    crashes += stored.scan(parents, problems.append)
     for problem in problems:
         print(f"kdump list: {problem}", file=sys.stderr)
     status = 1 if problems else 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from kdump import __version__, processor
-from kdump.cli import streams
+from kdump.cli import streams, values
 from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
 from kdump.errors import KdumpError, describe
@@ -60,6 +60,8 @@ def entry() -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     commands = {command.name: command for command in COMMANDS}
+    if arguments[:1] == ["help"] and len(arguments) > 1:  # kdump help COMMAND
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if arguments else 2
@@ -68,7 +70,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command = commands.get(arguments[0])
     if command is None:
-        _complain(f"kdump: unknown command {arguments[0]!r}\n  `kdump --help` lists the commands")
+        near = values.meant(arguments[0], commands)
+        _complain(f"kdump: unknown command {arguments[0]!r}\n  {near or '`kdump --help` lists the commands'}")
         return 2
     return _run(command, arguments[1:])
 

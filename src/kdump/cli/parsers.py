@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
+from kdump.cli import values
 from kdump.cli.commands import COMMANDS, Command
 from kdump.units import whole_number
 
@@ -55,17 +56,55 @@ class _Formatter(argparse.HelpFormatter):
 
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
 
-    def _get_default_metavar_for_positional(self, action: argparse.Action) -> str:
-        return action.dest.upper()
-
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help has the form above, as have those of its subcommands. Options are not abbreviated."""
+    """A parser whose help has the form above, as have those of its subcommands. Options are not abbreviated.
+
+    Its errors say what to write instead, where that can be told.
+    """
 
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", _Formatter)
         settings.setdefault("allow_abbrev", False)
         super().__init__(**settings)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's; of what is left over it says what was meant."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._advice(rest[0])}")
+        return found
+
+    def _advice(self, word: str) -> str:
+        options = {flag for parser in (self, *self._actions_of().values()) for flag in parser._option_string_actions}
+        if word.startswith("-"):
+            near = values.meant(word.partition("=")[0], options)
+        else:
+            near = "-o names the file to write" if "--output" in options else ""
+        return f"\n  {near}" if near else ""
+
+    def _actions_of(self) -> dict[str, argparse.ArgumentParser]:
+        """The parsers of its subcommands."""
+        found: dict[str, argparse.ArgumentParser] = {}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found |= action.choices
+        return found
+
+    def _add_action(self, action: Any) -> Any:
+        if isinstance(action, argparse._SubParsersAction):
+            action.metavar = action.metavar or "ACTION"
+        elif not action.option_strings and action.metavar is None:  # errors name a value as --help does
+            words = ",".join(map(str, action.choices or ()))
+            action.metavar = f"{{{words}}}" if words else action.dest.upper()
+        return super()._add_action(action)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and which actions there are where one is missing. Ends with status 2."""
+        actions = self._actions_of()
+        if actions and message.endswith("ACTION"):
+            message += f"\n  one of {', '.join(actions)}"
+        super().error(message)
 
 
 def _columns() -> int:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdump.cli import inputs, values
 from kdump.errors import KdumpError
 from kdump.extras import extra
 from kdump.files import outputs
-from kdump.files.directory import Directory
 from kdump.memory import DUMPS, KCORE
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-s", "--short", action="store_true", help="the short report that the capture kernel makes")
     parser.add_argument(
-        "--section", action="append", default=[], metavar="NAME", help="print only this section (repeatable)"
+        "--section",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="print the verdict and only this section (repeatable)",
     )
     parser.add_argument(
         "--debug", action="append", default=[], metavar="FILE",
@@ -68,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
     unknown = [name for name in args.section if name not in sections.ALL]
     if unknown:
-        raise UsageError(f"there is no section {unknown[0]!r}", remedy=f"sections: {', '.join(sections.ALL)}")
+        near = values.meant(unknown[0], sections.ALL)
+        raise UsageError(f"there is no section {unknown[0]!r}", remedy=near or f"sections: {', '.join(sections.ALL)}")
     if args.live == bool(args.dump):
         raise UsageError("no dump is named", remedy="name a dump, or --live for the running kernel")
     if args.explain and not args.signature:
@@ -96,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 control(sys.stdout, line + "\n")
         else:
             # What a dump holds is secret: so is a report of it.
-            with outputs.text(args.output, [*map(inside, args.dump), *args.debug]) as file:
+            with outputs.text(args.output, [*map(inputs.dump_or_log, args.dump), *args.debug]) as file:
                 file.writelines(f"{line}\n" for line in _render(args, context, report))
     return 3 if report.incomplete or not (report.live or report.verdict.fatal) else 0
 
@@ -121,7 +126,7 @@ def opened(paths: list[str]) -> Iterator[Context]:
     """The context of a dump or of a log as text."""
     from kdump.report.context import Context
 
-    paths = [inside(path) for path in paths]
+    paths = [inputs.dump_or_log(path) for path in paths]
     if len(paths) == 1 and _is_text(paths[0]):
         from kdump.foreign import read_file
         from kdump.report.logtext import LONGEST_LOG, decode, from_text
@@ -133,17 +138,6 @@ def opened(paths: list[str]) -> Iterator[Context]:
 
     with open_dump(paths) as dump:
         yield Context(Kernel(dump))
-
-
-def inside(path: str) -> str:
-    """The best file of a crash in its directory: the dump, an unfinished dump, or the log."""
-    if not Path(path).is_dir():
-        return path
-    with Directory.open(path) as crash:
-        for name in ("vmcore", "vmcore.incomplete", "vmcore-dmesg.txt"):
-            if crash.has_file(name):
-                return str(Path(path) / name)
-    raise KdumpError(f"{path}: there is no vmcore and no vmcore-dmesg.txt in this directory")
 
 
 def _is_text(path: str) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from kdump.cli import values
+from kdump.cli import inputs, values
 from kdump.display import shown
 from kdump.dump.levels import MOST_PARTS, USER
 from kdump.dump.scrub.kinds import ALL, KINDS, parse_kinds
@@ -53,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options about the files: those of `kdump save` and `kdump convert`."""
-    parser.add_argument("files", metavar="FILE", nargs="*", help="IN (several are a split dump), then OUT; - is a pipe")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="IN (a dump, or the directory of a crash; several files are a split dump), then OUT; - is a pipe",
+    )
     codec = parser.add_mutually_exclusive_group()
     for flag, name, what in (
         ("-z", "zstd", "compress with zstd (default)"),
@@ -108,7 +113,9 @@ def run(args: argparse.Namespace) -> int:
         args.files.insert(0, KCORE)
     if not args.files:
         raise UsageError("no dump is named", remedy="name the dump, then the file to write")
+    args.files[:-1] = map(inputs.dump, args.files[:-1])
     if args.estimate:
+        args.files[-1] = inputs.dump(args.files[-1])
         return _estimate(args)
     *source, output = args.files
     if not source:

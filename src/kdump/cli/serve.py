@@ -14,7 +14,7 @@ import argparse
 import socket
 import sys
 
-from kdump.cli import values
+from kdump.cli import inputs, values
 from kdump.errors import KdumpError
 
 LOOPBACK = "127.0.0.1"
@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="a dump, or all parts of a split dump")
+    parser.add_argument("dump", nargs="+", type=inputs.dump, help=inputs.HELP)
     parser.add_argument("--stdio", action="store_true", help="serve standard input and output, for `target remote |`")
     parser.add_argument(
         "--listen",
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
 
-    with open_dump(*args.dump) as dump:
+    with open_dump(args.dump) as dump:
         target = Target(Kernel(dump))
         if args.stdio:
             with open(0, "rb", closefd=False) as source, open(1, "wb", closefd=False) as sink:

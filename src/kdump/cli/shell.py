@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdump.cli import inputs
 from kdump.errors import KdumpError
 from kdump.extras import extra
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("dump", nargs="+", help="a dump, or the directory of a crash; several files are a split dump")
+    parser.add_argument("dump", nargs="+", type=inputs.dump, help=inputs.HELP)
     parser.add_argument("--crash", action="store_true", help="start a prompt with the commands of crash(8)")
     parser.add_argument(
         "-c", "--command", action="append", default=[], metavar="COMMAND",
@@ -43,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the session; with --command or --script, exit status 1 if a command failed."""
-    from kdump.cli.report import inside
     from kdump.kernel.globals import declaration
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
         from kdump.bench import commands
         from kdump.report.program import open_program
     declared = dict(map(declaration, args.declare))
-    args.dump = [inside(args.dump[0])] if len(args.dump) == 1 else args.dump
     with open_dump(args.dump) as dump:
         kernel = Kernel(dump)
         program = open_program(dump.paths, kernel, args.debug, declared=declared)

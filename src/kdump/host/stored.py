@@ -122,6 +122,14 @@ def read(path: Path) -> Crash:
         return _unreadable(path, error)
 
 
+def crash_in(place: Path) -> Crash | None:
+    """The crash whose directory a person names; None if it is not one, or cannot be read."""
+    with suppress(OSError), Directory.open(place) as directory:
+        if _is_crash(directory):
+            return look(directory)
+    return None
+
+
 def look(directory: Directory) -> Crash:
     """As `read`, of a directory that is open."""
     try:
