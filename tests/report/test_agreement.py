@@ -30,6 +30,8 @@ from kdump.report import arguments, sections
 from kdump.report import json as as_json
 from kdump.report.build import build
 from kdump.report.context import Context
+from kdump.report.model import Section, Table
+from kdump.report.sections import clocks
 from kdump.report.sections.memory import meminfo
 
 pytestmark = pytest.mark.lab
@@ -61,6 +63,7 @@ def context(vmcore: Path) -> Iterator[Context]:
 def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
     import drgn
     from drgn.helpers.linux.cpumask import for_each_online_cpu
+    from drgn.helpers.linux.list import list_for_each_entry
     from drgn.helpers.linux.mm import totalram_pages
     from drgn.helpers.linux.module import for_each_module
     from drgn.helpers.linux.pid import for_each_task
@@ -99,6 +102,17 @@ def test_drgn_with_dwarf(context: Context, vmcore: Path, series: str, debug_vmli
     assert (running.pid, running.command) == (crashed.tid, crashed.name)
     names = [module.name.string_().decode() for module in for_each_module(program)]
     assert [module.name for module in context.kernel.modules] == names
+    sources = list(list_for_each_entry("struct clocksource", program["clocksource_list"].address_of_(), "list"))
+    made = Section("clocks", "")
+    clocks.collect(context, made)
+    (table,) = made.blocks
+    assert isinstance(table, Table) and made.findings == []
+    rates = [row[3] for row in table.rows]
+    assert table.rows == [
+        (each.name.string_().decode(), each == program["curr_clocksource"], each.rating.value_(), rate,
+         bool(each.flags & 0x40))
+        for each, rate in zip(sources, rates, strict=True)
+    ]  # fmt: skip
     page = context.kernel.vmcoreinfo.page_size
     figures = meminfo(context)
     assert figures["MemTotal"] == int(totalram_pages(program)) * page
@@ -156,6 +170,13 @@ def test_the_machine_itself(context: Context, crashed: Crash) -> None:
     assert {row["kind"] for row in made["timers"]["timers"]} == {"wheel", "high resolution"}
     assert made["livepatch"]["state"] == {"patches": 0}
     assert [row["cpu"] for row in made["runq"]["queues"]] == [0, 1]
+    (used,) = [row for row in made["clocks"]["sources"] if row["used"]]
+    log = (crashed.directory / "vmcore-dmesg.txt").read_text()
+    assert used["source"] == re.findall(r"clocksource: Switched to clocksource (\S+)", log)[-1]
+    rates = {row["source"]: row["rate"] for row in made["clocks"]["sources"]}
+    assert rates["acpi_pm"] == 3579545 and rates["jiffies"] == 250  # as the hardware and Debian's CONFIG_HZ have it
+    if processor := re.findall(r"tsc: Detected ([\d.]+) MHz processor", log):
+        assert abs(rates.get("tsc", float(processor[-1]) * 1e6) / 1e6 / float(processor[-1]) - 1) < 0.02
     system = made["system"]["system"]
     assert "QEMU" in system["hardware"] and "SeaBIOS" in system["firmware"] and "QEMU" in system["cpu"]
     classes = {row["class"]: row["share"] for row in made["owners"]["classes"]}

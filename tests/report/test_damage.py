@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,19 @@ def test_a_task_list_in_a_circle(context: Context, monkeypatch: pytest.MonkeyPat
     notes = " ".join(document["sections"]["cpus"].get("notes", []) + document["problems"]) + json.dumps(document)
     assert "runs in a circle" in notes and "cannot be read" in notes
     assert document["verdict"]["kind"] == "sysrq"
+
+
+def test_a_clock_that_the_kernel_found_unstable(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock of a virtual machine drifts when asked to, so a flag is set in a real dump (CLOCK_SOURCE_UNSTABLE)."""
+    objects = context.objects
+    kind = objects.types.struct("clocksource")
+    sources = objects.list(objects.symbols.address("clocksource_list"), "clocksource", "list")
+    source = next(each for each in sources if objects.string(each.name) == "acpi_pm")
+    place = objects.address(source) + kind.offset("flags")
+    patch(monkeypatch, objects, {place: objects.unsigned(place) | 0x40})
+    report = build(context, "clocks", only=["clocks"])
+    (finding,) = [each.text for each in report.findings if each.section == "clocks"]
+    assert re.fullmatch(r"the kernel found the clock source acpi_pm unstable; it uses (tsc|hpet)", finding)
 
 
 def patch(monkeypatch: pytest.MonkeyPatch, objects: Any, words: dict[int, int]) -> None:

@@ -54,6 +54,12 @@ def test_nothing_false_about_timers(report: dict[str, Any]) -> None:
     assert not [finding["text"] for finding in report["findings"] if "overdue" in finding["text"]]
 
 
+def test_the_clock_in_use_is_the_one_that_the_log_names(report: dict[str, Any], crash: Crash) -> None:
+    log = (crash.directory / "vmcore-dmesg.txt").read_text()
+    used = [row["source"] for row in report["sections"]["clocks"]["sources"] if row["used"]]
+    assert used == re.findall(r"clocksource: Switched to clocksource (\S+)", log)[-1:]
+
+
 def test_figures_agree_with_those_of_the_machine(report: dict[str, Any], crash: Crash) -> None:
     portrait = {
         name: int(value) << 10

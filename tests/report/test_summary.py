@@ -29,6 +29,8 @@ def section(name: str, *blocks: Facts | Table | Stacks) -> Section:
                  Table("requests", "", [Column("age", "")], [(None,), (12.5,)])),
          "1 disk, 2 requests in flight, the oldest for 12.5 s"),
         (section("timers", Table("timers", "", [Column("timers", "")], [(3,), (4,)])), "7 timers"),
+        (section("clocks", Table("sources", "", [Column("source", ""), Column("used", "")],
+                                 [("tsc", False), ("hpet", True)])), "hpet in use"),
         (section("tasks", Facts("counts", [Fact("threads", "", 1)])), "1 thread"),
     ],
 )  # fmt: skip

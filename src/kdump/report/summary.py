@@ -127,6 +127,11 @@ def _workqueues(blocks: _Blocks) -> str:
     return f"{_many(blocks.count('running'), 'item')} running, {waiting} waiting"
 
 
+def _clocks(blocks: _Blocks) -> str:
+    names, used = blocks.column("sources", "source"), blocks.column("sources", "used")
+    return next((f"{name} in use" for name, now in zip(names, used, strict=True) if now), "none in use")
+
+
 def _groups(blocks: _Blocks) -> str:
     containers = blocks.count("containers")
     return _many(blocks.count("groups"), "group") + (f", {_many(containers, 'container')}" if containers else "")
@@ -146,6 +151,7 @@ _LINES: dict[str, Callable[[_Blocks], str]] = {
     "workqueues": _workqueues,
     "interrupts": lambda blocks: f"{_total(blocks.column('interrupts', 'count'))} taken",
     "timers": lambda blocks: _many(_total(blocks.column("timers", "timers")), "timer"),
+    "clocks": _clocks,
     "cgroups": _groups,
     "modules": lambda blocks: _many(blocks.count("modules"), "module"),
     "livepatch": lambda blocks: _many(blocks.count("patches"), "live patch", "live patches"),

@@ -6,6 +6,6 @@ section and may raise: what it has put in so far stays, and the error becomes th
 
 ALL = (
     "system", "cpus", "blocked", "runq", "tasks", "memory", "owners", "block", "mounts", "network", "workqueues",
-    "interrupts", "timers", "cgroups", "modules", "livepatch", "bpf", "ftrace", "settings", "log",
+    "interrupts", "timers", "clocks", "cgroups", "modules", "livepatch", "bpf", "ftrace", "settings", "log",
 )  # fmt: skip
 SHORT = ("system", "cpus", "blocked", "memory")  # what the capture kernel makes before the dump is saved
