@@ -79,6 +79,18 @@ def test_words_in_a_table_take_several_lines() -> None:
     assert "…" not in "".join(table)
 
 
+def test_titles_of_a_table_take_several_lines_before_its_words() -> None:
+    columns = [Column(name, name) for name in ("Local", "Remote", "Not acknowledged", "Sent again", "Received so far")]
+    row = ("127.0.0.1:7", "[fe80::1234:5678:9abc]:56204", 1000, 0, None)
+    report = hostile()
+    report.sections = [Section("network", "Network", [Table("queues", "Queues", columns, [row])])]
+    lines = list(text.render(report))
+    table = lines[lines.index("  Queues") + 1 :][:3]
+    assert "acknowledged" in table[1] and "again" in table[1] and "again" not in table[0]
+    assert table[2].split() == [*row[:2], "1000", "0", "-"]
+    assert max(map(len, table)) <= 80 and table[1].index("acknowledged") + 12 == table[2].index("1000") + 4
+
+
 def test_colour_is_ours_alone() -> None:
     for line in text.render(hostile(), colour=True):
         inner = line.removeprefix("\x1b[").removesuffix("\x1b[0m")
@@ -122,6 +134,12 @@ def test_sections_that_need_a_dump_say_so() -> None:
     errors = {section.name: section.error for section in report.sections}
     assert "needs a dump" in errors["tasks"]
     assert not errors["log"] and not errors["system"]
+    lines = list(text.render(report))
+    assert lines.count("Not available") == 1 and "CPUs" not in lines  # one sentence for all that a log cannot have
+    start = lines.index("Not available") + 1
+    absent = " ".join(line.strip() for line in lines[start:])
+    for section in report.sections:
+        assert (section.title in absent) == bool(section.error)
     assert any("crash_divide" in line for line in disassembly())
 
 
@@ -155,6 +173,8 @@ def test_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert page.stat().st_mode & 0o777 == 0o600
     assert json.loads(document.read_text())["verdict"]["signature"] == signature
     assert main(["diff", str(document), null]) == 0
+    assert main(["report", str(document)]) == 1
+    assert "a report or manifest that kdump wrote" in capsys.readouterr().err
     assert main(["diff", null, bug]) == 1
     assert main(["report", "--section", "nothing", null]) == 2
     assert main(["report", str(tmp_path / "missing")]) == 1

@@ -178,6 +178,11 @@ def test_hostile_log_is_bounded_and_clean() -> None:
         ("hello w", "No line of this text looks like one of a kernel's log."),
         ("#!/bin/sh\necho 1\n", "No line of this text looks like one of a kernel's log."),
         ("[    1.500000] usb 1-1: new device\n", "The log has no crash."),
+        (
+            "How to crash a machine:\n  sysrq: Trigger a crash\n",
+            "Somebody asked for the crash (sysrq-c)."
+            " The text has no time stamps and no stack: it may not be a kernel's log.",
+        ),
         ("Linux version 6.1.0 (x@y) #1 SMP\nusb 1-1: new device\n", "The log has no crash."),
     ],
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kdump.report.model import Report
 
 
+_OWN = (b'{\n "schema": ', b'{\n "format": "kdump-manifest')
 _KNOWN = 3  # faults that may be this crash: more would help nobody
 
 
@@ -143,6 +144,11 @@ def opened(paths: list[str]) -> Iterator[Context]:
 def _is_text(path: str) -> bool:
     with open(path, "rb") as file:
         start = file.read(1 << 16)
+    if start.startswith(_OWN):
+        raise KdumpError(
+            f"{path}: a report or manifest that kdump wrote, not a log",
+            remedy="name the dump, its log or their directory; `kdump diff` compares reports",
+        )
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return True  # UTF-16
     if start.startswith(DUMPS):  # one without a kernel's memory begins with the text of VMCOREINFO

@@ -18,8 +18,7 @@ from kdump.report.logtext import Line, stamped
 from kdump.report.model import Block, Column, Facts, Frame, Report, Section, Stack, Stacks, Table, Text, Value, Verdict
 from kdump.report.page import SCRIPT, STYLE, escape
 from kdump.report.summary import severity, summary
-from kdump.report.text import LIVE, text
-from kdump.units import duration_text
+from kdump.report.text import facts, text
 
 
 def render(report: Report, lines: Sequence[Line] = ()) -> Iterator[str]:
@@ -81,18 +80,7 @@ def _copy(place: str, words: str = "copy") -> str:
 
 
 def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
-    facts = [("Panic", verdict.panic), ("Message", verdict.headline), ("Kernel", report.kernel)]
-    facts.append(("Live", LIVE if report.live else ""))
-    if report.crash_time:
-        facts.append(("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.crash_time))))
-    if verdict.uptime is not None:
-        facts.append(("Uptime", duration_text(verdict.uptime)))
-    if verdict.task:
-        cpu = f", CPU {verdict.task.cpu}" if verdict.task.cpu is not None else ""
-        facts.append(("Task", f"{verdict.task.command} (pid {verdict.task.pid}{cpu})"))
-        facts += [("Command", verdict.task.command_line), ("Container", verdict.task.container)]
-    facts += [("Tainted", "; ".join(verdict.taints)), ("Signature", verdict.signature or "none")]
-    yield _definitions([(title, value) for title, value in facts if value])
+    yield _definitions(facts(report))
     for match in report.known:
         line = escape(match.line(report.kernel))
         yield f"<p><strong>Upstream: {line}</strong><br>{escape(match.entry.title)}<br>{escape(match.evidence())}"
@@ -102,6 +90,8 @@ def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
         heading = escape(f"Stack of {verdict.stack_of}" if verdict.stack_of else "Stack")
         frames = _frames(verdict.frames, verdict.guilty)
         yield f'<div data-item>{_copy("stack")}<h2>{heading}</h2><div id="stack">{frames}</div></div>'
+    if verdict.earlier:
+        yield f"<details><summary><h2>Earlier in the log</h2></summary>{_lines(verdict.earlier)}</details>"
     if verdict.code:
         lines = f'{_copy("code")}<div id="code">{_lines(verdict.code)}</div>'
         yield f"<details><summary><h2>Code</h2></summary>{lines}</details>"

@@ -20,7 +20,7 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--ink:#dfe4e8;--dim:#98a3ad;--line:#39424a;--soft:#20262b;--bad:#f08a8a;--warn:#e5ad62;--paper:#15191d;--focus:#7db4dc}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:62rem;padding:1.5rem;color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.45rem;line-height:1.25;margin:.2rem 0 .6rem;color:var(--bad);overflow-wrap:anywhere}h2{font-size:1.1rem;margin:0;display:inline}
-p{margin:.4rem 0}code,pre,td,.frames{font:13px/1.45 ui-monospace,monospace}pre{overflow-x:auto;background:var(--soft);padding:.7rem;margin:.5rem 0}
+section{margin:1rem 0}p{margin:.4rem 0}code,pre,td,.frames{font:13px/1.45 ui-monospace,monospace}pre{overflow-x:auto;background:var(--soft);padding:.7rem;margin:.5rem 0}
 details{border-top:1px solid var(--line);padding:.6rem 0}summary{cursor:pointer}:focus-visible{outline:2px solid var(--focus);outline-offset:2px}
 details details{border:0;padding:.2rem 0 .2rem .8rem}dl{display:grid;grid-template-columns:fit-content(40%) 1fr;gap:.1rem 1rem;margin:.6rem 0}dl>div{display:contents}dt{color:var(--dim)}dd{margin:0;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0}caption{text-align:left;color:var(--dim);font-weight:600;padding:.3rem 0 .2rem}th,td{text-align:left;padding:.1rem .9rem .1rem 0;vertical-align:top}th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}

@@ -43,13 +43,27 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
             mark = "-" if finding.severity == "note" else "!"
             for line in textwrap.wrap(finding.text, WIDTH - 2, initial_indent=f"  {mark} ", subsequent_indent="    "):
                 yield line, finding.severity
+    absent = _absent(report.sections)
     for section in report.sections:
-        yield from (("", ""), (section.title, "title"))
-        yield from ((f"  {line}".rstrip(), "") for line in _section(section))
+        if section.title not in absent.get(section.error, ()):
+            yield from (("", ""), (section.title, "title"))
+            yield from ((f"  {line}".rstrip(), "") for line in _section(section))
+    for error, titles in absent.items():
+        yield from (("", ""), ("Not available", "title"))
+        yield from ((line, "") for line in _wrapped([f"{', '.join(titles)}: {error}"], "  "))
     problems = [*report.problems, *(["the dump is marked incomplete"] if report.incomplete else [])]
     if problems:
         yield from (("", ""), ("What could not be read", "title"))
         yield from ((line, "") for line in _wrapped(problems, "  "))
+
+
+def _absent(sections: Sequence[Section]) -> dict[str, list[str]]:
+    """Titles of the sections that hold nothing for one and the same reason, by that reason: those are told once."""
+    found: dict[str, list[str]] = {}
+    for section in sections:
+        if section.error and not section.blocks and not section.notes:
+            found.setdefault(section.error, []).append(section.title)
+    return {error: titles for error, titles in found.items() if len(titles) > 1}
 
 
 def text(value: Value, unit: Unit = "") -> str:
@@ -73,38 +87,45 @@ def text(value: Value, unit: Unit = "") -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
-    yield from textwrap.wrap(verdict.explanation, WIDTH)
-    yield ""
-    facts: list[tuple[str, str]] = []
+def facts(report: Report) -> list[tuple[str, str]]:
+    """What a report says at its head: titles and values; a title that is empty goes on with the value above."""
+    verdict = report.verdict
+    found: list[tuple[str, str]] = []
     if verdict.panic:
-        facts.append(("Panic", verdict.panic))
+        found.append(("Panic", verdict.panic))
     if verdict.headline and verdict.headline != verdict.panic:
-        facts.append(("Message", verdict.headline))
-    facts.append(("Kernel", report.kernel or "unknown"))
+        found.append(("Message", verdict.headline))
+    found.append(("Kernel", report.kernel or "unknown"))
     if report.live:
-        facts.append(("Live", LIVE))
+        found.append(("Live", LIVE))
     if report.crash_time:
-        facts.append(("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.crash_time))))
+        found.append(("Time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(report.crash_time))))
     if verdict.uptime is not None:
-        facts.append(("Uptime", duration_text(verdict.uptime)))
+        found.append(("Uptime", duration_text(verdict.uptime)))
     if verdict.task:
         task = verdict.task
         where = f"{task.command} (pid {task.pid}" + (f", CPU {task.cpu}" if task.cpu is not None else "")
-        facts.append(("Task", where + (f", uid {task.user})" if task.user is not None else ")")))
+        found.append(("Task", where + (f", uid {task.user})" if task.user is not None else ")")))
         if task.command_line:
-            facts.append(("Command", task.command_line))
+            found.append(("Command", task.command_line))
         if task.container:
-            facts.append(("Container", task.container))
+            found.append(("Container", task.container))
     if verdict.guilty:
-        facts.append(("Function", str(verdict.guilty)))
+        found.append(("Function", str(verdict.guilty)))
     for number, taint in enumerate(verdict.taints):
-        facts.append(("Tainted" if not number else "", taint))
-    facts.append(("Signature", verdict.signature or "none: nothing tells this crash from others"))
+        found.append(("Tainted" if not number else "", taint))
+    found.append(("Signature", verdict.signature or "none: nothing tells this crash from others"))
+    return found
+
+
+def _verdict(report: Report, verdict: Verdict) -> Iterator[str]:
+    yield from textwrap.wrap(verdict.explanation, WIDTH)
+    yield ""
+    told = facts(report)
     for number, match in enumerate(report.known):
-        facts.append(("" if number else "Upstream", match.line(report.kernel)))
-        facts += [("", f"“{match.entry.title}”"), ("", match.evidence())]
-    yield from _pairs(facts)
+        told.append(("" if number else "Upstream", match.line(report.kernel)))
+        told += [("", f"“{match.entry.title}”"), ("", match.evidence())]
+    yield from _pairs(told)
     if verdict.registers:
         yield ""
         yield "Registers"
@@ -206,26 +227,34 @@ def _table(table: Table) -> Iterator[str]:
     if not table.rows:
         yield "none"
         return
-    cells = [[column.title for column in table.columns]]
-    cells += [
-        [text(value, column.unit) for value, column in zip(row, table.columns, strict=True)] for row in table.rows
-    ]
-    numeric = [all(not isinstance(row[index], str) for row in table.rows) for index in range(len(table.columns))]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(table.columns))]
-    # Words take several lines where there is no room for them; figures are never broken.
+    titles = [column.title for column in table.columns]
+    rows = [[text(value, column.unit) for value, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    numeric = [all(not isinstance(row[index], str) for row in table.rows) for index in range(len(titles))]
+    widths = [max(len(row[index]) for row in [titles, *rows]) for index in range(len(titles))]
+    least = [max(*map(len, title.split()), *(len(row[index]) for row in rows), 1) for index, title in enumerate(titles)]
+    # Where there is no room, titles take several lines, then words do; figures are never broken.
     words = [index for index, right in enumerate(numeric) if not right]
     while sum(widths) > WIDTH - 2 - 2 * (len(widths) - 1):
+        wordy = max(range(len(widths)), key=lambda index: widths[index] - least[index])
+        if widths[wordy] > least[wordy]:
+            widths[wordy] -= 1
+            continue
         widest = max(words, key=widths.__getitem__, default=None)
         if widest is None or widths[widest] <= _LEAST:
             break
         widths[widest] -= 1
-    for row in cells:
-        columns = [
-            [cell.rjust(width)] if right else _folded(cell, width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
+        least[widest] -= 1
+    heads = [textwrap.wrap(title, width) or [""] for title, width in zip(titles, widths, strict=True)]
+    tallest = max(map(len, heads))
+    folded = [[[""] * (tallest - len(head)) + head for head in heads]]
+    folded += [
+        [[cell] if right else _folded(cell, width) for cell, width, right in zip(row, widths, numeric, strict=True)]
+        for row in rows
+    ]
+    for columns in folded:
         for line in zip_longest(*columns, fillvalue=""):
-            yield "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip()
+            parts = zip(line, widths, numeric, strict=True)
+            yield "  ".join(part.rjust(width) if right else part.ljust(width) for part, width, right in parts).rstrip()
     if table.left_out:
         yield f"… and {table.left_out} more"
 

@@ -49,7 +49,7 @@ def judge(context: Context) -> Verdict:
     return Verdict(
         kind=event.kind.id,
         title=_title(crash, detail, guilty, read),
-        explanation=_explanation(crash, guilty, read, fatal) if _is_log(context, event) else _NO_LOG,
+        explanation=_explanation(crash, guilty, read, fatal, is_log=_is_log(context, crash, trace)),
         signature=signature(made),
         coarse=coarse(made),
         fatal=fatal,
@@ -239,18 +239,24 @@ _STAND_INS = {
     "out-of-memory": "a process was killed",
 }
 _NO_LOG = "No line of this text looks like one of a kernel's log."
+_QUOTED = " The text has no time stamps and no stack: it may not be a kernel's log."
 _NOT_FATAL = " Nothing says that the kernel died of it."
 
 
-def _is_log(context: Context, event: Event) -> bool:
-    """Whether what was read can be a kernel's log: a text without a crash has stamps, or the banner."""
-    if event.kind is not kinds.NONE or context.has_memory:
+def _is_log(context: Context, crash: Crash, trace: list[Frame]) -> bool:
+    """Whether what was read can be a kernel's log: it has stamps, the banner, a panic or a stack.
+
+    A text that only quotes a line of a log has none of them.
+    """
+    if context.has_memory or crash.panic or trace or crash.event.registers:
         return True
     return any(line.seconds is not None or "Linux version " in line.text for line in context.lines)
 
 
-def _explanation(crash: Crash, guilty: Frame | None, read: bool, fatal: bool) -> str:
+def _explanation(crash: Crash, guilty: Frame | None, read: bool, fatal: bool, *, is_log: bool) -> str:
     event = crash.event
+    if event.kind is kinds.NONE and not is_log:
+        return _NO_LOG
     if event.kind is kinds.NONE and not read:
         return "Without the log nothing can be said about the cause; what else could be read follows."
     kind, groups = event.kind, event.groups
@@ -280,7 +286,7 @@ def _explanation(crash: Crash, guilty: Frame | None, read: bool, fatal: bool) ->
     if guilty:
         text += f", in {names.normalise(guilty.function)}()"
         text += f" of module {guilty.module}" if guilty.module else ""
-    return text + "." + ("" if fatal or kind is kinds.NONE else _NOT_FATAL)
+    return text + "." + ("" if is_log else _QUOTED) + ("" if fatal or kind is kinds.NONE else _NOT_FATAL)
 
 
 # include/linux/poison.h; LIST_POISON1 and 2 are followed by small offsets into the entry that was deleted.
