@@ -19,6 +19,10 @@ def test_python_commands(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert (out, err) == ("1\n", "ZeroDivisionError: division by zero\n")
     assert shell._python(Program(), ["not python"]) == 1
+    assert "--crash" not in capsys.readouterr().err
+    for command in ("bt", "bt -a"):
+        assert shell._python(Program(), [command]) == 1
+        assert capsys.readouterr().err.endswith("\n  bt is a command of crash: add --crash\n")
 
 
 def test_crash_commands_from_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ class Process:
         threads = [task for task in self._tasks if task.tgid == pid]
         if not threads:
             raise KdumpError(
-                f"the dump has no process {pid}", remedy="`kdump report DUMP --section tasks` and `ps` of `kdump shell`"
-                " list them",
+                f"the dump has no process {pid}",
+                remedy="`kdump report DUMP --section tasks` and `kdump shell --crash DUMP -c ps` list them",
             )  # fmt: skip
         if not threads[0].struct.mm:
             raise KdumpError(

@@ -90,5 +90,8 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(demo.timeline_lines(result)))
     print("Figures:")
     print("\n".join(demo.figures(result)))
-    print(f"Everything is in {result.directory}")
+    print(f"Everything is in {result.directory}. Go on with:")
+    kdump = sys.argv[0] if Path(sys.argv[0]).name == "kdump" else "kdump"
+    for command in ("report", "shell --crash"):
+        print(f"  {kdump} {command} {result.summary['crash']}")
     return 0

@@ -173,8 +173,9 @@ def _gcore(pid: int) -> Callable[[Dump, int], Done]:
         process = Process(Kernel(dump), pid)
         summary = process.write(descriptor)
         content = summary._asdict()
+        threads = f"{summary.threads} thread" + "s" * (summary.threads != 1)
         lines = [
-            f"{summary.threads} threads, {summary.areas} mappings; of their {size_text(summary.mapped)} the dump holds"
+            f"{threads}, {summary.areas} mappings; of their {size_text(summary.mapped)} the dump holds"
             f" {size_text(summary.held)}"
         ]
         if not summary.held:

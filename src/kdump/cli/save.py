@@ -265,9 +265,10 @@ def _lines(summary: Summary, paths: Sequence[str]) -> list[str]:
     from kdump.units import duration_text, size_text
 
     took = sum(summary.seconds.values())
+    packed = "not compressed" if summary.codec == "none" else f"compressed with {summary.codec}"
     lines = [
         f"{', '.join(paths)}: {size_text(summary.size)} in {duration_text(took)}",
-        f"  level {summary.level} ({describe(summary.level)}), {summary.codec}",
+        f"  leaves out {describe(summary.level)} (level {summary.level}), {packed}",
         f"  {summary.pages_written} of {summary.pages_present} pages written, {summary.pages_zero} of them zero",
     ]
     if summary.dropped:

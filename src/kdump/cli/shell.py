@@ -92,9 +92,22 @@ def _python(program: Program, commands: list[str], script: str | None = None) ->
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the user's command raises is told, as a shell does
-            print(f"{_where(error, name)}{type(error).__name__}: {error}", file=sys.stderr)
+            print(
+                f"{_where(error, name)}{type(error).__name__}: {error}{_advice(program, error, source)}",
+                file=sys.stderr,
+            )
             return 1
     return 0
+
+
+def _advice(program: Program, error: Exception, source: str) -> str:
+    """A word on a command of crash that was given as Python."""
+    from kdump.bench.commands.base import NAMESPACE
+
+    word = source.split(maxsplit=1)[0] if source.strip() else ""
+    if isinstance(error, (NameError, SyntaxError)) and word in {name for name, _ in NAMESPACE.enabled(program)}:
+        return f"\n  {word} is a command of crash: add --crash"
+    return ""
 
 
 def _where(error: Exception, name: str) -> str:

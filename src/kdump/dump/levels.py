@@ -29,7 +29,7 @@ def parse_levels(text: str) -> tuple[int, ...]:
         levels = tuple(whole_number(part, 0, MAXIMUM) for part in text.split(",", MAXIMUM + 1))
     except ValueError:
         raise UsageError(
-            f"{text!r} is not a dump level", remedy="write 0 to 31, or a rising list such as 1,17,31"
+            f"{text!r} is not a dump level", remedy=f"write 0 to {MAXIMUM}, or a rising list such as 1,17,31"
         ) from None
     if any(before >= after for before, after in pairwise(levels)):
         raise UsageError(

@@ -31,19 +31,59 @@ class Sysctl:
 
 
 TABLE: Final = (
-    Sysctl("panic", "kernel.panic", "without a capture kernel the machine reboots", "it hangs until someone comes"),
-    Sysctl("panic_on_oops", "kernel.panic_on_oops", "an oops leaves a dump", "it kills a task and the kernel limps on"),
-    Sysctl("panic_on_warn", "kernel.panic_on_warn", "a warning leaves a dump", "it is a message in the log"),
     Sysctl(
-        "hung_task_panic", "kernel.hung_task_panic", "a task that hangs leaves a dump", "it is a message in the log"
+        "panic",
+        "kernel.panic",
+        "without a capture kernel the machine reboots",
+        "without a capture kernel the machine hangs until somebody resets it",
     ),
-    Sysctl("softlockup_panic", "kernel.softlockup_panic", "a CPU that never schedules leaves a dump", "a message"),
-    Sysctl("hardlockup_panic", "kernel.hardlockup_panic", "a CPU that takes no interrupts leaves a dump", "a message"),
-    Sysctl("panic_on_rcu_stall", "kernel.panic_on_rcu_stall", "an RCU stall leaves a dump", "it is a message"),
-    Sysctl("unknown_nmi_panic", "kernel.unknown_nmi_panic", "an NMI button leaves a dump of a hang", "it does nothing"),
-    Sysctl("panic_on_unrecovered_nmi", "kernel.panic_on_unrecovered_nmi", "bad hardware leaves a dump", "a message"),
-    Sysctl("panic_on_io_nmi", "kernel.panic_on_io_nmi", "an NMI from I/O (IOCHK) leaves a dump", "it is a message"),
-    Sysctl("panic_on_oom", "vm.panic_on_oom", "out of memory leaves a dump", "a task is killed instead"),
+    Sysctl(
+        "panic_on_oops",
+        "kernel.panic_on_oops",
+        "an oops leaves a dump",
+        "an oops kills a task, and the damaged kernel goes on",
+    ),
+    Sysctl("panic_on_warn", "kernel.panic_on_warn", "a warning leaves a dump", "a warning is only logged"),
+    Sysctl(
+        "hung_task_panic",
+        "kernel.hung_task_panic",
+        "a task that hangs leaves a dump",
+        "a task that hangs is only logged",
+    ),
+    Sysctl(
+        "softlockup_panic",
+        "kernel.softlockup_panic",
+        "a CPU that never schedules leaves a dump",
+        "a CPU that never schedules is only logged",
+    ),
+    Sysctl(
+        "hardlockup_panic",
+        "kernel.hardlockup_panic",
+        "a CPU that takes no interrupts leaves a dump",
+        "a CPU that takes no interrupts is only logged",
+    ),
+    Sysctl(
+        "panic_on_rcu_stall", "kernel.panic_on_rcu_stall", "an RCU stall leaves a dump", "an RCU stall is only logged"
+    ),
+    Sysctl(
+        "unknown_nmi_panic",
+        "kernel.unknown_nmi_panic",
+        "an NMI button leaves a dump of a hang",
+        "an NMI button is only logged",
+    ),
+    Sysctl(
+        "panic_on_unrecovered_nmi",
+        "kernel.panic_on_unrecovered_nmi",
+        "an NMI from bad memory leaves a dump",
+        "an NMI from bad memory is only logged",
+    ),
+    Sysctl(
+        "panic_on_io_nmi",
+        "kernel.panic_on_io_nmi",
+        "an NMI from I/O (IOCHK) leaves a dump",
+        "an NMI from I/O (IOCHK) is only logged",
+    ),
+    Sysctl("panic_on_oom", "vm.panic_on_oom", "out of memory leaves a dump", "out of memory kills a task instead"),
     Sysctl("sysrq", "kernel.sysrq", "the keys (and their bits) can crash the machine", "the keys do nothing"),
 )
 
