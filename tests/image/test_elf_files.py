@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.memory.writers import elf
 
 from kdump.elf import EHDR, PT_LOAD
 from kdump.errors import FormatError, KdumpError
@@ -57,14 +58,34 @@ def test_provided_names_and_what_they_need_are_left_out() -> None:
     assert not any("fortran" in name or name == blas for name in rest)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"#!/bin/sh\n", b"\x7fELF\x01\x01" + bytes(60)], ids=["empty", "script", "32 bit"]
-)
+OTHERS = {
+    "empty": b"",
+    "script": b"#!/bin/sh\n",
+    "32 bit": b"\x7fELF\x01\x01" + bytes(60),
+    "big-endian": elf([], machine=22, order=">"),
+    "cut off": elf([])[:60],
+}
+
+
+@pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)
 def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(FormatError, match="64-bit little-endian ELF"):
         elf_files.parse(path)
+
+
+def test_sections_of_an_elf_file_of_another_kind_or_a_damaged_one_are_refused() -> None:
+    for data in (OTHERS["big-endian"], OTHERS["32 bit"]):
+        with pytest.raises(FormatError, match=r"module\.ko.*64-bit little-endian ELF"):
+            elf_files.section(data, ".modinfo", "module.ko")
+    whole = NUMPY.read_bytes()
+    fields = list(EHDR.unpack_from(whole))
+    for changed in ({6: len(whole) - 64}, {6: 1 << 63}, {11: 0}):  # where the table is, how large an entry is
+        damaged = bytearray(whole)
+        EHDR.pack_into(damaged, 0, *(changed.get(number, value) for number, value in enumerate(fields)))
+        with pytest.raises(FormatError, match="outside the file"):
+            elf_files.section(bytes(damaged), ".dynsym")
 
 
 def test_stripping_keeps_every_loaded_byte_and_drops_the_rest() -> None:

@@ -14,7 +14,7 @@ from kdump.elf import EHDR, EM_X86_64, IDENT, SHDR
 from kdump.errors import KdumpError
 from kdump.image import kernel_tree
 from kdump.image.build import _Root
-from kdump.image.kernel_tree import KernelTree, ModuleIndex
+from kdump.image.kernel_tree import KernelTree, Module, ModuleIndex
 
 
 def module(*info: str) -> bytes:
@@ -156,6 +156,20 @@ def test_unknown_modules_and_broken_files_are_named(directory: Path) -> None:
         index.load_order(["junk"])
     with pytest.raises(KdumpError, match="a kernel without modules"):
         ModuleIndex(None).load_order(["loop"])
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".zst", ".gz"])
+def test_a_damaged_compressed_module_is_named(tmp_path: Path, suffix: str) -> None:
+    packed = {".xz": lzma.compress, ".zst": zstandard.compress, ".gz": gzip.compress}[suffix](
+        module("license=GPL", *(f"alias=pci:v{n * 7919:08x}*" for n in range(99)))
+    )
+    path = tmp_path / f"net.ko{suffix}"
+    path.write_bytes(packed)
+    assert Module(path).info[0] == ("license", "GPL")
+    for damage in (packed[:12] + b"\xff" * 20 + packed[32:], packed[:40], b"nothing of the kind"):
+        path.write_bytes(damage)
+        with pytest.raises(KdumpError, match=rf"net\.ko\{suffix}"):
+            _ = Module(path).info
 
 
 def bzimage(version: str) -> bytes:

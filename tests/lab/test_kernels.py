@@ -106,6 +106,25 @@ def test_an_unknown_kernel_is_explained(apt: Path, spec: str) -> None:
         kernels.find(spec)
 
 
+@pytest.mark.parametrize("machine", ["s390x", "ppc64le"])
+@pytest.mark.parametrize("spec", [None, "6.1-generic", "newest", "linux-image-6.1.0-41-s390x"])
+def test_kernels_that_no_machine_here_runs_are_refused_before_they_are_fetched(
+    apt: Path, spec: str | None, machine: str
+) -> None:
+    with pytest.raises(KdumpError, match=f"kernels of {machine} are not fetched.*not supported on {machine}"):
+        kernels.find(spec, machine)
+    assert not apt.exists()
+
+
+def test_a_flavour_that_backports_lack_is_an_unknown_kernel(apt: Path) -> None:
+    """The stand-in for apt knows no mirror; the archive's own answer for a flavour that is not there is none."""
+    source = kernels.apt.Apt(("-oknown=none",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels.apt, "backports", lambda _debian="": source)
+        with pytest.raises(KdumpError, match="there is no kernel 'newest-16k'"):
+            kernels.find("newest-16k")
+
+
 def test_a_package_that_is_not_there_leaves_nothing_half_made(apt: Path, tmp_path: Path) -> None:
     with pytest.raises(KdumpError, match=r"linux-image-6\.1\.0-9-cloud-amd64 cannot be fetched.*Unable to locate"):
         kernels.find("linux-image-6.1.0-9-cloud-amd64")

@@ -10,9 +10,12 @@ import contextlib
 import functools
 import glob
 import mmap
+import os
+import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdump import arch
 from kdump.elf import (
@@ -82,11 +85,8 @@ def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
 
 
 def _parse(path: Path, data: bytes | mmap.mmap) -> Elf:
-    if not is_elf(data) or data[4:6] != IDENT[4:6]:
-        raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=0)
-    header = EHDR.unpack_from(data)
-    offset, entry, count = header[5], header[9], header[10]
-    programs = tuple(PHDR.unpack_from(data, offset + number * entry) for number in range(count))
+    header = _header(data, path)
+    programs = tuple(_table(data, PHDR, (header[5], header[9], header[10]), path))
     dynamic: dict[int, list[int]] = {}
     interpreter = ""
     for kind, _, start, _, _, size, *_ in programs:
@@ -118,6 +118,26 @@ def _parse(path: Path, data: bytes | mmap.mmap) -> Elf:
     )
 
 
+def _header(data: bytes | mmap.mmap, path: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """The fields of the ELF header. Raises FormatError if this is not a 64-bit little-endian ELF file."""
+    if not is_elf(data) or data[4:6] != IDENT[4:6] or len(data) < EHDR.size:
+        raise FormatError("not a 64-bit little-endian ELF file", path=path, offset=0)
+    return EHDR.unpack_from(data)
+
+
+def _table(
+    data: bytes | mmap.mmap, layout: struct.Struct, place: tuple[int, int, int], path: str | os.PathLike[str]
+) -> list[tuple[int, ...]]:
+    """The entries of a table of headers; `place` is its offset, the size of an entry, and their number.
+
+    Raises FormatError if it lies outside the file.
+    """
+    offset, entry, count = place
+    if count and (entry < layout.size or offset + entry * count > len(data)):
+        raise FormatError("a table of headers lies outside the file", path=path, offset=offset)
+    return [layout.unpack_from(data, offset + number * entry) for number in range(count)]
+
+
 def _file_offset(programs: Iterable[tuple[int, ...]], address: int) -> int:
     for kind, _, offset, start, _, size, *_ in programs:
         if kind == PT_LOAD and start <= address < start + size:
@@ -125,13 +145,16 @@ def _file_offset(programs: Iterable[tuple[int, ...]], address: int) -> int:
     return 0
 
 
-def section(data: bytes | mmap.mmap, name: str) -> bytes | None:
-    """The content of the section of that name, or None."""
+def section(data: bytes | mmap.mmap, name: str, path: str | os.PathLike[str] = "") -> bytes | None:
+    """The content of the section of that name, or None.
+
+    Raises FormatError for an ELF file of another kind (32-bit, big-endian) and for one that is damaged.
+    """
     if not is_elf(data):
         return None
-    header = EHDR.unpack_from(data)
-    offset, entry, count, names = header[6], header[11], header[12], header[13]
-    sections = [SHDR.unpack_from(data, offset + number * entry) for number in range(count)]
+    header = _header(data, path)
+    count, names = header[12], header[13]
+    sections = _table(data, SHDR, (header[6], header[11], count), path)
     if names >= count:
         return None
     start = sections[names][4]
@@ -180,8 +203,8 @@ def symbols(path: Path) -> Symbols:
 @functools.lru_cache(maxsize=64)
 def _symbols(path: Path, _version: tuple[int, ...]) -> Symbols:
     with _mapped(path) as data:
-        content, strings = section(data, ".dynsym") or b"", section(data, ".dynstr") or b""
-        versioned = section(data, ".gnu.version_d") is not None
+        content, strings = section(data, ".dynsym", path) or b"", section(data, ".dynstr", path) or b""
+        versioned = section(data, ".gnu.version_d", path) is not None
     found: tuple[set[str], set[str]] = (set(), set())
     for name, _, _, index, _, _ in SYM.iter_unpack(content):
         if name:

@@ -11,6 +11,7 @@ libkmod-module.c, kmod_module_new_from_lookup.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import struct
@@ -65,21 +66,33 @@ class KernelTree:
 
 
 def read_compressed(path: Path) -> bytes:
-    """A module's ELF, or firmware, whatever it is compressed with."""
+    """A module's ELF, or firmware, whatever it is compressed with. Raises FormatError if it is damaged."""
     data = path.read_bytes()
     if path.suffix == ".xz":
         import lzma
 
-        return lzma.decompress(data)
+        with _as_damage(path, lzma.LZMAError):
+            return lzma.decompress(data)
     if path.suffix == ".zst":
         import zstandard
 
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        with _as_damage(path, zstandard.ZstdError):
+            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     if path.suffix == ".gz":
         import gzip
+        import zlib
 
-        return gzip.decompress(data)
+        with _as_damage(path, EOFError, gzip.BadGzipFile, zlib.error):
+            return gzip.decompress(data)
     return data
+
+
+@contextlib.contextmanager
+def _as_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        raise FormatError("damaged", path=path, why=str(error)) from None
 
 
 def canonical(name: str) -> str:
@@ -105,7 +118,7 @@ class Module:
     @functools.cached_property
     def info(self) -> list[tuple[str, str]]:
         """(key, value) pairs, in order; keys repeat. KdumpError if the file is not a module."""
-        content = section(self.data, ".modinfo")
+        content = section(self.data, ".modinfo", self.path)
         if content is None:
             raise KdumpError(f"{self.path} is not a kernel module", why="it has no .modinfo section")
         fields = [item.decode("utf-8", "replace").partition("=") for item in content.split(b"\0") if item]

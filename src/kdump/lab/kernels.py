@@ -32,11 +32,13 @@ def find(spec: str | None = None, machine: str = "") -> KernelTree:
     `machine` is the architecture of packages, as `uname -m` prints it; this machine's by default.
     A series ("6.1", "6.1-generic", "6.12-rt"; without a flavour it is the cloud kernel) is the newest one fetched
     before, else Debian's newest, by preference one whose debug package exists too. "newest" ("newest-generic", …) is
-    what Debian's stable backports have today. Raises KdumpError: unknown kernel, no apt, no network, no room.
+    what Debian's stable backports have today. Raises KdumpError: unknown kernel, an architecture without machines here,
+    no apt, no network, no room.
     """
     spec = default(machine) if spec is None else spec
     if "/" in spec:
         return tree_of(Path(spec))
+    _check_machines(machine)
     source = _Source(machine)
     installed = Path("/boot") / f"vmlinuz-{spec}"
     if installed.exists() and not source.foreign:
@@ -49,6 +51,20 @@ def find(spec: str | None = None, machine: str = "") -> KernelTree:
             f"{package} has no kernel image in it", remedy="name the package of a kernel, not a meta package"
         )
     return tree_of(kernels[0])
+
+
+def _check_machines(machine: str) -> None:
+    """Raise KdumpError if no machine here runs kernels of that architecture: a package would be fetched in vain."""
+    architecture = arch.by_machine(machine) if machine else arch.native()
+    try:
+        _ = architecture.emulated
+    except KdumpError as error:
+        able = [each.name for each in arch.known() if each.handover]
+        raise KdumpError(
+            f"kernels of {architecture.name} are not fetched",
+            why=error.what,
+            remedy=f"choose {', '.join(able)}; dumps of {architecture.name} can be read",
+        ) from None
 
 
 def debug_vmlinux(tree: KernelTree) -> Path:
@@ -155,11 +171,14 @@ class _Source:
         package = f"linux-image-{before}{self.debian}{behind}"
         try:
             found = filter(wanted.fullmatch, apt.backports(self.foreign).dependencies(package) or ())
-            return next(found, "") or self._latest(wanted)
+            known = next(found, "") or self._latest(wanted)
         except KdumpError:
             if known := self._latest(wanted):
                 return known
             raise
+        if not known:
+            raise _unknown(spec)
+        return known
 
     def unpacked(self, name: str) -> Path:
         """A kernel's package and what belongs to it, unpacked."""
