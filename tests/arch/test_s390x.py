@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 from tests.kernel.ring import Ring
 from tests.memory.writers import Load, elf, note
+from tests.memory.writers import kdump as compressed
 
 from kdump.arch.s390x import S390X
 from kdump.arch.s390x.paging import kernel_paging
@@ -18,7 +22,11 @@ from kdump.dump.first_pass import first_pass
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.vmcoreinfo import parse
+from kdump.lab import apt, kernels
+from kdump.lab.qmp import Qmp
 from kdump.memory import open_dump
+from kdump.memory.counts import count_pages
+from kdump.memory.kdump_compressed import KdumpMemory
 from kdump.memory.protocol import Memory, Range
 from kdump.memory.virtual import VirtualMemory
 
@@ -40,8 +48,9 @@ class Identity:
         self.data[virtual - IDENTITY : virtual - IDENTITY + len(data)] = data
 
 
-@pytest.fixture
-def vmcore(tmp_path: Path) -> Path:
+@pytest.fixture(params=["elf", "kdump"])
+def vmcore(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A dump in each format; QEMU and makedumpfile write the header of the latter in the machine's order."""
     ring = Ring(order=">")
     ring.add(b"Linux version 7.2", level=5)
     ring.add(b"crw_info: channel report", level=4, facility=3, caller=1 << 31 | 2)
@@ -51,7 +60,11 @@ def vmcore(tmp_path: Path) -> Path:
     text = ROOT + PLACES + "\n".join(memory.extra) + "\n"
     path = tmp_path / "vmcore"
     notes = note("CORE", 1, bytes(336), ">") + note("VMCOREINFO", 0, text.encode(), ">")
-    path.write_bytes(elf([Load(0, bytes(memory.data))], notes, machine=22, order=">"))
+    if request.param == "elf":
+        path.write_bytes(elf([Load(0, bytes(memory.data))], notes, machine=22, order=">"))
+        return path
+    pages = {at // 4096: bytes(memory.data[at : at + 4096]) for at in range(0, SIZE, 4096)}
+    path.write_bytes(compressed(pages, ram=[(0, SIZE // 4096)], notes=notes, machine=b"S390X", codec=1, order=">"))
     return path
 
 
@@ -85,11 +98,59 @@ def test_what_goes_beyond_is_refused(vmcore: Path, tmp_path: Path) -> None:
     assert saved.returncode == 1 and "dumps of s390x are not filtered" in saved.stderr
     assert not list(tmp_path.glob("out*"))
     with open_dump(vmcore) as dump:
-        with pytest.raises(KdumpError, match="s390x"):
+        with pytest.raises(KdumpError, match="s390x are not filtered"):
             first_pass(dump, 0)
         for part in ("symbols", "types", "modules"):
             with pytest.raises(KdumpError, match="of s390x are not read"):
                 getattr(Kernel(dump), part)
+
+
+def test_split_parts_are_read(tmp_path: Path) -> None:
+    pages = {pfn: bytes([pfn]) * 4096 for pfn in range(1, 200)}
+    parts = [
+        compressed(pages, ram=[(0, 200)], machine=b"s390x", codec=1, order=">", split=split)
+        for split in ((0, 120), (120, 200))
+    ]
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path, part in zip(paths, parts, strict=True):
+        path.write_bytes(part)
+    with open_dump(paths) as dump:
+        assert all(bytes(dump.memory.view(pfn * 4096, 4096)) == page for pfn, page in pages.items())
+        gathered = np.empty((4, 4096), np.uint8)
+        assert cast("KdumpMemory", dump.memory).gather(np.array([1, 119, 120, 199]), gathered).all()
+        assert gathered[:, 0].tolist() == [1, 119, 120, 199]
+        assert count_pages(dump.memory).dumped == 199
+
+
+@pytest.mark.matrix
+@pytest.mark.lab
+def test_qemus_dumps_have_the_log_that_the_console_had(tmp_path: Path) -> None:
+    """Debian's kernel finds no root file system. QEMU writes its dump in both formats, each number big-endian."""
+    names = apt.host("s390x").search("^linux-image-6.1.*-s390x$")
+    name = max(names, key=lambda each: [int(part) for part in re.findall(r"\d+", each)])
+    (image,) = (kernels.package(name, "s390x") / "boot").glob("vmlinuz-*")
+    monitor, console = tmp_path / "monitor", tmp_path / "console"
+    command = ["qemu-system-s390x", "-M", "s390-ccw-virtio", "-m", "512", "-display", "none", "-no-shutdown"]
+    command += ["-action", "panic=pause", "-serial", f"file:{console}", "-qmp", f"unix:{monitor},server=on,wait=off"]
+    with subprocess.Popen([*command, "-kernel", image, "-append", "panic=0"]) as machine:
+        try:
+            for _ in range(600):
+                if console.exists() and "ret_from_fork" in console.read_text(errors="replace"):
+                    break
+                time.sleep(0.2)
+            with Qmp(monitor, timeout=120) as qmp:
+                for kind in ("elf", "kdump-zlib"):
+                    qmp.execute("dump-guest-memory", paging=False, protocol=f"file:{tmp_path / kind}", format=kind)
+        finally:
+            machine.kill()
+    printed = [line.rstrip() for line in console.read_text(errors="replace").splitlines() if line.startswith("[")]
+    logs = [kdump("dmesg", tmp_path / kind).stdout for kind in ("elf", "kdump-zlib")]
+    assert logs[0] == logs[1] and len(printed) > 100
+    assert {line.rstrip() for line in logs[0].splitlines()} >= set(printed)
+    for kind in ("elf", "kdump-zlib"):
+        assert "131072 pages read" in kdump("verify", tmp_path / kind).stdout
+        assert kdump("save", tmp_path / kind, tmp_path / "out").returncode == 1
+        assert "not be mounted" in kdump("report", tmp_path / kind).stdout
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def kdump(
     level: int = 31,
     block: int = PAGE,
     machine: bytes = b"x86_64",
+    order: str = "<",
 ) -> bytes:
     """A kdump-compressed file. `pages` by pfn; `ram` are ranges of pfns [start, end); zero pages share one place."""
     max_pfn = max(end for _, end in ram)
@@ -119,20 +120,21 @@ def kdump(
     descriptors, data, zero_at = b"", bytes(block), data_at
     for pfn in mine:
         if not any(pages[pfn]):
-            descriptors += struct.pack("<qIIQ", zero_at, block, 0, 0)
+            descriptors += struct.pack(f"{order}qIIQ", zero_at, block, 0, 0)
             continue
         packed, flags = compress(pages[pfn], codec)
-        descriptors += struct.pack("<qIIQ", data_at + len(data), len(packed), flags, 0)
+        descriptors += struct.pack(f"{order}qIIQ", data_at + len(data), len(packed), flags, 0)
         data += packed
     utsname = b"".join(
         text.ljust(65, b"\0") for text in (b"Linux", b"node", b"6.1.0-test", b"#1 SMP", machine, b"(none)")
     )
+    status = codec if status is None else status
     main = struct.pack(
-        "<8si390s6xqqIiiII4Ii", b"KDUMP   ", version, utsname, 1_700_000_000, 0, codec if status is None else status,
-        block, sub_blocks, 2 * blocks, max_pfn, 0, 0, 0, 0, 2,
+        f"{order}8si390s6xqqIiiII4Ii", b"KDUMP   ", version, utsname, 1_700_000_000, 0, status, block,
+        sub_blocks, 2 * blocks, max_pfn, 0, 0, 0, 0, 2,
     )  # fmt: skip
     sub = struct.pack(
-        "<QiiQQqQqQqQQQQ", 0x1000000, level, int(split is not None), first, last, info_at if vmcoreinfo else 0,
+        f"{order}QiiQQqQqQqQQQQ", 0x1000000, level, int(split is not None), first, last, info_at if vmcoreinfo else 0,
         len(vmcoreinfo), notes_at if notes else 0, len(notes), 0, 0, first, last, max_pfn,
     )  # fmt: skip
     head = main.ljust(block, b"\0") + (sub + vmcoreinfo + notes).ljust(sub_blocks * block, b"\0")

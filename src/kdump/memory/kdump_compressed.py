@@ -213,7 +213,7 @@ def _dump(parts: list[Part]) -> Dump:
     header, sub = first.header, first.header.sub
     vmcoreinfo = bytes(_section(first, "vmcoreinfo"))
     raw = _section(first, "note")
-    notes: tuple[Note, ...] = tuple(parse_notes(raw, first.source.path, sub["offset_note"]))
+    notes: tuple[Note, ...] = tuple(parse_notes(raw, first.source.path, sub["offset_note"], header.order))
     if not vmcoreinfo:
         vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
     lacks = _lacks(parts)
@@ -226,7 +226,7 @@ def _dump(parts: list[Part]) -> Dump:
         header={
             "header_version": header.version,
             "utsname": header.utsname,
-            "machine": header.utsname[4],
+            "machine": header.utsname[4].lower(),  # QEMU writes S390X
             "timestamp": header.timestamp,
             "status": header.status,
             "block_size": header.block_size,

@@ -3,7 +3,7 @@
 Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION, QEMU's include/sysemu/dump.h; checked on real dumps.
 Block 0 is the main header, block 1 on the sub header with VMCOREINFO and notes behind it, then two bitmaps (one bit a
 page, least significant first): memory that existed, and pages that have a descriptor. Descriptors follow in the
-order of pfns, then page data.
+order of pfns, then page data. Numbers have the byte order of the machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdump import arch
+from kdump.arch.architecture import ByteOrder
+from kdump.elf import big_endian
 from kdump.errors import FormatError
 from kdump.memory.source import Source
 
@@ -31,6 +34,7 @@ DESCRIPTOR_FIELDS = struct.Struct("<qIIQ")  # the same
 STATUS_INCOMPLETE = 0x08
 COMPRESSION = 0x27  # bits of status and of a descriptor's flags that name a codec
 
+VERSIONS = 100  # what header_version is below, read in the right byte order
 BLOCK_SIZES = (4096, 8192, 16384, 32768, 65536)
 
 
@@ -46,11 +50,14 @@ class Header(NamedTuple):
     bitmap_blocks: int
     max_mapnr: int
     nr_cpus: int
+    order: ByteOrder
     sub: dict[str, int]
 
 
 def read_header(source: Source) -> Header:
-    """Both headers. Raises `FormatError` if it is not a kdump-compressed dump, or is 32-bit or big-endian."""
+    """Both headers. Raises `FormatError` if it is not a kdump-compressed dump, is 32-bit, or is big-endian and of an
+    architecture of which such dumps are not read.
+    """
 
     def wrong(what: str, field: str, offset: int) -> FormatError:
         return FormatError(what, path=source.path, offset=offset, field=field)
@@ -58,26 +65,27 @@ def read_header(source: Source) -> Header:
     if source.size < MAIN.size:
         raise FormatError(f"only {source.size} bytes: no room for a header", path=source.path)
     raw = source.view(0, MAIN.size)
-    (magic, version, names, seconds, _, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_, cpus) = MAIN.unpack(
-        raw
-    )
-    if magic != MAGIC:
+    if raw[: len(MAGIC)] != MAGIC:
         raise wrong("not a kdump-compressed dump", "signature", 0)
-    if 0 < int.from_bytes(raw[8:12], "big") < 100:
-        raise wrong("big-endian dumps are not supported", "header_version", 8)
-    if not 0 <= version < 100:
+    order: ByteOrder = "big" if 0 < int.from_bytes(raw[8:12], "big") < VERSIONS else "little"
+    main, sub_header = (MAIN, SUB) if order == "little" else (big_endian(MAIN), big_endian(SUB))
+    (_, version, names, seconds, _, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_, cpus) = main.unpack(raw)
+    utsname = tuple(
+        names[at : at + 65].split(b"\0", 1)[0].decode("utf-8", "replace") for at in range(0, len(names), 65)
+    )
+    machine = utsname[4].lower()  # QEMU writes S390X
+    if order == "big" and not any(each.name == machine and each.byte_order == order for each in arch.known()):
+        raise wrong(f"big-endian dumps of {machine or 'an unknown machine'} are not supported", "header_version", 8)
+    if not 0 <= version < VERSIONS:
         raise wrong(f"version {version}", "header_version", 8)
     if block not in BLOCK_SIZES:
-        if int.from_bytes(raw[416:420], "little") in BLOCK_SIZES:
+        if int.from_bytes(raw[416:420], order) in BLOCK_SIZES:
             raise wrong("32-bit dumps are not supported", "block_size", 416)
         raise wrong(f"pages of {block} bytes", "block_size", 428)
     if sub_blocks < 1:
         raise wrong(f"{sub_blocks} blocks of sub header", "sub_hdr_size", 432)
     if source.size < block + SUB.size:
         raise wrong("ends before the sub header", "sub_hdr_size", 432)
-    values = SUB.unpack(source.view(block, SUB.size))
+    values = sub_header.unpack(source.view(block, SUB.size))
     sub = {name: value if version >= since else 0 for (name, since), value in zip(SUB_FIELDS, values, strict=True)}
-    utsname = tuple(
-        names[at : at + 65].split(b"\0", 1)[0].decode("utf-8", "replace") for at in range(0, len(names), 65)
-    )
-    return Header(version, utsname, seconds, status, block, sub_blocks, bitmap_blocks, max_mapnr, cpus, sub)
+    return Header(version, utsname, seconds, status, block, sub_blocks, bitmap_blocks, max_mapnr, cpus, order, sub)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump.elf import big_endian
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.kdump_format import DESCRIPTOR, DESCRIPTOR_FIELDS, STATUS_INCOMPLETE, read_header
 from kdump.memory.source import Source
@@ -23,6 +24,9 @@ class Part:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.header = header = read_header(source)
+        big = header.order == "big"
+        self._descriptor = DESCRIPTOR.newbyteorder(">") if big else DESCRIPTOR
+        self._fields = big_endian(DESCRIPTOR_FIELDS) if big else DESCRIPTOR_FIELDS
         block = header.block_size
         self._bitmap_offset = (1 + header.sub_blocks) * block
         self._half = header.bitmap_blocks // 2 * block
@@ -93,7 +97,8 @@ class Part:
     def descriptors(self, first: int, count: int) -> NDArray[np.void]:
         """Descriptors of `count` pages from the `first`th of this part on; dtype `DESCRIPTOR`."""
         offset = self.descriptors_offset + first * DESCRIPTOR.itemsize
-        return np.frombuffer(self.source.view(offset, count * DESCRIPTOR.itemsize), DESCRIPTOR)
+        found = np.frombuffer(self.source.view(offset, count * DESCRIPTOR.itemsize), self._descriptor)
+        return found.astype(DESCRIPTOR, copy=False)
 
     @cached_property
     def described(self) -> int:
@@ -121,9 +126,7 @@ class Part:
         offset = self.descriptors_offset + index * DESCRIPTOR.itemsize
         if offset + count * DESCRIPTOR.itemsize > self.source.size:
             raise NotPresentError(pfn * self.header.block_size, why=f"{self.source.path} is incomplete and lacks it")
-        for start, size, flags, _ in DESCRIPTOR_FIELDS.iter_unpack(
-            self.source.view(offset, count * DESCRIPTOR.itemsize)
-        ):
+        for start, size, flags, _ in self._fields.iter_unpack(self.source.view(offset, count * DESCRIPTOR.itemsize)):
             self._check(pfn, offset, start, size)
             yield start, size, flags
             pfn += 1
