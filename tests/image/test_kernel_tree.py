@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,9 +161,12 @@ def test_unknown_modules_and_broken_files_are_named(directory: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".xz", ".zst", ".gz"])
 def test_a_damaged_compressed_module_is_named(tmp_path: Path, suffix: str) -> None:
-    packed = {".xz": lzma.compress, ".zst": zstandard.compress, ".gz": gzip.compress}[suffix](
-        module("license=GPL", *(f"alias=pci:v{n * 7919:08x}*" for n in range(99)))
-    )
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        ".xz": lzma.compress,
+        ".zst": zstandard.compress,
+        ".gz": gzip.compress,
+    }
+    packed = packers[suffix](module("license=GPL", *(f"alias=pci:v{n * 7919:08x}*" for n in range(99))))
     path = tmp_path / f"net.ko{suffix}"
     path.write_bytes(packed)
     assert Module(path).info[0] == ("license", "GPL")

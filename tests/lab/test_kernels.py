@@ -12,6 +12,7 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.image.kernel_tree import KernelTree
+from kdump.lab import apt as debian
 from kdump.lab import kernels
 
 APT_CACHE = """#!/bin/sh
@@ -118,9 +119,9 @@ def test_kernels_that_no_machine_here_runs_are_refused_before_they_are_fetched(
 
 def test_a_flavour_that_backports_lack_is_an_unknown_kernel(apt: Path) -> None:
     """The stand-in for apt knows no mirror; the archive's own answer for a flavour that is not there is none."""
-    source = kernels.apt.Apt(("-oknown=none",))
+    source = debian.Apt(("-oknown=none",))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels.apt, "backports", lambda _debian="": source)
+        patch.setattr(debian, "backports", lambda _debian="": source)
         with pytest.raises(KdumpError, match="there is no kernel 'newest-16k'"):
             kernels.find("newest-16k")
 
