@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "capture/system.py": "the image's first stage ships this file alone, with the number of one system call",
     "cli/kexec.py": "the names that kexec-tools gives kinds of files",
     "kexec/purgatory/code_aarch64.py": "machine code, and the name of its source",
+    "kexec/purgatory/code_riscv64.py": "machine code, and the name of its source",
     "processor.py": "runs before anything of the package is imported, and NumPy's needs are those of one processor",
     "report/frames.py": "prefixes of functions in logs, whatever machine they came from",
     "report/families.py": "names of functions in logs, whatever machine they came from",

@@ -109,9 +109,9 @@ def pe(sections: dict[str, bytes], *, machine: int = uki.MACHINES[0]) -> bytes:
     return bytes(head) + body
 
 
-def flat_image(*, magic: bytes = b"ARM\x64", size: int = 0x300000, flags: int = 0xA) -> bytes:
+def flat_image(*, magic: bytes = b"ARM\x64", size: int = 0x300000, flags: int = 0xA, text_offset: int = 0) -> bytes:
     """An Image of aarch64: its header, and a banner."""
-    head = struct.pack("<IIQQQ24x4sI", 0xFA405A4D, 0x14000000, 0, size, flags, magic, 0)
+    head = struct.pack("<IIQQQ24x4sI", 0xFA405A4D, 0x14000000, text_offset, size, flags, magic, 0)
     return head + b"Linux version 6.12.0-test (x) " + random.Random(1).randbytes(0x2001)
 
 

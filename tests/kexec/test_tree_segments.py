@@ -1,4 +1,4 @@
-"""Loading on aarch64, on a synthetic machine: segments, device tree, core headers, purgatory's parameters."""
+"""Loading with a device tree, on synthetic machines: segments, device tree, core headers, purgatory's parameters."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from tests.kexec import kernels, synthetic
 
-from kdump.elf import EM_AARCH64, PT_LOAD, PT_NOTE
+from kdump.elf import EM_AARCH64, EM_RISCV, PT_LOAD, PT_NOTE
 from kdump.errors import FormatError, KdumpError
-from kdump.kexec import elfcore, tree_segments
+from kdump.kexec import elfcore
 from kdump.kexec.checksum import checksum
 from kdump.kexec.devicetree import DeviceTree, Node, parse
-from kdump.kexec.formats import parse_kernel
+from kdump.kexec.formats import KernelImage, parse_kernel
 from kdump.kexec.load_plan import Plan
 from kdump.kexec.memory_map import read_memory_map
-from kdump.kexec.purgatory import REGION, aarch64
+from kdump.kexec.purgatory import REGION, aarch64, riscv64
 from kdump.kexec.segments import plan_panic, plan_reboot
 from kdump.kexec.sources import check_kernel
 from kdump.memory.protocol import Range
@@ -144,12 +144,12 @@ def test_purgatory_checks_all_and_knows_how_to_complain_and_reset(root: Path) ->
 
 def test_with_acpi_the_fixed_table_tells_how_psci_is_called(root: Path) -> None:
     bare = DeviceTree(Node("", {}, [Node("chosen", {"linux,uefi-system-table": bytes(8)})]))
-    assert (tree_segments.uart(bare), tree_segments.conduit(bare, root)) == (0, 0)
+    assert (aarch64.uart(bare), aarch64.conduit(bare, root)) == (0, 0)
     table = root / "sys/firmware/acpi/tables/FACP"
     table.parent.mkdir(parents=True)
     for flags, found in ((0, 0), (1, 1), (3, 2), (2, 0)):
         table.write_bytes(bytes(129) + bytes([flags, 0]))
-        assert tree_segments.conduit(bare, root) == found
+        assert aarch64.conduit(bare, root) == found
 
 
 def test_a_reboot_keeps_out_of_what_is_reserved(root: Path) -> None:
@@ -167,9 +167,84 @@ def test_another_architectures_kernel_is_refused(root: Path) -> None:
     with pytest.raises(KdumpError, match="another architecture"):
         check_kernel(parse_kernel(memoryview(kernels.bzimage())), "x", root)
     check_kernel(parse_kernel(memoryview(kernels.flat_image())), "x", root)
-    synthetic.write(root, proc__sys__kernel__arch="riscv64\n")
-    with pytest.raises(KdumpError, match="cannot be loaded yet"):
+    with pytest.raises(KdumpError, match="another architecture"):
         check_kernel(parse_kernel(memoryview(kernels.flat_image(magic=b"RSC\x05"))), "x", root)
+
+
+RISCV_IOMEM = """\
+80000000-bfffffff : System RAM
+  80000000-8007ffff : Reserved
+  80202000-8206a337 : Kernel image
+    80202000-80c76977 : Kernel code
+  90000000-9fffffff : Crash kernel
+  bcc00000-bfe01fff : Reserved
+"""
+
+
+@pytest.fixture
+def riscv(tmp_path: Path) -> Path:
+    """As OpenSBI leaves a machine to the kernel: its own memory is set aside, and guarded."""
+    synthetic.machine(tmp_path, iomem=RISCV_IOMEM)
+    synthetic.write(tmp_path, proc__sys__kernel__arch="riscv64\n")
+    wide, set_aside = (2).to_bytes(4, "big"), struct.pack(">QQ", 0x80000000, 0x80000)
+    buffer = {"compatible": b"ramoops\0", "reg": struct.pack(">QQ", 0xB0000000, 0x100000)}
+    pool = {"reusable": b"", "reg": struct.pack(">QQ", 0xB1000000, 0x100000)}
+    cells = {"#address-cells": wide, "#size-cells": wide}
+    kept = [Node("mmode_resv0@80000000", {"reg": set_aside}), Node("ramoops@b0000000", buffer), Node("pool", pool)]
+    root = Node(
+        "",
+        cells,
+        [
+            Node("cpus", {"timebase-frequency": (10_000_000).to_bytes(4, "big")}),
+            Node("reserved-memory", cells, kept),
+            Node("chosen", {"bootargs": b"old\0"}),
+        ],
+    )
+    (tmp_path / "sys/firmware/fdt").write_bytes(DeviceTree(root).pack())
+    headers = [
+        elfcore.Header(PT_LOAD, 7, 0, 0xFFFFFFFF80000000, 0x80202000, 0x1E68338),
+        elfcore.Header(PT_LOAD, 7, 0, 0xFF60000000000000, 0x80000000, 0x40000000),
+    ]
+    (tmp_path / "proc/kcore").write_bytes(elfcore.pack(headers, EM_RISCV))
+    return tmp_path
+
+
+def riscv_kernel() -> KernelImage:
+    """Its text_offset is 2 MiB: firmware has the first ones of RAM."""
+    return parse_kernel(memoryview(bytearray(kernels.flat_image(magic=b"RSC\x05", text_offset=2 << 20))))
+
+
+def test_riscv_is_loaded_by_the_same_planner(riscv: Path) -> None:
+    kernel = riscv_kernel()
+    check_kernel(kernel, LINE, riscv)
+    plan = plan_panic(kernel, memoryview(IMAGE), LINE, root=riscv)
+    assert place(plan, "kernel").start == 0x90000000  # the first of its memory: older kernels see none below themselves
+    assert all(each.address >= 0x90000000 and each.range.end <= 0xA0000000 for each in plan.segments)
+    chosen = parse(data(plan, "device tree")).chosen().properties
+    assert struct.unpack(">QQ", chosen["linux,usable-memory-range"]) == (0x90000000, 0x10000000)
+    assert struct.unpack(">QQ", chosen["linux,elfcorehdr"])[0] == place(plan, "core headers").start
+    code = data(plan, "purgatory")
+    assert code[riscv64.MAGIC_AT : riscv64.MAGIC_AT + 8] == riscv64.MAGIC
+    found = riscv64.HEAD.unpack_from(code, riscv64.HEAD_AT)
+    assert found == (place(plan, "kernel").start, place(plan, "device tree").start, 7 * 10_000_000, 1, 4)
+    checked = {REGION.unpack_from(code, riscv64.REGIONS_AT + number * REGION.size)[::2] for number in range(4)}
+    assert checked == {(each.address, checksum(each.data)) for each in plan.segments if each.checked}
+
+
+def test_memory_of_the_firmware_is_not_in_the_dump_and_nothing_is_put_there(riscv: Path) -> None:
+    """The processor guards it: a kernel that looks at it dies."""
+    plan = plan_panic(riscv_kernel(), None, LINE, root=riscv)
+    loads = [header for header in plan.core_headers if header.type == PT_LOAD]
+    assert (loads[0].virtual, loads[0].physical) == (0xFFFFFFFF80000000, 0x80202000)
+    assert [(each.physical, each.physical + each.size) for each in loads[1:]] == [
+        (0x80080000, 0x90000000), (0xA0000000, 0xC0000000),
+    ]  # fmt: skip
+    assert all(each.virtual - each.physical == 0xFF60000000000000 - 0x80000000 for each in loads[1:])
+    reboot = plan_reboot(riscv_kernel(), memoryview(IMAGE), "x", root=riscv)
+    taken = [Range(0x80000000, 0x80080000), Range(0xBCC00000, 0xBFE02000), Range(0x90000000, 0xA0000000)]
+    assert not any(
+        each.address < part.end and part.start < each.range.end for each in reboot.segments for part in taken
+    )
 
 
 def test_a_machine_without_a_tree_is_told(root: Path) -> None:

@@ -115,6 +115,7 @@ class Architecture:
     capture_options: tuple[tuple[str, str], ...] = ()  # options that its capture kernels get, each with the reason
 
     handover: str = ""  # how a kernel is told of its machine: BOOT_PARAMS, DEVICE_TREE; "" where kdump does not load
+    guarded_firmware: bool = False  # firmware has a part of RAM that the kernel sees and may not read
     kernel_text: range | None = None  # virtual addresses at which the kernel's image is always mapped
     image_magic: bytes = b""  # in the header of its Image (kexec/formats/flat_image.py)
     cmdline_limit: int = 2047  # bytes of a command line (COMMAND_LINE_SIZE - 1)

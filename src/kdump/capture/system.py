@@ -34,7 +34,7 @@ MODULES = "/usr/lib/modules"  # where the image has kernel modules, each as NAME
 MODPROBE = "/usr/bin/modprobe"  # what the kernel starts when it wants a module
 REQUESTS = "/etc/kdump/requests"  # what that answers: `kdump.capture.modprobe`
 
-_SYS_FINIT_MODULE = {"x86_64": 313, "aarch64": 273}
+_SYS_FINIT_MODULE = {"x86_64": 313, "aarch64": 273, "riscv64": 273}
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_SET_FD = 0x4C00
 _LOOP_CLR_FD = 0x4C01

@@ -79,6 +79,27 @@ class DeviceTree:
         except OverflowError as error:
             raise ValueError(str(error)) from None
 
+    def set_aside(self) -> list[tuple[int, int]]:
+        """(address, size) pairs of memory that firmware has set aside for itself: nodes of /reserved-memory that say
+        neither what uses them (compatible) nor that the kernel may (reusable).
+
+        Source: the Devicetree Specification 0.4, 3.5. OpenSBI writes such nodes for its own memory.
+        """
+        parent = self.root.child("reserved-memory")
+        if parent is None:
+            return []
+        address = parent.cell("#address-cells", 2) * WORD
+        size = parent.cell("#size-cells", 1) * WORD
+        pairs = []
+        for node in parent.children:
+            reg = node.properties.get("reg", b"")
+            if not address or not size or "reusable" in node.properties or "compatible" in node.properties:
+                continue
+            for at in range(0, len(reg) - address - size + 1, address + size):
+                middle, end = at + address, at + address + size
+                pairs.append((int.from_bytes(reg[at:middle], "big"), int.from_bytes(reg[middle:end], "big")))
+        return pairs
+
     def pack(self) -> bytes:
         """The tree as a kernel takes it."""
         names = _Names()

@@ -16,7 +16,7 @@ from kdump.memory.protocol import Range
 
 SYSTEM_RAM = "System RAM"
 KERNEL_CODE = "Kernel code"
-RESERVED = "reserved"
+RESERVED = ("reserved", "Reserved")  # of aarch64, of riscv64
 
 # e820 types, arch/x86/include/asm/e820/types.h
 E820_RAM, E820_RESERVED, E820_ACPI, E820_NVS, E820_UNUSABLE, E820_PMEM = 1, 2, 3, 4, 5, 7
@@ -84,7 +84,7 @@ def read_memory_map(root: Path = Path("/")) -> MemoryMap:
         reservation=tuple(sorted(region.range for region in regions if region.name == CRASH_KERNEL)),
         firmware=read_firmware_map(root) or from_iomem(regions),
         kernel_code=code[0] if code else None,
-        reserved=merge(region.range for region in regions if region.name == RESERVED and region.depth),
+        reserved=merge(region.range for region in regions if region.name in RESERVED and region.depth),
     )
 
 

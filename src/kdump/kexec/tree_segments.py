@@ -3,7 +3,8 @@
 The kernel gets the tree that the running one was started with, except /chosen: command line, image, and for a panic
 which memory is its own and where the dead kernel's core headers lie. On a machine with ACPI the tree holds nothing but
 /chosen, and that leads to EFI's memory map.
-Source: Documentation/arch/arm64/booting.rst; the devicetree schema chosen.yaml; drivers/of/kexec.c, drivers/of/fdt.c.
+Source: Documentation/arch/arm64/booting.rst, Documentation/arch/riscv/boot.rst; the devicetree schema chosen.yaml;
+drivers/of/kexec.c, drivers/of/fdt.c.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, Protocol
 
 from kdump import arch
 from kdump.errors import KdumpError
@@ -19,12 +21,23 @@ from kdump.kexec.cmdline import option_name, split
 from kdump.kexec.devicetree import DeviceTree
 from kdump.kexec.formats.kernel_image import KernelImage
 from kdump.kexec.load_plan import Placed, Plan, main_reservation, region, reset_after
-from kdump.kexec.memory_map import read_memory_map
+from kdump.kexec.memory_map import read_memory_map, subtract
 from kdump.kexec.placement import Space
-from kdump.kexec.purgatory import aarch64 as purgatory
+from kdump.kexec.purgatory import Entry, aarch64, riscv64
 from kdump.kexec.wishes import Wishes
 from kdump.memory.protocol import Range
 
+
+class Purgatory(Protocol):
+    """The module of one architecture's purgatory."""
+
+    SIZE: int
+
+    def for_machine(self, entry: Entry, tree: DeviceTree, root: Path = ...) -> bytes:
+        """The bytes to load on the machine that `tree` describes, whose sys is below `root`."""
+
+
+PURGATORIES: Final[dict[arch.Architecture, Purgatory]] = {each.ARCHITECTURE: each for each in (aarch64, riscv64)}
 UNIT = 1 << 16  # the largest page that a kernel may have: segments are whole pages to the old kernel and to the new one
 TREE = Path("sys/firmware/fdt")
 SEED, RNG_SEED = 8, 64  # bytes
@@ -48,12 +61,15 @@ def plan_panic(
     wishes = wishes or Wishes()
     space = Space(wishes.bound([main_reservation(memory_map)]), unit=UNIT)
     mappings = elfcore.read_mappings(memory_map, root)
+    architecture, tree = arch.by_machine(kernel.machine), read_tree(root)
+    if architecture.guarded_firmware:  # the capture kernel would die of a look at it
+        guarded = [Range(at, at + size) for at, size in tree.set_aside()]
+        memory_map = memory_map._replace(ram=subtract(memory_map.ram, guarded))
     headers = elfcore.core_headers(memory_map, elfcore.read_notes(root), mappings, Range(0, 0), 0)
-    packed = elfcore.pack(headers, arch.by_machine(kernel.machine).elf_machine)
+    packed = elfcore.pack(headers, architecture.elf_machine)
     base = _take_kernel(space, kernel)
     headers_at = space.take("core headers", len(packed))
     core = Placed("core headers", headers_at, _units(len(packed)), packed)
-    tree = read_tree(root)
     # The first range is where the kernel looks for its memory; the low part of a reservation in two comes second.
     own = [(part.start, part.size) for part in reversed(memory_map.reservation)]
     told = {
@@ -125,17 +141,10 @@ def _plan(
     blob = tree.pack()
     tree_at = space.take("device tree", len(blob))
     segments.append(Placed("device tree", tree_at, _units(len(blob)), blob))
+    purgatory = PURGATORIES[arch.by_machine(kernel.machine)]
     purgatory_at = space.take("purgatory", purgatory.SIZE)
-    code = purgatory.make(
-        purgatory.Parameters(
-            base + kernel.entry,
-            tree_at,
-            uart=uart(tree),
-            conduit=conduit(tree, root),
-            reset_after=reset_after(cmdline),
-            regions=[region(placed) for placed in segments if wishes.check],
-        )
-    )
+    checked = [region(placed) for placed in segments if wishes.check]
+    code = purgatory.for_machine(Entry(base + kernel.entry, tree_at, reset_after(cmdline), checked), tree, root)
     segments.append(Placed("purgatory", purgatory_at, UNIT, code, checked=False))
     ordered = tuple(sorted(segments, key=lambda placed: placed.address))
     return Plan(purgatory_at, ordered, tuple(space.total), (), cmdline, ())
@@ -151,37 +160,6 @@ def _tell(tree: DeviceTree, cmdline: str, told: dict[str, bytes]) -> None:
         properties["kaslr-seed"] = os.urandom(SEED)
     properties["rng-seed"] = os.urandom(RNG_SEED)
     properties.update(told)
-
-
-def uart(tree: DeviceTree) -> int:
-    """Physical address of the PL011 that /chosen names as the console; 0 if it is another device, or none."""
-    path = tree.chosen().text("stdout-path").partition(":")[0]
-    aliases = tree.find("/aliases")
-    if path and not path.startswith("/") and aliases:
-        path = aliases.text(path)
-    node = tree.find(path) if path.startswith("/") else None
-    if node is None or b"arm,pl011" not in node.properties.get("compatible", b"").split(b"\0"):
-        return 0
-    if path.count("/") > 1:  # on a bus with addresses of its own
-        return 0
-    width = tree.root.cell("#address-cells", 2) * devicetree.WORD
-    return int.from_bytes(node.properties.get("reg", b"")[:width], "big")
-
-
-def conduit(tree: DeviceTree, root: Path = Path("/")) -> int:
-    """How PSCI is called on this machine, as purgatory wants it; 0 if absent.
-
-    With ACPI the fixed description table tells it. Source: Arm DEN0022; ACPI 6.5, 5.2.9 (ARM_BOOT_ARCH at 129).
-    """
-    node = tree.find("/psci")
-    if node:
-        return purgatory.CONDUITS.get(node.text("method"), 0)
-    try:
-        flags = (root / "sys/firmware/acpi/tables/FACP").read_bytes()[129:131]
-    except OSError:
-        return 0
-    compliant, hvc = int.from_bytes(flags, "little") & 1, int.from_bytes(flags, "little") >> 1 & 1
-    return purgatory.CONDUITS["hvc" if hvc else "smc"] if compliant else 0
 
 
 def _units(size: int) -> int:

@@ -1,6 +1,6 @@
-"""Debian's archive by apt: as this machine is configured, its stable backports, and packages of other architectures.
+"""Debian's archive by apt: as this machine is configured, its stable release and backports, other architectures.
 
-The machine need not know the latter two: they are asked through configurations of our own (sources, lists, cache) in
+The machine need not know the latter: they are asked through configurations of our own (sources, lists, cache) in
 the cache's directory, and nothing of the machine's apt or dpkg changes. Which mirrors and suites, that is what the
 machine's own lists say. Source: apt.conf(5), sources.list(5).
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from kdump.errors import KdumpError
 from kdump.lab import cache
 
-BACKPORTS = "stable-backports"
+BACKPORTS, STABLE = "stable-backports", "stable"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _FRESH = 6 * 3600.0  # seconds for which lists of ours are not asked for again
 _LABELS = ("Debian", "Debian-Security", "Debian Backports")
@@ -76,8 +76,20 @@ def updated(debian: str = "") -> Apt:
 
 def backports(debian: str = "") -> Apt:
     """Debian's stable backports on the mirror that this machine uses, with lists of today. Raises KdumpError."""
-    name = f"apt-{BACKPORTS}" + (f"-{debian}" if debian else "")
-    return _own(name, lambda: _source(_mirror(), BACKPORTS), debian)
+    return _suite(BACKPORTS, debian)
+
+
+def stable(debian: str = "") -> Apt:
+    """Debian's stable release on that mirror, which may be newer than this machine, and have more architectures.
+
+    Raises KdumpError.
+    """
+    return _suite(STABLE, debian)
+
+
+def _suite(suite: str, debian: str) -> Apt:
+    name = f"apt-{suite}" + (f"-{debian}" if debian else "")
+    return _own(name, lambda: _source(_mirror(), suite), debian)
 
 
 def _own(name: str, sources: Callable[[], str], debian: str) -> Apt:

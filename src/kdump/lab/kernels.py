@@ -15,6 +15,7 @@ from kdump.lab import apt, cache
 # What stands before and behind the architecture in the names of Debian's kernels: RELEASE-[cloud-]ARCH[-16k].
 FLAVOURS = {"generic": ("", ""), "cloud": ("cloud-", ""), "rt": ("rt-", ""), "16k": ("", "-16k")}
 NEWEST = "newest"
+_LATER = (apt.backports, apt.stable)  # what this machine's apt need not know
 _SERIES = re.compile(rf"(\d+\.\d+|{NEWEST})(?:-({'|'.join(FLAVOURS)}))?")
 # From 7.x on, a kernel's package is empty, and depends on those that hold its image, modules and configuration.
 _PARTS = re.compile(r"linux-(?:binary|modules|base)-\d\S*")
@@ -45,7 +46,7 @@ def find(spec: str | None = None, machine: str = "") -> KernelTree:
         return tree_of(installed)
     package = spec if _PACKAGE.fullmatch(spec) else source.fetched(spec) or source.newest(spec)
     root = source.unpacked(package)
-    kernels = sorted([*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")])
+    kernels = sorted([*root.glob("boot/vmlinu[xz]-*"), *root.glob("usr/lib/modules/*/vmlinu[xz]")])
     if not kernels:
         raise KdumpError(
             f"{package} has no kernel image in it", remedy="name the package of a kernel, not a meta package"
@@ -153,14 +154,14 @@ class _Source:
             return self._of_backports(spec, wanted)
         pattern = rf"^linux-image-{re.escape(spec.partition('-')[0])}\..*-{self.debian}(-16k)?(-dbg)?$"
         error = _unknown(spec)
-        for source in (apt.host, apt.updated, apt.backports):
+        for source in (apt.host, apt.updated, *_LATER):
             try:
                 names = source(self.foreign).search(pattern)
             except KdumpError as problem:
-                if source is not apt.backports:
+                if source not in _LATER:
                     raise
                 error.add_note(str(problem))
-                break
+                continue
             if images := list(filter(wanted.fullmatch, names)):
                 return max(images, key=lambda name: (f"{name}-dbg" in names, _numbers(name)))
         raise error
@@ -195,12 +196,13 @@ class _Source:
         return self._of(package).dependencies(package) or []
 
     def _of(self, package: str) -> apt.Apt:
-        """Where a package is available: the configured suites, unless only backports know it."""
+        """Where a package is available: the configured suites, unless only later ones know it."""
         host = apt.host(self.foreign)
         if host.dependencies(package) is None:
-            with contextlib.suppress(KdumpError):  # they cannot be asked: what is wrong, the other one will say
-                if apt.backports(self.foreign).dependencies(package) is not None:
-                    return apt.backports(self.foreign)
+            for later in _LATER:
+                with contextlib.suppress(KdumpError):  # it cannot be asked: what is wrong, the first one will say
+                    if later(self.foreign).dependencies(package) is not None:
+                        return later(self.foreign)
         return host
 
     def download(self, package: str, directory: Path) -> Path:

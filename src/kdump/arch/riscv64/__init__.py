@@ -1,4 +1,4 @@
-"""riscv64: dumps are read, filtered and reported; a kernel cannot be loaded yet."""
+"""riscv64: dumps are read, filtered and reported; kernels are loaded, with a device tree as the handover."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from kdump.arch import syscalls
-from kdump.arch.architecture import Architecture
+from kdump.arch.architecture import DEVICE_TREE, Architecture, Emulated
 from kdump.elf import EM_RISCV
 
 if TYPE_CHECKING:
@@ -24,12 +24,16 @@ class _RiscV64(Architecture):
     page_sizes = (4096,)
     console = "ttyS0"
     syscalls = syscalls.GENERIC
+    handover = DEVICE_TREE
+    guarded_firmware = True  # by the processor's physical memory protection
     image_magic = b"RSC\x05"
     cmdline_limit = 1023
     instruction_step = 2
     instruction_longest = 4
     argument_register = "a0"
     fault_register = "badaddr"
+    lab_series = "6.12-generic"  # Debian has this architecture since 13, without a cloud kernel
+    emulated = Emulated("qemu-system-riscv64", "qemu-system-misc", "virt", "rv64", (), "qemu-efi-riscv64")
 
     def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
         del memory

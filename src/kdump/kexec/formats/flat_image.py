@@ -41,17 +41,19 @@ def parse(data: memoryview, path: str | os.PathLike[str] = "") -> KernelImage:
     if not size:
         raise FormatError("the Image does not say how much memory it needs", path=path, offset=16, field="image_size",
                           why="it is older than Linux 3.17")  # fmt: skip
-    if not len(data) <= text_offset + size <= SPAN_MAX or text_offset >= ALIGN:
+    # How far from an aligned address it lies. riscv64's is from the start of RAM, where firmware has the first 2 MiB.
+    offset = text_offset % ALIGN
+    if not len(data) <= offset + size <= SPAN_MAX or text_offset > ALIGN:
         raise FormatError("sizes that no kernel has", path=path, offset=8, field="image_size",
                           why=f"text_offset {text_offset:#x}, image_size {size:#x}")  # fmt: skip
     return KernelImage(
         kind="Image",
         release=banner_release(data),
-        parts=(Part(text_offset, data, size),),
-        span=text_offset + size,
+        parts=(Part(offset, data, size),),
+        span=offset + size,
         align=ALIGN,
         lowest=0,
-        entry=text_offset,
+        entry=offset,
         setup_header=b"",
         cmdline_limit=architecture.cmdline_limit,
         five_level=True,

@@ -33,6 +33,15 @@ class Region(NamedTuple):
     checksum: int
 
 
+class Entry(NamedTuple):
+    """What a purgatory with a device tree is told on every architecture: physical addresses, seconds, what to check."""
+
+    kernel: int
+    device_tree: int
+    reset_after: int
+    regions: Sequence[Region]
+
+
 class Parameters(NamedTuple):
     """The parameters of purgatory. Addresses are physical, sizes in bytes; `reset_after` in seconds, 0 stops for
     good."""

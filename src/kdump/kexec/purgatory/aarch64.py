@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from kdump.kexec.purgatory import REGION, Region
+from kdump.arch.aarch64 import AARCH64
+from kdump.kexec.devicetree import WORD, DeviceTree
+from kdump.kexec.purgatory import REGION, Entry, Region
 from kdump.kexec.purgatory.code_aarch64 import CODE
 from kdump.kexec.syscalls import SEGMENTS_MAX
 
+ARCHITECTURE: Final = AARCH64
 SIZE = len(CODE)
 MAGIC = b"KDUMPPA1"
 MAGIC_AT = 8
@@ -49,3 +53,48 @@ def make(parameters: Parameters) -> bytes:
     for index, region in enumerate(p.regions):
         REGION.pack_into(code, REGIONS_AT + index * REGION.size, *region)
     return bytes(code)
+
+
+def for_machine(entry: Entry, tree: DeviceTree, root: Path = Path("/")) -> bytes:
+    """The bytes to load on the machine that `tree` describes, whose sys is below `root`."""
+    return make(
+        Parameters(
+            entry.kernel,
+            entry.device_tree,
+            uart=uart(tree),
+            conduit=conduit(tree, root),
+            reset_after=entry.reset_after,
+            regions=entry.regions,
+        )
+    )
+
+
+def uart(tree: DeviceTree) -> int:
+    """Physical address of the PL011 that /chosen names as the console; 0 if it is another device, or none."""
+    path = tree.chosen().text("stdout-path").partition(":")[0]
+    aliases = tree.find("/aliases")
+    if path and not path.startswith("/") and aliases:
+        path = aliases.text(path)
+    node = tree.find(path) if path.startswith("/") else None
+    if node is None or b"arm,pl011" not in node.properties.get("compatible", b"").split(b"\0"):
+        return 0
+    if path.count("/") > 1:  # on a bus with addresses of its own
+        return 0
+    width = tree.root.cell("#address-cells", 2) * WORD
+    return int.from_bytes(node.properties.get("reg", b"")[:width], "big")
+
+
+def conduit(tree: DeviceTree, root: Path = Path("/")) -> int:
+    """How PSCI is called on this machine, a value of CONDUITS; 0 if absent.
+
+    With ACPI the fixed description table tells it. Source: Arm DEN0022; ACPI 6.5, 5.2.9 (ARM_BOOT_ARCH at 129).
+    """
+    node = tree.find("/psci")
+    if node:
+        return CONDUITS.get(node.text("method"), 0)
+    try:
+        flags = (root / "sys/firmware/acpi/tables/FACP").read_bytes()[129:131]
+    except OSError:
+        return 0
+    compliant, hvc = int.from_bytes(flags, "little") & 1, int.from_bytes(flags, "little") >> 1 & 1
+    return CONDUITS["hvc" if hvc else "smc"] if compliant else 0

@@ -1,0 +1,125 @@
+"""Machines of riscv64: they load kernels, reboot into one, find a damaged segment, and crash into one.
+
+The image here copies /proc/vmcore as it is; the dump is read, filtered and reported on this host.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.kexec import machine as lab
+from tests.kexec import riscv
+from tests.kexec.machine import kdump, order
+
+from kdump.arch.riscv64 import RISCV64
+from kdump.image.kernel_tree import KernelTree
+from kdump.kernel.kernel import Kernel
+from kdump.kernel.tasks import Tasks
+from kdump.lab.machine import Machine
+from kdump.lab.qemu import Disk, Spec
+from kdump.memory import open_dump
+from kdump.memory.counts import count_pages
+from kdump.report.build import build
+from kdump.report.context import Context
+
+pytestmark = [pytest.mark.lab, pytest.mark.matrix]
+LINE = "console=ttyS0 loglevel=4 crashkernel=192M"
+MEMORY = 1 << 30
+
+
+def test_a_reboot_and_a_damaged_segment(kernel: Callable[..., KernelTree], tmp_path: Path) -> None:
+    old, new = kernel("6.12-generic", "riscv64"), kernel("newest-generic", "riscv64")
+    plain = riscv.copying(new, tmp_path / "plain.img")
+    second = riscv.serving(tmp_path / "second.img", {"/vmlinuz": new.vmlinuz, "/image": plain})
+    first = riscv.serving(tmp_path / "first.img", {"/vmlinuz": new.vmlinuz, "/image": second})
+    stub = tmp_path / "gdb"
+    spec = Spec(
+        kernel=old.vmlinuz, initrd=first, cmdline=LINE, memory=MEMORY, cpus=2, machine="riscv64",
+        extra=lab.gdb_stub(stub),
+    )  # fmt: skip
+    with Machine(spec, console=tmp_path / "console.log") as running:
+        assert running.wait_for(r"guest is up: (\S+)", lab.TIMEOUT)[1] == old.release
+        load = kdump(running, "kexec", "-l", "/vmlinuz", "--initrd=/image", "--reuse-cmdline")
+        assert load.status == 0, load.err
+        running.type(json.dumps(["kdump", "kexec", "-e"]) + "\n")
+        assert running.wait_for(r"guest is up: (\S+)", lab.TIMEOUT)[1] == new.release
+        assert order(running, "read", "/proc/cmdline").out.strip() == LINE
+
+        arguments = ("load", "--kernel=/vmlinuz", "--image=/image", "--append=panic=1")
+        answer = kdump(running, *arguments, "--method=file")
+        assert answer.status == 1 and "kexec_file_load" in answer.err  # Debian's kernels are built without it
+        loaded = kdump(running, *arguments)
+        assert loaded.status == 0, loaded.err
+        assert order(running, "read", "/sys/kernel/kexec_crash_loaded").out.strip() == "1"
+        assert kdump(running, "unload").status == 0
+        assert order(running, "read", "/sys/kernel/kexec_crash_loaded").out.strip() == "0"
+        assert kdump(running, *arguments).status == 0
+        told = json.loads(kdump(running, *arguments, "--explain", "--json").out)
+        place = lab.reservation(running)
+        segments = {each["name"]: each["address"] for each in told["segments"]}
+        assert segments.keys() == {"kernel", "core headers", "image", "device tree", "purgatory"}
+        assert all(place.start <= address < place.end for address in segments.values())
+
+        lab.poke(stub, segments["image"] + 12345, b"\xde\xad\xbe\xef")
+        running.type(json.dumps(["write", "/proc/sysrq-trigger", "c"]) + "\n")
+        found = running.wait_for(r"the segment at 0x([0-9a-f]{16}) is damaged; not booting it", lab.TIMEOUT)
+        assert int(found[1], 16) == segments["image"]
+        running.run_to_exit(60)
+
+
+def test_a_crash_of_which_the_dump_is_read_filtered_and_reported(
+    kernel: Callable[..., KernelTree], tmp_path: Path
+) -> None:
+    tree = kernel("6.12-generic", "riscv64")
+    capture = riscv.copying(tree, tmp_path / "capture.img")
+    image = riscv.serving(tmp_path / "first.img", {"/vmlinuz": tree.vmlinuz, "/image": capture})
+    vmcore = tmp_path / "disk"
+    with vmcore.open("wb") as file:
+        file.truncate(MEMORY)
+    spec = Spec(
+        kernel=tree.vmlinuz, initrd=image, cmdline=LINE, memory=MEMORY, cpus=2, machine="riscv64", disks=[Disk(vmcore)]
+    )
+    with Machine(spec, console=tmp_path / "console.log") as running:
+        running.wait_for(r"guest is up", lab.TIMEOUT)
+        listed = order(running, "run", "/bin/busybox", "ps", "-o", "pid,comm").out
+        loaded = kdump(running, "load", "--kernel=/vmlinuz", "--image=/image", "--append=console=ttyS0 panic=1")
+        assert loaded.status == 0, loaded.err
+        running.type(json.dumps(["write", "/proc/sysrq-trigger", "c"]) + "\n")
+        running.wait_for(r"records out", lab.TIMEOUT)
+        running.run_to_exit(60)
+
+    with open_dump(vmcore) as dump:
+        dead = Kernel(dump)
+        assert dead.arch is RISCV64 and dead.vmcoreinfo.strings["OSRELEASE"] == tree.release
+        assert "Kernel panic - not syncing: sysrq triggered crash" in [
+            bytes(each.text).decode() for each in dead.log().records
+        ]
+        tasks = Tasks(dead)
+        known = {int(pid): name for pid, name in (line.split(None, 1) for line in listed.splitlines()[1:])}
+        found = {task.pid: task.command for task in tasks}
+        assert known.keys() - found.keys() <= {max(known)} and len(known) > 40  # the last one is ps
+        assert all(tasks.stack(task).reliable for task in tasks)
+        panicked = tasks.cpu_stack(tasks.panic_cpu() or 0)
+        names = [place.name for frame in panicked.frames if (place := dead.symbolizer.at(frame.lookup))]
+        assert "sysrq_handle_crash" in names and panicked.user is not None
+        report = build(Context(dead), str(vmcore))
+    assert report.verdict.title == "sysrq triggered crash" and not report.problems
+    assert [(section.name, section.error) for section in report.sections if section.error] == []
+
+    saved = tmp_path / "vmcore"
+    done = subprocess.run(
+        [sys.executable, "-m", "kdump", "save", vmcore, saved], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr  # 3 if free pages were not as many as the kernel counts
+    with open_dump(vmcore) as whole, open_dump(saved) as dump:
+        counts = count_pages(dump.memory)
+        assert counts.dumped < counts.memory / 3 and Kernel(dump).log().records == Kernel(whole).log().records
+        assert {task.pid for task in Tasks(Kernel(dump))} == found.keys()
+        for part in dump.memory.held():
+            size = min(part.size, 1 << 16)
+            assert dump.memory.view(part.start, size) == whole.memory.view(part.start, size)
