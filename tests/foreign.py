@@ -50,11 +50,15 @@ def from_debian_13(tool: str) -> list[str | Path]:
     return [root / "lib64/ld-linux-x86-64.so.2", "--library-path", libraries, root / "usr/bin" / tool]
 
 
+def crash(series: str) -> list[str | Path]:
+    """How to call the crash that knows the kernel series."""
+    return ["crash"] if series == "6.1" else from_debian_13("crash")
+
+
 def ask_crash(vmlinux: Path, vmcore: Path, series: str) -> Seen:
     """Open the dump in the crash that knows the kernel series, with the debug vmlinux."""
-    tool: list[str | Path] = ["crash"] if series == "6.1" else from_debian_13("crash")
     # -i /dev/null: no user's start-up file; the output of `sys` has the panic message, `bt` the panicking stack.
-    text = run(*tool, "-s", "-i", "/dev/null", vmlinux, vmcore, text="sys\nbt\nquit\n")
+    text = run(*crash(series), "-s", "-i", "/dev/null", vmlinux, vmcore, text="sys\nbt\nquit\n")
     panic = re.search(r"^\s*PANIC: \"(.*)\"", text, re.MULTILINE)
     task = re.search(r"^PID: (\d+) .*COMMAND: \"(.*)\"", text, re.MULTILINE)
     release = re.search(r"^\s*RELEASE: (\S+)", text, re.MULTILINE)

@@ -1,36 +1,50 @@
-"""A dump, and the vmlinux that `kdump debuginfo` makes of it, for other tools; the machines of tests/dump, too."""
+"""Dumps, and the vmlinux that `kdump debuginfo` makes of each, for other tools; the machines of tests/dump, too."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import CrashMaker, Once
 from tests.dump.conftest import whole
 from tests.report.machines import MACHINES
+from tests.test_machines import NEWEST
 
 from kdump.cli.main import main
 
-__all__ = ["made", "vmcore", "whole"]
+__all__ = ["made", "series", "vmcore", "whole"]
+
+CRASH = ("6.1", "6.12")  # what crash of Debian 12 knows, and what that of Debian 13 knows (tests/foreign.py)
+
+
+def kernels(*series: str) -> list[Any]:
+    """Parameters: the first kernel in the default run, the others with `-m matrix`."""
+    return [pytest.param(each, marks=pytest.mark.matrix) if number else each for number, each in enumerate(series)]
+
+
+@pytest.fixture(scope="session", params=kernels(*CRASH))
+def series(request: pytest.FixtureRequest) -> str:
+    """The kernel of the dump; those that a crash knows."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def vmcore(lab_crash: CrashMaker) -> Path:
-    """A dump of 6.1."""
-    return lab_crash("6.1", **MACHINES["6.1"]).directory / "vmcore"
+def vmcore(series: str, lab_crash: CrashMaker) -> Path:
+    """A dump of that kernel."""
+    machine = NEWEST.options if series == NEWEST.kernel else MACHINES[series]
+    return lab_crash(series, **machine).directory / "vmcore"
 
 
 @pytest.fixture(scope="session")
-def made(vmcore: Path, once: Once) -> Path:
+def made(series: str, vmcore: Path, once: Once) -> Path:
     """A directory: `crash` and `drgn` are made of the dump, `elf` is the dump as ELF."""
 
     def make(directory: Path) -> Path:
-        shutil.copy(vmcore, directory / "vmcore")
         for tool in ("crash", "drgn"):
             assert main(["debuginfo", str(vmcore), "-o", str(directory / tool), "--for", tool]) == 0
         assert main(["convert", "--elf", str(vmcore), str(directory / "elf")]) == 0
         return directory
 
-    found: Path = once("debuginfo 6.1", make)
+    found: Path = once(f"debuginfo {series}", make)
     return found

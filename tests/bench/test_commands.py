@@ -1,4 +1,7 @@
-"""Commands of crash(8) in `kdump shell`: Debian's crash answers the same on the same dump; drgn where it cannot."""
+"""Commands of crash(8) in `kdump shell`: Debian's crash answers the same on the same dump; drgn where it cannot.
+
+8.0.2 of Debian 12 judges on 6.1, 8.0.6 of Debian 13 on 6.12.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +63,10 @@ def ours(session: Session) -> Ask:
 
 
 @pytest.fixture(scope="module")
-def theirs(made: Path, vmcore: Path) -> dict[str, str]:
+def theirs(series: str, made: Path, vmcore: Path) -> dict[str, str]:
     """What crash answers to each of ASKED."""
     script = "".join(f"!echo '@@{number}@@'\n{command}\n" for number, command in enumerate(ASKED))
-    text = foreign.run("crash", "-s", "-i", "/dev/null", made / "crash", vmcore, text=f"{script}quit\n")
+    text = foreign.run(*foreign.crash(series), "-s", "-i", "/dev/null", made / "crash", vmcore, text=f"{script}quit\n")
     parts = re.split(r"@@\d+@@\n", text)[1:]
     return dict(zip(ASKED, parts, strict=True))
 
@@ -181,10 +184,12 @@ def test_search_goes_past_what_the_dump_lacks(session: Session, ours: Ask, their
 def test_users_of_files_and_objects_of_slabs(session: Session, ours: Ask, theirs: dict[str, str]) -> None:
     from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocated_object
 
-    # This crash finds only some tasks of this kernel, and no areas.
-    known = {tuple(row) for row in words(theirs["fuser /"]) if row[0].isdecimal()}
-    assert known
-    assert {row for row in known if row[0] != "0"} <= {tuple(row) for row in words(ours("fuser /"))[1:]}
+    def users(text: str) -> set[tuple[str, ...]]:
+        """Process, task, use. crash 8.0.6 cuts names."""
+        return set(re.findall(r"^ *([1-9]\d*) +([0-9a-f]{16}) .* ((?:root|cwd)\b.*?) *$", text, re.MULTILINE))
+
+    # crash 8.0.2 finds only some tasks of 6.1, and no areas.
+    assert set() != users(theirs["fuser /"]) <= users(ours("fuser /"))
     assert re.search(r"\"init\" .*\bmmap", ours("fuser /usr/bin/python3"))
 
     def objects(text: str) -> tuple[set[str], set[str]]:
@@ -243,10 +248,9 @@ def test_names_of_ones_own(ours: Ask) -> None:
             ours(command)
 
 
-@pytest.mark.parametrize("series", ["6.12"])
-def test_a_later_kernel(series: str, lab_crash: CrashMaker) -> None:
-    """The same commands where no crash of Debian 12 can judge: they answer, and bt as the report."""
-    vmcore = lab_crash(series, **MACHINES[series]).directory / "vmcore"
+def test_a_later_kernel(lab_crash: CrashMaker) -> None:
+    """The same on 6.12 without a crash that judges (`-m matrix` has one): they answer, and bt as the report."""
+    vmcore = lab_crash("6.12", **MACHINES["6.12"]).directory / "vmcore"
     with open_dump(vmcore) as dump:
         kernel = Kernel(dump)
         session = commands.install(open_program([str(vmcore)], kernel, default=False), kernel)
@@ -306,11 +310,12 @@ def test_modules_of_drgn_tools_by_name(vmcore: Path, tmp_path: Path) -> None:
     assert result.returncode == 1 and "kernel modules that are not loaded: nfs" in result.stderr
 
 
-def test_the_table_of_commands_is_true(session: Session, made: Path, vmcore: Path) -> None:
+def test_the_table_of_commands_is_true(series: str, session: Session, made: Path, vmcore: Path) -> None:
     """docs/crash-commands.md lists all of crash's commands, and whose each is here."""
     page = (Path(__file__).parents[2] / "docs/crash-commands.md").read_text()
     table = dict(re.findall(r"^\| `(\S+)` \| (\w+) \|", page, re.MULTILINE))
-    text = foreign.run("crash", "-s", "-i", "/dev/null", made / "crash", vmcore, text="!echo @@\nhelp\nquit\n")
+    crash = [*foreign.crash(series), "-s", "-i", "/dev/null", made / "crash", vmcore]
+    text = foreign.run(*crash, text="!echo @@\nhelp\nquit\n")
     listed = text.partition("@@\n")[2].partition("crash version")[0]
     assert set(table) == {word for line in words(listed) for word in line}
     from drgn.commands import CommandNotFoundError

@@ -38,6 +38,7 @@ PLUGINS = (
 VOLATILITY = (
     pytest.param("6.12", "elf", id="6.12-5-levels-elf"),
     pytest.param("6.1", "lime", id="6.1-4-levels-lime", marks=pytest.mark.matrix),
+    pytest.param("newest", "elf", id="newest-5-levels-elf", marks=pytest.mark.matrix),
 )
 _DEVICES = (" SUBSYSTEM=", " DEVICE=")  # what Volatility shows of a record besides its text
 

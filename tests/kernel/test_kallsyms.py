@@ -40,6 +40,19 @@ def test_every_encoding(encoding: str, count: int) -> None:
     assert first is not None and first.name == "_stext"
 
 
+def test_names_of_one_address_have_one_size() -> None:
+    table = kallsyms.load(*fakes.kallsyms(symbols()))
+    sizes = {symbol.name: symbol.size for symbol in table}
+    assert sizes["_stext"] == sizes["_text"] == 0x10 and sizes["fun__1"] == 0x10 and sizes["twice"] == 0
+
+
+def test_variables_that_are_linked_as_code() -> None:
+    data = TEXT + 0x30000
+    more = [("_sdata", data, "T"), ("init_task", data + 64, "t"), ("weak", data + 72, "W"), ("_edata", data + 80, "T")]
+    table = kallsyms.load(*fakes.kallsyms([*symbols(), *more, ("set_up", data + 96, "t")]))
+    assert [symbol.type for symbol in table][-5:] == ["D", "d", "V", "D", "t"]
+
+
 def test_one_byte_lengths_before_6_1() -> None:
     expected = symbols()
     table = kallsyms.load(*fakes.kallsyms(expected, wide=False))

@@ -209,9 +209,8 @@ def stacks_of_crash(text: str) -> dict[int, list[int]]:
 
 
 def test_crash(context: Context, vmcore: Path, series: str, debug_vmlinux: Callable[[str], Path]) -> None:
-    tool: list[str | Path] = ["crash"] if series == "6.1" else foreign.from_debian_13("crash")
     text = foreign.run(
-        *tool, "-s", "-i", "/dev/null", debug_vmlinux(series), vmcore,
+        *foreign.crash(series), "-s", "-i", "/dev/null", debug_vmlinux(series), vmcore,
         text="bt\nbt -a\nps\nmod\nkmem -i\nkmem -V\nquit\n",
     )  # fmt: skip
     panicked = re.search(r"^PID: (\d+) .*CPU: (\d+) +COMMAND: \"(.*)\"", text, re.MULTILINE)

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from tests import foreign
 from tests.conftest import CrashMaker
+from tests.report import asked
 from tests.test_machines import NEWEST
 
+from kdump.bench.variables import typed
+from kdump.kernel.kernel import Kernel
 from kdump.lab.crash import Crash
+from kdump.memory import open_dump
 
 pytestmark = pytest.mark.lab
 
@@ -83,3 +87,13 @@ def test_figures_agree_with_those_of_the_machine(report: dict[str, Any], crash: 
 def test_the_reason_of_the_hang(report: dict[str, Any]) -> None:
     reason = r"It has waited for [\d.]+ s for the ext4 file system at /run/disk, frozen for [\d.]+ s or longer\.$"
     assert re.search(reason, report["verdict"]["explanation"]), report["verdict"]["explanation"]
+
+
+def test_variables_have_types(crash: Crash) -> None:
+    """7.x links variables as if they were code: a symbol's letter alone would call all of them functions."""
+    vmcore = crash.directory / "vmcore"
+    with open_dump(vmcore) as dump:
+        kernel = Kernel(dump)
+        names = {each.symbol.name for each in typed(kernel.types, kernel.symbols)}
+        assert {"init_task", "init_pid_ns", "jiffies", "chrdevs", "runqueues"} <= names and len(names) > 12_000
+        assert asked.without_type(vmcore, kernel) == []

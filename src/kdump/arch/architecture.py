@@ -7,7 +7,7 @@ hands it out. What an architecture does not offer raises a `KdumpError` that nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
@@ -16,7 +16,7 @@ from kdump.errors import KdumpError
 if TYPE_CHECKING:  # the loader wants only facts from here
     from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
-    from kdump.arch.stacks import KernelView, Registers, Unwinder
+    from kdump.arch.stacks import KernelView, Registers, Unwinder, Unwound
     from kdump.arch.stand_in import StandIn
 
 
@@ -212,12 +212,13 @@ class Architecture:
         del kernel
         return {}
 
-    def debug_frame(self, kernel: KernelView, shift: Callable[[int], int]) -> bytes:
+    def debug_frame(self, kernel: KernelView, shift: Callable[[int], int], stacks: Sequence[Unwound] = ()) -> bytes:
         """DWARF's .debug_frame of a kernel's unwind tables; empty where there are none.
 
-        `shift` turns an address of the dump into one of the file that it is for.
+        `shift` turns an address of the dump into one of the file that it is for. `stacks` are of this dump: where one
+        of them passes code that the tables leave out, what it shows is added.
         """
-        del kernel, shift
+        del kernel, shift, stacks
         return b""
 
     def _refuse(self, what: str) -> NoReturn:

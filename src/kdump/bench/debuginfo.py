@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdump.arch.stacks import Unwound
 from kdump.bench.dwarf import Function, Variable, Writer, abbreviations
 from kdump.bench.sections import Section, SymbolRow, write
 from kdump.bench.variables import TEXT, declared, typed
 from kdump.errors import KdumpError, NotPresentError
 from kdump.kernel import btf
 from kdump.kernel.kernel import Kernel
+from kdump.kernel.tasks import Tasks
 
 _PAGE = 4096
 _MAX_SECTION = 1 << 28
@@ -51,9 +53,7 @@ def make(kernel: Kernel, producer: str, *, linked: bool = False) -> Content:
 
     Raises `KdumpError` if the dump has no symbols or no types.
     """
-    offset = kernel_offset(kernel) if linked else 0
-    maker = _Maker(kernel, producer, offset)
-    return maker.content()
+    return _Maker(kernel, producer, linked).content()
 
 
 def kernel_offset(kernel: Kernel) -> int:
@@ -65,14 +65,16 @@ def kernel_offset(kernel: Kernel) -> int:
 
 
 class _Maker:
-    def __init__(self, kernel: Kernel, producer: str, offset: int) -> None:
+    def __init__(self, kernel: Kernel, producer: str, linked: bool) -> None:
         self.kernel = kernel
-        self.offset = offset
+        self.offset = kernel_offset(kernel) if linked else 0
+        self.linked = linked
         self.writer = Writer(producer)
         self.problems: list[str] = []
         self.absent = 0
         self.counts = {"functions": 0, "variables": 0, "types": 0}
         self.symbols = list(kernel.symbols)
+        self.typed = list(typed(kernel.types, self.symbols))
         get = kernel.symbols.get
         self.text = (get("_stext") or get("_text") or 0, get("_etext") or get("_end") or 0)
         self._image_start = min(self.text[0], get("_text") or self.text[0])
@@ -94,15 +96,19 @@ class _Maker:
         ]
         if frame:
             sections.append(Section(".debug_frame", frame))
-        rows = [
-            SymbolRow(symbol.name, self.moved(symbol.address), symbol.size, symbol.type in TEXT, symbol.type.isupper())
-            for symbol in self.symbols
-        ]
+        rows = list(self._rows())
         summary = Summary(
             self.counts["types"], self.counts["functions"], self.counts["variables"], len(rows), len(modules),
             self.absent, self.offset, tuple(self.problems),
         )  # fmt: skip
         return Content(sections, rows, summary)
+
+    def _rows(self) -> Iterator[SymbolRow]:
+        """The symbols. A mark of the linker has no size where a variable begins: gdb then names the variable."""
+        variables = {each.symbol.address: each.symbol.name for each in self.typed}
+        for name, address, kind, size, _ in self.symbols:
+            mark = kind not in TEXT and variables.get(address, name) != name
+            yield SymbolRow(name, self.moved(address), 0 if mark else size, kind in TEXT, kind.isupper())
 
     def _moved_range(self) -> tuple[int, int]:
         return self.moved(self.text[0]), self.moved(self.text[1])
@@ -135,7 +141,7 @@ class _Maker:
     def _variables(self) -> list[Variable]:
         found = [
             Variable(each.symbol.name, self.moved(each.symbol.address), each.symbol.type.isupper(), *each[1:])
-            for each in typed(self.kernel.types, self.symbols)
+            for each in self.typed
         ]
         return found + self._constants()
 
@@ -178,10 +184,19 @@ class _Maker:
 
     def _frame(self) -> bytes:
         try:
-            return self.kernel.arch.debug_frame(self.kernel, self.moved)
+            return self.kernel.arch.debug_frame(self.kernel, self.moved, self._stacks())
         except (KdumpError, KeyError) as error:
             self.problems.append(f"unwind information: {error}")
             return b""
+
+    def _stacks(self) -> list[Unwound]:
+        """What ran on each CPU."""
+        tasks = Tasks(self.kernel)
+        try:
+            return [tasks.cpu_stack(cpu) for cpu in tasks.running()]
+        except KdumpError as error:
+            self.problems.append(f"stacks of CPUs: {error}")
+            return []
 
     def _sections(self) -> list[Section]:
         get = self.kernel.symbols.get
@@ -194,7 +209,9 @@ class _Maker:
                 data = bytes(end - start)  # crash knows per-CPU symbols by a section that has content
             else:
                 data = b"" if name in (".init.text", ".bss") else self._bytes(start, end)
-            found.append(Section(name, data, self.moved(start), end - start, code, write))
+            # Per-CPU symbols are offsets: drgn would take a segment of theirs for the start of the kernel.
+            segment = not self.linked or start >= _HALF
+            found.append(Section(name, data, self.moved(start), end - start, code, write, segment=segment))
 
         add(".text", self._image_start, self.text[1], code=True)
         add(".rodata", get("__start_rodata"), get("_sdata") or get("__end_rodata"), write=True)

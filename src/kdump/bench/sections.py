@@ -20,7 +20,10 @@ _SYMBOL = np.dtype(
 
 
 class Section(NamedTuple):
-    """A section. With `size` it is memory at `address`; without `data` then, its content is not in the file."""
+    """A section. With `size` it is memory at `address`; without `data` then, its content is not in the file.
+
+    It has a segment of its own, unless `segment` is false.
+    """
 
     name: str
     data: bytes
@@ -30,6 +33,7 @@ class Section(NamedTuple):
     write: bool = False
     strings: bool = False
     note: bool = False
+    segment: bool = True
 
     @property
     def allocated(self) -> bool:
@@ -51,8 +55,7 @@ def write(sections: list[Section], symbols: list[SymbolRow], machine: int, descr
     """Write the file through a descriptor; its size in bytes."""
     table, strings, local = _symbols(sections, symbols)
     names = bytearray(b"\0")
-    # Per-CPU symbols are offsets: drgn would take a segment of theirs for the start of the kernel.
-    loads = [section for section in sections if (section.allocated and section.address >> 63) or section.note]
+    loads = [section for section in sections if (section.allocated and section.segment) or section.note]
     offset = elf.EHDR.size + elf.PHDR.size * len(loads)
     headers, programs = [elf.SHDR.pack(*(0,) * 10)], []
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdump.errors import KdumpError, NotPresentError
+from kdump.kernel.remembered import remembered
 from kdump.kernel.vmcoreinfo import VmCoreInfo
 from kdump.native.engine import engine
 
@@ -26,6 +27,7 @@ _MAX_SYMBOLS = 1 << 23
 _MAX_NAMES = 1 << 27
 _MARKER_STEP = 256  # one marker (offset into the names) for so many symbols
 _MAX_TOKEN = 512
+_OF_DATA = {"t": "d", "T": "D", "w": "v", "W": "V"}  # nm's letters of variables, for those of functions
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 by the golden ratio, which spreads numbers well
 
 
@@ -37,7 +39,10 @@ class Reader(Protocol):
 
 
 class Symbol(NamedTuple):
-    """A symbol: `type` is nm's letter; `size` in bytes to the next symbol or 0; `module` is empty for vmlinux."""
+    """A symbol: `type` is nm's letter; `module` is empty for vmlinux.
+
+    `size` in bytes reaches to the next address that has a symbol; it is 0 if there is none.
+    """
 
     name: str
     address: int
@@ -156,16 +161,26 @@ class Kallsyms:
     def __iter__(self) -> Iterator[Symbol]:
         """All symbols by address; slow (decodes each), for dumps of the whole table."""
         order = self._order if self._order is not None else range(len(self._by_index))
-        following = np.concatenate((self._sorted[1:], self._sorted[-1:]))
+        beyond = np.searchsorted(self._sorted, self._sorted, side="right")
+        following = self._sorted[np.minimum(beyond, len(self._sorted) - 1)]
         for place, index in enumerate(order):
             yield self._symbol(int(index), int(following[place]) - int(self._sorted[place]))
 
     def _find(self, name: str) -> Iterator[int]:
         return self._names.find(name.encode("utf-8", "surrogateescape"))
 
+    @remembered
+    def _data(self) -> tuple[int, int]:
+        """Where the image's variables begin and end."""
+        return self.get("_sdata") or 0, self.get("_edata") or 0
+
     def _symbol(self, index: int, size: int) -> Symbol:
         text = self._names[index].decode("utf-8", "replace")
-        return Symbol(text[1:], int(self._by_index[index]), text[:1], size)
+        kind, address = text[:1], int(self._by_index[index])
+        # 7.x links .data as if it were code, and nm's letters say so.
+        if self._data[0] <= address <= self._data[1]:
+            kind = _OF_DATA.get(kind, kind)
+        return Symbol(text[1:], address, kind, size)
 
 
 def load(memory: Reader, info: VmCoreInfo) -> Kallsyms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdump.arch.architecture import PageEntry
     from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
-    from kdump.arch.stacks import KernelView, Registers, Unwinder
+    from kdump.arch.stacks import KernelView, Registers, Unwinder, Unwound
     from kdump.arch.stand_in import StandIn
 
 
@@ -136,11 +136,12 @@ class _X8664(Architecture):
 
         return cpu_interrupts(kernel)
 
-    def debug_frame(self, kernel: KernelView, shift: Callable[[int], int]) -> bytes:
-        from kdump.arch.x86_64.cfi import debug_frame, rows
+    def debug_frame(self, kernel: KernelView, shift: Callable[[int], int], stacks: Sequence[Unwound] = ()) -> bytes:
+        from kdump.arch.x86_64.cfi import completed, debug_frame, rows
         from kdump.arch.x86_64.orc import OrcTable
 
-        return debug_frame(rows(OrcTable(kernel)), shift)
+        table = OrcTable(kernel)
+        return debug_frame(completed(rows(table), table, stacks), shift)
 
 
 __capture_omits__ = ("capstone",)  # as `kdump.report.code`: a disassembler is too big for the image

@@ -9,15 +9,18 @@ description of at most `_ROWS` rows, all by array operations.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from kdump.arch.stacks import Unwound
 from kdump.arch.x86_64 import orc
 
 _ROWS = 32
+_MAX_FRAME = 1 << 14  # bytes; a kernel's stack has 16 KiB
 # DWARF's numbers of registers, in the order of struct pt_regs; the return address is 16.
 _NUMBERS = {
     "r15": 15, "r14": 14, "r13": 13, "r12": 12, "bp": 6, "bx": 3, "r11": 11, "r10": 10, "r9": 9, "r8": 8, "ax": 0,
@@ -65,6 +68,40 @@ def rows(table: orc.OrcTable) -> list[Rows]:
             Rows(addresses[chosen], numbers.reshape(-1)[chosen], kinds, max(end, int(addresses[chosen][-1]) + 1))
         )
     return found
+
+
+def completed(tables: list[Rows], table: orc.OrcTable, stacks: Iterable[Unwound]) -> list[Rows]:
+    """The tables with rows for instructions that they leave out and `stacks` pass without a guess.
+
+    One such is in every dump of a panic: the place in __crash_kexec that the saved registers point to.
+    """
+    known: dict[int, int] = {}
+    for stack in stacks:
+        for frame, caller in pairwise(stack.frames):
+            if stack.reliable and caller.registers is None and not table.unwinds(frame.lookup):
+                known[frame.lookup] = caller.sp - frame.sp
+    for address, size in known.items():
+        tables = [_with_call(each, address, size) for each in tables]
+    return tables
+
+
+def _with_call(rows: Rows, address: int, size: int) -> Rows:
+    """A row for one instruction whose caller's stack pointer is `size` bytes above its own."""
+    start, end = int(rows.addresses[0]) if len(rows.addresses) else 0, rows.end
+    if not start <= address < end or not 0 < size < _MAX_FRAME:
+        return rows
+    place = int(np.searchsorted(rows.addresses, np.uint64(address), side="right"))
+    before = place - (int(rows.addresses[place - 1]) == address)
+    follows = place < len(rows.addresses) and int(rows.addresses[place]) == address + 1
+    addresses, entries = [address], [len(rows.kinds)]
+    if not follows:
+        addresses.append(address + 1)
+        entries.append(int(rows.entries[place - 1]))
+    return rows._replace(
+        addresses=np.concatenate((rows.addresses[:before], np.array(addresses, np.uint64), rows.addresses[place:])),
+        entries=np.concatenate((rows.entries[:before], entries, rows.entries[place:])),
+        kinds=[*rows.kinds, orc.call(size)],
+    )
 
 
 def debug_frame(tables: list[Rows], shift: Callable[[int], int]) -> bytes:

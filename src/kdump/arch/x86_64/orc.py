@@ -19,6 +19,11 @@ from kdump.arch.stacks import Frame, KernelView, Unwound
 from kdump.errors import FormatError, KdumpError, NotPresentError
 
 
+def call(size: int) -> Entry:
+    """The row of an instruction whose caller's stack pointer is `size` bytes above its own."""
+    return Entry(size, 0, SP, _UNDEFINED, CALL, False)
+
+
 class OrcPlace(NamedTuple):
     """Where unwind tables are (of addresses and of entries), and how many entries they have."""
 
@@ -152,6 +157,11 @@ class OrcTable:
         if pc not in self._found:
             self._found[pc] = self._find(pc)
         return self._found[pc]
+
+    def unwinds(self, pc: int) -> bool:
+        """Whether the tables tell an instruction's caller."""
+        entry = self.find(pc)
+        return entry is not None and entry.type != _UNDEFINED
 
     def _find(self, pc: int) -> Entry | None:
         for part in self._parts:
