@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 class Buffers:
     """A pool that grows to what is in use at a time; threads may share it.
 
-    New memory costs the kernel's zeroing of it: a tenth of all CPU time.
+    The kernel must zero new memory, which takes a tenth of all CPU time.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Buffers:
         self._all: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
 
     def __len__(self) -> int:
-        """How many are held for use and reuse."""
+        """The number of buffers, in use or free."""
         return len(self._all)
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        """So many bytes, or more, that nothing else refers to. Views of them keep them from being used again."""
+        """At least that many bytes that nothing else refers to. They are not reused while views of them exist."""
         with self._lock:
             held = [each for each in self._all if len(each[0]) >= size or each[1]() is not None]
             number = next((i for i, (each, user) in enumerate(held) if len(each) >= size and user() is None), None)

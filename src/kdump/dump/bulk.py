@@ -1,4 +1,4 @@
-"""Kernel memory that is large and that nobody needs to open a dump: of what level 31 keeps, it is written last.
+"""Large kernel memory that is not needed to open a dump: of the pages that level 31 keeps, it is written last.
 
 That is the memory map itself, and slabs that the kernel would give back if memory were short: dentries, inodes, buffer
 heads. Sources: mm/slab.h (struct slab, struct kmem_cache), mm/slub.c (calculate_sizes), include/linux/gfp_types.h.
@@ -32,7 +32,7 @@ class SlabFacts(NamedTuple):
 
 
 def find_slabs(kernel: Kernel) -> SlabFacts | None:
-    """From the kernel's types and its list of caches; None if they do not tell."""
+    """From the kernel's types and its list of caches; None if they do not have it."""
     try:
         types, objects = kernel.types, kernel.objects
         slab = types.struct("slab" if types.has_struct("slab") else "page")  # the latter before 5.17

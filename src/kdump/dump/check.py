@@ -1,4 +1,4 @@
-"""Is a dump sound by itself: every page that it says it holds is read, and decompressed, once."""
+"""Check a dump by itself: read and decompress every page that it claims to hold."""
 
 from __future__ import annotations
 

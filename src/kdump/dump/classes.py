@@ -1,8 +1,8 @@
-"""Which class each page belongs to, from its struct page: by a table of its marks, and by what its neighbours say.
+"""The class of each page, from its struct page: by a table of its marks, and by its neighbours.
 
 The rules are the kernel's own definitions (include/linux/page-flags.h, mm_types.h, mm/page_alloc.c), in makedumpfile's
 order where several apply. A compound page (folio) is decided by its head for all its tails; a free block covers
-2^order pages. What contradicts itself is kept and counted.
+2^order pages. A page whose struct page contradicts itself is kept and counted.
 """
 
 from __future__ import annotations

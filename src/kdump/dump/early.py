@@ -1,4 +1,4 @@
-"""Pages of a kdump-compressed dump that are written before their turn.
+"""Pages of a kdump-compressed dump that are written earlier than their order.
 
 Descriptors are in the order of pfns, data may be in any. The kernel's own memory goes out first, so that a dump that is
 cut short can still be opened; until the descriptors of the other pages are known, its sizes are kept here.

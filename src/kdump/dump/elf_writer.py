@@ -1,4 +1,4 @@
-"""Writes an ELF64 vmcore: for gdb, Volatility and whatever else reads no kdump-compressed dumps.
+"""Writes an ELF64 vmcore, for gdb, Volatility and other tools that do not read kdump-compressed dumps.
 
 Source: the ELF specification (header, PN_XNUM, program headers). Each run of kept pages is a PT_LOAD; the pages dropped
 after it are the part of p_memsz that p_filesz does not cover, which tools read as zeros. The kernel's image is there a

@@ -1,4 +1,4 @@
-"""Is there enough in a dump for the memory that it claims? What walks over pages asks first."""
+"""Checks, before pages are walked, that a dump is large enough for the memory that it claims."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The facts about a kernel's struct page that the filter needs, from the kernel's own description.
 
-VMCOREINFO first, then BTF for what it lacks. What cannot be found is listed in `missing` with the classes that cannot
-be told without it. Working them out takes milliseconds where VMCOREINFO is complete: they need not travel in the image.
+From VMCOREINFO, and from BTF what that lacks. What cannot be found is listed in `missing` with the classes that cannot
+be recognized without it. This takes milliseconds if VMCOREINFO is complete, so the image need not carry the facts.
 
 Sources: include/linux/mm_types.h (struct page), include/linux/page-flags.h (flags, page types), kernel/vmcore_info.c.
 """

@@ -1,6 +1,6 @@
 """Facts about pages from the kernel's types and symbols, in addition to VMCOREINFO.
 
-Opening them costs time and memory, so whoever has them open hands on what they tell.
+Opening them costs time and memory, so a process that has them open passes the facts on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_hints(kernel: Kernel) -> Hints:
 
 
 def no_hints(_kernel: Kernel) -> Hints:
-    """Where nothing need be searched for."""
+    """Hints that are empty: nothing is searched for."""
     return Hints()
 
 

@@ -1,6 +1,6 @@
 """Writes the kdump-compressed format, version 6 (header, bitmaps, descriptors, data).
 
-Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION; what crash and libkdumpfile accept, tried out. The data goes
+Source: makedumpfile's diskdump_mod.h and IMPLEMENTATION, and experiments with crash and libkdumpfile. The data goes
 out front to back as it is compressed; the head, whose contents are known last, fills the gap left for it.
 """
 

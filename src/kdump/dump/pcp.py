@@ -1,7 +1,7 @@
 """Free pages on the CPUs' own lists (pcp), in front of the buddy allocator's.
 
-Their struct pages look like any kernel page's: only the lists tell. They may be a third of what level 31 would keep
-otherwise, as up to `high` pages of each CPU and zone wait there (mm/page_alloc.c, zone_highsize).
+Their struct pages look like any kernel page's; only the lists show that they are free. They may be a third of what
+level 31 would keep otherwise, as up to `high` pages of each CPU and zone wait there (mm/page_alloc.c, zone_highsize).
 Source: include/linux/mmzone.h (struct zone, per_cpu_pages), mm/page_alloc.c (order_to_pindex, free_frozen_page_commit).
 """
 
@@ -69,7 +69,7 @@ def free_pages_on_lists(
 ) -> NDArray[np.int64]:
     """The pfns of these pages, in order; a struct page has `size` bytes.
 
-    A list is followed as long as it is one: links agree and nobody uses its pages. What cannot be read is not a member.
+    A list is followed as long as its links agree and its pages are unused. A page that cannot be read is not a member.
     """
     try:
         lists = _Lists(info, virtual, runs, size)

@@ -1,4 +1,4 @@
-"""Large pages that come again and again in a batch are packed once.
+"""Large pages that repeat within a batch are packed once.
 
 A file may name one piece as 30,000 pages of 64 KiB: two gigabytes to pack out of one megabyte. Pages of 4 KiB are not
 worth a look: their descriptors alone make a file large.

@@ -1,4 +1,4 @@
-"""Whether a dump will fit, told before it is written from how a few pages from all over it compress."""
+"""Whether a dump will fit, estimated before it is written by compressing a sample of its pages."""
 
 from __future__ import annotations
 

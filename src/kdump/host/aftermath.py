@@ -1,4 +1,4 @@
-"""After a crash: verify what was saved, write the full report beside it, tell people, and remember that it is done."""
+"""After a crash: verify what was saved, write the full report beside it, notify people, and record all this."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SEEN: Final[Schema] = {"done": _NAMES, "told": mapping(_NAMES, 1 << 20)}
 
 @dataclass(frozen=True)
 class Examined:
-    """One new crash: what is wrong with its files (nothing, one hopes), who was told, who could not be."""
+    """One new crash: problems of its files, who was notified, and who could not be."""
 
     crash: stored.Crash
     problems: tuple[str, ...]
@@ -35,7 +35,7 @@ class Examined:
 
     @property
     def good(self) -> bool:
-        """Whether the crash is whole and sound, and everybody knows."""
+        """Whether the crash is complete and sound, and everybody was notified."""
         return self.crash.status == COMPLETE and not self.problems and not self.not_told
 
 
@@ -44,8 +44,8 @@ def deal_with_new(
 ) -> Iterator[Examined]:
     """Every stored crash that was not dealt with yet, oldest first.
 
-    Whatever is wrong with one crash, the next has its turn. A crash of which somebody could not be told comes again,
-    and then only those are told who do not know. `failed` is as in `stored.scan`.
+    A problem with one crash does not stop the others. A crash of which somebody could not be notified comes again;
+    then only those are notified who were not. `failed` is as in `stored.scan`.
     """
     crashes = stored.scan(stored.directories(config), failed)
     seen = _Seen.read(state)

@@ -36,7 +36,7 @@ class Readiness:
 
     @property
     def verdict(self) -> str:
-        """The one line that matters."""
+        """The verdict in one line."""
         reasons = [check.name for check in self.checks if check.answer == NO]
         return "ready" if not reasons else "not ready: " + ", ".join(reasons)
 

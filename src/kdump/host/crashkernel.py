@@ -1,6 +1,6 @@
 """The crashkernel= parameter: what a command line asks for, and what a kernel makes of it on a given machine.
 
-Follows the kernel's own reading, quirks included, because what matters is what it will do: kernel/crash_core.c and
+Follows the kernel's own parsing with its quirks, because that decides what is reserved: kernel/crash_core.c and
 arch/x86/kernel/setup.c up to 6.6, kernel/crash_reserve.c and arch/x86/include/asm/crash_reserve.h from 6.7 on.
 Documentation/admin-guide/kdump/kdump.rst describes the grammar.
 """

@@ -1,4 +1,4 @@
-"""The real test: this machine is crashed on purpose, and after the reboot it is checked that a dump was left."""
+"""The real test: crashes this machine on purpose, and checks after the reboot that there is a dump."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ DISTRIBUTIONS: Final = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes to reserve, what says so, and how the figure is made up (what, bytes)."""
+    """Bytes to reserve, the source of the figure, and its parts (what, bytes)."""
 
     size: int
     reason: str
@@ -111,7 +111,7 @@ def _has_remote_disks(root: Path) -> bool:
 
 
 def movable(estimate: Estimate, config: Config, rules: crashkernel.Rules) -> str:
-    """A crashkernel= value of which the running system may use a part meanwhile; empty where none is of use.
+    """A crashkernel= value of which the running system may use a part until a crash; empty if that is useless here.
 
     Kernel, image and what they need at once lie in FLOOR bytes that nobody else has. What user space has in the rest is
     not in the dump (kernel/crash_reserve.c), so it is nothing for dumps that hold user pages.

@@ -1,6 +1,6 @@
 """Fetching a crash from a raw partition: a draft of its directory, verified, made durable, named; only then freed.
 
-Whatever interrupts it, the crash is on the partition or whole in its directory, and the next run goes on from there.
+After any interruption the crash is on the partition or complete in its directory, and the next run goes on from there.
 """
 
 from __future__ import annotations

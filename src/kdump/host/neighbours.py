@@ -1,4 +1,4 @@
-"""Other tools that load a capture kernel: found, put to rest so that none loads over ours, and given back by undoing.
+"""Other tools that load a capture kernel: found, disabled so that none replaces kdump's, and enabled again by undoing.
 
 Nothing of theirs is deleted. Units are masked, which keeps whether they are enabled; udev rules and kernel-install
 plugins are shadowed by files of the same name below /etc; hooks lose their executable bits.

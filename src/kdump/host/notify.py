@@ -1,4 +1,4 @@
-"""Telling somebody of a crash: a command, a webhook, mail through the local MTA. Each gets the same JSON summary."""
+"""Notifies of a crash by a command, a webhook, or mail through the local MTA. Each gets the same JSON summary."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SENDMAIL: Final = ("/usr/sbin/sendmail", "/usr/lib/sendmail")
 def notify(wanted: Notify, summary: Mapping[str, Any], told_before: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     """Tell everyone configured who is not in `told_before`; yields (who, "" or why it failed).
 
-    Whatever goes wrong with one, and however long it takes, the others are told.
+    A failure or delay of one does not affect the others.
     """
     ways: list[tuple[str, Callable[[], None]]] = []
     if wanted.command:
@@ -132,7 +132,7 @@ def _post(url: str, body: bytes) -> None:
 
 
 def within(seconds: float, who: str, call: Callable[[], None]) -> None:
-    """Call in a thread that is given up after `seconds`: a peer that sends a byte now and then never times out.
+    """Call in a thread that is abandoned after `seconds`: a peer that sends a byte now and then never times out.
 
     Raises what the call raises, KdumpError if it takes longer.
     """

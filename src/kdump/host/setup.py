@@ -1,4 +1,4 @@
-"""From nothing to ready: what has to change on this machine, as one edit that is shown, applied and undone."""
+"""What has to change on this machine to make it ready, as one edit that can be shown, applied and undone."""
 
 from __future__ import annotations
 

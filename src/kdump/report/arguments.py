@@ -1,11 +1,11 @@
-"""Arguments of the functions on a stack, without debug information: right, or not told.
+"""Arguments of the functions on a stack, without debug information. An argument that is not certain is left out.
 
 Names and types are those of the function's prototype in BTF; where a value is, the function's own instructions say. An
 abstract run over every path of a function (`kdump.arch.arguments`) tracks where the values are that were in registers
 when it was called: moved to other registers, pushed, spilled. What callees must keep is followed from frame to frame,
 from the registers that the innermost one had.
 
-A value is that of the call. It is only told where one copy is still untouched at the frame's instruction.
+A value is the one at the call. It is reported only if a copy of it is unchanged at the frame's instruction.
 
 Kernel functions are called by the ABI of their architecture unless their name has a suffix such as .constprop, and
 those have no prototype in BTF. Registers and instructions are the architecture's: `Architecture.arguments`.

@@ -85,7 +85,7 @@ class Blocked:
             return None
 
     def _all(self) -> Iterator[BlockedTask]:
-        """Of very many that are alike one stack is unwound, and the first waits are looked at."""
+        """The blocked tasks. Of many tasks with equal stacks, it unwinds one stack and looks at the first waits."""
         context, chains = self._context, self._chains
         threads = context.all_tasks
         known: dict[bytes, tuple[list[Frame], str]] = {}

@@ -1,4 +1,4 @@
-"""Makes a report: the verdict, then every section; one that fails says so and takes nothing else with it."""
+"""Makes a report: the verdict, then every section. A section that fails says so and affects no other."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _with_chain(verdict: Verdict, context: Context) -> Verdict:
 
 
 def make(name: str, context: Context) -> Section:
-    """One section, whatever happens in it."""
+    """Make one section; an error in it becomes its text."""
     module = importlib.import_module(f"{sections.__name__}.{name}")
     section = Section(name, module.TITLE)
     started = time.monotonic()

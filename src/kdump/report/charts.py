@@ -1,4 +1,4 @@
-"""Small charts, inline: what fills the memory, what the CPUs did, when the log spoke."""
+"""Small inline charts: use of memory, state of the CPUs, log lines over time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BINS = 120
 
 
 def memory(figures: dict[str, int]) -> str:
-    """One bar of what the memory was used for, with a scale; what no counter explains is left white, and said."""
+    """One bar for the use of memory, with a scale. Memory that no counter explains is white and named in the legend."""
     total = figures.get("MemTotal", 0)
     if total <= 0:
         return ""

@@ -14,7 +14,7 @@ DAMAGE = (KdumpError, LookupError, ArithmeticError, ValueError, RecursionError)
 
 
 def fault(error: Exception) -> str:
-    """A sentence about an error that is not the dump's."""
+    """A sentence about an error of kdump itself."""
     last = traceback.extract_tb(error.__traceback__)[-1:]
     where = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in last)
     return f"a fault of kdump, not of the dump, please report it: {type(error).__name__}: {error}{where}"

@@ -186,7 +186,7 @@ def _task(event: Event, match: re.Match[str], text: str) -> None:
 
 
 def _tells(event: Event, stacks: Traces) -> bool:
-    """Whether a stack was read that names somebody."""
+    """Whether a stack was read that names a function."""
     chosen = _choose(event, stacks)
     return chosen is not None and names.nearest(chosen.whole, event.kind) is not None
 

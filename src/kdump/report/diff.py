@@ -1,4 +1,4 @@
-"""The differences between two reports: whether it is the same crash, and what moved around it."""
+"""The differences between two reports: whether it is the same crash, and what else differs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> Comparison:
 
 
 def _absent(section: dict[str, Any] | None) -> bool:
-    """Whether a report has not that section, or only why it has not: that of a log lacks all that needs memory."""
+    """Whether a report lacks a section or has only the reason: that of a log has no section that needs memory."""
     if section is None:
         return True
     return "error" in section and not any(isinstance(value, (list, dict)) for value in section.values())

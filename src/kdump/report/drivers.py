@@ -1,6 +1,6 @@
 """The layer below a disk: the state of its SCSI device, NVMe controller, device mapper table or MD array.
 
-Which driver a disk has its table of operations says; types are the kernel's own or the driver module's.
+The table of operations of a disk shows its driver. Types are the kernel's own or those of the driver's module.
 
 Sources: include/scsi/scsi_device.h and scsi_host.h (`request_queue.queuedata` is the device), drivers/nvme/host/nvme.h,
 drivers/md/dm-core.h, dm-mpath.c, drivers/md/md.h.
@@ -38,7 +38,7 @@ def below(context: Context, disk: Struct) -> Below | None:
 
 
 def in_flight(context: Context, disk: Struct) -> int:
-    """I/O that the disk has taken and not ended, as /proc/diskstats counts it: that of disks without requests too."""
+    """I/O that the disk has started and not finished, as /proc/diskstats counts it, also for disks without requests."""
     objects = context.objects
     stats = disk.part0.bd_stats
     offset = objects.types.struct("disk_stats").offset("in_flight")

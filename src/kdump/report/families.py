@@ -1,8 +1,8 @@
 """Families of kernel functions that are not the cause of a crash although they stand on top of its stack, as data.
 
-A frame is told by its function's name, without compiler suffixes. `NOTICING` families see and report a crash: they
-belong neither to the cause nor to the signature. `SHARED` families are called by everybody: a fault in them is their
-caller's. `SLEEPING` ones are shared where a task waits. `ENTRIES` are where a task's own work begins and
+A frame is recognized by its function's name, without compiler suffixes. `NOTICING` families see and report a crash:
+they are neither the cause nor part of the signature. `SHARED` families are called from everywhere: a fault in them is
+their caller's. `SLEEPING` ones are shared where a task waits. `ENTRIES` are where a task's own work begins and
 `INTERRUPTS` where an interrupt's does.
 
 Names follow the kernel's sources since 2.6.32; each family cites the directories that it was read from.
@@ -194,7 +194,7 @@ BY_ID = {family.id: family for family in (*NOTICING, *SHARED, SLEEPING, ALLOCATI
 
 
 class Classes:
-    """Several families, ready to tell names. Expressions are compiled when the first name is asked for.
+    """Several families, to which names are matched. Expressions are compiled at the first use.
 
     Most names are plain or a beginning ("kasan_\\w+"): those are looked up; only the others need an expression.
     """

@@ -109,7 +109,7 @@ def gathering(function: str) -> Family | None:
 
 
 def nearest(frames: Sequence[Frame], kind: Kind = _DEFAULT) -> int | None:
-    """Index of the first frame that does not merely notice: the best there is where all are machinery."""
+    """Index of the first frame that does more than notice a fault: the best choice if all frames are machinery."""
     start = interrupted(frames) if kind.stuck else 0
     for index in range(start, len(frames)):
         name = normalise(frames[index].function)

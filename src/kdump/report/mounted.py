@@ -1,4 +1,4 @@
-"""The mounts that a report tells of: those of the first process."""
+"""The mounts that a report shows: those of the first process."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 
 class Pointers:
-    """Tells what addresses of one kernel point to."""
+    """Finds what addresses of one kernel point to."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -163,7 +163,7 @@ class Pointers:
         return found
 
     def _chain(self, cache: Struct, first: int, base: int, step: int, count: int) -> list[int]:
-        """A free list's objects; one that leads out of the slab is not of it, or damaged."""
+        """A free list's objects; a list that leads out of the slab belongs to another one, or is damaged."""
         objects = self._objects
         offset = int(cache.offset)
         secret = int(cache.random) if objects.has(cache, "random") else None

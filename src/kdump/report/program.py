@@ -1,8 +1,7 @@
 """A drgn program of a dump without debug information: types from BTF, symbols from kallsyms, stacks by ORC.
 
-drgn asks finders for what it needs; ours answer from the kernel's own memory, so drgn's helpers, its %crash commands
-and its stack traces work on the dump alone. If debug information is available it is used first, and ours fills the
-gaps.
+drgn asks finders for what it needs. kdump's finders answer from the kernel's own memory, so drgn's helpers, its %crash
+commands and its stack traces work on the dump alone. If debug information is available, it is used first.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def open_program(
 ) -> Program:
     """A program of the dump at `paths`. `debug` are vmlinux and modules with DWARF, if there are any.
 
-    A dump that drgn does not open by itself, such as a split set, it reads through our reader.
+    drgn reads a dump that it cannot open itself, such as a split set, through kdump's reader.
 
     Without any, `default` uses those that the distribution installed for this very build; `AUTO` among them asks the
     debuginfod servers too, and there must be some then. `declared` are types of global variables by name, as C spells

@@ -1,7 +1,7 @@
 """Names of Rust functions as people write them, out of the mangled ones that kallsyms holds.
 
 Mangled names carry hashes of the crates, which change from build to build; the readable path does not. Source: RFC 2603
-(v0 mangling). Generic arguments are left out: paths tell functions apart well enough.
+(v0 mangling). Generic arguments are left out: the path is enough to identify a function.
 """
 
 from __future__ import annotations

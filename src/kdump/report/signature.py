@@ -8,8 +8,8 @@ newline:
 3. its detail, numbers and addresses replaced by `N`: what a sanitizer, list or reference counter check calls the
    error, or a panic's own message
 4. up to `FRAMES` functions, one per line, from the guilty frame outwards to the task's entry into the kernel, without
-   compiler suffixes, without inlined calls and without what notices or is everybody's tool; none for kinds whose stack
-   is chance (out of memory, machine check, NMI, a killed init)
+   compiler suffixes, without inlined calls and without functions that notice faults or are called from everywhere; none
+   for kinds whose stack is chance (out of memory, machine check, NMI, a killed init)
 
 Where the kind needs a stack and no frame of it can be guilty, there is no signature (an empty string): such crashes
 are told apart by nothing, so none is a copy of another. The coarser key beside it (`coarse`) is the kind and the guilty

@@ -1,4 +1,4 @@
-"""Disks and the requests that were in flight on them, for whoever asks: the section, and the chain behind a hang.
+"""Disks and the requests that were in flight on them, for the section and for the chain behind a hang.
 
 Sources: include/linux/blk-mq.h (tags, request states), include/linux/blk_types.h (operations, bios), block/bdev.c (all
 devices are inodes of one pseudo file system).

@@ -1,4 +1,4 @@
-"""One line for each section, for readers who look at headings only."""
+"""One line for each section, which the HTML page shows beside its title."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _absent(sections: Sequence[Section]) -> dict[str, list[str]]:
-    """Titles of the sections that hold nothing for one and the same reason, by that reason: those are told once."""
+    """Titles of the sections that are empty for one reason, by that reason, which the report gives once."""
     found: dict[str, list[str]] = {}
     for section in sections:
         if section.error and not section.blocks and not section.notes:
@@ -88,7 +88,7 @@ def text(value: Value, unit: Unit = "") -> str:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """What a report says at its head: titles and values; a title that is empty goes on with the value above."""
+    """The facts at the head of a report: (title, value). An empty title continues the value above."""
     verdict = report.verdict
     found: list[tuple[str, str]] = []
     if verdict.panic:

@@ -1,7 +1,7 @@
 """The wait of a sleeping task, in words, and who could end the wait: one link of the chain behind a hang.
 
-Waits for locks are those of `kdump.kernel.locks`. All others leave a struct on the waiting task's stack that points
-back to the task or to the thing it waits for, and a link counts only if what that leads to points back too.
+`kdump.kernel.locks` finds waits for locks. All other waits leave a struct on the waiting task's stack, which points
+to the task or to the thing it waits for. A link counts only if the object that it leads to points back.
 
 Sources: kernel/sched/completion.c, swait.c; mm/filemap.c (struct wait_page_queue); include/linux/wait_bit.h;
 include/linux/buffer_head.h; kernel/workqueue.c (struct wq_barrier, wq_flusher: `worker.scheduled`, `pool.worklist`);

@@ -1,4 +1,4 @@
-"""Keys of ciphers: dm-crypt's, and how contexts of all transforms are told, which `scan` looks for everywhere.
+"""Keys of ciphers: dm-crypt's, and how to recognize contexts of all transforms, which `scan` looks for everywhere.
 
 Sources: include/linux/crypto.h (struct crypto_tfm, crypto_alg, CRYPTO_ALG_TYPE_*), crypto/api.c.
 """

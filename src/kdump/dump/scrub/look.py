@@ -1,4 +1,4 @@
-"""Walks to where a kernel keeps secrets, a module for each kind. What cannot be found is said, never passed over."""
+"""Looks where a kernel keeps secrets, with a module for each kind. What cannot be found is always reported."""
 
 from __future__ import annotations
 

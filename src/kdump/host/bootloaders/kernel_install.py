@@ -30,7 +30,7 @@ class KernelInstall:
         return not grubby and ((root / CMDLINE.lstrip("/")).exists() or bool(_entries(root)))
 
     def edit(self, root: Path, parameters: Sequence[str]) -> Edit:
-        """The line for kernels to come, and each entry there is: no tool has to run."""
+        """The line for future kernels, and each existing entry; no tool has to run."""
         cmdline = root / CMDLINE.lstrip("/")
         if cmdline.exists():
             before = text_of(cmdline) or ""

@@ -1,7 +1,7 @@
 """Systems that are images: rpm-ostree keeps the kernel arguments of deployments, bootc takes them out of the image.
 
-Sources: rpm-ostree(1) (kargs), ostree's boot loader entries, bootc's documentation (kargs.d). Neither tool is to be had
-where this is tested; the tests call programs in their places that check the arguments.
+Sources: rpm-ostree(1) (kargs), ostree's boot loader entries, bootc's documentation (kargs.d). Neither tool is available
+to the tests, which call programs of the same names that check the arguments.
 """
 
 from __future__ import annotations

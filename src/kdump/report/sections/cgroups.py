@@ -63,7 +63,7 @@ def collect(context: Context, section: Section) -> None:
 
 
 def _containers(context: Context, section: Section) -> None:
-    """Processes by PID namespace, save the machine's own; each told by the process that is 1 in there."""
+    """Processes by PID namespace, except the machine's own; each is described by its process 1."""
     objects = context.objects
     own = objects.symbols.address("init_pid_ns")
     found: dict[int, list[int]] = {}

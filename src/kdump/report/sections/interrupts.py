@@ -1,4 +1,4 @@
-"""Interrupts: each line with its handlers and how often it came, soft interrupts, and what was wrong with them.
+"""Interrupts: each line with its handlers and count, soft interrupts, and what was wrong with them.
 
 Sources: include/linux/irqdesc.h (`irq_desc_tree`, since 6.5 `sparse_irqs`; counters per CPU), kernel/irq/settings.h and
 internals.h (states), include/linux/interrupt.h (enum of soft interrupts).

@@ -40,7 +40,7 @@ def collect(context: Context, section: Section) -> None:
 
 
 def meminfo(context: Context) -> dict[str, int]:
-    """The lines of /proc/meminfo that can be told, in bytes, under their names there."""
+    """The lines of /proc/meminfo that can be computed, in bytes, by their names there."""
     objects = context.objects
     page = context.kernel.vmcoreinfo.page_size
     zone, node = _counters(objects, "zone"), _counters(objects, "node")
@@ -96,7 +96,7 @@ def _counters(objects: Objects, kind: str) -> dict[str, int]:
 
 
 def _available(objects: Objects, free: int, node: dict[str, int], reclaimable: int) -> int | None:
-    """si_mem_available() of mm/show_mem.c: what could be had without swapping."""
+    """si_mem_available() of mm/show_mem.c: the memory that is available without swapping."""
     reserve = objects.number("totalreserve_pages", 8)
     if reserve is None:
         return None
@@ -107,7 +107,7 @@ def _available(objects: Objects, free: int, node: dict[str, int], reclaimable: i
 
 
 def _order(order: int) -> int:
-    """An allocation order as it is; raises `KdumpError` for one that no machine has."""
+    """An allocation order, checked; raises `KdumpError` for one that no machine has."""
     if order > _MAX_ORDER:
         raise KdumpError(f"an allocation order of {order} is damaged")
     return order

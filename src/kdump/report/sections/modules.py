@@ -1,4 +1,4 @@
-"""Loaded modules, and which of them the kernel did not come with."""
+"""Loaded modules, and those that are not part of the kernel: proprietary, out of tree, unsigned, forced, staging."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def collect(context: Context, section: Section) -> None:
 
 
 def _page_owner(objects: Objects) -> str:
-    """Why page owner's records are not here: no kernel that tests can be run on has them."""
+    """Why the report has no page owner records: no kernel that tests can run on has them."""
     if objects.symbols.get("__set_page_owner") is None:
         return "this kernel was built without CONFIG_PAGE_OWNER"
     if not objects.number("page_owner_inited"):  # a static key: its count
@@ -118,7 +118,7 @@ def _vmalloc(context: Context, section: Section, figures: dict[str, int], total:
 
 
 def _callers(objects: Objects) -> Iterator[tuple[int, int, int]]:
-    """(caller, pages, areas) of what vmalloc() gave out."""
+    """(caller, pages, areas) of memory that vmalloc() allocated."""
     columns = objects.columns
     area, kind = objects.types.struct("vmap_area"), objects.types.struct("vm_struct")
     nodes = np.concatenate([columns.tree(root, _MAX_AREAS) for root in _roots(objects)])

@@ -1,4 +1,4 @@
-"""Run queues: what was ready to run on each CPU and did not get it, the longest wait first.
+"""Run queues: the tasks that were ready to run on each CPU and did not run, the longest wait first.
 
 Source: include/linux/sched.h: `on_rq` is 1 for a task in a run queue, `sched_info.last_queued` when it came there.
 """

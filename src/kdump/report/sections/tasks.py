@@ -1,7 +1,7 @@
-"""Tasks: how many in which state, and every process; what repeats is one line.
+"""Tasks: how many in each state, and every process; equal ones share a line.
 
 Kernel threads that differ only in a number (kworker/0:1, kworker/1:0), equal processes of one parent, and threads of a
-process that do the same are folded, state by state. A line for many tells the first one's PID and all of their memory.
+process that do the same share a line for each state. It has the first one's PID and the memory of all.
 """
 
 from __future__ import annotations
