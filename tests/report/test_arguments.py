@@ -149,6 +149,77 @@ def test_halves_on_aarch64(tmp_path: Path) -> None:
     assert [(found.places(name), found.halves(name)) for name in ("x0", "x1")] == [([], ["x19"]), ([], [-4])]
 
 
+# As GCC writes a switch of three cases.
+SWITCH = (
+    PROLOGUE
+    + """mov x19, x0
+ {compare}
+ .inst 0x90000002  // adrp x2, of this page
+ add x2, x2, #0x100
+ {load}
+ {middle} adr x3, base
+ add x2, x3, w2, sxt{size} #2
+ br x2
+base: bl far
+ b last
+ one: mov x19, #0
+ bl far
+ b last
+ two: bl far
+last: {here} nop
+ ret
+ .org function + 0x100
+ {table}
+"""
+)
+
+
+def switch(
+    tmp_path: Path,
+    *,
+    compare: str = "cmp w1, #2\n b.hi last",
+    load: str = "ldrb w2, [x2, w1, uxtw]",
+    size: str = "b",
+    middle: str = "",
+    table: str = ".byte 0, (one - base) / 4, (two - base) / 4, 127",
+    here: str = "here:",
+) -> State | None:
+    source = SWITCH.format(compare=compare, load=load, size=size, middle=middle, table=table, here=here)
+    return state(source, tmp_path, CROSS)
+
+
+WIDE = ".hword 0, (one - base) / 4, (two - base) / 4, 0x7fff"
+
+
+def test_a_switch_on_aarch64_is_followed_to_each_case(tmp_path: Path) -> None:
+    found = switch(tmp_path)
+    assert found is not None and found.places("x0") == []  # one of the cases has changed it
+    assert found.places("x19") == [-32]
+    found = switch(tmp_path, compare="cmp w1, #0\n b.hi last")  # the table has the first entry only
+    assert found is not None and found.places("x0") == ["x19"]
+    found = switch(tmp_path, load="ldrh w2, [x2, w1, uxtw #1]", size="h", table=WIDE)
+    assert found is not None and found.places("x0") == []
+    found = switch(tmp_path, compare="nop")  # of unknown length: up to the entry that leads out of the function
+    assert found is not None and found.places("x0") == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"compare": "cmp w1, #3\n b.hi last"},  # one of its entries leads out of the function
+        {"load": "ldrb w2, [x4, w1, uxtw]"},  # of another table
+        {"load": "ldrh w2, [x2, w1, uxtw]", "size": "h", "table": WIDE},  # the index counts bytes
+        {"size": "h"},  # entries of another size
+        {"middle": "nop\n"},
+        {"compare": "cbz x5, inside", "middle": "inside:"},  # somebody jumps in with another entry
+    ],
+)
+def test_switches_on_aarch64_that_are_written_in_another_way_are_given_up(
+    changes: dict[str, str], tmp_path: Path
+) -> None:
+    assert switch(tmp_path, **changes) is None
+
+
 @pytest.mark.parametrize(
     ("source", "known"),
     [

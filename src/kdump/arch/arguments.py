@@ -7,7 +7,7 @@ not understood, forgets whatever it may change. What an instruction does, each a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from kdump.errors import KdumpError
@@ -129,6 +129,11 @@ class ArgumentEngine:
         """Whether the instruction behind this one may come next. Raises `NotFollowedError`."""
         raise NotImplementedError
 
+    def jump_targets(self, each: Instruction, instructions: Mapping[int, Instruction], held: Held) -> list[int]:
+        """Where a jump through a table leads. Raises `NotFollowedError` if that cannot be told."""
+        del each, instructions, held
+        return []
+
     def takes_stack(self, each: Instruction) -> bool:
         """Whether the instruction makes an address of something on the stack, which others may then write to."""
         raise NotImplementedError
@@ -202,6 +207,7 @@ class ArgumentEngine:
     def _following(self, each: Instruction, instructions: dict[int, Instruction], held: Held) -> list[int]:
         """Addresses that may be run after an instruction. Raises `NotFollowedError` if they cannot be told."""
         following = [each.address + each.size] if self.goes_on(each, held) else []
+        following += self.jump_targets(each, instructions, held)
         target = self.branch(each)
         if target in instructions:
             following.append(target)

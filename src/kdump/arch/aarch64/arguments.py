@@ -10,8 +10,8 @@ arch/arm64/kernel/entry-ftrace.S (ftrace_caller keeps arguments; what it changes
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from kdump.arch.arguments import ArgumentEngine, Held, Instruction, NotFollowedError, State, Value, put, write_slot
 
@@ -20,10 +20,19 @@ if TYPE_CHECKING:
 
 _STACK: Final = 31  # number of the stack pointer, where it is not the zero register's
 _FRAME: Final = 29
+_LONGEST_TABLE = 1 << 10  # entries
 _RECORD = 16  # bytes of a frame record
 _CLOBBERED = range(18)  # by a call; x18 is the platform's
 _LINK_FIRST = 0xAA1E03E9  # mov x9, x30: what follows in a function's first instructions is ftrace's call
 _BL, _BLR, _BR, _RET, _ERET = "bl", "blr", "br", "ret", "eret"
+
+
+class Table(NamedTuple):
+    """A table of jumps: where it is, the bytes of an entry, and the address from which entries count instructions."""
+
+    address: int
+    size: int
+    base: int
 
 
 class Engine(ArgumentEngine):
@@ -84,10 +93,40 @@ class Engine(ArgumentEngine):
         """See `ArgumentEngine.goes_on`."""
         word: int = each.code
         kind = _jump(word)
-        if kind == _BR and not self._is_tail_call(each, held):
-            raise NotFollowedError  # a table's target: any instruction may come after it
         # WARN() goes on behind brk.
         return kind not in (_BR, _RET, _ERET) and word >> 26 != 0b000101 and word >> 16 != 0
+
+    def jump_targets(self, each: Instruction, instructions: Mapping[int, Instruction], held: Held) -> list[int]:
+        """See `ArgumentEngine.jump_targets`."""
+        if _jump(each.code) != _BR or self._is_tail_call(each, held):
+            return []
+        places = range(each.address - 28, each.address, 4)
+        words = [before.code if (before := instructions.get(place)) else 0 for place in places]
+        ways_in = set(map(self.branch, instructions.values()))
+        # A jump into the middle would come with another table.
+        if ways_in.intersection((*places[3:], each.address)) or not (table := _table(words, places[2], each.code)):
+            raise NotFollowedError
+        length = _length(words) if places[2] not in ways_in and places[1] not in ways_in else None
+        found = dict.fromkeys(self._entries(table, length, instructions))
+        if not found:
+            raise NotFollowedError
+        return list(found)
+
+    def _entries(self, table: Table, length: int | None, instructions: Mapping[int, Instruction]) -> Iterator[int]:
+        """Where a table leads. If its length is not known, what follows it may add ways: then less can be told.
+
+        All its own entries lead to instructions of the function, so the first that does not is not its own.
+        """
+        for number in range(_LONGEST_TABLE if length is None else length):
+            entry = self.word(table.address + number * table.size, table.size)
+            if entry is None:
+                raise NotFollowedError
+            target = table.base + 4 * _signed(entry, 0, 8 * table.size) & (1 << 64) - 1
+            if target not in instructions:
+                if length is not None:
+                    raise NotFollowedError
+                return
+            yield target
 
     def takes_stack(self, each: Instruction) -> bool:
         """See `ArgumentEngine.takes_stack`."""
@@ -301,6 +340,41 @@ class Engine(ArgumentEngine):
         value = held.get(_name(base))
         if base == _STACK or (value and value[0] == "sp") or (base == _FRAME and value is None):
             self.forget_slots(held, saved=False)
+
+
+def _table(words: Sequence[int], start: int, jump: int) -> Table | None:
+    """The table of a jump, from the five instructions before it: the last of `words`, which begin at `start`.
+
+    A compiler writes them for a `switch`: adrp and add (the table), ldr (an entry of one, two or four bytes), adr (what
+    entries count from), add (of the entry, times 4).
+    """
+    page, low, load, base, total = words[-5:]
+    table, counted, entry, size, register = page & 31, base & 31, load & 31, load >> 30, jump >> 5 & 31
+    written = (
+        page & 0x9F000000 == 0x90000000
+        and low & 0xFFC003FF == 0x91000000 | table << 5 | table
+        and load & 0x3FE0CC00 == 0x38604800
+        and load >> 5 & 31 == table
+        and size < 3
+        and load >> 12 & 1 == (size > 0)
+        and base & 0x9F000000 == 0x10000000
+        and total == 0x8B200800 | 4 + size << 13 | entry << 16 | counted << 5 | register
+        and _STACK not in (table, counted, entry)
+        and entry != counted
+    )
+    if not written:
+        return None
+    address = (start & ~0xFFF) + (_signed(page >> 5, 0, 19) << 14 | (page >> 29 & 3) << 12) + (low >> 10 & 0xFFF)
+    return Table(address & (1 << 64) - 1, 1 << size, start + 12 + (_signed(base >> 5, 0, 19) << 2 | base >> 29 & 3))
+
+
+def _length(words: Sequence[int]) -> int | None:
+    """How many entries the table has, from the comparison before (cmp, b.hi); None if they are not there."""
+    compare, higher, _, _, load, *_ = words
+    index = load >> 16 & 31
+    if compare & 0xFFC003FF == 0x7100001F | index << 5 and higher & 0xFF00001F == 0x54000008:
+        return (compare >> 10 & 0xFFF) + 1
+    return None
 
 
 def _jump(word: int) -> str:
