@@ -15,7 +15,7 @@ from kdump.errors import KdumpError
 from kdump.host import built, config, readiness, rehearsed
 from kdump.host.checks import NO, NOTE, YES, Check, Readiness, as_prometheus
 from kdump.host.config import Config
-from kdump.host.plan import Prepared
+from kdump.host.plan import Prepared, kernel_image
 from kdump.host.readiness import Examination
 from kdump.image.closure import Search
 from kdump.image.kernel_tree import KernelTree
@@ -142,6 +142,13 @@ def test_a_target_that_would_fail_is_a_no(machine: Machine, monkeypatch: pytest.
     found = machine.look()
     assert the(found, "targets") == Check("targets", NO, "the server is gone: no route", "find it")
     assert the(found, "image").answer == NO
+
+
+def test_a_kernel_that_is_gone_is_not_a_targets_fault(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "prepare", lambda _config, search: kernel_image("6.1.0-none"))
+    found = machine.look()
+    assert the(found, "kernel").found.startswith("the image of kernel 6.1.0-none is not found: looked for /boot/vm")
+    assert the(found, "targets") == Check("targets", NO, "cannot be judged without the kernel to capture with")
 
 
 def test_policy_lockdown_and_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,10 @@ REFUSED_SEGMENTS: Final = {
 }
 
 
+class NoKernelError(KdumpError):
+    """There is no image of the kernel to capture with."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """The input of an image.
@@ -142,12 +146,12 @@ def capture_kernel(config: Config) -> KernelTree:
 
 
 def kernel_image(release: str) -> Path:
-    """The bootable image of an installed kernel. Raises KdumpError that lists where it was looked for."""
+    """The bootable image of an installed kernel. Raises NoKernelError that lists where it was looked for."""
     places = [place.format(release) for place in KERNELS]
     for place in places:
         if Path(place).exists():
             return Path(place)
-    raise KdumpError(
+    raise NoKernelError(
         f"the image of kernel {release} is not found",
         why="looked for " + ", ".join(places),
         remedy="name it in kdump.toml: [capture] kernel = …",

@@ -28,7 +28,7 @@ from kdump.host import (
 from kdump.host.checks import NO, NOTE, YES, Check, Readiness, refusal
 from kdump.host.config import Config
 from kdump.host.in_force import InForce
-from kdump.host.plan import Prepared, prepare
+from kdump.host.plan import NoKernelError, Prepared, prepare
 from kdump.host.python_search import python_search
 from kdump.kexec.state import KexecState, read_state
 from kdump.units import duration_text, size_text
@@ -120,7 +120,12 @@ class Examination:
 
     def targets(self) -> Iterator[Check]:
         """Would each target take a dump? Settles `prepared`."""
-        self.prepared = prepare(self.config, search=python_search(home.below(self.root)))
+        try:
+            self.prepared = prepare(self.config, search=python_search(home.below(self.root)))
+        except NoKernelError as error:
+            yield refusal("kernel", error)
+            yield Check("targets", NO, "cannot be judged without the kernel to capture with")
+            return
         for spec in self.prepared.plan.targets:
             facts = ", ".join(f"{spec.facts[name]}" for name in ("fstype", "uuid") if name in spec.facts)
             yield Check("targets", YES, spec.url + (f" ({facts})" if facts else ""))
