@@ -75,6 +75,11 @@ class NotPresentError(KdumpError):
         super().__init__(f"{kind} address {address:#x} (+{size:#x}) cannot be read", why=why)
 
 
+def reason(error: BaseException) -> str:
+    """The reason of a failure in words: of an OSError without the number and the file name that str() adds."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
 def describe(error: BaseException) -> str:
     """An exception in one line, with the place where it arose if it is not one of ours."""
     if isinstance(error, KdumpError):

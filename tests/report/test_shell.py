@@ -29,7 +29,7 @@ def test_crash_commands_from_a_pipe(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr("sys.stdin", io.StringIO("\nno_such_command\nquit\nnever_reached\n"))
     assert shell._crash(Program(), []) == 1
     # The empty program is no kernel, so it has no crash commands at all; one was tried, then `quit` left.
-    assert capsys.readouterr().err == "crash: command not found\n"
+    assert capsys.readouterr().err == "crash: command not found\n  `help` lists the commands\n"
 
 
 def test_errors_are_for_people(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

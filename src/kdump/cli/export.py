@@ -118,7 +118,7 @@ def _files(args: argparse.Namespace) -> int:
                     f"the dump has no page of {' or '.join(wanted)}",
                     why=f"{len(found)} files there have their names in memory, none a page in the dump" if found
                     else "no file there has its name in memory",
-                    remedy="the page cache is in dumps of a level without 2 and 4, as 1, 17 or 25",
+                    remedy="the page cache is in dumps of a level without 2 and 4, such as 1, 17 or 25",
                 )  # fmt: skip
             draft.commit()
         finally:

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from kdump.cli import values
-from kdump.errors import UsageError
+from kdump.errors import KdumpError, UsageError
 from kdump.extras import extra
 from kdump.host import config, in_force
 
@@ -46,6 +46,9 @@ def run(args: argparse.Namespace) -> int:
         from kdump.assist.server import Crashes, build
     from kdump.host import stored
 
+    for place in args.directory:
+        if not place.is_dir():
+            raise KdumpError(f"{place}: no such directory")
     places = args.directory or stored.directories(in_force.load(args.config))
     build(Crashes(places)).run("stdio")
     return 0

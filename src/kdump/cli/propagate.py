@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from kdump.cli.streams import confirmed
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.files.drafts import replace_file
 from kdump.host import config, in_force
 
@@ -81,7 +81,7 @@ def _run(*command: str) -> str:
             command, capture_output=True, text=True, errors="backslashreplace", check=False, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise KdumpError(f"{command[0]} did not run", why=str(error), remedy="apt install openssh-client") from None
+        raise KdumpError(f"{command[0]} did not run", why=reason(error), remedy="apt install openssh-client") from None
     if done.returncode:
         raise KdumpError(f"{command[0]} failed", why=done.stderr.strip())
     return done.stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdump.cli import inputs
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.extras import extra
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise KdumpError(f"{path}: the script cannot be read", why=str(error)) from error
+        raise KdumpError(f"{path}: the script cannot be read", why=reason(error)) from error
 
 
 def _python(program: Program, commands: list[str], script: str | None = None) -> int:
@@ -156,6 +156,9 @@ def _crash_command(program: Program, command: str) -> bool:
             if command.split(maxsplit=1)[0] not in modules():
                 raise
             run_command(program, f"crash corelens {command}", globals={"prog": program})
+    except CommandNotFoundError as error:
+        print(f"{error}\n  `help` lists the commands", file=sys.stderr)
+        return False
     except CommandError as error:
         print(error, file=sys.stderr)
         return False

@@ -19,7 +19,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.errors import FormatError, KdumpError
+from kdump.errors import FormatError, KdumpError, reason
 from kdump.fleet import evidence
 from kdump.report.known import Entry, crash_in, stack
 from kdump.report.versions import version
@@ -77,7 +77,7 @@ def entries_of_records(checkout: Path, named: set[str] | None = None) -> Iterato
             if named is not None:
                 named.update(_SHA.findall(json.dumps(found.get("references", []))))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError("not a CVE record", path=path, why=str(error)) from None
+            raise FormatError("not a CVE record", path=path, why=reason(error)) from None
         files = dict.fromkeys(str(name) for each in found.get("affected", ()) for name in each.get("programFiles", ()))
         link = f"https://lore.kernel.org/linux-cve-announce/?q={identifier}"
         entry = entry_of_text(identifier, str(found.get("title", "")), text, _fixed(found), link, tuple(files))

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.files.drafts import Draft, pwrite_all, replace_file, sweep, sync_directory
 from kdump.host.home import STATE
 
@@ -115,7 +115,7 @@ def run_command(argv: Sequence[str]) -> None:
             argv, capture_output=True, text=True, errors="backslashreplace", timeout=TIMEOUT, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise KdumpError(f"`{' '.join(argv)}` did not run", why=str(error)) from None
+        raise KdumpError(f"`{' '.join(argv)}` did not run", why=reason(error)) from None
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise KdumpError(f"`{' '.join(argv)}` failed with status {done.returncode}", why="; ".join(last))

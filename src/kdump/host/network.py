@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kdump.capture.routes import Route
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.host.config import Interface, Network, tables
 from kdump.host.storage import hardware
 
@@ -46,7 +46,9 @@ def ask_ip(arguments: Sequence[str]) -> list[dict[str, Any]]:
             command, capture_output=True, text=True, errors="backslashreplace", check=False, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise KdumpError("ip did not run", why=str(error), remedy="install iproute2, or configure [network]") from None
+        raise KdumpError(
+            "ip did not run", why=reason(error), remedy="install iproute2, or configure [network]"
+        ) from None
     if done.returncode:
         raise KdumpError(f"`{' '.join(command)}` failed", why=done.stderr.strip().removeprefix("RTNETLINK answers: "))
     try:
@@ -142,7 +144,7 @@ def addresses(host: str) -> list[str]:
     try:
         return list(dict.fromkeys(str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)))
     except (OSError, ValueError) as error:  # the latter: a name that does not encode
-        raise KdumpError(f"the target's host {host} is not known", why=str(error)) from None
+        raise KdumpError(f"the target's host {host} is not known", why=reason(error)) from None
 
 
 def name_servers(files: Sequence[Path] = RESOLV) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.kexec.formats.kernel_image import SETUP_HEADER, KernelImage
 from kdump.kexec.memory_map import E820_RAM, Entry
 from kdump.memory.protocol import Range
@@ -108,7 +108,7 @@ def read_efi(root: Path, params: bytes, systab: dict[str, int]) -> Efi | None:
         )
     except (OSError, ValueError) as error:
         raise KdumpError(
-            "cannot read the state of EFI", why=str(error), remedy="boot the new kernel with noefi"
+            "cannot read the state of EFI", why=reason(error), remedy="boot the new kernel with noefi"
         ) from None
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from kdump import arch
 from kdump.elf import EHDR, ET_CORE, IDENT, PF_R, PF_W, PF_X, PHDR, PT_LOAD, PT_NOTE
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.kexec.memory_map import HIDDEN, MemoryMap, subtract
 from kdump.kexec.placement import pages
 from kdump.kexec.state import read_machine
@@ -60,13 +60,13 @@ def read_notes(root: Path = Path("/")) -> Notes:
         except FileNotFoundError:
             continue  # a CPU that is not there
         except (OSError, ValueError) as error:
-            raise KdumpError(f"cannot read {cpu}/crash_notes", why=str(error), remedy=HIDDEN) from None
+            raise KdumpError(f"cannot read {cpu}/crash_notes", why=reason(error), remedy=HIDDEN) from None
         cpus.append(Range(start, start + _note_size(cpu)))
     try:
         address, size = [*(root / "sys/kernel/vmcoreinfo").read_text().split(), "", ""][:2]
         vmcoreinfo = Range(int(address, 16), int(address, 16) + int(size, 16))
     except (OSError, ValueError) as error:
-        raise KdumpError("cannot read /sys/kernel/vmcoreinfo", why=str(error), remedy=HIDDEN) from None
+        raise KdumpError("cannot read /sys/kernel/vmcoreinfo", why=reason(error), remedy=HIDDEN) from None
     if not cpus or not vmcoreinfo.start:
         raise KdumpError("the kernel does not say where its crash notes lie", remedy=HIDDEN)
     return Notes(tuple(cpus), vmcoreinfo)

@@ -10,7 +10,7 @@ import os
 import struct
 from pathlib import Path
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.kexec.state import read_state
 
 RB_KEXEC = 0x45584543  # LINUX_REBOOT_CMD_KEXEC, by way of reboot(3)
@@ -49,7 +49,7 @@ def shut_down_and_reboot() -> None:
         subprocess.run(command, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise KdumpError(
-            "the shutdown did not start", why=str(error), remedy="`kdump kexec -e` starts the kernel without one"
+            "the shutdown did not start", why=reason(error), remedy="`kdump kexec -e` starts the kernel without one"
         ) from None
 
 

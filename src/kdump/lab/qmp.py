@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 
 
 class Qmp:
@@ -33,14 +33,14 @@ class Qmp:
                 return self._socket.connect(str(self._path))
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 if time.monotonic() > deadline:
-                    raise KdumpError("QEMU's monitor does not answer", why=str(error)) from error
+                    raise KdumpError("QEMU's monitor does not answer", why=reason(error)) from error
                 time.sleep(0.02)
 
     def _receive(self) -> dict[str, Any]:
         try:
             line = self._lines.readline()
         except OSError as error:
-            raise KdumpError("QEMU's monitor does not answer", why=str(error)) from error
+            raise KdumpError("QEMU's monitor does not answer", why=reason(error)) from error
         if not line:
             raise KdumpError("QEMU closed its monitor", why="the virtual machine has ended")
         message: dict[str, Any] = json.loads(line)
@@ -54,7 +54,7 @@ class Qmp:
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError as error:
-            raise KdumpError(f"QEMU did not take {command!r}", why=str(error)) from error
+            raise KdumpError(f"QEMU did not take {command!r}", why=reason(error)) from error
         while True:
             message = self._receive()
             if "error" in message:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.host.importers import Draft, debian, fedora, suse
 
 # Where each of them keeps its configuration; Fedora's and RHEL's sysconfig goes with kdump.conf.
@@ -32,7 +32,7 @@ def read(paths: list[Path], draft: Draft | None = None) -> Draft:
             with path.open(encoding="utf-8") as file:
                 text = file.read(_LARGEST + 1)
         except (OSError, UnicodeDecodeError) as error:
-            raise KdumpError(f"{path} cannot be read", why=str(error)) from None
+            raise KdumpError(f"{path} cannot be read", why=reason(error)) from None
         if len(text) > _LARGEST:
             raise KdumpError(
                 f"{path} is larger than {_LARGEST >> 10} KiB", why="configuration files of kdump are never that large"
