@@ -1,4 +1,4 @@
-# The two commands: `make demo` and `make test`. Both do all their set-up (Debian packages, .venv) and say what they install.
+# The two commands: `make demo` and `make test`. Each target does its set-up (Debian packages, .venv) and says what it installs.
 .PHONY: demo fleet-demo check test matrix machines lint sanitize fuzz bench dist release docs clean
 SHELL := /bin/bash
 PY := .venv/bin/python
@@ -7,7 +7,7 @@ PY := .venv/bin/python
 demo: .venv/$(if $(filter aarch64 arm64 --arch=aarch64 --arch=arm64,$(DEMO)),aarch64,demo).stamp
 	@.venv/bin/kdump demo $(DEMO)
 
-# Three tiers: `check` while you write (two minutes), `test` before a change lands, `matrix` before a release (hours).
+# Three tiers: `check` while you write (minutes), `test` before a change lands, `matrix` before a release (hours).
 check: lint
 	@$(PY) -m pytest --numprocesses auto -q -m "not lab and not system and not kinds and not product and not matrix" $(CHECK)
 
@@ -55,8 +55,11 @@ bench: .venv/test.stamp
 .venv/test.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
 	@tools/bootstrap test
 
-# sdist, wheel, .deb and rpm in dist/: packaging/README.md
-dist: .venv/test.stamp
+.venv/dist.stamp: pyproject.toml tools/bootstrap tools/hatch_build.py $(wildcard src/kdump/native/*.[ch])
+	@tools/bootstrap dist
+
+# sdist, wheel, .deb and rpm in dist/: packaging/README.md. Packages for another architecture take its cross compiler.
+dist: .venv/$(if $(filter --arch%,$(DIST)),test,dist).stamp
 	@$(PY) tools/dist.py $(DIST)
 
 # A commit, a tag and packages: CONTRIBUTING.md, "Release"
