@@ -180,9 +180,9 @@ class Waits:
         """A file system's type."""
         return clean(self._objects.string(self._objects.struct("super_block", block).s_type.name))
 
-    def _on(self, device: Pointer) -> int:
+    def _on(self, device: int) -> int:
         """The super block of the file system on a block device, 0 if absent."""
-        return next((self._objects.address(block) for block in self._blocks if block.s_bdev == int(device)), 0)
+        return next((self._objects.address(block) for block in self._blocks if block.s_bdev == device), 0)
 
     @cached_property
     def _blocks(self) -> list[Struct]:
@@ -229,7 +229,7 @@ class Waits:
             host = objects.struct("address_space", mapping).host
             if host:
                 words = f"page {self._index(found)} of {self._file(host)}"
-                block = self._on(self._bdev(host)) if self._is_device(host) else int(host.i_sb)
+                block = self._on(objects.address(self._bdev(host))) if self._is_device(host) else int(host.i_sb)
         end = page + objects.sizeof("page")
         requests = (each for each in self._context.requests if storage.holds_page(objects, each, page, end))
         return words, next(requests, None), block
@@ -240,10 +240,8 @@ class Waits:
     def _is_device(self, inode: Pointer | Struct) -> bool:
         return self._kind(int(inode.i_sb)) == "bdev"
 
-    def _bdev(self, inode: Pointer | Struct) -> Pointer:
-        objects = self._objects
-        address = objects.address(inode) if isinstance(inode, Struct) else int(inode)
-        device: Pointer = objects.container(address, "bdev_inode", "vfs_inode").bdev
+    def _bdev(self, inode: Pointer | Struct) -> Struct:
+        device: Struct = self._objects.container(inode, "bdev_inode", "vfs_inode").bdev
         return device
 
     def _file(self, inode: Pointer | Struct) -> str:
@@ -261,7 +259,7 @@ class Waits:
                 return f"the file {clean(name)} on {clean(objects.string(block.s_id))} ({kind})"
         return f"inode {int(inode.i_ino)} on {clean(objects.string(block.s_id))} ({kind})"
 
-    def _device(self, device: Pointer) -> str:
+    def _device(self, device: Pointer | Struct) -> str:
         name = storage.name_of(self._objects, device.bd_disk)
         number = int(device.bd_partno) if self._objects.has(device, "bd_partno") else 0
         return f"{name}{'p' if name[-1:].isdigit() else ''}{number}" if number else name
@@ -283,7 +281,7 @@ class Waits:
             start = int(device.bd_start_sect) if objects.has(device, "bd_start_sect") else 0
             request = self._at(int(device.bd_disk), start + block * (size // storage.SECTOR))
             what = f"block {block} of {self._device(device)} to be read or written"
-            return Wait("buffer", flags, what, request=request, block=self._on(device))
+            return Wait("buffer", flags, what, request=request, block=self._on(int(device)))
         return None
 
     def _at(self, disk: int, sector: int) -> storage.Request | None:
