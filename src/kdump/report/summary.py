@@ -154,7 +154,11 @@ _LINES: dict[str, Callable[[_Blocks], str]] = {
     "clocks": _clocks,
     "cgroups": _groups,
     "modules": lambda blocks: _many(blocks.count("modules"), "module"),
-    "livepatch": lambda blocks: _many(blocks.count("patches"), "live patch", "live patches"),
+    "livepatch": lambda blocks: (
+        "not supported by this kernel"
+        if blocks.fact("state", "supported") is False
+        else _many(blocks.count("patches"), "live patch", "live patches")
+    ),
     "bpf": lambda blocks: f"{_many(blocks.count('programs'), 'program')}, {_many(blocks.count('maps'), 'map')}",
     "ftrace": lambda blocks: _many(blocks.count("events"), "event"),
     "settings": lambda blocks: _many(blocks.count("sysctl"), "setting"),

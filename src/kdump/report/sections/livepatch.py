@@ -20,7 +20,8 @@ def collect(context: Context, section: Section) -> None:
     """Fill the section."""
     objects = context.objects
     if objects.symbols.get("klp_enable_patch") is None:
-        section.notes.append("this kernel cannot be patched while it runs (CONFIG_LIVEPATCH)")
+        # Built without CONFIG_LIVEPATCH.
+        section.blocks.append(Facts("state", [Fact("supported", "Supported by this kernel", False)]))
         return
     head = objects.symbols.address("klp_patches")
     moving = objects.unsigned(objects.symbols.address("klp_transition_patch"))
