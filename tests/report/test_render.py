@@ -147,6 +147,22 @@ def disassembly() -> list[str]:
     return build(Context(None, logtext.from_text((LOGS / "divide.txt").read_text())), "x", only=["log"]).verdict.code
 
 
+@pytest.mark.parametrize(
+    ("log", "hardware"),
+    [
+        ("[0.0] Machine model: linux,dummy-virt\n[0.9] DMI: not present or invalid.\n", "linux,dummy-virt"),
+        (
+            "[0.0] DMI: QEMU Standard PC, BIOS 1.16\n[9.0] Hardware name: QEMU Standard PC\n",
+            "QEMU Standard PC, BIOS 1.16",
+        ),
+        ("[0.9] DMI: not present or invalid.\n", None),
+    ],
+)
+def test_hardware_of_a_log(log: str, hardware: str | None) -> None:
+    document = as_json.document(build(Context(None, logtext.from_text(log)), "x"))
+    assert document["sections"]["system"]["system"].get("hardware") == hardware
+
+
 def test_disassembly_of_the_bytes_in_a_log() -> None:
     assert "> crash_divide+0x12:  idivl %ecx" in disassembly()
 

@@ -15,7 +15,8 @@ TITLE = "System"
 NEEDS_DUMP = False
 
 _VERSION = re.compile(r"^Linux version (?P<version>\S+ .*)")
-_HARDWARE = re.compile(r"(?:DMI:|Hardware name:) (?P<name>.*)")
+# "Machine model" is the device tree's (drivers/of/fdt.c); DMI may be "not present or invalid".
+_HARDWARE = re.compile(r"(?:Machine model|DMI|Hardware name): (?!not present)(?P<name>.*)")
 _CMDLINE = re.compile(r"^(?:Kernel c|C)ommand line: (?P<line>.*)")
 _HYPERVISOR = re.compile(r"^Hypervisor detected: (?P<name>.*)")
 _DMI = (
