@@ -23,7 +23,7 @@ _SENTENCES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("first", help="a dump, a kernel log, or a report as JSON")
+    parser.add_argument("first", help="a dump, the directory of a crash, a kernel log, or a report as JSON")
     parser.add_argument("second", help="the crash to compare with")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-a", "--all", action="store_true", help=f"print all differences, not only the first {_SHOWN}")

@@ -1,15 +1,14 @@
-"""Give other tools what they want of a dump.
+"""Write parts of a dump in the forms that other tools read.
 
 `--isf` writes Volatility 3's symbol file of the kernel (no vmlinux is needed), `--elf` and `--lime` the memory for it.
-`vol -s DIRECTORY_OF_THE_SYMBOL_FILE -f IMAGE linux.pslist` is all it takes then. `--trace-dat` is for trace-cmd and
-KernelShark, `--gcore` for gdb.
+Then run `vol -s DIRECTORY_OF_THE_SYMBOL_FILE -f IMAGE linux.pslist`. `--trace-dat` is for trace-cmd and KernelShark,
+`--gcore` for gdb.
 
 Only dumps of some levels contain the memory of processes and the page cache: `--gcore` needs a level without 8,
-`--files` and `--journal` one without 2 and 4. The page cache has what was written last, whether or not it reached the
-disk. Pages that the dump lacks are holes in the files.
+`--files` and `--journal` one without 2 and 4. The page cache has the last contents of files, whether or not they
+reached the disk. Pages that the dump lacks are holes in the files.
 
-What is written holds what the dump holds: keep it as you keep the dump. Exit status 3: written, but some of it could
-not be read.
+The output is as confidential as the dump. Exit status 3: written, but some of it could not be read.
 """
 
 from __future__ import annotations
@@ -37,14 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     for name, text in (
         ("isf", "Volatility 3's symbol file (FILE ends in .json)"),
-        ("elf", "memory as an ELF core whose segments are whole, as Volatility's ELF layer wants them"),
+        ("elf", "memory as an ELF core with complete segments, as Volatility requires"),
         ("lime", "memory as a LiME image"),
         ("trace-dat", "ftrace's buffers as a trace.dat, for trace-cmd and KernelShark"),
     ):
         what.add_argument(f"--{name}", dest="what", action="store_const", const=name, help=text)
     what.add_argument("--gcore", type=values.number(1, _MOST_PID), metavar="PID", help="a process's core, for gdb")
-    what.add_argument("--files", metavar="PATH", action="append", help="what the page cache has of a file or directory")
-    what.add_argument("--journal", action="store_true", help="what the page cache has of systemd's journal")
+    what.add_argument(
+        "--files", metavar="PATH", action="append", help="a file or directory, as far as the page cache has it"
+    )
+    what.add_argument("--journal", action="store_true", help="systemd's journal, as far as the page cache has it")
     parser.add_argument("-o", "--output", required=True, help="the file to write; of --files and --journal a directory")
     parser.add_argument("-f", "--force", action="store_true", help="replace the file if it exists; never a directory")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")

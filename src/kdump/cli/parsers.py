@@ -156,7 +156,8 @@ def _option(action: argparse.Action, parser: argparse.ArgumentParser) -> Option 
     if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction):
         return None
     takes = action.nargs != 0
-    metavar: Any = action.metavar or action.dest.upper()
+    words = action.choices and not action.option_strings  # which the usage line has already
+    metavar: Any = action.dest.upper() if words else action.metavar or action.dest.upper()
     return Option(
         tuple(action.option_strings),
         " ".join(metavar) if isinstance(metavar, tuple) else str(metavar) if takes else "",
