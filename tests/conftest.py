@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from kdump.lab.crash import Crash
 
 SERIES = ("6.1", "6.12")
+# No test depends on how fast or busy the machine is; pytest-timeout ends one that hangs.
+hypothesis.settings.register_profile("kdump", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("kdump")
 
 CrashMaker = Callable[..., "Crash"]
 # `once(key, make)`: what `make(directory)` returned when it was first called with that key in this session.

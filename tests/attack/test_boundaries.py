@@ -123,7 +123,7 @@ values = st.recursive(
 known = st.fixed_dictionaries({}, optional=dict.fromkeys(manifest_schema.SCHEMA, values))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=known)
 def test_any_manifest(tmp_path: Path, content: dict[str, object]) -> None:
     path = tmp_path / "h-20261123T120000Z-0001"

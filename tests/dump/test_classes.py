@@ -54,7 +54,7 @@ def classify(machine: PageMachine, batch: int) -> tuple[list[str], Classifier]:
 
 @pytest.mark.parametrize("series", LAYOUTS)
 @given(uses=PLACED, batch=st.sampled_from((64, 512, 4096)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_layout_is_classified_as_it_was_built(series: str, uses: list[tuple[int, str]], batch: int) -> None:
     machine = PageMachine(series)
     expected = machine.use(lay_out(uses))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -50,7 +50,6 @@ class Plain:
 RANGES = st.lists(st.tuples(st.integers(0, PAGE * PAGES - 1), st.integers(1, 9000)), max_size=6)
 
 
-@settings(deadline=None)
 @given(RANGES, st.integers(0, PAGE * PAGES - 1), st.integers(1, 3 * PAGE))
 def test_hidden_bytes_are_zeros(ranges: list[tuple[int, int]], address: int, size: int) -> None:
     ranges = [(start, min(length, PAGE * PAGES - start)) for start, length in ranges]
@@ -70,7 +69,6 @@ def test_hidden_bytes_are_zeros(ranges: list[tuple[int, int]], address: int, siz
     assert (covers is None and not hidden.any()) or (covers is not None and (covers == hidden).all())
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_batches_are_put_together_in_order(which: list[bool]) -> None:
     pages = np.zeros((len(which), PAGE), np.uint8)
@@ -116,7 +114,6 @@ def test_kinds_are_named() -> None:
 PAGES_OF = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 60)), max_size=12)
 
 
-@settings(deadline=None)
 @given(PAGES_OF, st.integers(0, 3))
 def test_pages_are_kept_beyond_a_level(pages: list[tuple[int, int]], seed: int) -> None:
     wanted = np.zeros(400, np.bool_)

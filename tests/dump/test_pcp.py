@@ -86,7 +86,7 @@ class ListMachine(PageMachine):
         return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     order=st.permutations(range(64)),
     cuts=st.lists(st.integers(0, 64), min_size=3, max_size=3).map(sorted),

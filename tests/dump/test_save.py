@@ -579,7 +579,7 @@ def pfn_set(members: list[int], limit: int = 3 * CHUNK) -> PfnSet:
 
 
 @given(members=MEMBERS, gone=MEMBERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pfn_sets_hold_what_was_put(members: list[int], gone: list[int]) -> None:
     found = pfn_set(members)
     assert [pfn for chunk in found.pfns() for pfn in chunk.tolist()] == sorted(members)
@@ -593,7 +593,7 @@ def test_pfn_sets_hold_what_was_put(members: list[int], gone: list[int]) -> None
 
 
 @given(members=MEMBERS, count=st.integers(1, 7))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_split_parts_cover_everything_once(members: list[int], count: int) -> None:
     found = pfn_set(members)
     parts = plan_parts(found, count)
@@ -605,7 +605,7 @@ def test_split_parts_cover_everything_once(members: list[int], count: int) -> No
 
 
 @given(ram=st.lists(st.booleans(), min_size=1, max_size=200), kept=st.lists(st.booleans(), min_size=200, max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_elf_loads_describe_ram_and_what_is_kept(ram: list[bool], kept: list[bool]) -> None:
     present = pfn_set([pfn for pfn, here in enumerate(ram) if here], limit=len(ram))
     held = pfn_set([pfn for pfn, here in enumerate(ram) if here and kept[pfn]], limit=len(ram))

@@ -30,7 +30,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 
 @schema.parametrize()
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 def test_the_api_is_as_it_is_described(case: schemathesis.Case[Any], fleet: Client) -> None:
     arguments = case.as_transport_kwargs(base_url="http://fleet")
     headers = dict(arguments.pop("headers", None) or {})

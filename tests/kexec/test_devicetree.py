@@ -114,7 +114,7 @@ def test_damage_is_named(data: bytes, named: str) -> None:
         parse(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_no_damage_does_more_than_raise(data: st.DataObject) -> None:
     blob = bytearray(DeviceTree(Node("", {"a": b"1234"}, [Node("b", {"c": b""}), Node("d")]), [(1, 2)]).pack())

@@ -275,7 +275,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(
     seed=st.sampled_from(SEEDS),
     edits=st.lists(st.tuples(st.integers(0, 0x800), st.binary(min_size=1, max_size=8)), max_size=6),
@@ -298,7 +298,7 @@ def fits(kernel: KernelImage, data: bytes | bytearray) -> None:
     assert all(part.offset + len(part.data) <= kernel.span for part in kernel.parts)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=2000))
 def test_noise(data: bytes) -> None:
     for head in (b"", b"\x7fELF\x02\x01", b"MZ", *compressed.MAGICS):

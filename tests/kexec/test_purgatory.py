@@ -96,7 +96,7 @@ def test_the_checksum_is_that_of_its_definition(size: int, way: str) -> None:
     assert checksum(memoryview(bytearray(data))[3 : 3 + size]) == by_definition(data[3 : 3 + size]), way
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=300))
 def test_both_ways_give_the_same_for_anything(data: bytes) -> None:
     found = checksum(data)
@@ -112,7 +112,7 @@ def test_batches_go_on_counting(way: str) -> None:
     assert checksum(data) == by_definition(data), way
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.binary(min_size=1, max_size=200), draw=st.data())
 def test_one_changed_bit_and_another_order_are_found(data: bytes, draw: st.DataObject) -> None:
     bit = draw.draw(st.integers(0, 8 * len(data) - 1))
@@ -145,14 +145,14 @@ PIECES = st.integers(0, 40).flatmap(lambda n: st.binary(min_size=8 * n, max_size
 
 
 @x86_64
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pieces=st.lists(PIECES, max_size=16))
 def test_purgatory_agrees_with_the_definition(pieces: list[bytes]) -> None:
     assert check(pieces, [by_definition(piece) for piece in pieces]) is None
 
 
 @x86_64
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(pieces=st.lists(PIECES.filter(bool), min_size=1, max_size=16), data=st.data())
 def test_one_flipped_bit_is_found_where_it_is(pieces: list[bytes], data: st.DataObject) -> None:
     sums = [by_definition(piece) for piece in pieces]

@@ -26,7 +26,7 @@ from kdump.kernel.summary import summarize
 from kdump.memory import open_dump
 from kdump.memory.protocol import Dump
 
-MANY = settings(max_examples=100, deadline=3000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def small_machine() -> Machine:

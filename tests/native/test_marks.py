@@ -51,7 +51,7 @@ def struct_pages(draw: st.DrawFn) -> tuple[PageFacts, bytes]:
 
 
 @given(made=struct_pages(), before=st.integers(-1, 2))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_c_and_numpy_mark_the_same(made: tuple[PageFacts, bytes], before: int) -> None:
     facts, raw = made
     assert engine.NAME == "compiled"
@@ -72,7 +72,7 @@ def test_c_and_numpy_mark_the_same(made: tuple[PageFacts, bytes], before: int) -
 
 
 @given(made=struct_pages(), first=st.sampled_from([0, 512, 1024]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_classes_and_doubts_are_the_same(made: tuple[PageFacts, bytes], first: int) -> None:
     facts, raw = made
 
@@ -88,7 +88,6 @@ def test_classes_and_doubts_are_the_same(made: tuple[PageFacts, bytes], first: i
 
 
 @given(classes=st.binary(max_size=300), held=st.integers(0, 99))
-@settings(deadline=None)
 def test_fates_are_the_same_and_what_tables_say(classes: bytes, held: int) -> None:
     given_classes = np.frombuffer(bytes(each % 5 if each < 200 else 255 for each in classes), np.uint8)
     there: NDArray[np.bool_] = np.random.default_rng(held).integers(0, 2, len(classes)).astype(np.bool_)

@@ -123,7 +123,7 @@ def grown(seed: int, kind: int, size: int) -> np.ndarray[tuple[int], np.dtype[np
     return np.frombuffer(bytes(page[:size]), np.uint8)
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 @hypothesis.given(st.integers(0, 1 << 32), st.integers(0, 3), st.sampled_from([256, PAGE, PAGE, 1 << 14, 1 << 16]))
 def test_any_page_is_what_zlib_reads(seed: int, kind: int, size: int) -> None:
     page = grown(seed, kind, size).copy()
@@ -136,7 +136,7 @@ def test_any_page_is_what_zlib_reads(seed: int, kind: int, size: int) -> None:
     assert (first if len(first) == size else zlib.decompress(first)) == page.tobytes()
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 @hypothesis.given(
     st.sampled_from(sorted(LIBRARIES)), st.integers(0, 1 << 32), st.integers(0, 3),
     st.sampled_from([64, 256, PAGE, PAGE, 1 << 14, 1 << 16]),

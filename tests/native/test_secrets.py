@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kdump.kernel.aes import expand
@@ -14,7 +14,6 @@ from kdump.native.words import word_set
 ENGINES: list[Engine] = [compiled, plain]
 
 
-@settings(deadline=None)
 @given(key=st.binary(min_size=32, max_size=32), size=st.sampled_from([16, 24, 32]), place=st.integers(0, 900))
 def test_schedules(key: bytes, size: int, place: int) -> None:
     schedule = expand(key[:size])
@@ -33,7 +32,6 @@ def distinct(words: list[int], at: int) -> bool:
     return all(words[at + each] != words[at + each - 1] for each in range(4) if at + each < len(words))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, (1 << 64) - 1), max_size=40), st.lists(st.integers(0, 60), max_size=80))
 def test_words(wanted: list[int], picks: list[int]) -> None:
     held = [wanted[pick] if pick < len(wanted) else pick for pick in picks]
