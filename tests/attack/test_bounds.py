@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kdump.capture.plan import CapturePlan
+from kdump.cli import inputs
 from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
 from kdump.dump.workers import Aside, StoppedError, in_order, thread_count
@@ -39,7 +40,7 @@ def readers() -> Iterator[tuple[str, Callable[[str], Any]]]:
             if isinstance(action, argparse._SubParsersAction):
                 for sub, inner in action.choices.items():
                     yield from of(inner, f"{name} {sub}")
-            elif action.type is not None and action.type is not Path:
+            elif action.type not in (None, Path, inputs.dump):  # paths have no bounds
                 assert callable(action.type)
                 yield f"{name} {'/'.join(action.option_strings)}", action.type
 
