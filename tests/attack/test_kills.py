@@ -35,6 +35,7 @@ from kdump.targets import rawstore
 
 __all__ = ["area", "root"]  # fixtures
 KILLS = int(os.environ.get("KDUMP_KILLS", "5"))
+pytestmark = pytest.mark.timeout(600 + 30 * KILLS)  # seconds; a build on a busy machine takes 10
 
 
 def kill_often(work: Callable[[], Any], before: Callable[[], None], after: Callable[[], None]) -> None:
