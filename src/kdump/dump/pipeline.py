@@ -215,7 +215,7 @@ def _scrub(dump: Dump, selection: Selection, found: Found, options: Options) -> 
     def tick(done: int, total: int) -> None:
         options.progress("scrub", done * size, total * size)
 
-    scan(dump.memory, selection.kept, found, threads=thread_count(options.threads), stop=options.stop, tick=tick)
+    scan(dump.memory, selection, found, threads=thread_count(options.threads), stop=options.stop, tick=tick)
     covered = CoveredMemory(dump.memory, found.ranges)
     said = {"asked": list(found.kinds), "found": found.counts, "failed": found.failed, "bytes": covered.size}
     return dump._replace(memory=covered), said

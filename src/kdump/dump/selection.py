@@ -48,6 +48,7 @@ class Selection:
     doubts: list[str] = field(default_factory=list)  # what in the memory map made no sense; its pages are kept
     first: PfnSet | None = None
     also: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(PageClass), np.int64))  # kept by `Also`
+    own: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))  # see `MemoryMap`
 
     @property
     def dropped_by_class(self) -> dict[str, int]:
@@ -131,6 +132,7 @@ def select(
     keep, begin = ~dropped(level), comes_first(level)
     if memory_map:
         found.first = PfnSet(limit)
+        found.own = memory_map.own
     readers: list[_Batches] = []
     unmapped = 0
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdump.errors import KdumpError
 from kdump.files import drafts
-from kdump.native.interface import Fates, Numbers, Packed, PageLayout, Take, Unpacker, WordSet
+from kdump.native.interface import Fates, FoundWords, Numbers, Packed, PageLayout, Searcher, Take, Unpacker, WordSet
 from kdump.native.interface import Packer as AnyPacker
 from kdump.native.library import library
 
@@ -238,6 +238,10 @@ class _Words(ctypes.Structure):
     )
 
 
+def _words(wanted: WordSet) -> _Words:
+    return _Words(_address(wanted.words), len(wanted.words), _address(wanted.table), wanted.bits)
+
+
 def schedules(data: NDArray[np.uint8]) -> NDArray[np.int64]:
     """See `interface.Engine`."""
     places = np.empty(len(data) // _LINE, np.int64)
@@ -247,8 +251,54 @@ def schedules(data: NDArray[np.uint8]) -> NDArray[np.int64]:
 def words(data: NDArray[np.uint8], wanted: WordSet) -> NDArray[np.int64]:
     """See `interface.Engine`."""
     places = np.empty(len(data) // 8, np.int64)
-    how = _Words(_address(wanted.words), len(wanted.words), _address(wanted.table), wanted.bits)
-    return places[: _LIBRARY.kdump_words(ctypes.byref(how), _address(data), len(places), _address(places))]
+    return places[: _LIBRARY.kdump_words(ctypes.byref(_words(wanted)), _address(data), len(places), _address(places))]
+
+
+class _Search(ctypes.Structure):
+    """struct search of secrets.c"""
+
+    _fields_ = (
+        ("set", ctypes.c_void_p),
+        ("schedules", ctypes.c_int),
+        ("page", ctypes.c_size_t),
+        ("batch", ctypes.c_size_t),
+        ("room", ctypes.c_void_p),
+        ("most", ctypes.c_size_t),
+        ("lines", ctypes.c_void_p),
+        ("words", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("line_count", ctypes.c_size_t),
+        ("word_count", ctypes.c_size_t),
+    )
+
+
+class _Searcher:
+    """See `interface.Searcher`."""
+
+    def __init__(self, page_size: int, wanted: WordSet, schedules: bool) -> None:
+        batch = max(1, (_FILE_BATCH << 12) // page_size)
+        self._room = np.empty(batch * page_size, np.uint8)
+        most = 2 * len(self._room) // 8  # of a batch that has nothing else, and of all others
+        self._found = FoundWords(np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.uint64))
+        self._wanted = wanted
+        self._words = _words(wanted)
+        self._how = _Search(
+            ctypes.addressof(self._words), schedules, page_size, batch, _address(self._room), most,
+            *map(_address, self._found),
+        )  # fmt: skip
+
+    def __call__(self, file: int, places: NDArray[np.int64]) -> FoundWords | None:
+        places = np.ascontiguousarray(places, np.int64)
+        how = self._how
+        if _LIBRARY.kdump_search_file(ctypes.byref(how), file, _address(places), len(places)):
+            return None
+        lines, words, values = self._found
+        return FoundWords(lines[: how.line_count], words[: how.word_count], values[: how.word_count])
+
+
+def searcher(page_size: int, wanted: WordSet, *, schedules: bool) -> Searcher:
+    """See `interface.Engine`."""
+    return _Searcher(page_size, wanted, schedules)
 
 
 class _Marking(ctypes.Structure):

@@ -65,6 +65,24 @@ class WordSet(NamedTuple):
     bits: int
 
 
+class FoundWords(NamedTuple):
+    """What a search of pages came upon: places of lines, and of words with their values; places in bytes, rising."""
+
+    lines: NDArray[np.int64]
+    words: NDArray[np.int64]
+    values: NDArray[np.uint64]
+
+
+class Searcher(Protocol):
+    """Looks for words, and for lines of AES key schedules, in pages of a file; one for each thread."""
+
+    def __call__(self, file: int, places: NDArray[np.int64]) -> FoundWords | None:
+        """What the pages at `places` in a file, a descriptor, hold; places as if they lay one behind the other.
+
+        None if that cannot be done: not all can be read, or there is more than expected.
+        """
+
+
 Numbers = NDArray[np.int64] | NDArray[np.intp]
 # `unpack(data, offsets, sizes, pages, rows)`: which pieces of `data` (a descriptor, or bytes), by rising offsets, are
 # whole pages in `pages[rows]` now (dtype bool). For one thread.
@@ -131,6 +149,9 @@ class Engine(Protocol):
 
     def words(self, data: NDArray[np.uint8], wanted: WordSet) -> NDArray[np.int64]:
         """Places of the words of 8 bytes in `data` (whole words, contiguous) that are `wanted`."""
+
+    def searcher(self, page_size: int, wanted: WordSet, *, schedules: bool) -> Searcher:
+        """Both searches in pages of a file: for `wanted`, and with `schedules` for those."""
 
     def struct_pages(self, layout: PageLayout) -> StructPages:
         """The function that marks struct pages of that layout."""

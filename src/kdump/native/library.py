@@ -82,6 +82,8 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.kdump_schedules.argtypes = [pointer, size, pointer]
     found.kdump_words.argtypes = [pointer, pointer, size, pointer]
     found.kdump_schedules.restype = found.kdump_words.restype = size
+    found.kdump_search_file.argtypes = [pointer, number, pointer, size]
+    found.kdump_search_file.restype = number
     found.kdump_checksum.argtypes = [pointer, size]
     found.kdump_checksum.restype = ctypes.c_uint64
     found.kdump_deflate_work.restype = found.kdump_lz_work.restype = size

@@ -8,6 +8,7 @@
 
 #include "api.h"
 #include "bytes.h"
+#include "file.h"
 
 /* CRC-32 of the sources, as library.py computes it: a library of others is refused. */
 API const uint32_t kdump_sources = KDUMP_SOURCES;
@@ -148,18 +149,6 @@ API long kdump_pack(const struct packing *how, const unsigned char *pages, size_
 	return at - target;
 }
 
-static int read_all(int file, unsigned char *target, size_t size, int64_t offset)
-{
-	for (size_t got = 0; got < size;) {
-		ssize_t some = pread(file, target + got, size - got, offset + (int64_t)got);
-
-		if (some <= 0)
-			return -1;
-		got += (size_t)some;
-	}
-	return 0;
-}
-
 /*
  * The same of pages that are in a file at `places`. Up to `batch` at a time are read to where they go if they do not shrink:
  * most of those need not be copied, and all are packed while they are in the processor's cache. A page is packed behind
@@ -175,9 +164,7 @@ API long kdump_pack_file(const struct packing *how, int file, const int64_t *pla
 	for (size_t i = 0, end; i < count; i = end) {
 		unsigned char *source = at;
 
-		for (end = i + 1; end < count && end < i + batch; end++)
-			if (places[end] != places[end - 1] + (int64_t)how->page)
-				break;
+		end = i + in_a_row(places + i, count - i, batch, how->page);
 		if (read_all(file, source, (end - i) * how->page, places[i]))
 			return -2;
 		for (size_t each = i; each < end; each++, source += how->page) {

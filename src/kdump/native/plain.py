@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdump.errors import KdumpError
 from kdump.files.drafts import pwrite_all as pwrite_all  # noqa: PLC0414 -- a part of this engine
 from kdump.native.chain import follow
-from kdump.native.interface import ANONYMOUS, HEAD, TAIL, Fates, Packed, Packer, PageLayout, Take, WordSet
+from kdump.native.interface import ANONYMOUS, HEAD, TAIL, Fates, Packed, Packer, PageLayout, Searcher, Take, WordSet
 
 NAME: Final = "plain"
 
@@ -101,6 +101,12 @@ def words(data: NDArray[np.uint8], wanted: WordSet) -> NDArray[np.int64]:
     held = data[: len(data) // 8 * 8].view("<u8")
     place = np.searchsorted(wanted.words, held)
     return np.flatnonzero(wanted.words[np.minimum(place, len(wanted.words) - 1)] == held).astype(np.int64) * 8
+
+
+def searcher(page_size: int, wanted: WordSet, *, schedules: bool) -> Searcher:
+    """See `interface.Engine`. Pages that were read already are searched as fast."""
+    del page_size, wanted, schedules
+    return lambda _file, _places: None
 
 
 class _StructPages:

@@ -1,6 +1,7 @@
 /* What tells secrets in memory, a page after the other: words of AES key schedules, and words that are known. */
 #include "api.h"
 #include "bytes.h"
+#include "file.h"
 
 static inline uint64_t long_at(const unsigned char *place)
 {
@@ -80,4 +81,48 @@ API size_t kdump_words(const struct words *set, const unsigned char *data, size_
 			places[found++] = (int64_t)(i * 8);
 	}
 	return found;
+}
+
+/* Where pages of a file are searched, and where what is found goes; each list has room for `most`. */
+struct search {
+	const struct words *set; /* may be empty */
+	int schedules;
+	size_t page, batch; /* bytes; pages read at a time, to `room` */
+	unsigned char *room;
+	size_t most;
+	int64_t *lines, *words; /* places, as if the pages lay one behind the other */
+	uint64_t *values;       /* of the words */
+	size_t line_count, word_count;
+};
+
+/*
+ * Both searches in `count` pages that are in a file at `places`, while what was read is in the processor's cache. Returns 0;
+ * -1 if more is found than there is room for, -2 if not all of them can be read.
+ */
+API int kdump_search_file(struct search *how, int file, const int64_t *places, size_t count)
+{
+	how->line_count = how->word_count = 0;
+	for (size_t i = 0, end; i < count; i = end) {
+		int64_t base = (int64_t)(i * how->page), *lines = how->lines + how->line_count;
+		int64_t *words = how->words + how->word_count;
+		size_t size, found;
+
+		end = i + in_a_row(places + i, count - i, how->batch, how->page);
+		size = (end - i) * how->page;
+		if (how->line_count + size / 64 > how->most || how->word_count + size / 8 > how->most)
+			return -1;
+		if (read_all(file, how->room, size, places[i]))
+			return -2;
+		found = how->schedules ? kdump_schedules(how->room, size / 64, lines) : 0;
+		for (size_t each = 0; each < found; each++)
+			lines[each] += base;
+		how->line_count += found;
+		found = how->set->count ? kdump_words(how->set, how->room, size / 8, words) : 0;
+		for (size_t each = 0; each < found; each++) {
+			how->values[how->word_count + each] = long_at(how->room + words[each]);
+			words[each] += base;
+		}
+		how->word_count += found;
+	}
+	return 0;
 }

@@ -15,15 +15,17 @@ from kdump.dump.pfnset import PfnSet
 from kdump.dump.scrub.cover import merged
 from kdump.dump.scrub.found import Contexts, Found
 from kdump.dump.scrub.kinds import KEYS
+from kdump.dump.selection import Selection
 from kdump.dump.workers import in_order
 from kdump.errors import FormatError, NotPresentError
 from kdump.kernel.aes import Fragment, expand, fragment, inverse
-from kdump.memory.protocol import Memory
+from kdump.memory.protocol import Memory, ReadsInto
 from kdump.native.engine import engine
 from kdump.native.interface import WordSet
 from kdump.native.words import word_set
 
-_BATCH = 64  # pages: they stay in the processor's cache from one search to the next
+_BATCH = 768  # pages
+_AT_ONCE = 64  # pages: they stay in the processor's cache from one search to the next
 _LINE = 64
 _AROUND = 1024  # bytes before and behind a schedule in which its cipher keeps the inverse one, and the key itself
 _LEAST = 16  # bytes that a copy of a secret has in common with it
@@ -41,14 +43,17 @@ class _Hits:
 
 def scan(
     memory: Memory,
-    kept: PfnSet,
+    selection: Selection,
     found: Found,
     *,
     threads: int,
     stop: Callable[[], str],
     tick: Callable[[int, int], None],
 ) -> None:
-    """Add to `found` what the pages that are kept hold. Raises `StoppedError`."""
+    """Add to `found` what the pages that are kept hold. Raises `StoppedError`.
+
+    Struct pages are not searched: no page of theirs has held anything else since the machine started.
+    """
     keys = KEYS in found.kinds
     values = _Values(found.values)
     contexts = found.contexts if keys else None
@@ -58,11 +63,10 @@ def scan(
     search = _Search(memory, found, values, contexts)
 
     def make_work() -> Callable[[NDArray[np.int64]], _Hits]:
-        read = PageReader(memory)
-        return lambda pfns: _look(read, pfns, wanted, schedules=keys)
+        return _Look(memory, wanted, schedules=keys)
 
     done = 0
-    for pfns, hits in in_order(_batches(kept), make_work, threads, stop):
+    for pfns, hits in in_order(_batches(selection.kept, selection.own), make_work, threads, stop):
         for place in hits.lines:
             search.schedule(place)
         for place, word in hits.words:
@@ -71,34 +75,58 @@ def scan(
             else:
                 search.copy(place, word)
         done += len(pfns)
-        tick(done, kept.count)
+        tick(done, selection.kept.count)
 
 
-def _batches(kept: PfnSet) -> Iterator[NDArray[np.int64]]:
+def _batches(kept: PfnSet, without: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """What is kept in batches; `without` are [first, end) pfns, shape (n, 2) in any order, that are left out."""
+    starts, ends = np.sort(without[:, 0]), np.sort(without[:, 1])
     for pfns in kept.pfns():
-        for start in range(0, len(pfns), _BATCH):
-            yield pfns[start : start + _BATCH]
+        # Outside of all of them, as many have ended as have begun.
+        wanted = pfns[np.searchsorted(starts, pfns, side="right") == np.searchsorted(ends, pfns, side="right")]
+        for start in range(0, len(wanted), _BATCH):
+            yield wanted[start : start + _BATCH]
 
 
-def _look(read: PageReader, pfns: NDArray[np.int64], wanted: WordSet, *, schedules: bool) -> _Hits:
-    pages, unreadable = read(pfns)
-    size: int = pages.shape[1]
-    data = pages.reshape(-1)
-    hits = _Hits()
+class _Look:
+    """Both searches in some pages; one for each thread."""
 
-    def physical(place: int) -> int:
-        row, offset = divmod(place, size)
-        return int(pfns[row]) * size + offset
+    def __init__(self, memory: Memory, wanted: WordSet, *, schedules: bool) -> None:
+        self._quick = memory if isinstance(memory, ReadsInto) else None
+        self._read = PageReader(memory)
+        self._wanted = wanted
+        self._schedules = schedules
+        self._size = memory.page_size
+        self._search = engine.searcher(self._size, wanted, schedules=schedules)
 
-    def readable(places: NDArray[np.int64]) -> list[int]:
-        return [each for each in places.tolist() if unreadable is None or not unreadable[each // size]]
+    def __call__(self, pfns: NDArray[np.int64]) -> _Hits:
+        hits = _Hits()
+        if self._quick and (where := self._quick.places(pfns)) and (found := self._search(*where)):
+            hits.lines = self._physical(found.lines, pfns)
+            hits.words = list(zip(self._physical(found.words, pfns), found.values.tolist(), strict=True))
+            return hits
+        for start in range(0, len(pfns), _AT_ONCE):
+            self._pages(pfns[start : start + _AT_ONCE], hits)
+        return hits
 
-    if schedules:
-        hits.lines = [physical(place) for place in readable(engine.schedules(data))]
-    if len(wanted.words):
-        words = data.view("<u8")
-        hits.words = [(physical(place), int(words[place // 8])) for place in readable(engine.words(data, wanted))]
-    return hits
+    def _pages(self, pfns: NDArray[np.int64], hits: _Hits) -> None:
+        """The same of few pages, one of which may be missing."""
+        pages, unreadable = self._read(pfns)
+        data = pages.reshape(-1)
+
+        def readable(places: NDArray[np.int64]) -> NDArray[np.int64]:
+            return places if unreadable is None else places[~unreadable[places // self._size]]
+
+        if self._schedules:
+            hits.lines += self._physical(readable(engine.schedules(data)), pfns)
+        if len(self._wanted.words):
+            places = readable(engine.words(data, self._wanted))
+            values = data.view("<u8")[places // 8].tolist()
+            hits.words += zip(self._physical(places, pfns), values, strict=True)
+
+    def _physical(self, places: NDArray[np.int64], pfns: NDArray[np.int64]) -> list[int]:
+        found: list[int] = (pfns[places // self._size] * self._size + places % self._size).tolist()
+        return found
 
 
 class _Values:
