@@ -30,9 +30,9 @@ pytestmark = pytest.mark.lab
 KDUMP = (sys.executable, "-m", "kdump")
 TYPES = ("list_head", "page", "task_struct", "thread_struct", "sk_buff", "inode", "mm_struct", "rq", "kmem_cache")
 ASKED = (
-    "bt", "bt -s", "bt -sx", "bt -t", "bt -T", "bt -e", "net -s 1", "sym -m virtio_blk", "pte 8000000012345067",
-    "alias", "dis schedule", "dis -x schedule 5", "log -m", "log -d", 'search -c "Linux version"', "fuser /",
-    "kmem -S task_struct",
+    "bt", "bt -s", "bt -sx", "bt -t", "bt -T", "bt -e", "net -s 1", "foreach user net -s", "sym -m virtio_blk",
+    "pte 8000000012345067", "alias", "dis schedule", "dis -x schedule 5", "log -m", "log -d",
+    'search -c "Linux version"', "fuser /", "kmem -S task_struct",
     *(f"struct {name} -o" for name in TYPES),
 )  # fmt: skip
 Ask = Callable[[str], str]
@@ -135,6 +135,8 @@ def test_where_members_are(name: str, ours: Ask, theirs: dict[str, str]) -> None
 
 def test_sockets_and_symbols_and_entries(ours: Ask, theirs: dict[str, str]) -> None:
     assert words(ours("net -s 1"))[2:] == words(theirs["net -s 1"])[2:] != []
+    rows = [row for row in words(theirs["foreach user net -s"]) if "INET:STREAM" in row]
+    assert [row for row in words(ours("foreach user net")) if "INET:STREAM" in row] == rows != []
     assert words(ours("pte 8000000012345067"))[1] == words(theirs["pte 8000000012345067"])[1]
 
     def text(answer: str) -> set[str]:

@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.matrix]
 
 KDUMP = [sys.executable, "-m", "kdump", "makedumpfile"]
 # V: an ELF vmcore; K: a kdump-compressed one; S1, S2: a split set; F: a flattened dump; I: VMCOREINFO of this kernel;
-# G: something that is no dump; OLD: a file that exists. A, B, C are free names. "<F": F on standard input.
+# G: something that is no dump; VT, KT: the first megabyte of V and K, VH: a part of V's head; OLD: a file that exists.
+# A, B, C are free names. "<F": F on standard input.
 ALIKE = """
 V A -d 31 -c
 -c -d 31 V A
@@ -60,7 +61,27 @@ V A
 --dump-dmesg V OLD
 --dump-dmesg -f V OLD
 --dump-dmesg V
+--dump-dmesg
+--dump-dmesg V A B
+--dump-dmesg -d 31 V A
+--dump-dmesg -c V A
+--dump-dmesg --split V A B
 --dump-dmesg G A
+--dump-dmesg F A
+--dump-dmesg S1 A
+--dump-dmesg VT A
+--dump-dmesg KT A
+--dump-dmesg VH A
+--dump-dmesg EMPTY A
+--dump-dmesg -f VT OLD
+--dump-dmesg /nonexistent A
+--dump-dmesg V /nonexistent/A
+-F --dump-dmesg VT
+-F --dump-dmesg G
+-F --dump-dmesg V A
+--dump-dmesg --partial-dmesg V A
+--partial-dmesg V OLD
+--partial-dmesg G A
 -g A -i I
 -c -d 31 G A
 -c -d 31 /nonexistent A
@@ -109,6 +130,7 @@ DIFFERENT = {
     "-d 31 -c K A": (0, "there a dump that was filtered cannot be filtered again with the level that it has"),
     "-c -d 31 -i I V A": (0, "there VMCOREINFO of the same kernel is refused if the vmcore has some"),
     "-E -d 31 V A": (0, "there it dies of SIGSEGV on this file"),
+    "--partial-dmesg V A": (0, "there --dump-dmesg has to stand beside it"),
     "-F -E -d 31 V": (0, "there it dies of SIGSEGV on this file"),
 }
 
@@ -124,6 +146,9 @@ def given(lab_crash: CrashMaker, once: Once) -> Path:
             subprocess.run([*KDUMP, *words.split()], cwd=directory, check=True, capture_output=True)
         with (directory / "F").open("wb") as file:
             subprocess.run([*KDUMP, "-F", "-c", "-d", "31", "V"], cwd=directory, check=True, stdout=file)
+        for name, source, size in (("VT", "V", 1 << 20), ("KT", "K", 1 << 20), ("VH", "V", 100), ("EMPTY", "V", 0)):
+            with (directory / source).open("rb") as whole:
+                (directory / name).write_bytes(whole.read(size))
         (directory / "G").write_bytes(b"no dump" * 1000)
         return directory
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests import foreign
 from tests.conftest import CrashMaker
 from tests.lab.test_aarch64 import small
 from tests.report import asked
@@ -13,6 +15,7 @@ from tests.report.test_agreement import same_arguments
 
 from kdump.arch.stacks import Unwound
 from kdump.capture.plan import CapturePlan
+from kdump.cli.main import main
 from kdump.image.kernel_tree import KernelTree
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.tasks import Tasks
@@ -87,6 +90,30 @@ def test_four_kib(lab_crash: CrashMaker) -> None:
     check_report(crash.directory / "vmcore", 2)
     with open_dump(crash.directory / "vmcore") as dump:
         assert asked.without_type(crash.directory / "vmcore", Kernel(dump)) == []
+
+
+def test_the_core_of_a_process(lab_crash: CrashMaker, tmp_path: Path) -> None:
+    """drgn opens it and finds the registers of user mode; binutils know the notes."""
+    import drgn
+
+    crash = small(lab_crash, "6.12", plan=CapturePlan(), crashkernel="192M", cpus=2)
+    vmcore, core = crash.directory / "vmcore", tmp_path / "core"
+    assert main(["export", str(vmcore), "--gcore", "1", "-o", str(core)]) == 0
+    with open_dump(vmcore) as dump:
+        tasks = Tasks(Kernel(dump))
+        panicked = tasks.cpu_stack(tasks.panic_cpu() or 0).user  # of init, which wrote to sysrq-trigger
+    assert panicked is not None
+    program = drgn.Program()
+    program.set_core_dump(core)
+    assert program.platform is not None and program.platform.arch == drgn.Architecture.AARCH64
+    (thread,) = program.threads()
+    frame = thread.stack_trace()[0]
+    names = ["sp", "pstate", *(f"x{number}" for number in range(31))]
+    assert thread.tid == 1 and frame.pc == panicked.pc
+    assert {name: frame.register(name) for name in names} == {name: panicked[name] for name in names}
+    notes = foreign.run("readelf", "--notes", "-W", core)
+    assert {"NT_PRSTATUS", "NT_PRPSINFO", "NT_AUXV", "NT_FILE"} <= set(re.findall(r"NT_\w+", notes))
+    assert b"/libc.so.6\0" in core.read_bytes()
 
 
 @pytest.mark.matrix

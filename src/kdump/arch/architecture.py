@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the loader wants only facts from here
     from kdump.arch.stand_in import StandIn
 
 
+CoreNote = tuple[str, int, bytes]  # owner, type, content
 ByteOrder = Literal["little", "big"]
 BOOT_PARAMS, DEVICE_TREE = "boot_params", "device tree"
 
@@ -170,10 +171,10 @@ class Architecture:
         """pr_reg of an NT_PRSTATUS note in a process's core: user mode's registers, and what thread_struct has."""
         self._refuse("registers of processes are not known")
 
-    def core_floating_point(self, kernel: KernelView, thread: Any) -> bytes:
-        """An NT_FPREGSET note of a task that was not running; empty if it is not known."""
+    def core_notes(self, kernel: KernelView, thread: Any) -> list[CoreNote]:
+        """More notes of a task that was not running, from its thread_struct; empty if they are not known."""
         del kernel, thread
-        return b""
+        return []
 
     def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
         """The engine that follows the arguments of functions; None if this architecture has none yet.

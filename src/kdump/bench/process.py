@@ -6,6 +6,7 @@ include/linux/mm_types.h (`mm_mt` since 6.1, a list before), include/linux/mm.h 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -27,7 +28,7 @@ from kdump.kernel.task import Task
 from kdump.kernel.tasks import Tasks
 from kdump.memory.protocol import Note
 
-_NT_PRSTATUS, _NT_FPREGSET, _NT_PRPSINFO, _NT_AUXV, _NT_FILE = 1, 2, 3, 6, 0x46494C45
+_NT_PRSTATUS, _NT_PRPSINFO, _NT_AUXV, _NT_FILE = 1, 3, 6, 0x46494C45
 _PRSTATUS: Final = struct.Struct("<12xhxx16xiiii64x")  # signal, pid, parent, group, session; then the registers
 _PRPSINFO: Final = struct.Struct("<BcBbxxxxQIIiiii16s80s")
 _FLAGS: Final = ((1, elf.PF_R), (2, elf.PF_W), (4, elf.PF_X))
@@ -75,6 +76,7 @@ class Process:
         self._kernel, self._objects, self.pid = kernel, kernel.objects, pid
         self._tasks = Tasks(kernel)
         self._panicked = self._tasks.panic_cpu()
+        self._page = kernel.memory.page_size
         threads = [task for task in self._tasks if task.tgid == pid]
         if not threads:
             raise KdumpError(
@@ -107,12 +109,12 @@ class Process:
             if number == _MOST_AREAS:
                 raise KdumpError(f"process {self.pid} has more than {_MOST_AREAS} mappings")
             start, end, bits = int(area.vm_start), int(area.vm_end), int(area.vm_flags)
-            if not start < end <= 1 << 63 or start % 4096 or end % 4096:
+            if not start < end <= 1 << 63 or start % self._page or end % self._page:
                 objects.problem(f"a mapping from {start:#x} to {end:#x} cannot be")
                 continue
             file = self._path(area) if area.vm_file else ""
             flags = sum(flag for bit, flag in _FLAGS if bits & bit)
-            yield Area(start, end, flags, file, int(area.vm_pgoff) * 4096 if file else 0)
+            yield Area(start, end, flags, file, int(area.vm_pgoff) * self._page if file else 0)
 
     def _listed(self) -> Iterator[Struct]:
         objects, at = self._objects, int(self.mm.mmap)
@@ -138,12 +140,12 @@ class Process:
         count = 1 + len(segments)
         sections = elf.SHDR.size if count >= elf.PN_XNUM else 0
         notes_at = elf.EHDR.size + sections + count * elf.PHDR.size
-        place = data_at = -(-(notes_at + len(notes)) // 4096) * 4096
+        place = data_at = -(-(notes_at + len(notes)) // self._page) * self._page
         headers = np.zeros(count, PHDR_ROWS)
         headers[0] = (elf.PT_NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)
         for number, (area, start, end, held) in enumerate(segments, 1):
             size = end - start
-            headers[number] = (elf.PT_LOAD, area.flags, place, start, 0, size * held, size, 4096)
+            headers[number] = (elf.PT_LOAD, area.flags, place, start, 0, size * held, size, self._page)
             place += size * held
         head = elf.EHDR.pack(
             elf.IDENT, elf.ET_CORE, self._kernel.arch.elf_machine, 1, 0, elf.EHDR.size + sections,
@@ -170,18 +172,18 @@ class Process:
 
     def _pieces(self, area: Area) -> Iterator[_Piece]:
         """The area from end to end."""
-        at = area.start
+        at, page = area.start, self._page
         for extent in self.space.extents(area.start, area.end - area.start):
-            first, count = extent.physical // 4096, extent.size // 4096
+            first, count = extent.physical // page, extent.size // page
             held = self._kernel.memory.present(first, count)
             edges = [0, *(np.flatnonzero(held[1:] != held[:-1]) + 1).tolist(), count]
             for start, end in pairwise(edges):
                 if held[start]:
-                    virtual = extent.virtual + start * 4096
+                    virtual = extent.virtual + start * page
                     if at < virtual:
                         yield _Piece(at, virtual, None)
-                    at = extent.virtual + end * 4096
-                    yield _Piece(virtual, at, extent.physical + start * 4096)
+                    at = extent.virtual + end * page
+                    yield _Piece(virtual, at, extent.physical + start * page)
         if at < area.end:
             yield _Piece(at, area.end, None)
 
@@ -208,12 +210,9 @@ class Process:
         head = _PRSTATUS.pack(0, task.pid, int(leader.real_parent.tgid), self.pid, self.pid)
         yield Note("CORE", _NT_PRSTATUS, head + registers + bytes(8))
         if not task.running:
-            try:
-                floating = kernel.arch.core_floating_point(kernel, thread)
-            except NotPresentError:
-                floating = b""
-            if floating:
-                yield Note("CORE", _NT_FPREGSET, floating)
+            with contextlib.suppress(NotPresentError):
+                for owner, number, content in kernel.arch.core_notes(kernel, thread):
+                    yield Note(owner, number, content)
 
     def _information(self) -> bytes:
         task, leader = self.leader, self.leader.struct
@@ -234,10 +233,10 @@ class Process:
 
     def _files(self) -> bytes:
         files = [area for area in self.areas if area.file]
-        words = [len(files), 4096]
+        words = [len(files), self._page]
         names = b""
         for area in files:
-            words += [area.start, area.end, area.offset // 4096]
+            words += [area.start, area.end, area.offset // self._page]
             names += area.file.encode("utf-8", "replace") + b"\0"
             if len(names) > _MOST_NAMES:
                 raise KdumpError(f"process {self.pid} maps more files than a core can name")

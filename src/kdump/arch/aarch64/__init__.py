@@ -10,6 +10,7 @@ from kdump.arch.architecture import DEVICE_TREE, Architecture, Emulated, Failing
 from kdump.elf import EM_AARCH64
 
 if TYPE_CHECKING:
+    from kdump.arch.architecture import CoreNote
     from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView, Registers, Unwinder
@@ -75,6 +76,17 @@ class _AArch64(Architecture):
         from kdump.arch.aarch64.frames import Unwinder as FrameUnwinder
 
         return FrameUnwinder(kernel)
+
+    def core_registers(self, kernel: KernelView, registers: Registers, thread: Any) -> bytes:
+        from kdump.arch.aarch64.core import general
+
+        del kernel, thread
+        return general(registers)
+
+    def core_notes(self, kernel: KernelView, thread: Any) -> list[CoreNote]:
+        from kdump.arch.aarch64.core import saved
+
+        return saved(kernel, thread)
 
     def arguments(self, kernel: KernelView) -> ArgumentEngine | None:
         from kdump.arch.aarch64.arguments import Engine

@@ -11,7 +11,7 @@ from kdump.arch.architecture import BOOT_PARAMS, Architecture, Emulated, Failing
 from kdump.elf import EM_X86_64
 
 if TYPE_CHECKING:
-    from kdump.arch.architecture import PageEntry
+    from kdump.arch.architecture import CoreNote, PageEntry
     from kdump.arch.arguments import ArgumentEngine
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView, Registers, Unwinder, Unwound
@@ -99,7 +99,7 @@ class _X8664(Architecture):
         del kernel
         return general(registers, thread)
 
-    def core_floating_point(self, kernel: KernelView, thread: Any) -> bytes:
+    def core_notes(self, kernel: KernelView, thread: Any) -> list[CoreNote]:
         from kdump.arch.x86_64.core import floating_point
 
         return floating_point(kernel, thread)

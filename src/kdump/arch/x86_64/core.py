@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
+from kdump.arch.architecture import CoreNote
 from kdump.arch.stacks import KernelView, Registers
 
 _SEGMENTS: Final = ("fsbase", "gsbase", "ds", "es", "fsindex", "gsindex")  # of struct thread_struct
-_FXSAVE: Final = 512
+_NT_FPREGSET, _FXSAVE = 2, 512
 
 
 def general(registers: Registers, thread: Any) -> bytes:
@@ -21,9 +22,9 @@ def general(registers: Registers, thread: Any) -> bytes:
     return struct.pack("<27Q", *registers.values, *segments)
 
 
-def floating_point(kernel: KernelView, thread: Any) -> bytes:
-    """The legacy part of a task's saved FPU state; empty where it lies elsewhere."""
+def floating_point(kernel: KernelView, thread: Any) -> list[CoreNote]:
+    """A note with the legacy part of a task's saved FPU state; none where that lies elsewhere."""
     objects = kernel.objects
     if not objects.has(thread, "fpu.fpstate") or not thread.fpu.fpstate:
-        return b""
-    return bytes(objects.bytes(objects.address(thread.fpu.fpstate.regs), _FXSAVE))
+        return []
+    return [("CORE", _NT_FPREGSET, bytes(objects.bytes(objects.address(thread.fpu.fpstate.regs), _FXSAVE)))]

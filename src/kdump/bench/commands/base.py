@@ -155,6 +155,21 @@ def extend(name: str, *options: argument, exclusive: bool = False, each: bool = 
     return decorator
 
 
+def each(name: str, *options: argument) -> Callable[[Callable[..., Any]], Any]:
+    """A command that `foreach` lacks: `run(tasks, args)` with the tasks that it chose."""
+
+    def decorator(run: Callable[..., Any]) -> Any:
+        def function(selector: Any, args: argparse.Namespace) -> Any:
+            if not _ours(selector.prog):
+                raise CommandError(f"foreach {name}: a command of kdump shell, which did not open this program")
+            return run(selector.tasks(), args)
+
+        common._crash_foreach_subcommand(name=name, arguments=options)(function)
+        return run
+
+    return decorator
+
+
 def _options(parser: argparse.ArgumentParser, options: Iterable[argument], exclusive: bool) -> None:
     groups: Any = parser._mutually_exclusive_groups
     where = groups[0] if exclusive else parser

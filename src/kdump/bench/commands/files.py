@@ -1,9 +1,9 @@
-"""fuser: who uses a file; net -s: the sockets of a task."""
+"""fuser: who uses a file; net -s, foreach net: the sockets of tasks."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from drgn import FaultError, Object
@@ -15,7 +15,7 @@ from drgn.helpers.linux.mm import for_each_vma
 from drgn.helpers.linux.net import SOCKET_I
 from drgn.helpers.linux.pid import for_each_task
 
-from kdump.bench.commands.base import Session, add, extend
+from kdump.bench.commands.base import Session, add, each, extend
 
 if TYPE_CHECKING:
     import argparse
@@ -85,9 +85,16 @@ def _uses(task: Object, inode: Object) -> Iterator[str]:
     argument("tasks", metavar="pid|task", nargs="*", type="pid_or_task", help="with -s: whose sockets"),
 )
 def _net(session: Session, args: argparse.Namespace, theirs: Callable[[], Any]) -> Any:
-    if not args.sockets:
-        return theirs()
-    for number, task in enumerate(session.tasks(args.tasks)):
+    return _sockets(session.tasks(args.tasks)) if args.sockets else theirs()
+
+
+@each("net", argument("-s", dest="sockets", action="store_true", help="sockets, which are shown without it, too"))
+def _net_of_each(tasks: Iterable[Object], _: argparse.Namespace) -> None:
+    _sockets(tasks)
+
+
+def _sockets(tasks: Iterable[Object]) -> None:
+    for number, task in enumerate(tasks):
         if number:
             print()
         print_task_header(task)
@@ -103,7 +110,6 @@ def _net(session: Session, args: argparse.Namespace, theirs: Callable[[], Any]) 
             print_table(rows)
         else:
             print("No open sockets.")
-    return None
 
 
 def _socket(socket: Object) -> tuple[Any, ...]:
