@@ -18,6 +18,7 @@ from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 from tests import foreign
 from tests.conftest import CrashMaker, Once
+from tests.dump import journal_guest
 from tests.dump.conftest import MEMORY, TRACED
 from tests.report.machines import MACHINES
 
@@ -270,6 +271,21 @@ def test_files_come_out_of_the_page_cache(whole: Callable[[str], Path], tmp_path
     assert all(value in (0, at) for at, value in starts.items())  # some pages may have left the page cache
     assert sum(value == at for at, value in starts.items()) > len(starts) // 2
     assert main(command) == 1  # it is there
+
+
+@pytest.mark.lab
+def test_journalctl_reads_the_journal(whole: Callable[[str], Path], tmp_path: Path) -> None:
+    """journald still had the file open, in the memory of a machine without a disk for it: every message is there."""
+    out = tmp_path / "out"
+    assert main(["export", str(whole("6.12")), "--journal", "-o", str(out)]) == 0
+    (directory,) = out.glob("run/log/journal/*")  # journald begins a new file when one is as large as it may be
+    fields = "--output-fields=MESSAGE,KDUMP_NUMBER,_TRANSPORT"
+    said = foreign.run("journalctl", "--directory", directory, "--no-pager", "--all", "-o", "json", fields)
+    entries = [json.loads(line) for line in said.splitlines()]
+    ours = {int(each["KDUMP_NUMBER"]): each["MESSAGE"] for each in entries if "KDUMP_NUMBER" in each}
+    assert ours == {number: journal_guest.message(number).decode() for number in range(journal_guest.MESSAGES)}
+    assert any(each["_TRANSPORT"] == "kernel" and "Linux version" in each["MESSAGE"] for each in entries)
+    foreign.run("journalctl", "--directory", directory, "--verify")
 
 
 def test_nothing_is_written_beside_the_directory(tmp_path: Path) -> None:
