@@ -331,4 +331,4 @@ def test_the_table_of_commands_is_true(series: str, session: Session, made: Path
         code = [vars(function).get("_argparse_func"), vars(function).get("_func")]
         here = any(getattr(each, "__module__", "").startswith("kdump.") for each in code)
         extended = here and name in EXTENDED
-        assert whose == ("both" if extended else "ours" if here else "drgn"), name
+        assert whose == ("both" if extended else "kdump" if here else "drgn"), name
