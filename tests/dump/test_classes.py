@@ -219,6 +219,24 @@ def test_free_pages_are_held_against_the_kernels_own_count(free: int, believed: 
     assert ("free" in found.not_applied) != believed
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "believed"), [(600, 100, True), (100, 600, True), (100, 150, False), (512, 512, True)]
+)
+def test_a_running_kernel_changes_its_count_while_pages_are_read(
+    before: int, after: int, believed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = PageMachine("6.12")
+    machine.use([Block(1024, 9, "free")])
+    path = tmp_path / "vmcore"
+    path.write_bytes(machine.elf())
+    counts = iter([(before, 1), (after, 1)])
+    monkeypatch.setattr("kdump.dump.first_pass.free_pages", lambda *_: next(counts))
+    with open_dump(path) as dump:
+        found = first_pass(dump, 31)
+    assert ("free" in found.not_applied) != believed
+    assert found.dropped_by_class.get("free", 0) == (512 if believed else 0)
+
+
 @pytest.mark.parametrize("series", LAYOUTS)
 def test_our_own_level_drops_page_cache_that_is_on_no_list(series: str, tmp_path: Path) -> None:
     machine = PageMachine(series)

@@ -82,10 +82,14 @@ def first_pass(
         if progress:
             progress("filter", done * size, total * size)
 
+    before = _free_pages(kernel, memory_map) if memory_map and level & FREE else None
     selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop, also=also)
     if memory_map and level & FREE:
         counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
-        doubt = contradiction(counted, free_pages(with_nodes(kernel), memory_map.virtual), _cpus(dump))
+        after = _free_pages(kernel, memory_map)
+        # A running kernel took or freed pages meanwhile: the larger of both is what it may have had.
+        most = max(before, after) if before and after else after
+        doubt = contradiction(counted, most, _cpus(dump))
         if doubt:
             facts = replace(memory_map.facts, buddy_type=None, missing={**memory_map.facts.missing, "free": doubt})
             memory_map = replace(memory_map, facts=facts, listed=memory_map.listed[:0])
@@ -105,6 +109,10 @@ def _check_order(dump: Dump) -> None:
                 why="its numbers are big-endian",
                 remedy="`kdump info` and `kdump dmesg` read it, and `kdump report` its log",
             )
+
+
+def _free_pages(kernel: Kernel, memory_map: MemoryMap) -> tuple[int, int] | None:
+    return free_pages(with_nodes(kernel), memory_map.virtual)
 
 
 def _cpus(dump: Dump) -> int:
