@@ -7,9 +7,11 @@ PY := .venv/bin/python
 demo: .venv/$(if $(filter aarch64 arm64 --arch=aarch64 --arch=arm64,$(DEMO)),aarch64,demo).stamp
 	@.venv/bin/kdump demo $(DEMO)
 
-# Three tiers: `check` while you write (minutes), `test` before a change lands, `matrix` before a release (hours).
+# Three tiers: `check` while you write (minutes; without machines, servers, attacks and packages), `test` before a change
+# lands, `matrix` before a release (hours).
 check: lint
-	@$(PY) -m pytest --numprocesses auto -q -m "not lab and not system and not kinds and not product and not matrix" $(CHECK)
+	@$(PY) -m pytest --numprocesses auto -q -m "not lab and not system and not kinds and not product and not matrix" \
+	  $(addprefix --ignore=tests/,attack fleet packaging assist) $(CHECK)
 
 test: .venv/test.stamp
 	@$(PY) -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --durations 15 $(TEST)
