@@ -12,7 +12,7 @@ from tests.kexec import kernels, synthetic
 
 from kdump.elf import EM_AARCH64, EM_RISCV, PT_LOAD, PT_NOTE
 from kdump.errors import FormatError, KdumpError
-from kdump.kexec import elfcore
+from kdump.kexec import elfcore, purgatory
 from kdump.kexec.checksum import checksum
 from kdump.kexec.devicetree import DeviceTree, Node, parse
 from kdump.kexec.formats import KernelImage, parse_kernel
@@ -134,8 +134,8 @@ def test_a_kernel_that_does_not_show_its_text_has_the_direct_map_alone(root: Pat
 def test_purgatory_checks_all_and_knows_how_to_complain_and_reset(root: Path) -> None:
     plan = panic(root)
     code = data(plan, "purgatory")
-    assert code[aarch64.MAGIC_AT : aarch64.MAGIC_AT + 8] == aarch64.MAGIC
-    entry, tree_at, uart, conduit, after, resets, count = aarch64.HEAD.unpack_from(code, aarch64.HEAD_AT)
+    assert code[purgatory.MAGIC_AT : purgatory.MAGIC_AT + 8] == aarch64.MAGIC
+    entry, tree_at, uart, conduit, after, resets, count = aarch64.HEAD.unpack_from(code, purgatory.HEAD_AT)
     assert (entry, tree_at) == (place(plan, "kernel").start, place(plan, "device tree").start)
     assert (uart, conduit, after, resets, count) == (0x9000000, aarch64.CONDUITS["hvc"], 7, 1, 4)
     checked = {REGION.unpack_from(code, aarch64.REGIONS_AT + number * REGION.size)[::2] for number in range(count)}
@@ -224,8 +224,8 @@ def test_riscv_is_loaded_by_the_same_planner(riscv: Path) -> None:
     assert struct.unpack(">QQ", chosen["linux,usable-memory-range"]) == (0x90000000, 0x10000000)
     assert struct.unpack(">QQ", chosen["linux,elfcorehdr"])[0] == place(plan, "core headers").start
     code = data(plan, "purgatory")
-    assert code[riscv64.MAGIC_AT : riscv64.MAGIC_AT + 8] == riscv64.MAGIC
-    found = riscv64.HEAD.unpack_from(code, riscv64.HEAD_AT)
+    assert code[purgatory.MAGIC_AT : purgatory.MAGIC_AT + 8] == riscv64.MAGIC
+    found = riscv64.HEAD.unpack_from(code, purgatory.HEAD_AT)
     assert found == (place(plan, "kernel").start, place(plan, "device tree").start, 7 * 10_000_000, 1, 4)
     checked = {REGION.unpack_from(code, riscv64.REGIONS_AT + number * REGION.size)[::2] for number in range(4)}
     assert checked == {(each.address, checksum(each.data)) for each in plan.segments if each.checked}

@@ -60,14 +60,19 @@ class Parameters(NamedTuple):
 def make(parameters: Parameters) -> bytes:
     """The bytes to load, at any page-aligned address; its first byte is the entry point."""
     p = parameters
-    code = bytearray(CODE)
-    HEAD.pack_into(
-        code, HEAD_AT, p.kernel_entry, p.boot_params, p.backup_from, p.backup_to, p.backup_size, p.serial_port,
-        p.use_vga, p.reset_after * 1_000_000, len(p.regions),
+    return filled(
+        CODE, HEAD, p.kernel_entry, p.boot_params, p.backup_from, p.backup_to, p.backup_size, p.serial_port,
+        p.use_vga, p.reset_after * 1_000_000, regions=p.regions,
     )  # fmt: skip
-    for index, region in enumerate(p.regions):
-        REGION.pack_into(code, REGIONS_AT + index * REGION.size, *region)
-    return bytes(code)
+
+
+def filled(code: bytes, head: struct.Struct, *values: int, regions: Sequence[Region]) -> bytes:
+    """The code of any purgatory with its parameters: the head, which ends with the number of regions, and these."""
+    out = bytearray(code)
+    head.pack_into(out, HEAD_AT, *values, len(regions))
+    for index, region in enumerate(regions):
+        REGION.pack_into(out, HEAD_AT + head.size + index * REGION.size, *region)
+    return bytes(out)
 
 
 def serial_port(cmdline: str) -> int:

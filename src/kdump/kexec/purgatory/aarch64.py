@@ -12,17 +12,15 @@ from typing import Final, NamedTuple
 
 from kdump.arch.aarch64 import AARCH64
 from kdump.kexec.devicetree import WORD, DeviceTree
-from kdump.kexec.purgatory import REGION, Entry, Region
+from kdump.kexec.purgatory import HEAD_AT, REGION, Entry, Region, filled
 from kdump.kexec.purgatory.code_aarch64 import CODE
 from kdump.kexec.syscalls import SEGMENTS_MAX
 
 ARCHITECTURE: Final = AARCH64
 SIZE = len(CODE)
 MAGIC = b"KDUMPPA1"
-MAGIC_AT = 8
 # kernel_entry, device_tree, uart, conduit, reset_after, resets, region_count
 HEAD = struct.Struct("<7Q")
-HEAD_AT = 16
 REGIONS_AT = HEAD_AT + HEAD.size
 CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the check, callable as a C function
 CONDUITS = {"smc": 1, "hvc": 2}  # how PSCI is called (Arm DEN0022)
@@ -45,14 +43,10 @@ class Parameters(NamedTuple):
 def make(parameters: Parameters) -> bytes:
     """The bytes to load, at any page-aligned address; its first byte is the entry point."""
     p = parameters
-    code = bytearray(CODE)
     resets = bool(p.conduit and p.reset_after)
-    HEAD.pack_into(
-        code, HEAD_AT, p.kernel_entry, p.device_tree, p.uart, p.conduit, p.reset_after, resets, len(p.regions)
+    return filled(
+        CODE, HEAD, p.kernel_entry, p.device_tree, p.uart, p.conduit, p.reset_after, resets, regions=p.regions
     )
-    for index, region in enumerate(p.regions):
-        REGION.pack_into(code, REGIONS_AT + index * REGION.size, *region)
-    return bytes(code)
 
 
 def for_machine(entry: Entry, tree: DeviceTree, root: Path = Path("/")) -> bytes:

@@ -12,17 +12,15 @@ from typing import Final, NamedTuple
 
 from kdump.arch.riscv64 import RISCV64
 from kdump.kexec.devicetree import DeviceTree
-from kdump.kexec.purgatory import REGION, Entry, Region
+from kdump.kexec.purgatory import HEAD_AT, REGION, Entry, Region, filled
 from kdump.kexec.purgatory.code_riscv64 import CODE
 from kdump.kexec.syscalls import SEGMENTS_MAX
 
 ARCHITECTURE: Final = RISCV64
 SIZE = len(CODE)
 MAGIC = b"KDUMPPR1"
-MAGIC_AT = 8
 # kernel_entry, device_tree, reset_ticks, resets, region_count
 HEAD = struct.Struct("<5Q")
-HEAD_AT = 16
 REGIONS_AT = HEAD_AT + HEAD.size
 CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the check, callable as a C function
 
@@ -43,11 +41,7 @@ class Parameters(NamedTuple):
 def make(parameters: Parameters) -> bytes:
     """The bytes to load, at any page-aligned address; its first byte is the entry point."""
     p = parameters
-    code = bytearray(CODE)
-    HEAD.pack_into(code, HEAD_AT, p.kernel_entry, p.device_tree, p.reset_ticks, p.resets, len(p.regions))
-    for index, region in enumerate(p.regions):
-        REGION.pack_into(code, REGIONS_AT + index * REGION.size, *region)
-    return bytes(code)
+    return filled(CODE, HEAD, p.kernel_entry, p.device_tree, p.reset_ticks, p.resets, regions=p.regions)
 
 
 def for_machine(entry: Entry, tree: DeviceTree, root: Path = Path("/")) -> bytes:
