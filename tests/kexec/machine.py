@@ -19,6 +19,7 @@ from kdump.image.python import python_modules
 from kdump.kexec import elfcore
 from kdump.lab.foreign import platform_of
 from kdump.lab.machine import Machine
+from kdump.lab.qemu import Spec
 from kdump.memory.protocol import Range
 
 TIMEOUT = 120
@@ -125,3 +126,39 @@ def poke(stub: Path, address: int, data: bytes) -> None:
             piece = data[start : start + PACKET]
             order(f"M{address + start:x},{len(piece):x}:{piece.hex()}")
         order("D")
+
+
+def reboots_and_finds_damage(spec: Spec, old: str, new: str, stub: Path, console: Path) -> None:
+    """A machine with a device tree, of kernel `old`, reboots into `new`, loads for a panic, unloads, loads again.
+
+    Its /vmlinuz and /image are what it loads. One word of the loaded image is then changed from outside through QEMU's
+    gdb stub, and the machine panics: purgatory names that segment.
+    """
+    with Machine(spec, console=console) as running:
+        assert running.wait_for(r"guest is up: (\S+)", TIMEOUT)[1] == old
+        load = kdump(running, "kexec", "-l", "/vmlinuz", "--initrd=/image", "--reuse-cmdline")
+        assert load.status == 0, load.err
+        running.type(json.dumps(["kdump", "kexec", "-e"]) + "\n")
+        assert running.wait_for(r"guest is up: (\S+)", TIMEOUT)[1] == new
+        assert order(running, "read", "/proc/cmdline").out.strip() == spec.cmdline
+
+        arguments = ("load", "--kernel=/vmlinuz", "--image=/image", "--append=panic=1")
+        answer = kdump(running, *arguments, "--method=file")
+        assert answer.status == 1 and "kexec_file_load" in answer.err  # Debian's kernels are built without it
+        loaded = kdump(running, *arguments)
+        assert loaded.status == 0, loaded.err
+        assert order(running, "read", "/sys/kernel/kexec_crash_loaded").out.strip() == "1"
+        assert kdump(running, "unload").status == 0
+        assert order(running, "read", "/sys/kernel/kexec_crash_loaded").out.strip() == "0"
+        assert kdump(running, *arguments).status == 0
+        told = json.loads(kdump(running, *arguments, "--explain", "--json").out)
+        place = reservation(running)
+        segments = {each["name"]: each["address"] for each in told["segments"]}
+        assert segments.keys() == {"kernel", "core headers", "image", "device tree", "purgatory"}
+        assert all(place.start <= address < place.end for address in segments.values())
+
+        poke(stub, segments["image"] + 12345, b"\xde\xad\xbe\xef")
+        running.type(json.dumps(["write", "/proc/sysrq-trigger", "c"]) + "\n")
+        found = running.wait_for(r"the segment at 0x([0-9a-f]{16}) is damaged; not booting it", TIMEOUT)
+        assert int(found[1], 16) == segments["image"]
+        running.run_to_exit(60)

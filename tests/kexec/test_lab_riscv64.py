@@ -42,34 +42,7 @@ def test_a_reboot_and_a_damaged_segment(kernel: Callable[..., KernelTree], tmp_p
         kernel=old.vmlinuz, initrd=first, cmdline=LINE, memory=MEMORY, cpus=2, machine="riscv64",
         extra=lab.gdb_stub(stub),
     )  # fmt: skip
-    with Machine(spec, console=tmp_path / "console.log") as running:
-        assert running.wait_for(r"guest is up: (\S+)", lab.TIMEOUT)[1] == old.release
-        load = kdump(running, "kexec", "-l", "/vmlinuz", "--initrd=/image", "--reuse-cmdline")
-        assert load.status == 0, load.err
-        running.type(json.dumps(["kdump", "kexec", "-e"]) + "\n")
-        assert running.wait_for(r"guest is up: (\S+)", lab.TIMEOUT)[1] == new.release
-        assert order(running, "read", "/proc/cmdline").out.strip() == LINE
-
-        arguments = ("load", "--kernel=/vmlinuz", "--image=/image", "--append=panic=1")
-        answer = kdump(running, *arguments, "--method=file")
-        assert answer.status == 1 and "kexec_file_load" in answer.err  # Debian's kernels are built without it
-        loaded = kdump(running, *arguments)
-        assert loaded.status == 0, loaded.err
-        assert order(running, "read", "/sys/kernel/kexec_crash_loaded").out.strip() == "1"
-        assert kdump(running, "unload").status == 0
-        assert order(running, "read", "/sys/kernel/kexec_crash_loaded").out.strip() == "0"
-        assert kdump(running, *arguments).status == 0
-        told = json.loads(kdump(running, *arguments, "--explain", "--json").out)
-        place = lab.reservation(running)
-        segments = {each["name"]: each["address"] for each in told["segments"]}
-        assert segments.keys() == {"kernel", "core headers", "image", "device tree", "purgatory"}
-        assert all(place.start <= address < place.end for address in segments.values())
-
-        lab.poke(stub, segments["image"] + 12345, b"\xde\xad\xbe\xef")
-        running.type(json.dumps(["write", "/proc/sysrq-trigger", "c"]) + "\n")
-        found = running.wait_for(r"the segment at 0x([0-9a-f]{16}) is damaged; not booting it", lab.TIMEOUT)
-        assert int(found[1], 16) == segments["image"]
-        running.run_to_exit(60)
+    lab.reboots_and_finds_damage(spec, old.release, new.release, stub, tmp_path / "console.log")
 
 
 def test_a_crash_of_which_the_dump_is_read_filtered_and_reported(
