@@ -118,7 +118,7 @@ def test_kernels_that_no_machine_here_runs_are_refused_before_they_are_fetched(
 
 
 def test_a_flavour_that_backports_lack_is_an_unknown_kernel(apt: Path) -> None:
-    """The stand-in for apt knows no mirror; the archive's own answer for a flavour that is not there is none."""
+    """The stand-in for apt finds nothing, as the archive does for a flavour that it lacks."""
     source = debian.Apt(("-oknown=none",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(debian, "backports", lambda _debian="": source)

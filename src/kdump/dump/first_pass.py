@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from kdump.arch import known
 from kdump.dump.bulk import map_pages
@@ -82,11 +83,12 @@ def first_pass(
         if progress:
             progress("filter", done * size, total * size)
 
-    before = _free_pages(kernel, memory_map) if memory_map and level & FREE else None
+    count = partial(free_pages, with_nodes(kernel), memory_map.virtual) if memory_map and level & FREE else None
+    before = count() if count else None
     selection = select(dump.memory, memory_map, level, tick, watch=watch, threads=threads, stop=stop, also=also)
-    if memory_map and level & FREE:
+    if memory_map and count:
         counted = int(selection.by_class[PageClass.FREE]) - len(memory_map.listed)  # those are not counted as free
-        after = _free_pages(kernel, memory_map)
+        after = count()
         # A running kernel took or freed pages meanwhile: the larger of both is what it may have had.
         most = max(before, after) if before and after else after
         doubt = contradiction(counted, most, _cpus(dump))
@@ -109,10 +111,6 @@ def _check_order(dump: Dump) -> None:
                 why="its numbers are big-endian",
                 remedy="`kdump info` and `kdump dmesg` read it, and `kdump report` its log",
             )
-
-
-def _free_pages(kernel: Kernel, memory_map: MemoryMap) -> tuple[int, int] | None:
-    return free_pages(with_nodes(kernel), memory_map.virtual)
 
 
 def _cpus(dump: Dump) -> int:

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import Final
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 
 LIMIT: Final = 1 << 20  # bytes of such a file
 
@@ -25,8 +25,7 @@ def read_secret(path: str | os.PathLike[str], what: str = "", remedy: str = "") 
             raise ValueError("it is larger than 1 MiB")
         text = data.decode()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise KdumpError(f"{what} cannot be read", why=why, remedy=remedy) from None
+        raise KdumpError(f"{what} cannot be read", why=reason(error), remedy=remedy) from None
     if mode & 0o077:
         raise KdumpError(f"{path} may be read by others", why=f"its mode is {mode:04o}", remedy=f"chmod 600 {path}")
     return text

@@ -41,7 +41,7 @@ class Reader(Protocol):
 class Symbol(NamedTuple):
     """A symbol: `type` is nm's letter; `module` is empty for vmlinux.
 
-    `size` in bytes reaches to the next address that has a symbol; it is 0 if there is none.
+    `size` is the distance in bytes to the next address that has a symbol; 0 if no symbol follows.
     """
 
     name: str
