@@ -8,14 +8,15 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from kdump.errors import KdumpError
 from kdump.files.directory import exclusive
-from kdump.host.changes import Command, Edit, FileChange, Journal, apply, file_change, put, undo
+from kdump.host import neighbours
+from kdump.host.changes import Command, Edit, FileChange, Journal, apply, file_change, put, run_command, undo
 
 OLD = {"etc/default/grub": 'GRUB_CMDLINE="quiet"\r\n# caf\udce9\n', "etc/fstab": "x\n"}
 
@@ -146,6 +147,68 @@ def test_a_command_that_fails_is_tried_again(root: Path, tmp_path: Path) -> None
     assert not path.exists()
 
 
+UNIT = "/etc/systemd/system/x.service"
+
+
+def with_unit(root: Path) -> Edit:
+    enable = Command(("enable", "x"), undo=("disable", "x"), needs=(UNIT,))
+    return edit(root, 1) + Edit(file_change(UNIT, "[Service]\n", root), (enable,))
+
+
+def fails_for(*words: str) -> Callable[[Sequence[str]], None]:
+    def run(argv: Sequence[str]) -> None:
+        if tuple(argv) == words:
+            raise KdumpError(f"`{' '.join(argv)}` failed")
+
+    return run
+
+
+def test_what_an_undo_needs_is_kept_until_it_has_worked(root: Path, tmp_path: Path) -> None:
+    path = tmp_path / "setup.json"
+    apply(with_unit(root), Journal.read(path), root, nothing)
+    for _ in range(2):
+        left = undo(Journal.read(path), root, fails_for("disable", "x"))
+        assert left == ["`disable x` failed", f"{UNIT} is kept: `disable x` needs it"]
+        assert content(root) == OLD | {UNIT[1:]: "[Service]\n"}
+    ran: list[Sequence[str]] = []
+    assert undo(Journal.read(path), root, ran.append) == []
+    assert ran == [["disable", "x"], ["update"]]
+    assert content(root) == OLD
+    assert not path.exists()
+
+
+def test_an_undo_whose_file_is_gone_is_done(root: Path, tmp_path: Path) -> None:
+    """A package of a neighbour is purged, a unit removed by hand: there is nothing to take back any more."""
+    path = tmp_path / "setup.json"
+    apply(with_unit(root), Journal.read(path), root, nothing)
+    (root / UNIT[1:]).unlink()
+    assert undo(Journal.read(path), root, fails_for("disable", "x")) == []
+    assert content(root) == OLD
+    assert not path.exists()
+
+
+def test_a_neighbours_hook_that_was_purged_stops_no_undo(root: Path, tmp_path: Path) -> None:
+    hook = root / "etc/kernel/postinst.d/kdump-tools"
+    hook.parent.mkdir(parents=True)
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    unit = root / "lib/systemd/system/kdump-tools.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\n")
+
+    def run(argv: Sequence[str]) -> None:
+        if argv[0] == "chmod":
+            run_command([*argv[:2], str(root) + argv[2]])
+
+    path = tmp_path / "setup.json"
+    (found,) = neighbours.edit(root)
+    apply(found, Journal.read(path), root, run)
+    assert not os.access(hook, os.X_OK)
+    hook.unlink()
+    assert undo(Journal.read(path), root, run) == []
+    assert not path.exists()
+
+
 def test_one_file_that_cannot_be_written_stops_no_other(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "setup.json"
     apply(edit(root, 1), Journal.read(path), root, nothing)
@@ -196,6 +259,7 @@ def test_a_link_stays_and_the_file_behind_it_changes(tmp_path: Path) -> None:
         '{"files": [{"path": "/x", "before": null, "after": null, "mode": "0644"}], "commands": []}',
         '{"files": [], "commands": [{"argv": "rm", "undo": [], "again": true}]}',
         '{"files": [], "commands": [{"argv": [1], "undo": [], "again": true}]}',
+        '{"files": [], "commands": [{"argv": ["a"], "undo": ["b"], "again": true, "needs": ["x"]}]}',
         '{"files": [], "commands": [], "directories": [7]}',
         "\xff",
     ],

@@ -30,7 +30,7 @@ def test_only_what_is_of_use_is_installed(tmp_path: Path) -> None:
         "/etc/systemd/system/linux-kdump-collect.service",
         "/etc/kernel/postinst.d/zz-kdump",
     }
-    assert [command.argv[1] for command in edit.commands] == ["daemon-reload", "enable"]
+    assert [command.argv[1] for command in edit.commands] == ["daemon-reload", "enable", "enable", "enable"]
     service = next(change.after for change in edit.files if change.path.endswith("/linux-kdump.service"))
     assert service is not None
     assert "ExecStart=/opt/kdump build --if-stale --load\n" in service

@@ -112,15 +112,16 @@ UNDO = (
 step release uname -r
 step status kdump status
 cp -p /root/kdump.toml /etc/kdump/kdump.toml  # what an administrator has changed since would be left
+(for i in $(seq 300); do systemctl --no-block reload linux-kdump.service; sleep 0.2; done) >/dev/null 2>&1 &
 step undo kdump setup --undo --yes
 rm /boot/*-NEW
 update-grub 2>/dev/null
 snapshot > /root/snapshot.after
 step same diff /root/snapshot.before /root/snapshot.after
 step menu diff /root/grub.cfg.before /boot/grub/grub.cfg
-step left sh -c 'ls -d /etc/kdump /etc/*.d/*kdump* /etc/systemd/system/kdump* 2>/dev/null; true'
+step left sh -c 'ls -d /etc/kdump /etc/*.d/*kdump* /etc/systemd/system/*kdump* 2>/dev/null; true'
 step kept ls /var/lib/linux-kdump
-step units systemctl list-unit-files 'kdump*' --no-legend
+step units systemctl list-unit-files '*kdump*' --no-legend
 step twice kdump setup --undo --yes
 step after kdump status
 """

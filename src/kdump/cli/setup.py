@@ -196,7 +196,8 @@ def undo(journal: Journal, *, assume_yes: bool) -> int:
         print(f"left: {problem}")
     if left:
         print(f"{journal.path} remembers what is left: `kdump setup --undo` tries again")
-    print("undone; memory that is reserved stays so until the next boot")
+    done = "everything else is undone" if left else "undone"
+    print(f"{done}; memory that is reserved stays so until the next boot")
     return NOT_READY if left else 0
 
 

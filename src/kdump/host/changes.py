@@ -58,11 +58,13 @@ class Command:
     """A command to run after the files are written, and the one that takes its effect back (empty: nothing does).
 
     `again`: undoing runs the command itself once more, after the files are restored (update-grub and similar).
+    `needs`: files that `undo` works on. They are kept until it has worked; once one is gone, nothing is left to undo.
     """
 
     argv: tuple[str, ...]
     undo: tuple[str, ...] = ()
     again: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class Journal:
             if not isinstance(part, list) or not all(map(good, part)):
                 raise _broken(path, f"its {name} are not such")
         files, commands, directories = parts
-        return cls(path, [{"written": [entry["after"]], **entry} for entry in files], commands, directories)
+        files = [{"written": [entry["after"]], **entry} for entry in files]
+        return cls(path, files, [{"needs": [], **entry} for entry in commands], directories)
 
     def write(self) -> None:
         """Make the journal durable, mode 0600; an empty one is removed."""
@@ -233,11 +236,25 @@ def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) ->
             journal.commands.remove(entry)
             journal.write()
 
+    def gone(entry: dict[str, Any]) -> bool:
+        return not all(os.path.lexists(below(root, path)) for path in entry["needs"])
+
+    needed: dict[str, str] = {}
     for entry in reversed(journal.commands):
-        if entry["undo"] and attempt(entry["undo"]):
+        if not entry["undo"]:
+            continue
+        failed = not attempt(entry["undo"])
+        if failed and gone(entry):
+            left.pop()
+            failed = False
+        if failed:
+            needed |= dict.fromkeys(entry["needs"], " ".join(entry["undo"]))
+        else:
             forget(entry, "undo")
     for entry in reversed(journal.files):
-        if problem := _take_back(entry, root):
+        if entry["path"] in needed:
+            left.append(f"{entry['path']} is kept: `{needed[entry['path']]}` needs it")
+        elif problem := _take_back(entry, root):
             left.append(problem)
         else:
             journal.forget(entry["path"])
@@ -328,6 +345,8 @@ def _is_command(entry: object) -> bool:
             isinstance(entry.get(name), list) and all(isinstance(word, str) for word in entry[name])
             for name in ("argv", "undo")
         )
+        and isinstance(entry.get("needs", []), list)
+        and all(map(_is_path, entry.get("needs", [])))
     )
 
 

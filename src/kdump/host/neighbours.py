@@ -83,7 +83,7 @@ def _unhook(root: Path, neighbour: Neighbour) -> Iterator[Command]:
         path = below(root, hook)
         mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0
         if mode & 0o111:
-            yield Command(("chmod", "a-x", hook), undo=("chmod", f"{mode:o}", hook))
+            yield Command(("chmod", "a-x", hook), undo=("chmod", f"{mode:o}", hook), needs=(hook,))
 
 
 def _unit(root: Path, unit: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -47,7 +47,8 @@ WATCHED: Final = "/etc/systemd/system/linux-kdump-reload.path.d/local.conf"
 OWN: Final = "/etc/kdump"  # linux-kdump-reload.path watches all of it
 FETCHED: Final = "/var/crash"  # where `kdump collect` puts what it fetches; linux-kdump-collect.service names it
 SPOOLS: Final = ("/var/spool", "/var/log", "/var/lib")  # where mail programs keep what they are to send
-ENABLED: Final = ("linux-kdump.service", "linux-kdump-reload.path", "linux-kdump-collect.service")
+# Undone last to first: nothing may reload the capture kernel while it is unloaded.
+ENABLED: Final = ("linux-kdump.service", "linux-kdump-collect.service", "linux-kdump-reload.path")
 INVENTORY: Final = "linux-kdump-inventory.timer"  # enabled where a target is a collector
 
 
@@ -90,19 +91,19 @@ def edit(
     allowed: str | None = None,
     watch: str | None = None,
 ) -> Edit:
-    """The edit that installs the files and enables the units; commands only if a file changes or a unit is not enabled.
+    """The edit that installs the files and enables the units that are not enabled.
 
     `allowed` is what `local` says, `watch` what `watched` says.
     """
     changes = tuple(_changes(root, command or executable(), networked=networked, fleet=fleet))
-    enabled = (*ENABLED, INVENTORY) if fleet else ENABLED
     if (root / "run/systemd/system").is_dir():
         changes += (*file_change(LOCAL, allowed, root), *file_change(WATCHED, watch, root))
     if not (root / "run/systemd/system").is_dir():
         return Edit(changes)
+    units = (*ENABLED, INVENTORY) if fleet else ENABLED
+    enable = tuple(_enable(unit) for unit in units if not _enabled(root, unit))
     reload = Command(("systemctl", "daemon-reload"), again=True)
-    enable = Command(("systemctl", "enable", *enabled), undo=("systemctl", "disable", "--now", *enabled))
-    return Edit(changes, (reload, enable)) if changes or not all(_enabled(root, enabled)) else Edit()
+    return Edit(changes, (reload, *enable)) if changes or enable else Edit()
 
 
 def executable() -> str:
@@ -128,7 +129,13 @@ def _quoted(path: str) -> str:
     return f'"-{plain}"'
 
 
-def _enabled(root: Path, units: Iterable[str]) -> Iterator[bool]:
-    wants = root / "etc/systemd/system"
-    for unit in units:
-        yield any((each / unit).is_symlink() for each in wants.glob("*.target.wants"))
+def _enable(unit: str) -> Command:
+    """Enable a unit. It is stopped so that a reload that is asked for meanwhile does not cancel the stop."""
+    disable = ("systemctl", "disable", "--now", "--job-mode=replace-irreversibly", unit)
+    needs = tuple(each.path for each in FILES if each.name == unit)
+    return Command(("systemctl", "enable", unit), undo=disable, needs=needs)
+
+
+def _enabled(root: Path, unit: str) -> bool:
+    wants = (root / "etc/systemd/system").glob("*.target.wants")
+    return any((each / unit).is_symlink() for each in wants)
