@@ -71,7 +71,7 @@ def test_values_are_read() -> None:
         ("[dump]\ncodec_level = 1\ncodec = 'lzo'", 2, "expected 0 with codec 'lzo'"),
         ("dump = 3", 1, "write [dump]"),
         ("[network]\ninterface = 3", 2, "write [[network.interface]]"),
-        ("targets = [\n 'file:///a',\n 'fil:///b',\n]\nname = 'x'", 1, "did you mean file?"),
+        ("targets = [\n 'file:///a',\n 'fil:///b',\n]\nname = 'x'", 1, "did you mean 'file'?"),
         ("targets = 'file:///a'", 1, "a list in brackets"),
         ("targets = ['file://var/crash']", 1, "file:///var/crash"),
         ("targets = ['/var/crash']", 1, "a URL such as"),

@@ -7,6 +7,7 @@ its `exit_status` (1 failed, 2 wrong usage). Anything else that escapes is a bug
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 
 from kdump.display import paragraph, shown
 
@@ -73,6 +74,20 @@ class NotPresentError(KdumpError):
         self.virtual = virtual
         kind = "virtual" if virtual else "physical"
         super().__init__(f"{kind} address {address:#x} (+{size:#x}) cannot be read", why=why)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """ "did you mean 'report'?" if one of the known words is nearly this one, else an empty string."""
+    import difflib  # only where something is wrong
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def one_of(word: str, known: Collection[str], kind: str = "") -> str:
+    """The words that are accepted instead of an unknown one, such as "one of a, b; did you mean 'a'?"."""
+    near = meant(word, known)
+    return f"{kind}one of {', '.join(known)}" + (f"; {near}" if near else "")
 
 
 def reason(error: BaseException) -> str:

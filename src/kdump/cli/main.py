@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from kdump import __version__, processor
-from kdump.cli import streams, values
+from kdump.cli import streams
 from kdump.cli.commands import COMMANDS, Command
 from kdump.cli.parsers import parser_for
-from kdump.errors import KdumpError, describe
+from kdump.errors import KdumpError, describe, meant
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -70,7 +70,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     command = commands.get(arguments[0])
     if command is None:
-        near = values.meant(arguments[0], commands)
+        near = meant(arguments[0], commands)
         _complain(f"kdump: unknown command {arguments[0]!r}\n  {near or '`kdump --help` lists the commands'}")
         return 2
     return _run(command, arguments[1:])

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from kdump.cli import values
 from kdump.cli.commands import COMMANDS, Command
+from kdump.errors import meant
 from kdump.units import whole_number
 
 _WIDTHS = (20, 1000)  # columns
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
     def _advice(self, word: str) -> str:
         options = {flag for parser in (self, *self._actions_of().values()) for flag in parser._option_string_actions}
         if word.startswith("-"):
-            near = values.meant(word.partition("=")[0], options)
+            near = meant(word.partition("=")[0], options)
         else:
             near = "-o names the file to write" if "--output" in options else ""
         return f"\n  {near}" if near else ""

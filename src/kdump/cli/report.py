@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdump.cli import inputs, values
+from kdump.cli import inputs
 from kdump.errors import KdumpError
 from kdump.extras import extra
 from kdump.files import outputs
@@ -68,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; exit status 3 for an incomplete dump and for one without a fatal crash."""
-    from kdump.errors import UsageError
+    from kdump.errors import UsageError, meant
     from kdump.report import sections
 
     unknown = [name for name in args.section if name not in sections.ALL]
     if unknown:
-        near = values.meant(unknown[0], sections.ALL)
+        near = meant(unknown[0], sections.ALL)
         raise UsageError(f"there is no section {unknown[0]!r}", remedy=near or f"sections: {', '.join(sections.ALL)}")
     if args.live == bool(args.dump):
         raise UsageError("no dump is named", remedy="name a dump, or --live for the running kernel")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from kdump.errors import UsageError
@@ -11,14 +11,6 @@ from kdump.units import LARGEST_SIZE, LONGEST, parse_duration, parse_size, whole
 
 MOST_THREADS: Final = 4096  # of them no more are started than there are CPUs
 MOST_CPUS: Final = 4096
-
-
-def meant(word: str, known: Iterable[str]) -> str:
-    """ "did you mean 'report'?" if one of the known words is nearly this one, else an empty string."""
-    import difflib  # only where something is wrong
-
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def number(low: int, high: int) -> Callable[[str], int]:

@@ -7,7 +7,6 @@ the documentation are made from these declarations.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 from kdump.capture import plan
 from kdump.capture.routes import parse_route
 from kdump.dump.scrub.kinds import KINDS
-from kdump.errors import FormatError, KdumpError
+from kdump.errors import FormatError, KdumpError, one_of
 from kdump.foreign import read_text
 from kdump.host.config import tables
 from kdump.host.config.tables import Duration, Reader, Size, boolean, choice, integer, key, list_of, table, text
@@ -45,8 +44,7 @@ def _url(value: Any) -> str:
     if not colon or not rest:
         raise ValueError('a URL such as "file:///var/crash" or "ssh://kdump@server/srv/crash"')
     if scheme not in SCHEMES:
-        near = difflib.get_close_matches(scheme, SCHEMES, 1)
-        raise ValueError("a URL with one of " + ", ".join(SCHEMES) + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(one_of(scheme, SCHEMES, "a URL with "))
     try:
         port = urlsplit(value).port
     except ValueError as error:  # its brackets, or its port

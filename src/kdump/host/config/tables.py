@@ -8,14 +8,13 @@ for the capture kernel reads its configuration with it too.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
-from kdump.errors import KdumpError, UsageError
+from kdump.errors import KdumpError, UsageError, meant, one_of
 from kdump.units import LARGEST_SIZE, LONGEST, duration_bounds, parse_duration, parse_size, size_bounds
 
 Reader = Callable[[Any], Any]  # turns a TOML value into the attribute's value; raises ValueError saying what it wants
@@ -69,8 +68,7 @@ def choice(*names: str) -> Reader:
 
     def read(value: Any) -> str:
         if value not in names or not isinstance(value, str):
-            near = difflib.get_close_matches(str(value), names, 1)
-            raise ValueError("one of " + ", ".join(names) + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(one_of(str(value), names))
         return value
 
     return read
@@ -255,9 +253,8 @@ class _Reading:
     def hint(self, name: str, known: list[str]) -> str:
         """A suggestion for a key that is not known in its table."""
         self.hints += 1
-        near = difflib.get_close_matches(name, known, 1) if self.hints <= _MOST_PROBLEMS else []
-        if near:
-            return f"did you mean {near[0]!r}?"
+        if self.hints <= _MOST_PROBLEMS and (near := meant(name, known)):
+            return near
         for entry in fields(self.root):
             if entry.name == name:
                 return "it belongs at the top, before the first [table]"
