@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.matrix import machines
-from tests.matrix.rows import OLD, OTHERS, REFUSED, Row, every
+from tests.matrix.rows import OLD, REFUSED, Row, by_gain, every
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = Path(__file__).parent / "results.json"
@@ -45,9 +45,10 @@ def main() -> int:
     FILES.mkdir(exist_ok=True)
     known = read_results()
     # A machine that was refused says nothing of its kernel's drivers.
-    rows = every(machines.possible, [row for row, result in known.items() if result.ready and row not in OTHERS])
+    tried = [row for row, result in known.items() if result.ready]
+    rows = every(machines.possible, tried)
     wanted = [row for row in rows if args.only in row.name and (args.again or row not in known)]
-    pending = sorted(wanted, key=_cost)[: args.limit]
+    pending = by_gain(wanted, tried, _cost)[: args.limit]
     print(f"{len(rows)} machines, {len(pending)} to be run", flush=True)
     with tempfile.TemporaryDirectory(prefix="kdump-matrix-") as scratch:
         root = args.root or Path(scratch) / "root.img"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 KERNELS = ("6.1", "6.1-generic", "6.1-rt", "6.12", "6.12-generic", "6.12-rt", "newest", "newest-generic")
 # What a disk hangs on: the driver that makes it possible, and QEMU's arguments; the drive is called "data".
@@ -122,6 +122,9 @@ def pairs(choice: Choice) -> Iterator[tuple[str, str]]:
     yield from ((kernel, controller), (kernel, volume), (volume, firmware))
 
 
+WANTED = {pair for choice in product(KERNELS, CONTROLLERS, VOLUMES, FIRMWARE) for pair in pairs(choice)}
+
+
 def covering(possible: Callable[[str, str], bool], begin: Iterable[Row] = SUBSET) -> list[Row]:
     """Rows in which every pair occurs that is `possible(kernel, controller)`: greedily, each adds as many as it can.
 
@@ -144,6 +147,26 @@ def covering(possible: Callable[[str, str], bool], begin: Iterable[Row] = SUBSET
 
 
 def every(possible: Callable[[str, str], bool], tried: Iterable[Row] = ()) -> list[Row]:
-    """All machines: first the OTHERS, of which each is the only one of its kind. What was `tried` counts as chosen."""
+    """All machines: first the OTHERS, of which each is the only one of its kind. What was `tried` counts as chosen.
+
+    So do the OTHERS, except those that are refused: their disks' drivers were never used.
+    """
     others = [row for row in OTHERS if possible(row.kernel, row.controller)]
-    return [*others, *covering(possible, dict.fromkeys((*SUBSET, *tried)))]
+    chosen = (*SUBSET, *tried, *(row for row in others if row.volume not in REFUSED and row.cpu not in OLD))
+    return list(dict.fromkeys((*others, *covering(possible, dict.fromkeys(chosen)))))
+
+
+def by_gain(rows: Iterable[Row], tried: Iterable[Row], cost: Callable[[Row], Any]) -> list[Row]:
+    """`rows`, those first that bring most pairs that none of `tried` and of the rows before has; then the cheap ones.
+
+    So a run that ends early leaves as few pairs open as it can.
+    """
+    left = sorted(rows, key=cost)
+    have = {pair for row in tried for pair in pairs(row[:4])}
+    ordered: list[Row] = []
+    while left:
+        best = max(left, key=lambda row: len(set(pairs(row[:4])) & WANTED - have))
+        left.remove(best)
+        have |= set(pairs(best[:4]))
+        ordered.append(best)
+    return ordered
