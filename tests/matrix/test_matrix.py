@@ -10,7 +10,21 @@ import pytest
 from tests.conftest import Once
 from tests.matrix import machines
 from tests.matrix.__main__ import read_results
-from tests.matrix.rows import CONTROLLERS, FIRMWARE, KERNELS, OLD, REFUSED, SUBSET, VOLUMES, Row, covering, every, pairs
+from tests.matrix.rows import (
+    CONTROLLERS,
+    FIRMWARE,
+    KERNELS,
+    OLD,
+    REFUSED,
+    SUBSET,
+    VOLUMES,
+    WANTED,
+    Row,
+    by_gain,
+    covering,
+    every,
+    pairs,
+)
 
 NEEDS = [
     pytest.mark.matrix,
@@ -30,7 +44,22 @@ def test_the_rows_have_every_pair() -> None:
     everything = every(lambda _kernel, _controller: True)
     assert len({row.name for row in everything}) == len(everything) > len(rows)
     few = covering(lambda _kernel, controller: controller != "ide")
+    assert len(few) < len(rows)
     assert not any(row.controller == "ide" for row in few)
+
+
+def test_what_was_run_is_not_chosen_again_and_most_pairs_come_first() -> None:
+    everything = every(lambda _kernel, _controller: True)
+    ready = [row for row in everything if row.volume not in REFUSED and row.cpu not in OLD]
+    assert set(every(lambda _kernel, _controller: True, ready)) == set(everything)
+    gains = []
+    have = {pair for row in ready[:20] for pair in pairs(row[:4])}
+    for row in by_gain(everything, ready[:20], cost=lambda row: row.cpus):
+        gains.append(len(set(pairs(row[:4])) & WANTED - have))
+        have |= set(pairs(row[:4]))
+    assert have >= WANTED
+    assert gains == sorted(gains, reverse=True)
+    assert len(gains) == len(everything)
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name, marks=NEEDS) for row in SUBSET])
