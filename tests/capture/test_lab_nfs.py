@@ -68,7 +68,7 @@ def nfs_machine(tree: KernelTree, directory: Path, port: int, cmdline: str = "")
 
 
 def client(tree: KernelTree, port: int, version: str, mode: str) -> Scenario:
-    facts = {"version": version}
+    facts = {"version": version, "options": "defaults,sec=sys,_netdev,noatime,nofail,x-systemd.automount"}
     path = "srv/dumps" if version == "3" else "dumps"  # what has fsid=0 is the root that version 4 shows
     targets = (Spec(f"nfs://192.168.77.1/{path}", facts), Spec(f"file:///{DUMPS}"))
     return Scenario(

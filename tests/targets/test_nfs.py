@@ -34,6 +34,13 @@ def test_kerberos_that_kernel_and_server_agreed_on_is_refused_too(
     assert nfs.NfsTarget(Spec(URL, {})).check().facts["version"] == "4.2"
 
 
+def test_the_capture_kernel_gets_what_an_fstab_says_but_for_what_mount_keeps_to_itself() -> None:
+    """The lab mounts with these options: mount(2) refuses _netdev and its like, which mount(8) takes."""
+    configured = "defaults,vers=4.1,sec=sys,_netdev,noatime,nofail,x-systemd.automount,rsize=65536"
+    options = nfs.NfsTarget(Spec(URL, {"options": configured})).options("4.1", "192.0.2.1")
+    assert options == "vers=4.1,addr=192.0.2.1,proto=tcp,soft,timeo=50,retrans=2,sec=sys,rsize=65536"
+
+
 def test_options_are_those_of_the_last_mount_on_a_directory(tmp_path: Path) -> None:
     (tmp_path / "mounts").write_text(
         "proc /proc proc rw 0 0\nserver:/a /m nfs4 rw,sec=sys 0 0\nserver:/b /m nfs4 ro,sec=krb5 0 0\nshort\n"

@@ -3,7 +3,8 @@
 Facts: `version` ("4.2" … "3") and `addresses` as the healthy host found them, `options` from the configuration, and
 `fstype`. Mounts are soft: a server that is gone makes writes fail within half a minute instead of never.
 
-Sources: nfs(5); Linux fs/nfs/fs_context.c (the options that mount(2) itself takes: addr=, mountaddr= …).
+Sources: nfs(5), mount(8) (the options that it keeps to itself); Linux fs/nfs/fs_context.c (those that mount(2) takes:
+sec=, addr=, mountaddr= …).
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ VERSIONS = ("4.2", "4.1", "4.0", "3")
 _FORCE, _DETACH = 0x1, 0x2  # umount2(2)
 _SOFT = "soft,timeo=50,retrans=2"  # tenths of a second; the waits add up: 5 + 10 + 15 s
 _VERSION_OPTION = re.compile(r"^(?:nfs)?vers=([\d.]+)$")
+# What an fstab says to mount(8) and systemd, or what kdump decides itself: mount(2) takes none of them as text.
+_NO_TEXT = re.compile(
+    r"^(?:(?:no)?(?:auto|user|fail|atime|diratime|relatime|strictatime|dev|exec|suid|iversion|symfollow)"
+    r"|defaults|users|owner|group|_netdev|silent|loud|comment=.*|[xX]-.*)?$"
+)
 _REMEDY = "showmount -e SERVER lists its exports; the capture kernel writes as root: export with no_root_squash"
 _MOUNT_SECONDS = 60  # of the check on the healthy host
 
@@ -106,7 +112,7 @@ class NfsTarget:
         if version == "3":
             options += [f"mountaddr={address}", "mountvers=3", f"mountproto={proto}", "nolock"]
         configured = self.spec.facts.get("options", "").split(",")
-        options += [option for option in configured if option and not _VERSION_OPTION.match(option)]
+        options += [each for each in configured if not (_NO_TEXT.match(each) or _VERSION_OPTION.match(each))]
         return ",".join(options)
 
     def _versions(self) -> tuple[str, ...]:
