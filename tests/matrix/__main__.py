@@ -63,9 +63,9 @@ def main() -> int:
             for image in place.glob("*.img"):
                 image.unlink()
             verdict = ("ready, " if result.ready else "not ready, ") + result.capture
-            print(f"{row.name}: {verdict}{'' if result.well else ' WRONG'} {result.problem}", flush=True)
             RESULTS.write_text(json.dumps([each.to_json() for each in known.values()], indent=1) + "\n")
             PAGE.write_text(page(known, rows))
+            print(f"{row.name}: {verdict}{'' if result.well else ' WRONG'} {result.problem}", flush=True)
     PAGE.write_text(page(known, rows))
     return int(any(not result.well for result in known.values()))
 

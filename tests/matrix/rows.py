@@ -123,6 +123,7 @@ def pairs(choice: Choice) -> Iterator[tuple[str, str]]:
 
 
 WANTED = {pair for choice in product(KERNELS, CONTROLLERS, VOLUMES, FIRMWARE) for pair in pairs(choice)}
+WANTED |= {pair for row in OTHERS for pair in pairs(row[:4])}
 
 
 def covering(possible: Callable[[str, str], bool], begin: Iterable[Row] = SUBSET) -> list[Row]:
