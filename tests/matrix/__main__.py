@@ -26,10 +26,11 @@ HEAD = """\
 `make machines` boots each of these machines under QEMU with Debian's user space. kdump examines the machine, builds
 and loads there, and the kernel panics. `kdump status` must never say "ready" on a machine that then leaves no dump.
 The rows cover every pair of kernel and controller (where the kernel has the driver), kernel and volume, and volume
-and firmware. The dump goes to a disk with the named controller and volume. Where a network card is named, it goes to a
-server by SSH, or to a disk that a second machine lends by iSCSI or NVMe over TCP. "multipath" loses a path during the
-dump. Debian's root is on another disk. "ide" is an i440fx machine, all others are q35. Seconds are from the
-panic to power off, emulated. "With report" means that the capture kernel made the report.
+and firmware. The dump goes to a disk with the named controller and volume; where several are named, it goes to the
+first volume on the first controller, to the second on the second, and so on, and "complete" means on all. Where a
+network card is named, it goes to a server by SSH, or to a disk that a second machine lends by iSCSI or NVMe over TCP.
+"multipath" loses a path during the dump. Debian's root is on another disk. "ide" is an i440fx machine, all others are
+q35. Seconds are from the panic to power off, emulated. "With report" means that the capture kernel made the report.
 
 """
 
@@ -102,7 +103,7 @@ def page(known: dict[Row, machines.Result], rows: Sequence[Row]) -> str:
         said = "ready" if result.ready else "".join(result.reasons[:1]) or "no verdict"
         capture = result.capture + (", with report" if row.report and result.ready else "")
         cells = [
-            f"{result.release}", row.controller, row.volume, row.firmware, machine,
+            f"{result.release}", *map(", ".join, zip(*row.disks, strict=True)), row.firmware, machine,
             said.replace("|", "\\|")[:200], capture, f"{result.seconds:.0f}" if result.seconds else "",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

@@ -15,7 +15,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,16 @@ exec 2>&1
 hostname matrix
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle -t 120
-mkdir -p /var/crash /etc/kdump /run/lock
+mkdir -p /etc/kdump /run/lock
 cp /root/kdump.toml /etc/kdump/kdump.toml
-. /root/volume
-[ -z "$volume" ] || mount "$volume" /var/crash || exit
-[ -n "$on" ] || on="$(findmnt -n -o SOURCE,FSTYPE /var/crash)"
-echo "@@@ on $on"
+for script in /root/volume*; do
+  at=/var/crash${{script#/root/volume}} volume= here=
+  mkdir -p $at
+  . $script
+  [ -z "$volume" ] || mount "$volume" $at || exit
+  on="$on ${{here:-$(findmnt -n -o SOURCE,FSTYPE $at)}}"
+done
+echo "@@@ on$on"
 kdump build --load | sed 's/^/@@@ build /'
 echo "@@@ status $(kdump status --json | tr -d '\\n')"
 sync
@@ -71,7 +75,8 @@ sleep 1
 echo c > /proc/sysrq-trigger
 """
 CONFIGURATION = """\
-targets = ["{target}"]
+targets = {targets}
+save_to = "all"
 [dump]
 report = {report}
 [action]
@@ -79,7 +84,7 @@ success = "poweroff"
 failure = "poweroff"
 """
 _FOUND = f"for i in $(seq 60); do blkid -U {DATA_UUID} > /dev/null && break; sleep 1; done; volume=UUID={DATA_UUID}\n"
-_DISK = f"volume=$(blkid -U {DATA_UUID}); umount /var/crash 2>/dev/null\n"
+_DISK = f"volume=$(blkid -U {DATA_UUID})\n"
 # Two partitions of the disk, $one and $two, empty.
 _HALVES = rf"""{_FOUND}disk=$(blkid -U {DATA_UUID}); wipefs -q -a $disk
 printf 'label: gpt\nsize=500M\nsize=500M\n' | sfdisk -q $disk; udevadm settle
@@ -177,10 +182,10 @@ VOLUME_SCRIPTS = {
         f"$n -o update -n node.session.auth.username -v {disk_server.USER}\n"
         f"$n -o update -n node.session.auth.password -v '{disk_server.PASSWORD}'; $n --login\n{_FOUND}"
     ),
-    "unmounted": f"{_FOUND}volume= on='not mounted'\n",
+    "unmounted": f"{_FOUND}volume= here='not mounted'\n",
     SSH: (
         f"{_CARD}ip address add 10.0.2.15/24 dev $card\n"
-        'ip route add default via 10.0.2.2; volume= on="$card $(readlink /sys/class/net/$card/device/driver)"\n'
+        'ip route add default via 10.0.2.2; volume= here="$card $(readlink /sys/class/net/$card/device/driver)"\n'
     ),
 }
 TARGETS = {"unmounted": f"fs://UUID={DATA_UUID}/crash"}
@@ -216,7 +221,9 @@ class Result:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Result:
         """Read what `to_json` gave."""
-        return cls(**{**raw, "row": Row(**raw["row"]), "reasons": tuple(raw["reasons"])})
+        row = Row(**raw["row"])
+        row = row._replace(beside=tuple((controller, volume) for controller, volume in row.beside))
+        return cls(**{**raw, "row": row, "reasons": tuple(raw["reasons"])})
 
 
 @functools.cache
@@ -267,34 +274,39 @@ def modules_disk(tree: KernelTree) -> Path:
     return cache.entry(f"installed/{tree.release}", make) / "modules.img"
 
 
-def data_disk(volume: str, directory: Path) -> Path:
-    """The disk that the dump goes to."""
-    path = directory / "data.img"
+def data_uuid(number: int) -> str:
+    """The UUID of the file system on one of a machine's disks."""
+    return f"{DATA_UUID[:-1]}{int(DATA_UUID[-1]) + number}"
+
+
+def data_disk(number: int, volume: str, directory: Path) -> Path:
+    """A disk that the dump goes to."""
+    path, uuid = directory / f"data{number}.img", data_uuid(number)
     inner = directory / "inner.img"
     match volume:
         case "xfs":
             disk.create(path, DATA_SIZE)
-            debian.run("mkfs.xfs", "-q", "-m", f"uuid={DATA_UUID}", str(path))
+            debian.run("mkfs.xfs", "-q", "-m", f"uuid={uuid}", str(path))
         case "btrfs":
             disk.create(path, DATA_SIZE)
-            debian.run("mkfs.btrfs", "-q", "-U", DATA_UUID, str(path))
+            debian.run("mkfs.btrfs", "-q", "-U", uuid, str(path))
         case "partition":
-            disk.create_ext4(inner, DATA_SIZE - 2 * MIB, uuid=DATA_UUID)
+            disk.create_ext4(inner, DATA_SIZE - 2 * MIB, uuid=uuid)
             disk.create(path, DATA_SIZE)
             subprocess.run(["sfdisk", "-q", path], input="label: gpt\nstart=2048\n", text=True, check=True)
             debian.run("dd", f"if={inner}", f"of={path}", "bs=1M", "seek=1", "conv=notrunc,sparse")
         case "lvm":
             size = DATA_SIZE - 4 * MIB
-            disk.create_ext4(inner, size, uuid=DATA_UUID)
+            disk.create_ext4(inner, size, uuid=uuid)
             disk.create(path, DATA_SIZE)
             debian.run("dd", f"if={inner}", f"of={path}", "bs=1M", f"seek={lvm.HEAD // MIB}", "conv=notrunc,sparse")
             with path.open("r+b") as file:
                 file.write(lvm.physical_volume(size))
         case "luks":
-            disk.create_ext4(inner, DATA_SIZE - luks.HEADER, uuid=DATA_UUID)
+            disk.create_ext4(inner, DATA_SIZE - luks.HEADER, uuid=uuid)
             luks.encrypt(inner, path, PASSPHRASE.encode())
         case _:
-            disk.create_ext4(path, DATA_SIZE, uuid=DATA_UUID)
+            disk.create_ext4(path, DATA_SIZE, uuid=uuid)
     inner.unlink(missing_ok=True)
     return path
 
@@ -313,9 +325,9 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
     image = directory / "initrd.img"
     files: dict[str, bytes | Path] = {pivot.MODULES: "\n".join(module_paths(tree, _BOOT_MODULES)).encode()}
     build(tree, entry="tests.matrix.pivot", modules=_BOOT_MODULES, files=files, output=image)
-    data = directory / "data.img" if row.volume == SSH else data_disk(row.volume, directory)
+    data = [data_disk(number, volume, directory) for number, (_, volume) in enumerate(row.disks) if volume != SSH]
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(served(row.volume, data, directory)) if row.volume in SERVED else 0
+        port = stack.enter_context(served(row.volume, data[0], directory)) if row.volume in SERVED else 0
         content, received = _content(row, directory, stack)
         own = stack.enter_context(_own_root(root, content, directory))
         spec = Spec(
@@ -365,17 +377,21 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
 
 def _content(row: Row, directory: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Path], Path]:
     """Files of this machine's root by name, and the directory that a server of this row receives to."""
-    target, received = TARGETS.get(row.volume, "file:///var/crash"), directory / "received"
-    content = {f"/root/{name}": directory / name for name in ("row", "volume", "kdump.toml")}
+    received = directory / "received"
+    scripts = {f"volume{number or ''}": number for number in range(len(row.disks))}
+    content = {f"/root/{name}": directory / name for name in ("row", "kdump.toml", *scripts)}
+    targets = [TARGETS.get(row.volume, "file:///var/crash"), *(f"file:///var/crash{n}" for n in range(1, len(scripts)))]
     if row.volume == SSH:
         server = stack.enter_context(sshd(directory / "sshd", HOST))
-        target = f"ssh://root@{HOST}:{server.port}{received}"
+        targets = [f"ssh://root@{HOST}:{server.port}{received}"]
         content |= {f"/root/{name}": server.directory / name for name in ("id", "known_hosts")}
-    script = VOLUME_SCRIPTS.get(row.volume, _FOUND)
     keys = '[ssh]\nidentity = "/root/id"\nknown_hosts = "/root/known_hosts"\n' if row.volume == SSH else ""
     content["/root/row"].write_text(SCRIPT.format(modules=MODULES_UUID))
-    content["/root/volume"].write_text(script)
-    content["/root/kdump.toml"].write_text(CONFIGURATION.format(target=target, report=str(row.report).lower()) + keys)
+    for name, number in scripts.items():
+        script = VOLUME_SCRIPTS.get(row.disks[number][1], _FOUND)
+        content[f"/root/{name}"].write_text(script.replace(DATA_UUID, data_uuid(number)))
+    text = CONFIGURATION.format(targets=json.dumps(targets), report=str(row.report).lower())
+    content["/root/kdump.toml"].write_text(text + keys)
     return content, received
 
 
@@ -394,23 +410,25 @@ def _own_root(root: Path, content: dict[str, Path], directory: Path) -> Iterator
         own.unlink()
 
 
-def _hardware(row: Row, data: Path, port: int = 0) -> list[str]:
-    arguments = ["-machine", "pc"] if row.controller == "ide" else []
+def _hardware(row: Row, data: Sequence[Path], port: int = 0) -> list[str]:
+    arguments = ["-machine", "pc"] if "ide" in dict(row.disks) else []
     if row.controller in CARDS:
         arguments += ["-netdev", f"socket,id=net,connect=127.0.0.1:{port}" if port else "user,id=net"]
     elif row.volume == "multipath":
         arguments += ["-device", "virtio-scsi-pci,id=bus"]
         for name in ("left", "right"):
-            arguments += ["-drive", f"if=none,id={name},format=raw,file={data},cache=unsafe,file.locking=off"]
+            arguments += ["-drive", f"if=none,id={name},format=raw,file={data[0]},cache=unsafe,file.locking=off"]
             arguments += [
                 "-device",
                 f"scsi-hd,id={name}-path,bus=bus.0,drive={name},serial=data,wwn=0x5000c50015ea71ac,share-rw=on",
             ]
         return arguments
-    else:
-        arguments += ["-drive", f"if=none,id=data,format=raw,file={data},cache=unsafe"]
-    for device in (CONTROLLERS | CARDS)[row.controller][1]:
-        arguments += ["-device", device]
+    for number, path in enumerate(data if row.controller in CONTROLLERS else ()):
+        arguments += ["-drive", f"if=none,id=data{number},format=raw,file={path},cache=unsafe"]
+    for number, (controller, _volume) in enumerate(row.disks):
+        for device in (CONTROLLERS | CARDS)[controller][1]:
+            own = device.replace("=data", f"=data{number}").replace("id=bus", f"id=bus{number}")
+            arguments += ["-device", own.replace("bus=bus.", f"bus=bus{number}.")]
     if row.numa > 1:
         share, cpus = row.memory // row.numa, row.cpus // row.numa
         for node in range(row.numa):
@@ -420,17 +438,20 @@ def _hardware(row: Row, data: Path, port: int = 0) -> list[str]:
     return arguments
 
 
-def _confirmed(row: Row, capture: str, data: Path, received: Path) -> str:
+def _confirmed(row: Row, capture: str, data: Sequence[Path], received: Path) -> str:
     """What the capture kernel said, looked at from outside where the dump can be read here without mounting."""
     if row.serial and capture != "complete":
         return capture
+    found = []  # for each disk or server, what its manifests say
     if row.volume == SSH:
-        manifests = [json.loads(path.read_bytes()) for path in received.glob("*/manifest.json")]
-    elif row.volume in ("ext4", "unmounted", *SERVED):
-        disk.check(data)
-        place = "/crash" if row.volume == "unmounted" else "/"
-        names = [name for name in disk.listing(data, place) if name != "lost+found"]
-        manifests = [json.loads(disk.read(data, f"{place.rstrip('/')}/{name}/manifest.json")) for name in names]
-    else:
-        return capture
-    return "complete" if [manifest["status"] for manifest in manifests] == ["complete"] else "complete only by its word"
+        found = [[json.loads(path.read_bytes())["status"] for path in received.glob("*/manifest.json")]]
+    for path, (_, volume) in zip(data, row.disks, strict=row.volume != SSH):
+        if volume in ("ext4", "unmounted", *SERVED):
+            disk.check(path)
+            place = "/crash" if volume == "unmounted" else "/"
+            names = [name for name in disk.listing(path, place) if name != "lost+found"]
+            manifests = [disk.read(path, f"{place.rstrip('/')}/{name}/manifest.json") for name in names]
+            found.append([json.loads(manifest)["status"] for manifest in manifests])
+    if found:
+        return "complete" if all(statuses == ["complete"] for statuses in found) else "complete only by its word"
+    return capture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ CONTROLLERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "usb-uas": ("uas", ("qemu-xhci", "usb-uas,id=bus", "scsi-hd,bus=bus.0,drive=data")),
     "sd-card": ("sdhci_pci", ("sdhci-pci", "sd-card,drive=data")),
 }
+BOARDS = {"ahci", "ide"}  # on the board of a newer and of an older machine
 # Network cards, in a disk controller's place: the dump goes to this host by SSH. The network behind is called "net".
 CARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "virtio-net": ("virtio_net", ("virtio-net-pci,netdev=net",)),
@@ -70,15 +71,27 @@ class Row(NamedTuple):
     serial: bool = True
     crashkernel: str = "256M"
     report: bool = False  # whether the capture kernel makes a report, too: emulated, that takes its time
+    beside: tuple[tuple[str, str], ...] = ()  # controllers and volumes of more disks; the dump goes to all at once
+
+    @property
+    def disks(self) -> tuple[tuple[str, str], ...]:
+        """Controller and volume of each."""
+        return (self.controller, self.volume), *self.beside
 
     @property
     def name(self) -> str:
         """For people, files and test ids."""
         size = f"{self.cpus}x{self.memory}{'' if self.serial else '-noserial'}"
-        return "-".join([self.kernel, self.controller, self.volume, self.firmware, self.cpu.replace(",", "_"), size])
+        disks = "+".join(map("-".join, self.disks))
+        return "-".join([self.kernel, disks, self.firmware, self.cpu.replace(",", "_"), size])
+
+    @property
+    def pairs(self) -> set[tuple[str, str]]:
+        """The pairs of which each must occur: (kernel, controller), (kernel, volume), (volume, firmware)."""
+        each = {((self.kernel, c), (self.kernel, v), (v, self.firmware)) for c, v in self.disks}
+        return {pair for three in each for pair in three}
 
 
-Choice = tuple[str, str, str, str]
 # The default run's: an ordinary kernel on a SAS controller, the newest on NVMe, a set-up that must be refused.
 SUBSET = (
     Row("6.1-generic", "megasas", "lvm", "bios", report=True),
@@ -116,35 +129,38 @@ OTHERS = (
 )
 
 
-def pairs(choice: Choice) -> Iterator[tuple[str, str]]:
-    """The pairs of which each must occur: (kernel, controller), (kernel, volume), (volume, firmware)."""
-    kernel, controller, volume, firmware = choice
-    yield from ((kernel, controller), (kernel, volume), (volume, firmware))
-
-
-WANTED = {pair for choice in product(KERNELS, CONTROLLERS, VOLUMES, FIRMWARE) for pair in pairs(choice)}
-WANTED |= {pair for row in OTHERS for pair in pairs(row[:4])}
+CHOICES = tuple(
+    Row(*choice)
+    for choice in product(KERNELS, CONTROLLERS, VOLUMES, FIRMWARE)
+    if not (choice[1] == "ide" and choice[3] == "uefi")  # QEMU starts the older machine, which has it, by BIOS only
+)
+WANTED = {pair for row in (*CHOICES, *OTHERS) for pair in row.pairs}
+DISKS = 3  # of one machine
 
 
 def covering(possible: Callable[[str, str], bool], begin: Iterable[Row] = SUBSET) -> list[Row]:
-    """Rows in which every pair occurs that is `possible(kernel, controller)`: greedily, each adds as many as it can.
-
-    The older IDE controller belongs to a machine that QEMU starts by BIOS only.
-    """
-    choices: list[Choice] = [
-        choice
-        for choice in product(KERNELS, CONTROLLERS, VOLUMES, FIRMWARE)
-        if possible(choice[0], choice[1]) and not (choice[1] == "ide" and choice[3] == "uefi")
-    ]
+    """Rows in which every pair occurs that is `possible(kernel, controller)`: greedily, each adds as many as it can."""
+    choices = [row for row in CHOICES if possible(row.kernel, row.controller)]
     rows = [row for row in begin if possible(row.kernel, row.controller)]
-    missing = {pair for choice in choices for pair in pairs(choice)}
-    missing -= {pair for row in rows for pair in pairs(row[:4])}
+    missing = {pair for row in choices for pair in row.pairs} - {pair for row in rows for pair in row.pairs}
     while missing:
-        best = max(choices, key=lambda choice: len(missing & set(pairs(choice))))
-        missing -= set(pairs(best))
-        rest = REST[len(rows) % len(REST)]
-        rows.append(Row(*best)._replace(**rest))  # type: ignore[arg-type]
+        best = max(choices, key=lambda row: len(missing & row.pairs))
+        missing -= best.pairs
+        while len(best.disks) < DISKS:
+            more = max(choices, key=lambda row: len(missing & row.pairs) if _goes_with(row, best) else 0)
+            if not missing & more.pairs or not _goes_with(more, best):
+                break
+            missing -= more.pairs
+            best = best._replace(beside=(*best.beside, *more.disks))
+        rows.append(best._replace(**REST[len(rows) % len(REST)]))  # type: ignore[arg-type]
     return rows
+
+
+def _goes_with(row: Row, other: Row) -> bool:
+    """Whether a machine can have the disks of both: no two alike, and one board."""
+    controllers, volumes = zip(*row.disks, *other.disks, strict=True)
+    alike = len(set(controllers)) < len(controllers) or len(set(volumes)) < len(volumes)
+    return row.kernel == other.kernel and row.firmware == other.firmware and not alike and not {*controllers} >= BOARDS
 
 
 def every(possible: Callable[[str, str], bool], tried: Iterable[Row] = ()) -> list[Row]:
@@ -163,11 +179,11 @@ def by_gain(rows: Iterable[Row], tried: Iterable[Row], cost: Callable[[Row], Any
     So a run that ends early leaves as few pairs open as it can.
     """
     left = sorted(rows, key=cost)
-    have = {pair for row in tried for pair in pairs(row[:4])}
+    have = {pair for row in tried for pair in row.pairs}
     ordered: list[Row] = []
     while left:
-        best = max(left, key=lambda row: len(set(pairs(row[:4])) & WANTED - have))
+        best = max(left, key=lambda row: len(row.pairs & WANTED - have))
         left.remove(best)
-        have |= set(pairs(best[:4]))
+        have |= best.pairs
         ordered.append(best)
     return ordered

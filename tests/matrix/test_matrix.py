@@ -11,7 +11,9 @@ from tests.conftest import Once
 from tests.matrix import machines
 from tests.matrix.__main__ import read_results
 from tests.matrix.rows import (
+    BOARDS,
     CONTROLLERS,
+    DISKS,
     FIRMWARE,
     KERNELS,
     OLD,
@@ -23,7 +25,6 @@ from tests.matrix.rows import (
     by_gain,
     covering,
     every,
-    pairs,
 )
 
 NEEDS = [
@@ -37,15 +38,18 @@ NEEDS = [
 
 def test_the_rows_have_every_pair() -> None:
     rows = covering(lambda _kernel, _controller: True)
-    found = {pair for row in rows for pair in pairs(row[:4])}
+    found = {pair for row in rows for pair in row.pairs}
     wanted = {(k, c) for k in KERNELS for c in CONTROLLERS} | {(k, v) for k in KERNELS for v in VOLUMES}
     assert found == wanted | {(v, f) for v in VOLUMES for f in FIRMWARE}
-    assert len(rows) >= 60
     everything = every(lambda _kernel, _controller: True)
-    assert len({row.name for row in everything}) == len(everything) > len(rows)
+    assert len({row.name for row in everything}) == len(everything) >= 60
+    assert any(row.beside for row in rows)
+    for row in rows:
+        for kind in zip(*row.disks, strict=True):
+            assert len(set(kind)) == len(row.disks) <= DISKS
+        assert not {controller for controller, _volume in row.disks} >= BOARDS
     few = covering(lambda _kernel, controller: controller != "ide")
-    assert len(few) < len(rows)
-    assert not any(row.controller == "ide" for row in few)
+    assert not any("ide" in dict(row.disks) for row in few)
 
 
 def test_what_was_run_is_not_chosen_again_and_most_pairs_come_first() -> None:
@@ -53,10 +57,10 @@ def test_what_was_run_is_not_chosen_again_and_most_pairs_come_first() -> None:
     ready = [row for row in everything if row.volume not in REFUSED and row.cpu not in OLD]
     assert set(every(lambda _kernel, _controller: True, ready)) == set(everything)
     gains = []
-    have = {pair for row in ready[:20] for pair in pairs(row[:4])}
+    have = {pair for row in ready[:20] for pair in row.pairs}
     for row in by_gain(everything, ready[:20], cost=lambda row: row.cpus):
-        gains.append(len(set(pairs(row[:4])) & WANTED - have))
-        have |= set(pairs(row[:4]))
+        gains.append(len(row.pairs & WANTED - have))
+        have |= row.pairs
     assert have >= WANTED
     assert gains == sorted(gains, reverse=True)
     assert len(gains) == len(everything)
