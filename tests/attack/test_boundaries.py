@@ -6,7 +6,6 @@ import io
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.attack.peers import answering
 from tests.host.test_aftermath import crash
 
 from kdump.cli import streams
@@ -252,24 +252,8 @@ def drip(peer: socket.socket) -> None:
 @pytest.fixture
 def peer(request: pytest.FixtureRequest) -> Iterator[int]:
     """The port of a server that answers as the parameter says."""
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    connection.recv(65536)
-                    ANSWERS[request.param](connection)
-                except OSError:
-                    pass
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield listening.getsockname()[1]
-    listening.close()
+    with answering(ANSWERS[request.param]) as port:
+        yield port
 
 
 @pytest.mark.timeout(60)

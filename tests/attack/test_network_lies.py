@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface
 from typing import Any
 
 import pytest
+from tests.attack.peers import answering
 
 from kdump.capture import dhcp, dhcp6, netlink, network
 from kdump.cli import values
@@ -222,25 +223,9 @@ def drip(peer: socket.socket) -> None:
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[int]:
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    connection.recv(1 << 16)
-                    HTTP[request.param](connection)
-                    connection.shutdown(socket.SHUT_WR)
-                except OSError:
-                    pass
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield listening.getsockname()[1]
-    listening.close()
+    """The port of a server that answers as the parameter says."""
+    with answering(HTTP[request.param]) as port:
+        yield port
 
 
 @pytest.mark.timeout(60)
