@@ -15,7 +15,7 @@ from kdump.image.cpio import archive
 from kdump.image.kernel_tree import KernelTree, read_compressed
 from kdump.image.tree import Tree
 from kdump.lab import apt, cache
-from kdump.lab.foreign import _library
+from kdump.lab.foreign import library_for
 
 PYTHON = "python3.13"
 PACKAGES = (
@@ -39,7 +39,7 @@ def serving(output: Path, files: Mapping[str, bytes | Path] | None = None) -> Pa
         for path in top.rglob("*.py"):
             root.file(f"{place}/{path.relative_to(top)}", path.read_bytes())
     root.file("opt/tests/__init__.py", b"")
-    library = _library(RISCV64)
+    library = library_for(RISCV64)
     assert library, f"there is no {RISCV64.triplet}-gcc"
     root.file(f"opt/kdump/native/{library.name}", library.read_bytes())
     for unpacked, name in _packages(*PACKAGES):

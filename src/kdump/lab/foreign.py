@@ -34,7 +34,7 @@ def platform_of(machine: str) -> Platform:
     if architecture is arch.native():
         return NATIVE
     wheels = functools.partial(_wheel, architecture)
-    return Foreign(machine, architecture.triplet, _python(architecture), wheels, _library(architecture))
+    return Foreign(machine, architecture.triplet, _python(architecture), wheels, library_for(architecture))
 
 
 def _python(architecture: Architecture) -> Path:
@@ -84,7 +84,7 @@ def _wheel(architecture: Architecture, distribution: str, version: str) -> Path:
     return cache.entry(f"foreign/{architecture.name}/{tag}", fetch)
 
 
-def _library(architecture: Architecture) -> Path | None:
+def library_for(architecture: Architecture) -> Path | None:
     """kdump's shared library; None without a cross compiler or without the sources: NumPy does the work then."""
     compiler = shutil.which(f"{architecture.triplet}-gcc")
     digest = library.source_digest()

@@ -12,9 +12,8 @@ from typing import Final, NamedTuple
 
 from kdump.arch.aarch64 import AARCH64
 from kdump.kexec.devicetree import WORD, DeviceTree
-from kdump.kexec.purgatory import HEAD_AT, REGION, Entry, Region, filled
+from kdump.kexec.purgatory import HEAD_AT, Entry, Region, filled
 from kdump.kexec.purgatory.code_aarch64 import CODE
-from kdump.kexec.syscalls import SEGMENTS_MAX
 
 ARCHITECTURE: Final = AARCH64
 SIZE = len(CODE)
@@ -22,7 +21,6 @@ MAGIC = b"KDUMPPA1"
 # kernel_entry, device_tree, uart, conduit, reset_after, resets, region_count
 HEAD = struct.Struct("<7Q")
 REGIONS_AT = HEAD_AT + HEAD.size
-CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the check, callable as a C function
 CONDUITS = {"smc": 1, "hvc": 2}  # how PSCI is called (Arm DEN0022)
 
 

@@ -30,9 +30,7 @@ region_count:	.quad	0
 regions:				/* address, size (a multiple of 8), checksum */
 	.fill	16 * 24, 1, 0
 
-	.globl	check_for_tests		/* the check as a C function, at a fixed place for the tests */
-check_for_tests:			/* returns the damaged region's record, or NULL; leaves callee-saved registers alone */
-check_regions:
+check_regions:				/* a0: the damaged region's record, or NULL */
 	lla	a0, regions
 	ld	t0, region_count
 	ld	t1, step		/* SplitMix64's numbers: see checksum.py */

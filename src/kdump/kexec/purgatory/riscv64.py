@@ -12,9 +12,8 @@ from typing import Final, NamedTuple
 
 from kdump.arch.riscv64 import RISCV64
 from kdump.kexec.devicetree import DeviceTree
-from kdump.kexec.purgatory import HEAD_AT, REGION, Entry, Region, filled
+from kdump.kexec.purgatory import HEAD_AT, Entry, Region, filled
 from kdump.kexec.purgatory.code_riscv64 import CODE
-from kdump.kexec.syscalls import SEGMENTS_MAX
 
 ARCHITECTURE: Final = RISCV64
 SIZE = len(CODE)
@@ -22,7 +21,6 @@ MAGIC = b"KDUMPPR1"
 # kernel_entry, device_tree, reset_ticks, resets, region_count
 HEAD = struct.Struct("<5Q")
 REGIONS_AT = HEAD_AT + HEAD.size
-CHECK_AT = REGIONS_AT + SEGMENTS_MAX * REGION.size  # the check, callable as a C function
 
 
 class Parameters(NamedTuple):
