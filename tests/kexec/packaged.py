@@ -1,4 +1,4 @@
-"""Images for architectures that kdump builds none for: whole Debian packages, unpacked, and a script as first process."""
+"""Images for architectures that kdump builds none for: Debian packages, unpacked, and a script as first process."""
 
 from __future__ import annotations
 

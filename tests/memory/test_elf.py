@@ -161,7 +161,7 @@ LOAD = 64 + 56  # file offset of the first PT_LOAD's header
         (GOOD[:40], "", "no room"),
         (patched(GOOD, 4, b"\1"), "EI_CLASS", "32-bit"),
         (patched(GOOD, 5, b"\2"), "EI_DATA", "big-endian"),
-        (patched(patched(GOOD, 5, b"\2"), 18, b"\0\x15"), "EI_DATA", "big-endian ELF dumps of ppc64le"),
+        (patched(patched(GOOD, 5, b"\2"), 18, b"\0\xb7"), "EI_DATA", "big-endian ELF dumps of aarch64"),
         (patched(patched(GOOD, 5, b"\3"), 18, b"\0\x16"), "EI_DATA", "big-endian ELF dumps of s390x"),
         (patched(GOOD, 16, b"\2"), "e_type", "not a core"),
         (patched(GOOD, 54, b"\x20"), "e_phentsize", "32 bytes"),

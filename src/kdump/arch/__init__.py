@@ -11,7 +11,10 @@ import os
 from kdump.arch.architecture import BOOT_PARAMS, DEVICE_TREE, Architecture
 from kdump.errors import KdumpError
 
-__all__ = ["BOOT_PARAMS", "DEVICE_TREE", "Architecture", "by_boot_params", "by_machine", "elf_name", "known", "native"]
+__all__ = [
+    "BOOT_PARAMS", "DEVICE_TREE", "Architecture", "by_boot_params", "by_machine", "elf_name", "in_dump", "known",
+    "native",
+]  # fmt: skip
 
 # Others that Linux runs on, or did: e_machine (elf.h).
 _OTHERS = {
@@ -45,6 +48,15 @@ def by_machine(machine: str | int) -> Architecture:
         f"the architecture {elf_name(machine) if isinstance(machine, int) else machine or 'unknown'} is not supported",
         why=f"supported: {', '.join(arch.name for arch in known())}",
     )
+
+
+def in_dump(machine: str | int) -> Architecture | None:
+    """The architecture that the header of a dump calls so: an e_machine, or a name, which QEMU writes in its own way.
+
+    None if it is not supported.
+    """
+    name = machine.lower() if isinstance(machine, str) else machine
+    return next((arch for arch in known() if name in (arch.name, arch.elf_machine, *arch.dump_names)), None)
 
 
 def elf_name(number: int) -> str:

@@ -104,6 +104,9 @@ class Architecture:
     debian: str  # as dpkg names it
     triplet: str  # directory of its libraries (Debian's multiarch tuple)
     byte_order: ByteOrder = "little"  # of the kernel's numbers
+    # Notes of dumps whose headers may be in the other byte order (memory/turned.py): n_type, bytes of each number.
+    turned_notes: Mapping[int, int] = MappingProxyType({})
+    dump_names: tuple[str, ...] = ()  # other names of it in headers of dumps, in lower case
     page_sizes: tuple[int, ...]  # in bytes, the usual one first
     console: str  # the kernel's name of the first serial port
     syscalls: SyscallNumbers
@@ -162,6 +165,11 @@ class Architecture:
     def registers(self, note: bytes) -> Registers:
         """Registers of an NT_PRSTATUS note. Raises `FormatError` if it is too short."""
         self._refuse("registers cannot be read")
+
+    def ran_in_own_order(self, note: bytes) -> bool:
+        """Whether the processor of an NT_PRSTATUS note, written in the other order, ran in this one."""
+        del note
+        return False
 
     def unwinder(self, kernel: KernelView) -> Unwinder:
         """The unwinder of a kernel's stacks. Raises `KdumpError` if the kernel lacks the information for it."""

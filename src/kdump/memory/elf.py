@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdump.arch import known
+from kdump.arch import in_dump
 from kdump.arch.architecture import ByteOrder
 from kdump.elf import (
     BIG_ENDIAN,
@@ -32,6 +32,7 @@ from kdump.elf import (
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import FileSource, Source
+from kdump.memory.turned import own_notes, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -215,13 +216,14 @@ def open_elf(source: Source) -> Dump:
             clipped |= end > source.size
             notes += read_notes(source, header.offset, min(end, source.size), order)
     vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
+    own = own_notes(notes, in_dump(machine), order, source.path)
     said = _PAGE_SIZE.search(vmcoreinfo)  # an ELF header does not say
     return Dump(
         path=source.path,
         format=f"{source.wrapping}elf",
         memory=ElfMemory(source, segments, int(said[1]) if said else 4096),
         vmcoreinfo=vmcoreinfo,
-        notes=tuple(notes),
+        notes=own,
         header={"machine": machine, "loads": len(loads)},
         incomplete=clipped or source.incomplete,
         lacks=_lacks(source, segments) if clipped else "",
@@ -252,7 +254,7 @@ def _lacks(source: Source, segments: Sequence[Segment]) -> str:
 def read_headers(source: Source) -> tuple[int, list[ProgramHeader], ByteOrder]:
     """(e_machine, program headers, the order of numbers).
 
-    Big-endian headers are those of a machine that is so itself: QEMU may write them around little-endian memory.
+    Big-endian headers are those of a machine that is so itself, or of one that QEMU writes so (memory/turned.py).
     """
 
     def wrong(what: str, field: str, offset: int) -> FormatError:
@@ -266,8 +268,8 @@ def read_headers(source: Source) -> tuple[int, list[ProgramHeader], ByteOrder]:
     order: ByteOrder = "little" if ident[5] == LITTLE_ENDIAN else "big"
     if order == "big":
         number = int.from_bytes(source.view(_MACHINE_AT, 2), "big")
-        arch = next((each for each in known() if each.elf_machine == number), None)
-        if ident[5] != BIG_ENDIAN or arch is None or arch.byte_order != "big":
+        arch = in_dump(number)
+        if ident[5] != BIG_ENDIAN or not readable(arch, order):
             of = f" of {arch.name}" if arch else ""
             raise wrong(f"big-endian ELF dumps{of} are not supported", "e_ident[EI_DATA]", 5)
     ehdr, phdr = (EHDR, PHDR) if order == "little" else (big_endian(EHDR), big_endian(PHDR))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kdump.arch import in_dump
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.decompress import Decompressor
 from kdump.memory.elf import parse_notes
@@ -20,6 +21,7 @@ from kdump.memory.kdump_part import Part, runs
 from kdump.memory.pieces import Pieces
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import FileSource, Source
+from kdump.memory.turned import own_notes
 
 RANGES_LIMIT = 1 << 16
 CACHED_PAGES = 512
@@ -216,17 +218,18 @@ def _dump(parts: list[Part]) -> Dump:
     notes: tuple[Note, ...] = tuple(parse_notes(raw, first.source.path, sub["offset_note"], header.order))
     if not vmcoreinfo:
         vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
+    arch = in_dump(header.utsname[4])
     lacks = _lacks(parts)
     return Dump(
         path=first.source.path,
         format=f"{first.source.wrapping}kdump",
         memory=KdumpMemory(parts),
         vmcoreinfo=vmcoreinfo,
-        notes=notes,
+        notes=own_notes(notes, arch, header.order, first.source.path),
         header={
             "header_version": header.version,
             "utsname": header.utsname,
-            "machine": header.utsname[4].lower(),  # QEMU writes S390X
+            "machine": arch.name if arch else header.utsname[4].lower(),
             "timestamp": header.timestamp,
             "status": header.status,
             "block_size": header.block_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from kdump.arch import syscalls
@@ -12,6 +13,8 @@ from kdump.elf import EM_PPC64
 if TYPE_CHECKING:
     from kdump.arch.paging import InfoView, MemoryView, Paging
     from kdump.arch.stacks import KernelView
+
+_MSR = 112 + 33 * 8 + 7  # the byte of NT_PRSTATUS, big-endian, with MSR_LE in it (struct pt_regs; asm/reg.h)
 
 
 class _Ppc64Le(Architecture):
@@ -24,6 +27,9 @@ class _Ppc64Le(Architecture):
     syscalls = syscalls.POWERPC
     instruction_step = instruction_longest = 4
     fault_register = "dar"
+    # NT_PRSTATUS, NT_PRFPREG, NT_PPC_VMX, NT_PPC_VSX (elf.h)
+    turned_notes = MappingProxyType({1: 8, 2: 8, 0x100: 16, 0x102: 8})
+    dump_names = ("ppc64",)
 
     def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
         from kdump.arch.ppc64le.paging import kernel_paging
@@ -35,6 +41,9 @@ class _Ppc64Le(Architecture):
 
         del kernel
         return PAGE_OFFSET
+
+    def ran_in_own_order(self, note: bytes) -> bool:
+        return len(note) > _MSR and bool(note[_MSR] & 1)
 
     def physical_base(self, numbers: Mapping[str, int]) -> int:
         del numbers

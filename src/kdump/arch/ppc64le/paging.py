@@ -11,6 +11,7 @@ arch/powerpc/mm/init_64.c (struct vmemmap_backing), arch/powerpc/kexec/vmcore_in
 from __future__ import annotations
 
 from kdump.arch.paging import InfoView, Linear, MemoryView, Paging
+from kdump.errors import KdumpError
 
 PAGE_OFFSET = 0xC000_0000_0000_0000
 _REGION = 1 << 52  # addresses that tables resolve; the top four bits are always those of PAGE_OFFSET
@@ -30,7 +31,10 @@ _MAX_BACKINGS = 1 << 20
 
 
 def kernel_paging(info: InfoView, memory: MemoryView) -> Paging:
-    """The kernel's own address space. Raises `KeyError` with the name of what VMCOREINFO does not say."""
+    """The kernel's own address space.
+
+    Raises `KeyError` with the name of what VMCOREINFO does not say, `KdumpError` if memory contradicts it.
+    """
     symbols = info.symbols
     page_shift = info.page_size.bit_length() - 1
     radix = _is_radix(info, memory)
@@ -69,6 +73,11 @@ def _number(memory: MemoryView, virtual: int, size: int = 8) -> int:
 
 def _is_radix(info: InfoView, memory: MemoryView) -> bool:
     spec = _number(memory, info.symbols["cur_cpu_spec"])
+    if not PAGE_OFFSET <= spec < PAGE_OFFSET + _LINEAR:
+        raise KdumpError(
+            "the kernel's page tables cannot be found",
+            why=f"cur_cpu_spec holds {spec:#x}, which is no pointer: the dump is damaged, or its kernel is big-endian",
+        )
     return bool(_number(memory, spec + info.offsets["cpu_spec.mmu_features"], 4) & _RADIX)
 
 

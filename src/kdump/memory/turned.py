@@ -1,0 +1,45 @@
+"""Dumps whose headers are in another byte order than the memory that they describe, as QEMU writes them.
+
+It takes the order of headers and notes of a ppc64 machine from a register of the processor, and looks at one that a
+machine of type pseries does not use: they are big-endian around the memory of a little-endian kernel.
+Source: QEMU, target/ppc/arch_dump.c, cpu_get_dump_info(); ppc_interrupts_little_endian() in target/ppc/cpu.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdump.arch import Architecture
+from kdump.arch.architecture import ByteOrder
+from kdump.errors import FormatError
+from kdump.memory.protocol import Note
+
+NT_PRSTATUS = 1
+
+
+def readable(arch: Architecture | None, order: ByteOrder) -> bool:
+    """Whether headers in that order may be of a machine that is read; if they are turned, its notes must prove it."""
+    return arch is not None and (arch.byte_order == order or bool(arch.turned_notes))
+
+
+def own_notes(notes: Sequence[Note], arch: Architecture | None, order: ByteOrder, path: str) -> tuple[Note, ...]:
+    """Notes that were written in `order`, with their numbers in the order of the machine's memory.
+
+    Notes whose numbers are of an unknown size are left out. Raises `FormatError` unless the registers of a processor
+    say that it ran in the architecture's order.
+    """
+    if arch is None or arch.byte_order == order:
+        return tuple(notes)
+    if not any(note.type == NT_PRSTATUS and arch.ran_in_own_order(note.data) for note in notes):
+        raise FormatError(
+            f"{order}-endian dumps of {arch.name} are not supported",
+            path=path,
+            why=f"no processor in it ran {arch.byte_order}-endian, or their registers (NT_PRSTATUS) are missing",
+        )
+    texts = [note for note in notes if note.name == "VMCOREINFO"]
+    numbers = [note for note in notes if note.name == "CORE" and note.type in arch.turned_notes]
+    return (*(note._replace(data=_turned(note.data, arch.turned_notes[note.type])) for note in numbers), *texts)
+
+
+def _turned(data: bytes, width: int) -> bytes:
+    return b"".join(data[at : at + width][::-1] for at in range(0, len(data), width))
