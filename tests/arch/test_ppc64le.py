@@ -52,7 +52,7 @@ def written(path: Path, form: str, memory: bytes, order: str, *, little: bool) -
         path.write_bytes(elf([Load(0, memory)], said, machine=EM_PPC64, order=order))
     else:
         pages = {at // PAGES: memory[at : at + PAGES] for at in range(0, len(memory), PAGES)}
-        path.write_bytes(kdump(pages, ram=[(0, SIZE // PAGES)], notes=said, machine=b"PPC64", codec=1, order=order))
+        path.write_bytes(kdump(pages, ram=[(0, SIZE // PAGES)], notes=said, machine=b"Unknown", codec=1, order=order))
     return path
 
 

@@ -51,12 +51,9 @@ def by_machine(machine: str | int) -> Architecture:
 
 
 def in_dump(machine: str | int) -> Architecture | None:
-    """The architecture that the header of a dump calls so: an e_machine, or a name, which QEMU writes in its own way.
-
-    None if it is not supported.
-    """
-    name = machine.lower() if isinstance(machine, str) else machine
-    return next((arch for arch in known() if name in (arch.name, arch.elf_machine, *arch.dump_names)), None)
+    """The architecture that the header of a dump names so, by an e_machine or a name; None if it is not supported."""
+    name = machine.lower() if isinstance(machine, str) else machine  # QEMU writes S390X
+    return next((arch for arch in known() if name in (arch.name, arch.elf_machine)), None)
 
 
 def elf_name(number: int) -> str:

@@ -106,7 +106,7 @@ class Architecture:
     byte_order: ByteOrder = "little"  # of the kernel's numbers
     # Notes of dumps whose headers may be in the other byte order (memory/turned.py): n_type, bytes of each number.
     turned_notes: Mapping[int, int] = MappingProxyType({})
-    dump_names: tuple[str, ...] = ()  # other names of it in headers of dumps, in lower case
+    prstatus_size: int = 0  # bytes of an NT_PRSTATUS note, where QEMU's dumps do not name the machine
     page_sizes: tuple[int, ...]  # in bytes, the usual one first
     console: str  # the kernel's name of the first serial port
     syscalls: SyscallNumbers

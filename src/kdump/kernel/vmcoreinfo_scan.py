@@ -22,12 +22,14 @@ LONGEST = 1 << 16  # bytes of the largest page, which the text fits
 
 
 def find_vmcoreinfo(memory: Memory, arch: Architecture) -> bytes:
-    """The VMCOREINFO text of the kernel in `memory`, empty if absent. Looks at the start of every page.
+    """The VMCOREINFO text of the kernel in `memory`, empty if absent. Looks at the start of every page of the kernel.
+
+    A dump may be in larger pages: QEMU writes 64 KiB if the kernel may have pages of that size.
 
     Memory may hold texts of other kernels too (the one that booted this one, a file in the page cache), so a find
     counts only if its kernel's page tables map their own root where the text says that it is.
     """
-    page = memory.page_size
+    page = min(memory.page_size, *arch.page_sizes)
     word = int.from_bytes(START[:8], "little")
     for each in memory.held():
         for start in range(each.start, each.end, CHUNK):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kdump.arch import in_dump
 from kdump.errors import FormatError, NotPresentError
 from kdump.memory.decompress import Decompressor
 from kdump.memory.elf import parse_notes
@@ -21,7 +20,7 @@ from kdump.memory.kdump_part import Part, runs
 from kdump.memory.pieces import Pieces
 from kdump.memory.protocol import Dump, Note, Range
 from kdump.memory.source import FileSource, Source
-from kdump.memory.turned import own_notes
+from kdump.memory.turned import of_machine, own_notes, readable
 
 RANGES_LIMIT = 1 << 16
 CACHED_PAGES = 512
@@ -218,7 +217,9 @@ def _dump(parts: list[Part]) -> Dump:
     notes: tuple[Note, ...] = tuple(parse_notes(raw, first.source.path, sub["offset_note"], header.order))
     if not vmcoreinfo:
         vmcoreinfo = next((note.data for note in notes if note.name == "VMCOREINFO"), b"")
-    arch = in_dump(header.utsname[4])
+    arch = of_machine(header.utsname[4], notes)
+    if header.order == "big" and not readable(arch, header.order):
+        raise FormatError("big-endian dumps of an unknown machine are not supported", path=first.source.path)
     lacks = _lacks(parts)
     return Dump(
         path=first.source.path,

@@ -18,7 +18,7 @@ from kdump.arch.architecture import ByteOrder
 from kdump.elf import big_endian
 from kdump.errors import FormatError
 from kdump.memory.source import Source
-from kdump.memory.turned import readable
+from kdump.memory.turned import UNNAMED, readable
 
 MAGIC = b"KDUMP   "
 MAIN = struct.Struct("<8si390s6xqqIiiII4Ii")  # struct disk_dump_header, 64-bit
@@ -74,8 +74,9 @@ def read_header(source: Source) -> Header:
     utsname = tuple(
         names[at : at + 65].split(b"\0", 1)[0].decode("utf-8", "replace") for at in range(0, len(names), 65)
     )
-    if order == "big" and not readable(in_dump(utsname[4]), order):
-        machine = utsname[4].lower() or "an unknown machine"
+    machine = utsname[4].lower()
+    if order == "big" and machine != UNNAMED and not readable(in_dump(machine), order):
+        machine = machine or "an unknown machine"
         raise wrong(f"big-endian dumps of {machine} are not supported", "header_version", 8)
     if not 0 <= version < VERSIONS:
         raise wrong(f"version {version}", "header_version", 8)

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdump.arch import Architecture
+from kdump.arch import Architecture, in_dump, known
 from kdump.arch.architecture import ByteOrder
 from kdump.errors import FormatError
 from kdump.memory.protocol import Note
 
 NT_PRSTATUS = 1
+UNNAMED = "unknown"  # ELF_MACHINE_UNAME in QEMU's dump/dump.c, in lower case
 
 
 def readable(arch: Architecture | None, order: ByteOrder) -> bool:
     """Whether headers in that order may be of a machine that is read; if they are turned, its notes must prove it."""
     return arch is not None and (arch.byte_order == order or bool(arch.turned_notes))
+
+
+def of_machine(name: str, notes: Sequence[Note]) -> Architecture | None:
+    """The architecture of a kdump-compressed dump; None if it is not supported.
+
+    QEMU writes the name "Unknown" for some, and for these it is told by the size of its processors' registers.
+    """
+    if name.lower() != UNNAMED:
+        return in_dump(name)
+    sizes = {len(note.data) for note in notes if note.name == "CORE" and note.type == NT_PRSTATUS}
+    return next((arch for arch in known() if arch.prstatus_size in sizes), None)
 
 
 def own_notes(notes: Sequence[Note], arch: Architecture | None, order: ByteOrder, path: str) -> tuple[Note, ...]:

@@ -29,7 +29,7 @@ class _Ppc64Le(Architecture):
     fault_register = "dar"
     # NT_PRSTATUS, NT_PRFPREG, NT_PPC_VMX, NT_PPC_VSX (elf.h)
     turned_notes = MappingProxyType({1: 8, 2: 8, 0x100: 16, 0x102: 8})
-    dump_names = ("ppc64",)
+    prstatus_size = 504
 
     def kernel_paging(self, info: InfoView, memory: MemoryView) -> Paging:
         from kdump.arch.ppc64le.paging import kernel_paging

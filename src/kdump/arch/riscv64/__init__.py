@@ -20,6 +20,7 @@ class _RiscV64(Architecture):
     name = "riscv64"
     elf_machine = EM_RISCV
     debian = "riscv64"
+    prstatus_size = 376
     triplet = "riscv64-linux-gnu"
     page_sizes = (4096,)
     console = "ttyS0"
