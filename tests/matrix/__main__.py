@@ -1,7 +1,7 @@
 """`make machines`: all machines, one after the other; what came of each goes into results.json and docs/machines.md.
 
-Interrupted, it goes on where it was, on whatever machine: results.json is part of the tree. `--again` runs the machines
-of `--only` once more, `--limit N` stops after N machines.
+Interrupted, it goes on where it was, on whatever machine: results.json is part of the tree. Machines that did not come
+to their verdict are run again. `--again` runs the machines of `--only` once more, `--limit N` stops after N machines.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> int:
     # A machine that was refused says nothing of its kernel's drivers.
     tried = [row for row, result in known.items() if result.ready]
     rows = every(machines.possible, tried)
-    wanted = [row for row in rows if args.only in row.name and (args.again or row not in known)]
+    wanted = [row for row in rows if args.only in row.name and (args.again or row not in known or known[row].problem)]
     pending = by_gain(wanted, tried, _cost)[: args.limit]
     print(f"{len(rows)} machines, {len(pending)} to be run", flush=True)
     with tempfile.TemporaryDirectory(prefix="kdump-matrix-") as scratch:

@@ -30,7 +30,7 @@ from kdump.errors import KdumpError
 from kdump.image.build import build, module_paths
 from kdump.image.kernel_tree import KernelTree
 from kdump.lab import cache, disk, kernels
-from kdump.lab.machine import Machine
+from kdump.lab.machine import booted
 from kdump.lab.qemu import Disk, Spec
 
 MIB = 1 << 20
@@ -54,6 +54,7 @@ mount -o remount,rw /
 mount -o ro UUID={modules} /usr/lib/modules || exit
 grep -q console=ttyS /proc/cmdline || {{ modprobe virtio_console; sleep 1; exec > /dev/hvc0; }}
 exec 2>&1
+echo "@@@ up"
 hostname matrix
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle -t 120
@@ -342,8 +343,8 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
             serial=row.serial,
             extra=_hardware(row, data, port),
         )
-        with Machine(spec, console=directory / "console.log") as machine:
-            unless = r"@@@ end|Kernel panic|kdump: the first stage"
+        unless = r"@@@ end|Kernel panic|kdump: the first stage"
+        with booted(spec, directory / "console.log", "@@@ up", TIMEOUT, unless=unless) as machine:
             said["on"] = machine.wait_for(r"@@@ on (.*?)\s*$", TIMEOUT, unless=unless)[1]
             status = json.loads(machine.wait_for(r"@@@ status (\{.*\})", TIMEOUT, unless=unless)[1])
             machine.wait_for("@@@ crash|Kernel panic", TIMEOUT, unless="@@@ end")  # the two may mix

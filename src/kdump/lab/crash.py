@@ -12,8 +12,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from kdump.lab import disk, encrypted
 from kdump.lab.causes import WAITING, Cause
 from kdump.lab.foreign import platform_of
 from kdump.lab.guest import BEFORE, ORDERS, Orders
-from kdump.lab.machine import Machine, MachineError
+from kdump.lab.machine import booted
 from kdump.lab.qemu import Disk, Spec, architecture, qemu_path
 from kdump.targets.protocol import Spec as TargetSpec
 from kdump.units import duration_text, size_text
@@ -157,7 +156,15 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
         extra=scenario.devices,
     )
     console = directory / "console.log"
-    with _booted(scenario, machine, console, say) as running:
+    with booted(
+        machine,
+        console,
+        _USER_SPACE,
+        scenario.timeout,
+        unless=f"{_FAILED}|{_PANIC}",
+        accelerator=scenario.accelerator,
+        say=say,
+    ) as running:
         running.wait_for(r"kdump guest: LOADED", scenario.timeout, unless=f"{_FAILED}|{_PANIC}")
         say("the production machine is up and has loaded its capture kernel")
         running.wait_for(r"kdump guest: crashing", scenario.timeout, unless=_FAILED)
@@ -174,27 +181,6 @@ def play(scenario: Scenario, directory: Path, say: Callable[[str], None] = lambd
         lines = running.lines
     panicked = next((when for when, text in lines if re.search(_PANIC, text)), triggered)
     return Played([line for line in lines if line[0] >= panicked], console, medium, image)
-
-
-@contextmanager
-def _booted(scenario: Scenario, spec: Spec, console: Path, say: Callable[[str], None]) -> Iterator[Machine]:
-    """The machine with its user space up.
-
-    Under emulation a distribution's kernel hangs or panics now and then before it starts user space. Nothing of kdump
-    has run by then, so the machine gets one more try; the first console is kept as `console.first.log`.
-    """
-    for again in (True, False):
-        with Machine(spec, console=console, accelerator=scenario.accelerator) as running:
-            try:
-                running.wait_for(_USER_SPACE, scenario.timeout, unless=f"{_FAILED}|{_PANIC}")
-            except MachineError as error:
-                if not again:
-                    raise
-                console.replace(console.with_suffix(".first.log"))
-                say(f"the machine did not boot and gets one more try: {error}")
-                continue
-            yield running
-            return
 
 
 def build_capture(scenario: Scenario, volume: str, output: Path) -> ImageSummary:

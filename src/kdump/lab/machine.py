@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -181,3 +182,33 @@ def boots_with_kvm(kernel: Path) -> bool:
         except KdumpError:
             return False
     return True
+
+
+@contextlib.contextmanager
+def booted(
+    spec: Spec,
+    console: Path,
+    sign: str,
+    timeout: float,
+    *,
+    unless: str,
+    accelerator: str = "",
+    say: Callable[[str], None] = lambda _line: None,
+) -> Iterator[Machine]:
+    """The machine when its user space has printed what matches `sign`, within `timeout` seconds. Else MachineError.
+
+    Under emulation a distribution's kernel hangs or panics now and then before it starts user space. Nothing of kdump
+    has run by then, so the machine gets one more try; the first console is kept as `console.first.log`.
+    """
+    for again in (True, False):
+        with Machine(spec, console=console, accelerator=accelerator) as running:
+            try:
+                running.wait_for(sign, timeout, unless=unless)
+            except MachineError as error:
+                if not again:
+                    raise
+                console.replace(console.with_suffix(".first.log"))
+                say(f"the machine did not boot and gets one more try: {error}")
+                continue
+            yield running
+            return
