@@ -64,7 +64,7 @@ def test_a_machine_that_dies_before_user_space_gets_one_more_try(
                 os.kill(self.pid, signal.SIGKILL)
             return self
 
-    monkeypatch.setattr("kdump.lab.crash.Machine", Unlucky)
+    monkeypatch.setattr("kdump.lab.machine.Machine", Unlucky)
     told: list[str] = []
     with pytest.raises(MachineError, match="no memory is reserved for a capture kernel"):
         crash(scenario(kernel, crashkernel=""), tmp_path, told.append)
