@@ -64,7 +64,7 @@ for script in /root/volume*; do
   at=/var/crash${{script#/root/volume}} volume= here=
   mkdir -p $at
   . $script
-  [ -z "$volume" ] || mount "$volume" $at || exit
+  [ -z "$volume" ] || mount "$volume" $at || {{ dmesg | tail -n 100; exit; }}
   on="$on ${{here:-$(findmnt -n -o SOURCE,FSTYPE $at)}}"
 done
 echo "@@@ on$on"
