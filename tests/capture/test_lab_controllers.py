@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from kdump.image.kernel_tree import KernelTree
 
 MIB = 1 << 20
-# "ide" is another machine's, and 6.12 finds no disk on an emulated mptsas1068. What else a disk needs than its
-# controller's driver is for the walk to find.
-NAMES = tuple(name for name in CONTROLLERS if name not in ("ide", "mptsas1068"))
+# "ide" is another machine's. What else a disk needs than its controller's driver is for the walk to find.
+NAMES = tuple(name for name in CONTROLLERS if name != "ide")
 AROUND = ("virtio_pci", "sd_mod", "mmc_block", "xhci_pci", "usb_storage", "ext4")
 
 

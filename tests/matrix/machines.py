@@ -229,9 +229,7 @@ class Result:
 
 @functools.cache
 def possible(kernel: str, controller: str) -> bool:
-    """Whether the kernel has the driver of a disk controller or a network card, and finds a disk there under QEMU."""
-    if controller == "mptsas1068" and not kernel.startswith("6.1-"):
-        return False  # from 6.12 on, the driver finds the controller, and no disk behind it
+    """Whether the kernel has the driver of a disk controller or a network card."""
     driver, _arguments = (CONTROLLERS | CARDS)[controller]
     return kernels.find(kernel).module_index.lookup(driver) is not None
 

@@ -15,7 +15,8 @@ CONTROLLERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ide": ("ata_piix", ("ide-hd,bus=ide.0,drive=data",)),
     "nvme": ("nvme", ("nvme,serial=data,drive=data",)),
     "megasas": ("megaraid_sas", ("megasas,id=bus", "scsi-hd,bus=bus.0,drive=data")),
-    "mptsas1068": ("mptsas", ("mptsas1068,id=bus", "scsi-hd,bus=bus.0,drive=data")),
+    # The driver finds no disk without a SAS address.
+    "mptsas1068": ("mptsas", ("mptsas1068,id=bus", "scsi-hd,bus=bus.0,drive=data,wwn=0x5000c50015ea71ac")),
     "lsi53c895a": ("sym53c8xx", ("lsi53c895a,id=bus", "scsi-hd,bus=bus.0,drive=data")),
     "pvscsi": ("vmw_pvscsi", ("pvscsi,id=bus", "scsi-hd,bus=bus.0,drive=data")),
     "usb-bulk": ("usb_storage", ("qemu-xhci", "usb-storage,drive=data")),
