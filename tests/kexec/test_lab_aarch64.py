@@ -1,4 +1,8 @@
-"""One machine of aarch64: it loads, explains, unloads, reboots into another kernel, and finds a damaged segment."""
+"""One machine of aarch64: it loads, explains, unloads, reboots into another kernel, and finds a damaged segment.
+
+The kernel that it reboots into is an EFI zboot image, and its capture kernel a unified kernel image with one in it;
+Debian's own are plain Images.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.kexec import kernels
 from tests.kexec import machine as lab
 
 from kdump.image.kernel_tree import KernelTree
@@ -17,8 +22,10 @@ pytestmark = [pytest.mark.lab, pytest.mark.matrix]
 def test_a_reboot_and_a_damaged_segment(kernel: Callable[..., KernelTree], tmp_path: Path) -> None:
     old, new = kernel("6.1", "aarch64"), kernel("6.12", "aarch64")
     plain = lab.image(new, tmp_path / "plain.img")
-    second = lab.image(new, tmp_path / "second.img", {"/vmlinuz": new.vmlinuz, "/image": plain})
-    first = lab.image(old, tmp_path / "first.img", {"/vmlinuz": new.vmlinuz, "/image": second})
+    zboot = kernels.zboot(new.vmlinuz.read_bytes())
+    unified = kernels.pe({".linux": zboot}, machine=0xAA64)
+    second = lab.image(new, tmp_path / "second.img", {"/vmlinuz": unified, "/image": plain})
+    first = lab.image(old, tmp_path / "first.img", {"/vmlinuz": zboot, "/image": second})
     line = "console=ttyAMA0 loglevel=3 crashkernel=192M"
     stub = tmp_path / "gdb"
     spec = Spec(
