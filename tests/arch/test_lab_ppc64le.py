@@ -71,6 +71,17 @@ def kdump(*words: str | Path, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def drgn_agrees(vmcore: Path, release: str) -> None:
+    """drgn knows the machine of what was saved, and its VMCOREINFO."""
+    import drgn
+
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    assert program.platform is not None and program.platform.arch == drgn.Architecture.PPC64
+    assert drgn.PlatformFlags.IS_LITTLE_ENDIAN in program.platform.flags
+    assert f"OSRELEASE={release}" in program["VMCOREINFO"].string_().decode().splitlines()
+
+
 @pytest.mark.parametrize(("cpu", "radix"), [("POWER9", True), ("POWER8", False)])
 def test_a_dump_of_qemu_is_read_filtered_and_reported(cpu: str, radix: bool, tmp_path: Path) -> None:
     kernel = vmlinux()
@@ -108,6 +119,7 @@ def test_a_dump_of_qemu_is_read_filtered_and_reported(cpu: str, radix: bool, tmp
         assert {task.pid: task.command for task in Tasks(Kernel(dump))} == tasks
         for part in dump.memory.held():
             assert dump.memory.view(part.start, PAGE) == whole.memory.view(part.start, PAGE)
+    drgn_agrees(saved, release)
     assert "the dump is in pages of 64.0 KiB" in kdump("save", packed, tmp_path / "zeros", status=3)
 
     for source in (vmcore, saved, log):
