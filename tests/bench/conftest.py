@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,16 @@ def series(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def vmcore(series: str, lab_crash: CrashMaker) -> Path:
-    """A dump of that kernel."""
-    machine = NEWEST.options if series == NEWEST.kernel else MACHINES[series]
-    return lab_crash(series, **machine).directory / "vmcore"
+def dump_of(lab_crash: CrashMaker) -> Callable[[str], Path]:
+    """A dump of a kernel, of a machine that other tests crash as well."""
+    machines = {**MACHINES, NEWEST.kernel: NEWEST.options}
+    return lambda series: lab_crash(series, **machines[series]).directory / "vmcore"
+
+
+@pytest.fixture(scope="session")
+def vmcore(series: str, dump_of: Callable[[str], Path]) -> Path:
+    """The dump of that kernel."""
+    return dump_of(series)
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 from tests import foreign
-from tests.conftest import CrashMaker, Once
+from tests.conftest import Once
 from tests.dump import journal_guest
 from tests.dump.conftest import MEMORY, TRACED
-from tests.report.machines import MACHINES
 
 from kdump.bench import files, images, isf
 from kdump.cli.main import main
@@ -37,9 +36,11 @@ PLUGINS = (
     "ebpf.EBPF",
 )  # fmt: skip
 VOLATILITY = (
-    pytest.param("6.12", "elf", id="6.12-5-levels-elf"),
-    pytest.param("6.1", "lime", id="6.1-4-levels-lime", marks=pytest.mark.matrix),
-    pytest.param("newest", "elf", id="newest-5-levels-elf", marks=pytest.mark.matrix),
+    pytest.param("6.12", 5, "elf", id="6.12-5-levels-elf"),
+    pytest.param("6.1", 4, "lime", id="6.1-4-levels-lime", marks=pytest.mark.matrix),
+    pytest.param("6.1", 4, "elf", id="6.1-4-levels-elf", marks=pytest.mark.matrix),
+    pytest.param("newest", 5, "lime", id="newest-5-levels-lime", marks=pytest.mark.matrix),
+    pytest.param("newest", 5, "elf", id="newest-5-levels-elf", marks=pytest.mark.matrix),
 )
 _DEVICES = (" SUBSYSTEM=", " DEVICE=")  # what Volatility shows of a record besides its text
 
@@ -110,27 +111,23 @@ def test_a_symbol_file_needs_its_name(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.fixture
-def vmcore(lab_crash: CrashMaker) -> Callable[[str], Path]:
-    return lambda series: lab_crash(series, **MACHINES[series]).directory / "vmcore"
-
-
-@pytest.fixture
-def symbols(vmcore: Callable[[str], Path], once: Once) -> Callable[[str], Path]:
+def symbols(dump_of: Callable[[str], Path], once: Once) -> Callable[[str], Path]:
     """A directory with the symbol file of a kernel."""
 
     def make(series: str, directory: Path) -> Path:
-        assert main(["export", str(vmcore(series)), "--isf", "-o", str(directory / "linux.json")]) == 0
+        assert main(["export", str(dump_of(series)), "--isf", "-o", str(directory / "linux.json")]) == 0
         return directory
 
     return lambda series: once(f"isf {series}", lambda directory: make(series, directory))
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize(("series", "image"), VOLATILITY)
+@pytest.mark.parametrize(("series", "levels", "image"), VOLATILITY)
 def test_volatility_sees_what_we_see(
-    series: str, image: str, vmcore: Callable[[str], Path], symbols: Callable[[str], Path], tmp_path: Path
+    series: str, levels: int, image: str, dump_of: Callable[[str], Path], symbols: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    assert main(["export", str(vmcore(series)), f"--{image}", "-o", str(tmp_path / image)]) == 0
+    vmcore = dump_of(series)
+    assert main(["export", str(vmcore), f"--{image}", "-o", str(tmp_path / image)]) == 0
     assert (tmp_path / image).stat().st_mode & 0o777 == 0o600
     names = [f"linux.{name}" for name in PLUGINS]
     program = [sys.executable, "-m", "tests.bench.volatility_plugins"]
@@ -138,15 +135,14 @@ def test_volatility_sees_what_we_see(
     done = subprocess.run([*program, *map(str, places), *names], capture_output=True, text=True, check=True)
     answers: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
     assert {name: rows for name, rows in answers.items() if isinstance(rows, str)} == {}
-    with open_dump(vmcore(series)) as dump:
+    with open_dump(vmcore) as dump:
         kernel = Kernel(dump)
         tasks = list(Tasks(kernel))
         processes = {task.pid: task.command for task in tasks if task.pid == task.tgid}
         modules = {module.name for module in kernel.modules}
         log = [record.text for record in kernel.log().records]
-
         booted = kernel.vmcoreinfo.crash_time
-    assert len(kernel.virtual.paging.shifts) == (5 if series == "6.12" else 4)
+    assert len(kernel.virtual.paging.shifts) == levels
     for name, pid, command in (
         ("pslist.PsList", "PID", "COMM"), ("psaux.PsAux", "PID", "COMM"), ("capabilities.Capabilities", "Pid", "Name"),
         ("pstree.PsTree", "PID", "COMM"), ("pidhashtable.PIDHashTable", "PID", "COMM"),
@@ -226,9 +222,9 @@ def _word(core: Path, address: int) -> int:
 
 @pytest.mark.lab
 def test_what_has_no_core_says_why(
-    vmcore: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dump_of: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dump = str(vmcore("6.12"))
+    dump = str(dump_of("6.12"))
     for pid, said in (
         ("2", "process 2 (kthreadd) has no memory of its own: it is a kernel thread"),
         ("4000", "no process 4000"),
