@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from tests.bench.conftest import kernels
 from tests.conftest import CrashMaker
 from tests.test_machines import NEWEST
 
+from kdump.bench.variables import typed
 from kdump.cli.main import main
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.tasks import Tasks
@@ -140,6 +143,49 @@ def test_drgn_takes_it_as_debug_information(made: Path, vmcore: Path) -> None:
     assert per_cpu(program["runqueues"], 0).cpu.value_() == 0
     names, known = [frame.name for frame in program.crashed_thread().stack_trace()], panicking(vmcore)
     assert names[: len(known)] == known and {"__crash_kexec", "panic"} <= set(known)
+
+
+def objects(vmlinux: Path) -> dict[str, set[int]]:
+    """The sizes of variables by their names, which several may share."""
+    found: dict[str, set[int]] = {}
+    for line in foreign.run("readelf", "--symbols", "--wide", vmlinux).splitlines():
+        if len(words := line.split()) == 8 and words[3] == "OBJECT":
+            found.setdefault(words[7], set()).add(int(words[2], 0))
+    return found
+
+
+def test_variables_are_as_large_as_in_debians(
+    series: str, made: Path, vmcore: Path, debug_vmlinux: Callable[[str], Path]
+) -> None:
+    """dwarf2json takes as much of the banner. An array may be longer here: kallsyms knows where the next one begins."""
+    ours, theirs = objects(made / "crash"), objects(debug_vmlinux(series))
+    with open_dump(vmcore) as dump:
+        kernel = Kernel(dump)
+        names = {each.symbol.name for each in typed(kernel, kernel.symbols) if each.size and not each.counts}
+    names = {name for name in names if len(theirs.get(name, ())) == len(ours[name]) == 1}
+    different = {name for name in names if ours[name] != theirs[name]}
+    assert len(names) > 8000 and len(different) < 10, different
+    assert ours["linux_banner"] == theirs["linux_banner"]
+
+
+@pytest.mark.matrix
+@pytest.mark.skipif(not shutil.which("dwarf2json"), reason="no registry has dwarf2json: install it by hand")
+@pytest.mark.parametrize("series", EVERY, indirect=True)
+def test_dwarf2json_makes_volatilitys_symbols(made: Path, vmcore: Path, tmp_path: Path) -> None:
+    """What Volatility finds with them is what it finds with ours (test_export.py), processes first."""
+    plugins = [f"linux.{name}" for name in ("pslist.PsList", "pstree.PsTree", "kmsg.Kmsg", "mountinfo.MountInfo")]
+    assert main(["export", str(vmcore), "--elf", "-o", str(tmp_path / "elf")]) == 0
+    answers = []
+    for name in ("theirs", "ours"):
+        (tmp_path / name).mkdir()
+        symbols = tmp_path / name / "linux.json"
+        if name == "ours":
+            assert main(["export", str(vmcore), "--isf", "-o", str(symbols)]) == 0
+        else:
+            symbols.write_text(foreign.run("dwarf2json", "linux", "--elf", made / "drgn"))
+        program = (sys.executable, "-m", "tests.bench.volatility_plugins", tmp_path / "elf")
+        answers.append(json.loads(foreign.run(*program, tmp_path / name, tmp_path / name, *plugins)))
+    assert answers[0] == answers[1] and len(answers[0]["linux.pslist.PsList"]) > 40
 
 
 def test_the_file_is_sound(made: Path) -> None:

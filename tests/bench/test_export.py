@@ -33,8 +33,10 @@ PAGE = 4096
 PLUGINS = (
     "pslist.PsList", "pstree.PsTree", "psaux.PsAux", "pidhashtable.PIDHashTable", "capabilities.Capabilities",
     "lsmod.Lsmod", "kmsg.Kmsg", "iomem.IOMem", "mountinfo.MountInfo", "boottime.Boottime", "sockstat.Sockstat",
-    "ebpf.EBPF",
+    "ebpf.EBPF", "kthreads.Kthreads", "lsof.Lsof",
 )  # fmt: skip
+# Of a kernel that Volatility 2.28 does not know yet.
+FAILING = {"newest": {"linux.lsmod.Lsmod", "linux.boottime.Boottime"}}
 VOLATILITY = (
     pytest.param("6.12", 5, "elf", id="6.12-5-levels-elf"),
     pytest.param("6.1", 4, "lime", id="6.1-4-levels-lime", marks=pytest.mark.matrix),
@@ -134,30 +136,39 @@ def test_volatility_sees_what_we_see(
     places = [tmp_path / image, symbols(series), tmp_path]
     done = subprocess.run([*program, *map(str, places), *names], capture_output=True, text=True, check=True)
     answers: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
-    assert {name: rows for name, rows in answers.items() if isinstance(rows, str)} == {}
+    failed = {name: rows for name, rows in answers.items() if isinstance(rows, str)}
+    assert failed.keys() == FAILING.get(series, set()), failed
     with open_dump(vmcore) as dump:
         kernel = Kernel(dump)
         tasks = list(Tasks(kernel))
         processes = {task.pid: task.command for task in tasks if task.pid == task.tgid}
+        threads = {task.pid for task in tasks if task.kernel_thread}
         modules = {module.name for module in kernel.modules}
         log = [record.text for record in kernel.log().records]
-        booted = kernel.vmcoreinfo.crash_time
+        # Why some fail: what they ask for is not in the kernel.
+        known = kernel.types.struct("taint_flag").has("module"), kernel.symbols.get("tk_core") is not None
     assert len(kernel.virtual.paging.shifts) == levels
     for name, pid, command in (
         ("pslist.PsList", "PID", "COMM"), ("psaux.PsAux", "PID", "COMM"), ("capabilities.Capabilities", "Pid", "Name"),
         ("pstree.PsTree", "PID", "COMM"), ("pidhashtable.PIDHashTable", "PID", "COMM"),
     ):  # fmt: skip
         assert {row[pid]: row[command] for row in answers[f"linux.{name}"]} == processes, name
-    assert {row["Module Name"] for row in answers["linux.lsmod.Lsmod"]} == modules
     lines = [row["line"] for row in answers["linux.kmsg.Kmsg"] if not row["line"].startswith(_DEVICES)]
     text = b"\n".join(log).decode().splitlines()
     assert lines in (text, text[:-1])  # Volatility 2.28 leaves out the last record of some logs
     assert {row["Name"] for row in answers["linux.iomem.IOMem"]} >= {"System RAM", "Kernel code", "Crash kernel"}
     assert "/run/disk" in {row["MOUNT_POINT"] for row in answers["linux.mountinfo.MountInfo"]}
-    (boot,) = answers["linux.boottime.Boottime"]
-    assert re.match(r"20\d\d-", boot["Boot Time"]) and booted
+    if failed:
+        assert known == (False, False)
+    else:
+        assert {row["Module Name"] for row in answers["linux.lsmod.Lsmod"]} == modules
+        (boot,) = answers["linux.boottime.Boottime"]
+        assert re.match(r"20\d\d-", boot["Boot Time"])
     assert {row["Name"] for row in answers["linux.ebpf.EBPF"]} == {"kdump_lab"}
     assert {row["Process Name"] for row in answers["linux.sockstat.Sockstat"]} == {"init"}
+    assert threads > {row["TID"] for row in answers["linux.kthreads.Kthreads"]} > {3}
+    opened = {(row["PID"], row["Process"]) for row in answers["linux.lsof.Lsof"]}
+    assert {(1, "init")} <= opened <= set(processes.items())
 
 
 @pytest.mark.lab

@@ -94,6 +94,6 @@ def test_variables_have_types(crash: Crash) -> None:
     vmcore = crash.directory / "vmcore"
     with open_dump(vmcore) as dump:
         kernel = Kernel(dump)
-        names = {each.symbol.name for each in typed(kernel.types, kernel.symbols)}
+        names = {each.symbol.name for each in typed(kernel, kernel.symbols)}
         assert {"init_task", "init_pid_ns", "jiffies", "chrdevs", "runqueues"} <= names and len(names) > 12_000
         assert asked.without_type(vmcore, kernel) == []

@@ -74,7 +74,7 @@ class _Maker:
         self.absent = 0
         self.counts = {"functions": 0, "variables": 0, "types": 0}
         self.symbols = list(kernel.symbols)
-        self.typed = list(typed(kernel.types, self.symbols))
+        self.typed = list(typed(kernel, self.symbols))
         get = kernel.symbols.get
         self.text = (get("_stext") or get("_text") or 0, get("_etext") or get("_end") or 0)
         self._image_start = min(self.text[0], get("_text") or self.text[0])
@@ -104,11 +104,18 @@ class _Maker:
         return Content(sections, rows, summary)
 
     def _rows(self) -> Iterator[SymbolRow]:
-        """The symbols. A mark of the linker has no size where a variable begins: gdb then names the variable."""
-        variables = {each.symbol.address: each.symbol.name for each in self.typed}
-        for name, address, kind, size, _ in self.symbols:
-            mark = kind not in TEXT and variables.get(address, name) != name
-            yield SymbolRow(name, self.moved(address), 0 if mark else size, kind in TEXT, kind.isupper())
+        """The symbols. A variable is as large as its type; kallsyms knows only where the next one begins. A mark of the
+        linker has no size where a variable begins: gdb then names the variable.
+        """
+        variables = {each.symbol.address: each for each in self.typed}
+        for name, address, kind, room, _ in self.symbols:
+            size, variable = room, None if kind in TEXT else variables.get(address)
+            if variable is not None:
+                size = variable.size or room if variable.symbol.name == name else 0
+            yield SymbolRow(name, self.moved(address), size, kind in TEXT, kind.isupper())
+        # kallsyms does not list its own tables, but VMCOREINFO does.
+        for name in self.kernel.vmcoreinfo.symbols.keys() - {symbol.name for symbol in self.symbols}:
+            yield SymbolRow(name, self.moved(self.kernel.vmcoreinfo.symbols[name]), 0, False, True)
 
     def _moved_range(self) -> tuple[int, int]:
         return self.moved(self.text[0]), self.moved(self.text[1])
@@ -140,7 +147,9 @@ class _Maker:
 
     def _variables(self) -> list[Variable]:
         found = [
-            Variable(each.symbol.name, self.moved(each.symbol.address), each.symbol.type.isupper(), *each[1:])
+            Variable(
+                each.symbol.name, self.moved(each.symbol.address), each.symbol.type.isupper(), *each[2:], size=each.size
+            )
             for each in self.typed
         ]
         return found + self._constants()

@@ -108,7 +108,8 @@ class Function(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """A global variable: a BTF type, or arrays of pointers to one (`stars`, then `counts` from the left).
+    """A global variable: a BTF type, or arrays of pointers to one (`stars`, then `counts` from the left); with `member`
+    a struct of `size` bytes without a name, and the name and place of its member of this type.
 
     One that the compiler did away with has a `value` (of 32 bits) and no address.
     """
@@ -119,6 +120,8 @@ class Variable(NamedTuple):
     type: int
     stars: int = 0
     counts: tuple[int, ...] = ()
+    member: tuple[str, int] | None = None
+    size: int = 0
     value: int | None = None
 
 
@@ -232,6 +235,11 @@ class Writer:
 
         for variable in variables:
             where = entry(variable.type, variable.stars, variable.counts)
+            if variable.member is not None:
+                inside = (self.string(variable.member[0]), where, variable.member[1])
+                where = place + len(out)
+                out += struct.pack("<BI", _CODES["struct without name"], variable.size)
+                out += struct.pack("<BIII", _CODES["member"], *inside) + b"\0"
             name = self.string(variable.name)
             if where and variable.value is not None:
                 out += struct.pack("<BIII", _CODES["constant"], name, where, variable.value)

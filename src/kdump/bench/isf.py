@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from kdump.bench.variables import Typed, typed
+from kdump.bench.variables import BANNER, Typed, banner, typed
 from kdump.errors import FormatError
 from kdump.kernel import btf
 from kdump.kernel.btf import Btf, Type
@@ -28,7 +28,6 @@ FORMAT: Final = "6.2.0"
 LEVELS: Final = 4  # of page tables that Volatility 3 reads, up to 2.28
 PLUGINS: Final = str(Path(__file__).parent / "volatility")  # what reads 5, for `vol -p`
 _HALF: Final = 1 << 63
-_BANNER: Final = 1024
 _MAX_CHAIN: Final = 64  # pointers, arrays, typedefs and qualifiers on top of each other
 _WRAPPERS: Final = (btf.TYPEDEF, btf.VOLATILE, btf.CONST, btf.RESTRICT, btf.TYPE_TAG)
 _AGGREGATES: Final = {btf.STRUCT: "struct", btf.UNION: "union"}
@@ -37,7 +36,6 @@ _POINTER: Final = '{"kind":"pointer","subtype":'
 _VOID: Final = '{"kind":"base","name":"void"}'
 _FUNCTION: Final = '{"kind":"function"}'
 _INT: Final = "int"
-_TIME: Final = "unnamed_tk_core"
 # What enums are based on, by size and sign; Volatility also takes some of these by name.
 _INTEGERS: Final = {
     (1, False): "unsigned char", (1, True): "signed char", (2, False): "short unsigned int", (2, True): "short int",
@@ -63,11 +61,11 @@ class SymbolFile(NamedTuple):
 
 def make(kernel: Kernel, version: str) -> SymbolFile:
     """Put the file together; `version` is ours. Raises `KdumpError` if the dump has no symbols, types or banner."""
-    kernel.symbols.address("linux_banner")
+    constants = {BANNER: banner(kernel)}
     names = _Names(kernel.types)
     known = list(kernel.symbols)
-    variables = {each.symbol.name: each for each in typed(kernel.types, known)}
-    symbols = list(_symbols(kernel, known, names, variables))
+    variables = {each.symbol.name: each for each in typed(kernel, known)}
+    symbols = list(_symbols(kernel, known, names, variables, constants))
     types = list(names.user_types())
     producer = json.dumps({"format": FORMAT, "producer": {"name": "kdump", "version": version}})
     text = (
@@ -79,8 +77,10 @@ def make(kernel: Kernel, version: str) -> SymbolFile:
     return SymbolFile(text.encode(), Summary(len(types), len(symbols), len(variables), levels))
 
 
-def _symbols(kernel: Kernel, known: list[Symbol], names: _Names, variables: dict[str, Typed]) -> Iterator[str]:
-    """`"name":{...}` of every symbol, the first of those that share a name."""
+def _symbols(
+    kernel: Kernel, known: list[Symbol], names: _Names, variables: dict[str, Typed], constants: dict[str, bytes]
+) -> Iterator[str]:
+    """`"name":{...}` of every symbol, the first of those that share a name; `constants` have their content."""
     offset = kernel.vmcoreinfo.kaslr_offset
     types = {name: names.variable(variable) for name, variable in variables.items()} | names.more
     # kallsyms does not list its own tables, but VMCOREINFO does.
@@ -91,15 +91,10 @@ def _symbols(kernel: Kernel, known: list[Symbol], names: _Names, variables: dict
             continue
         seen.add(name)
         more = f'"type":{types.get(name, _VOID)}'  # as dwarf2json: plugins expect that every symbol has one
-        if name == "linux_banner":
-            banner = kernel.virtual.cstring(address, _BANNER) + b"\0"
-            more = f'"type":{_array(len(banner))}"constant_data":"{base64.b64encode(banner).decode()}"'
+        if name in constants:
+            more += f',"constant_data":"{base64.b64encode(constants[name]).decode()}"'
         # Per-CPU symbols are offsets, which KASLR leaves alone.
         yield f'{_quoted(name)}:{{"address":{address - offset if address >= _HALF else address},{more}}}'
-
-
-def _array(count: int) -> str:
-    return f'{{"kind":"array","count":{count},"subtype":{{"kind":"base","name":"char"}}}},'
 
 
 class _Names:
@@ -116,12 +111,9 @@ class _Names:
             kind: [types.by_id(raw.first_id + index) for index in np.flatnonzero(kinds == kind).tolist()]
             for kind in (btf.INT, btf.FLOAT, btf.STRUCT, btf.UNION, *_ENUMS, btf.FWD, btf.TYPEDEF)
         }
-        # What BTF has not, and Volatility wants: kallsyms' own number, and the timekeeper, which is in a struct without
-        # a name until 6.12 (kernel/time/timekeeping.c): a sequence counter, then the timekeeper.
-        self.more = {
-            "kallsyms_num_syms": '{"kind":"base","name":"unsigned int"}',
-            "tk_core": f'{{"kind":"struct","name":"{"tk_data" if types.has_struct("tk_data") else _TIME}"}}',
-        }
+        # What BTF has not, and Volatility wants: kallsyms' own number.
+        self.more = {"kallsyms_num_syms": '{"kind":"base","name":"unsigned int"}'}
+        self._made: list[str] = []
         self._called: dict[int, str] = {}
         self._written: dict[int, str] = {}
         aliases: dict[int, str] = {}
@@ -167,10 +159,7 @@ class _Names:
             for found in self._by_kind[kind]:
                 fields = ",".join(self._fields(found))
                 yield f'{_quoted(self._called[found.id])}:{{"kind":"{word}","size":{found.size},"fields":{{{fields}}}}}'
-        if not self._types.has_struct("tk_data"):
-            timekeeper = self._types.struct("timekeeper")
-            inside = f'{{"timekeeper":{{"type":{self.type(timekeeper.id)},"offset":8}}}}'
-            yield f'"{_TIME}":{{"kind":"struct","size":{8 + timekeeper.size},"fields":{inside}}}'
+        yield from self._made
         for name in self._undefined:
             yield f'{_quoted(name)}:{{"kind":"struct","size":0,"fields":{{}}}}'
 
@@ -203,7 +192,12 @@ class _Names:
                 yield f'{name}:{{"size":{found.size},"base":"{base}","constants":{{{values}}}}}'
 
     def variable(self, variable: Typed) -> str:
-        """The type of a variable."""
+        """The type of a variable; a struct without a name gets one of its own, with what is known of it."""
+        if variable.member is not None:
+            (member, offset), name = variable.member, f"unnamed_{variable.symbol.name}"
+            inside = f'{{"{member}":{{"type":{self.type(variable.type)},"offset":{offset}}}}}'
+            self._made.append(f'"{name}":{{"kind":"struct","size":{variable.size},"fields":{inside}}}')
+            return f'{{"kind":"struct","name":"{name}"}}'
         heads = [f'{{"kind":"array","count":{count},"subtype":' for count in variable.counts]
         heads += [_POINTER] * variable.stars
         return "".join(heads) + self.type(variable.type) + "}" * len(heads)
