@@ -69,7 +69,6 @@ V A
 --dump-dmesg -c V A
 --dump-dmesg --split V A B
 --dump-dmesg G A
---dump-dmesg F A
 --dump-dmesg S1 A
 --dump-dmesg VT A
 --dump-dmesg KT A
@@ -132,6 +131,7 @@ DIFFERENT = {
     "-d 31 -c K A": (0, "there a dump that was filtered cannot be filtered again with the level that it has"),
     "-c -d 31 -i I V A": (0, "there VMCOREINFO of the same kernel is refused if the vmcore has some"),
     "-E -d 31 V A": (0, "there it dies of SIGSEGV on this file"),
+    "--dump-dmesg F A": (0, "there a flattened dump has to be rearranged first"),
     "--partial-dmesg V A": (0, "there --dump-dmesg has to stand beside it"),
     "-F -E -d 31 V": (0, "there it dies of SIGSEGV on this file"),
 }
