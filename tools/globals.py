@@ -3,21 +3,25 @@
     python tools/globals.py VMLINUX...
 
 BTF describes no global variables, so their types are taken from the debug information of the kernels that Debian ships
-(`kdump.lab.kernels.debug_vmlinux` fetches it), newest first. Each line is a name and the types it has in those kernels;
-what the table already holds stays. What other kernels have is checked when a dump is read: a type counts only if the
-kernel has it and the variable has room for it.
+(`kdump.lab.kernels.debug_vmlinux` fetches it); name all of them, newest first. Each line is a name and the types it has
+in those kernels, with "7.2:" before a type that the variable has had since then and not before; what the table already
+holds stays. What other kernels have is checked when a dump is read: a type counts only if the kernel has it and the
+variable has room for it.
 """
 
 from __future__ import annotations
 
+import mmap
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import drgn
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 TABLE = Path(__file__).parent.parent / "src" / "kdump" / "kernel" / "globals.txt"
 # What macros make: records of tracing, of static keys, of printk formats; nobody looks at those by name.
@@ -49,12 +53,34 @@ def _objects(path: Path) -> Counter[str]:
     """Names of its variables, and how often each is there."""
     with path.open("rb") as file:
         table = ELFFile(file).get_section_by_name(".symtab")
+        if not isinstance(table, SymbolTableSection):
+            raise SystemExit(f"{path}: no symbols in it")
         return Counter(symbol.name for symbol in table.iter_symbols() if symbol["st_info"]["type"] == "STT_OBJECT")
 
 
 def _base(text: str) -> str:
     """A type without pointers and arrays."""
     return re.split(r" ?[*\[]", text)[0]
+
+
+def _release(path: Path) -> str:
+    """The kernel's version, such as "6.12"."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = re.search(rb"Linux version (\d+\.\d+)", content)
+        if found is None:
+            raise SystemExit(f"{path}: no kernel's version in it")
+        return found[1].decode()
+
+
+def since(found: list[tuple[str, str]]) -> list[str]:
+    """Types as the table has them, of versions and types from the newest to the oldest.
+
+    Lengths of arrays are a matter of configuration, so they tell no versions apart.
+    """
+    groups = [list(group) for _, group in groupby(found, lambda each: re.sub(r"\[\d+\]", "[]", each[1]))]
+    marks = [f"{group[-1][0]}:" for group in groups[:-1]] + [""]
+    texts = [dict.fromkeys(text for _, text in group) for group in groups]
+    return [mark + text for mark, group in zip(marks, texts, strict=True) for text in group]
 
 
 def variables(path: Path) -> Iterator[tuple[str, str]]:
@@ -83,18 +109,28 @@ def main(paths: list[str]) -> None:
     x86_64's files come first. A variable that x86_64 has gets a type from another architecture only if x86_64 has no
     such type: what merely fits into a variable's room could be wrong there.
     """
-    types = {name: found for name, *found in (line.split("\t") for line in TABLE.read_text().splitlines())}
+    types = {
+        name: [text.rpartition(":")[2] for text in found]
+        for name, *found in (line.split("\t") for line in TABLE.read_text().splitlines())
+    }
     for name, known in _LINKED.items():
         types.setdefault(name, list(known))
     there: set[str] = set()
+    ours: dict[str, list[tuple[str, str]]] = {}
     for path in paths:
         own = _machine(Path(path)) == "X86_64"
         there |= _objects(Path(path)).keys() if own else set()
         bases = {_base(text) for found in types.values() for text in found}
+        release = _release(Path(path))
         for name, text in variables(Path(path)):
+            if own:
+                ours.setdefault(name, []).append((release, text))
             found = types.get(name, [])
             if text not in found and (own or name not in there or _base(text) not in bases):
                 types[name] = [*found, text]
+    for name, history in ours.items():
+        here = {text for _, text in history}
+        types[name] = since(history) + [text for text in types[name] if text not in here]
     lines = [f"{name}\t{chr(9).join(found)}\n" for name, found in sorted(types.items())]
     TABLE.write_text("".join(lines))
     print(f"{len(lines)} variables, {TABLE.stat().st_size >> 10} KiB")

@@ -15,9 +15,11 @@ from tests import foreign
 from tests.bench.conftest import kernels
 from tests.conftest import CrashMaker
 from tests.test_machines import NEWEST
+from tools.globals import variables
 
 from kdump.bench.variables import typed
 from kdump.cli.main import main
+from kdump.kernel import globals as kernel_globals
 from kdump.kernel.kernel import Kernel
 from kdump.kernel.tasks import Tasks
 from kdump.memory import open_dump
@@ -166,6 +168,25 @@ def test_variables_are_as_large_as_in_debians(
     different = {name for name in names if ours[name] != theirs[name]}
     assert len(names) > 8000 and len(different) < 10, different
     assert ours["linux_banner"] == theirs["linux_banner"]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("series", EVERY, indirect=True)
+def test_variables_have_the_types_of_debians(series: str, vmcore: Path, debug_vmlinux: Callable[[str], Path]) -> None:
+    """Lengths of arrays aside, and what a compiler may call by another name of the same type."""
+    theirs = {name: re.sub(r"\[\d*\]", "[]", text) for name, text in variables(debug_vmlinux(series))}
+    with open_dump(vmcore) as dump:
+        kernel = Kernel(dump)
+        table = dict(kernel_globals.names())
+        found = {
+            name: chosen.text
+            for name in theirs
+            if (address := kernel.symbols.get(name)) is not None and (symbol := kernel.symbols.at(address))
+            if (chosen := kernel_globals.choose(
+                kernel.types, table.get(name, ()), symbol.size, kernel.vmcoreinfo.release))
+        }  # fmt: skip
+    different = {name for name, text in found.items() if re.sub(r"\[\d*\]", "[]", text) != theirs[name]}
+    assert len(found) > 12_000 and len(different) < 10, different
 
 
 @pytest.mark.matrix

@@ -113,9 +113,10 @@ class _Maker:
             if variable is not None:
                 size = variable.size or room if variable.symbol.name == name else 0
             yield SymbolRow(name, self.moved(address), size, kind in TEXT, kind.isupper())
-        # kallsyms does not list its own tables, but VMCOREINFO does.
-        for name in self.kernel.vmcoreinfo.symbols.keys() - {symbol.name for symbol in self.symbols}:
-            yield SymbolRow(name, self.moved(self.kernel.vmcoreinfo.symbols[name]), 0, False, True)
+        # kallsyms does not list its own tables, but VMCOREINFO does. It also has names that are macros, not symbols.
+        for name, address in self.kernel.vmcoreinfo.symbols.items():
+            if name.startswith("kallsyms_"):
+                yield SymbolRow(name, self.moved(address), 0, False, True)
 
     def _moved_range(self) -> tuple[int, int]:
         return self.moved(self.text[0]), self.moved(self.text[1])

@@ -57,7 +57,7 @@ def typed(kernel: Kernel, symbols: Iterable[Symbol]) -> Iterator[Typed]:
     for name, candidates in kernel_globals.names():
         if name not in first:
             continue
-        chosen = kernel_globals.choose(types, own.get(name, candidates), first[name].size)
+        chosen = kernel_globals.choose(types, own.get(name, candidates), first[name].size, kernel.vmcoreinfo.release)
         if chosen is not None:
             size = chosen.size if chosen.stars or chosen.counts else _size(chosen.type)
             yield Typed(first[name], size, chosen.type.id, chosen.stars, chosen.counts)

@@ -1,10 +1,10 @@
 """Types of the kernel's global variables, which BTF does not describe (except per-CPU variables).
 
 The table beside this module holds what the kernels that Debian ships declare (tools/globals.py writes it, out of their
-DWARF): a name, and its types from the newest kernel to the oldest. A type counts for a kernel if that kernel has the
-type and the variable has room for it: of several, the one that fills the room best. Lengths of arrays depend on how a
-kernel was configured: where none fits, the array is as long as the room. Types that the user declares
-(`kdump shell --declare`) come first.
+DWARF): a name, and its types from the newest kernel to the oldest; "7.2:" says since when the variable has had another
+type than before. A type counts for a kernel if that kernel has the type and the variable has room for it: of several
+for that release, the one that fills the room best. Lengths of arrays depend on how a kernel was configured: where none
+fits, the array is as long as the room. Types that the user declares (`kdump shell --declare`) come first.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _POINTER = 8
 _DECLARATION = re.compile(r"\s*((?:(?:struct|union|enum)\s+)?[A-Za-z_][\w ]*?)\s*(\**)\s*((?:\[\d*\])*)\s*")
 _NAMED = re.compile(r"\s*((?:(?:struct|union|enum)\s+)?[\w ]+?)(?:\s+|\s*(\*+)\s*)(\w+)\s*((?:\[\d*\])*)\s*;?\s*")
+_SINCE = re.compile(r"(?:(\d+)\.(\d+):)?(.*)")
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
 _KINDS = {"struct": (btf.STRUCT,), "union": (btf.UNION,), "enum": (btf.ENUM, btf.ENUM64)}
 _MAX_COUNT = 1 << 24
 # C spells its integers in several orders; BTF has one.
@@ -82,12 +84,26 @@ def find(kernel: Kernel, name: str) -> Declaration | None:
     if address is None or not candidates:
         return None
     symbol = kernel.symbols.at(address)
-    return choose(kernel.types, candidates, symbol.size if symbol else 0)
+    return choose(kernel.types, candidates, symbol.size if symbol else 0, kernel.vmcoreinfo.release)
 
 
-def choose(types: Btf, candidates: tuple[str, ...] | list[str], room: int) -> Declaration | None:
-    """Of several types the one that fills `room` bytes best (0: not known, the first that the kernel has)."""
-    known = [found for text in candidates if (found := parse(types, text)) is not None]
+def choose(types: Btf, candidates: tuple[str, ...] | list[str], room: int, release: str = "") -> Declaration | None:
+    """Of several types for a kernel of this release (of any, if none of these fits) the one that fills `room` bytes
+    best (0: not known, the first that the kernel has).
+    """
+    marked = [_SINCE.fullmatch(text) for text in candidates]
+    since = [(int(found[1] or 0), int(found[2] or 0), found[3]) for found in marked if found]
+    number = _RELEASE.match(release)
+    if number:
+        latest = max((each[:2] for each in since if each[:2] <= (int(number[1]), int(number[2]))), default=None)
+        found = _fitting(types, [text for *version, text in since if tuple(version) == latest], room)
+        if found is not None:
+            return found
+    return _fitting(types, [text for *_, text in since], room)
+
+
+def _fitting(types: Btf, texts: list[str], room: int) -> Declaration | None:
+    known = [found for text in texts if (found := parse(types, text)) is not None]
     fitting = [found for found in known if not room or found.size <= room]
     if not fitting:
         fitting = [shorter for found in known if (shorter := _shortened(found, room)) is not None]
@@ -106,7 +122,7 @@ def _shortened(found: Declaration, room: int) -> Declaration | None:
 
 
 def names() -> Iterator[tuple[str, list[str]]]:
-    """Everything in the table: names, and the types they may have."""
+    """Everything in the table: names, and the types they may have, for `choose`."""
     for line in _table().decode().splitlines():
         name, *candidates = line.split("\t")
         yield name, candidates

@@ -71,11 +71,12 @@ def _check_machines(machine: str) -> None:
 def debug_vmlinux(tree: KernelTree) -> Path:
     """The kernel's vmlinux with DWARF, from its Debian debug package; only that file is kept (hundreds of MB)."""
     source, package = _Source(tree.machine), f"linux-image-{tree.release}-dbg"
-    inside = f"./usr/lib/debug/boot/vmlinux-{tree.release}"  # what the one below lib/modules links to
+    # Below boot and below lib/modules; one is a link to the other, since 7.x the first.
+    inside = f"usr/lib/debug/boot/vmlinux-{tree.release}"
 
     def fetch(directory: Path) -> None:
-        apt.extract(source.download(package, directory), directory, inside)
-        (directory / inside).rename(directory / "vmlinux")
+        apt.extract(source.download(package, directory), directory, "--wildcards", "./usr/lib/debug/*/vmlinux*")
+        (directory / inside).resolve(strict=True).rename(directory / "vmlinux")
         shutil.rmtree(directory / "usr")
 
     return cache.entry(f"debug/{tree.release}", fetch) / "vmlinux"
