@@ -34,7 +34,7 @@ class Typed(NamedTuple):
 
 
 def banner(kernel: Kernel) -> bytes:
-    """The text by which tools recognize a kernel, with its NUL. Raises `KdumpError` if the dump has it not."""
+    """The text by which tools recognize a kernel, with its NUL. Raises `KdumpError` if the dump lacks it."""
     return kernel.virtual.cstring(kernel.symbols.address(BANNER), _LONGEST) + b"\0"
 
 
