@@ -42,9 +42,10 @@ def test_an_oops_is_explained(kernel: Callable[..., KernelTree], series: str, tm
     with Machine(spec, console=console) as running:
         running.wait_for(r"user space is up", lab.TIMEOUT)
         with running.qmp() as monitor:
-            monitor.dump_guest_memory(raw)
-        with open_dump(raw) as dump:
+            monitor.execute("dump-guest-memory", paging=False, protocol=f"file:{raw}", format="kdump-zlib")
+        with open_dump(raw) as dump:  # which does not name the machine
             living = Kernel(dump)
+            assert living.arch is AARCH64
             place = living.virtual.translate(living.symbols.address(FUNCTION))
         raw.unlink()
         lab.poke(stub, place + SKIPPED, CODE)

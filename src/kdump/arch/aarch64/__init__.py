@@ -21,6 +21,7 @@ class _AArch64(Architecture):
     name = "aarch64"
     elf_machine = EM_AARCH64
     debian = "arm64"
+    prstatus_size = 392
     triplet = "aarch64-linux-gnu"
     page_sizes = (4096, 16384, 65536)
     console = "ttyAMA0"
