@@ -82,7 +82,7 @@ def measure(vmcore: Path, vmlinux: Path | None, crash: str, repeat: int, scratch
     yield _line("kdump: signature of a log", _series([*KDUMP, "report", "--signature", log], repeat), ROWS[0], theirs)
     for row in OTHERS:
         *words, name = row.options
-        yield _line(f"kdump: {row.name}", _series([*KDUMP, *words, scratch / name, vmcore], repeat), row, None)
+        yield _line(f"kdump: {row.name}", _series([*KDUMP, *words, scratch / name, vmcore], repeat), row)
 
 
 def _series(command: Sequence[str | Path], repeat: int) -> Series:
