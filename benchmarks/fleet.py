@@ -69,9 +69,9 @@ def bodies(count: int, hosts: int, signatures: int) -> tuple[list[bytes], int, i
             cached[signature] = (text + " " * max(0, REPORT_BYTES - len(text))).encode()
         host = f"host{number % hosts:06d}"
         manifest = {"crash": f"{host}-20261129T120000Z-{number:06x}", "host": host, "status": "complete"}
-        text = b'{"manifest":' + json.dumps(manifest).encode() + b',"report":' + cached[signature] + b"}"
-        sizes.append(len(text))
-        made.append(packer.compress(text))
+        body = b'{"manifest":' + json.dumps(manifest).encode() + b',"report":' + cached[signature] + b"}"
+        sizes.append(len(body))
+        made.append(packer.compress(body))
     return made, int(statistics.mean(map(len, made))), int(statistics.mean(sizes))
 
 
