@@ -64,6 +64,7 @@ for script in /root/volume*; do
   at=/var/crash${{script#/root/volume}} volume= here=
   mkdir -p $at
   . $script
+  udevadm settle -t 120
   [ -z "$volume" ] || mount "$volume" $at || {{ dmesg | tail -n 100; exit; }}
   on="$on ${{here:-$(findmnt -n -o SOURCE,FSTYPE $at)}}"
 done
@@ -140,8 +141,9 @@ VOLUME_SCRIPTS = {
     ),
     "multipath": (
         "modprobe dm-multipath; printf 'defaults {\\n find_multipaths no\\n user_friendly_names no\\n}\\n'"
-        " > /etc/multipath.conf\nmultipathd; sleep 3; multipath -v1; sleep 2; multipath -ll\n"
-        "volume=/dev/mapper/$(dmsetup ls --target multipath | awk '{ print $1; exit }')\n"
+        " > /etc/multipath.conf\nmultipathd; for i in $(seq 60); do multipath -v1\n"
+        "map=$(dmsetup ls --target multipath | awk '/\\(/ { print $1; exit }'); [ \"$map\" ] && break; sleep 1; done\n"
+        "multipath -ll; volume=/dev/mapper/$map\n"
     ),
     "zram": (
         "modprobe zram num_devices=1; echo 600M > /sys/block/zram0/disksize\n"
