@@ -20,6 +20,7 @@ from kdump.kernel.kernel import Kernel
 from kdump.lab.machine import Machine
 from kdump.lab.qemu import Spec
 from kdump.memory import open_dump
+from kdump.memory.counts import count_pages
 
 # QEMU's ELF dump is wrong where processors have SVE vectors of different lengths: memory lies behind where it says.
 CPU = f"{AARCH64.emulated.cpu},sve=off"
@@ -28,6 +29,13 @@ FUNCTION = "__arm64_sys_sethostname"
 SKIPPED = 4  # its first instruction may be one that indirect calls have to find
 CODE = struct.pack("<II", 0xD2800901, 0xF9000020)  # mov x1, #0x48; str x0, [x1]
 CRASH = START + "echo user space is up\nread line\n/bin/busybox hostname crash\n"
+PAGE = 4096
+
+
+def kdump(*words: str | Path) -> str:
+    done = subprocess.run([sys.executable, "-m", "kdump", *words], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("series", ["6.1", "6.12", "newest"])
@@ -47,6 +55,10 @@ def test_an_oops_is_explained(kernel: Callable[..., KernelTree], series: str, tm
             living = Kernel(dump)
             assert living.arch is AARCH64
             place = living.virtual.translate(living.symbols.address(FUNCTION))
+        kdump("save", raw, tmp_path / "saved")  # status 3 if free pages were not as many as the kernel counts
+        with open_dump(tmp_path / "saved") as dump:  # and which QEMU packed in pages of 64 KiB
+            counts = count_pages(dump.memory)
+            assert dump.memory.page_size == PAGE and counts.dumped < counts.memory / 3
         raw.unlink()
         lab.poke(stub, place + SKIPPED, CODE)
         running.type("\n")
@@ -58,8 +70,7 @@ def test_an_oops_is_explained(kernel: Callable[..., KernelTree], series: str, tm
         "".join(line for line in console.read_text(errors="replace").splitlines(keepends=True) if "[" in line)
     )
     for source in (raw, printed):
-        command = [sys.executable, "-m", "kdump", "report", str(source)]
-        report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        report = kdump("report", source)
         assert report.startswith("BUG: unable to handle kernel NULL pointer dereference in sys_sethostname\n")
         told = " ".join(report.split())
         assert "write of address 0x48, a member of a structure whose pointer is null; nothing is mapped there" in told

@@ -65,9 +65,9 @@ def dumped(cpu: str, kernel: Path, directory: Path) -> str:
     return console.read_text(errors="replace")
 
 
-def kdump(*words: str | Path, status: int = 0) -> str:
+def kdump(*words: str | Path) -> str:
     done = subprocess.run([sys.executable, "-m", "kdump", *words], check=False, capture_output=True, text=True)
-    assert done.returncode == status, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -98,9 +98,9 @@ def test_a_dump_of_qemu_is_read_filtered_and_reported(cpu: str, radix: bool, tmp
         tasks = {task.pid: task.command for task in Tasks(dead)}
     listed = (re.fullmatch(r" *(\d+) (.+)", line) for line in printed)
     known = {int(found[1]): found[2] for found in listed if found}
-    assert len(known) > 40 and known.keys() - tasks.keys() <= {max(known)}  # the last one is ps
     lasting = {pid: name for pid, name in known.items() if pid != max(known) and not name.startswith("kworker")}
-    assert {pid: tasks[pid] for pid in lasting} == lasting
+    assert len(known) > 40 and len(lasting.keys() - tasks.keys()) <= 2  # the last one is ps; a thread may end
+    assert all(tasks[pid] == name for pid, name in lasting.items() if pid in tasks)
 
     log.write_text(kdump("dmesg", vmcore))
     lines = {line.rstrip() for line in log.read_text().splitlines()}
@@ -120,7 +120,11 @@ def test_a_dump_of_qemu_is_read_filtered_and_reported(cpu: str, radix: bool, tmp
         for part in dump.memory.held():
             assert dump.memory.view(part.start, PAGE) == whole.memory.view(part.start, PAGE)
     drgn_agrees(saved, release)
-    assert "the dump is in pages of 64.0 KiB" in kdump("save", packed, tmp_path / "zeros", status=3)
+    kdump("save", packed, tmp_path / "same")  # QEMU packed it in pages of 64 KiB
+    with open_dump(saved) as one, open_dump(tmp_path / "same") as other:
+        assert list(one.memory.held()) == list(other.memory.held()) and one.memory.page_size == other.memory.page_size
+        for part in one.memory.held():
+            assert one.memory.view(part.start, PAGE) == other.memory.view(part.start, PAGE)
 
     for source in (vmcore, saved, log):
         report = kdump("report", source)
