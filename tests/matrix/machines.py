@@ -120,7 +120,10 @@ VOLUME_SCRIPTS = {
     ),
     "md-0.90": _MD.replace("%s", "0.90"),
     "md-1.2": _MD.replace("%s", "1.2"),
-    "btrfs-2": f"{_HALVES}mkfs.btrfs -q -f -d raid0 -m raid1 $one $two; btrfs device scan; volume=$one\n",
+    "btrfs-2": (
+        f"{_HALVES}modprobe btrfs; mkfs.btrfs -q -f -d raid0 -m raid1 $one $two; udevadm settle -t 120\n"
+        "btrfs device scan; volume=$one\n"
+    ),
     "bcache": (
         f"{_HALVES}modprobe bcache; make-bcache -B $one -C $two --writeback; udevadm settle\n"
         "for each in $one $two; do echo $each > /sys/fs/bcache/register; done 2>/dev/null; sleep 1\n"
