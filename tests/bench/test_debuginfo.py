@@ -122,7 +122,8 @@ def test_gdb_reads_the_dump(made: Path, vmcore: Path) -> None:
     assert "$3 = 16" in text and "$4 = PERF_CONTEXT_HV" in text
     assert "<stop_sched_class>" in text  # not the linker's mark at the same address
     serve = f"target remote | {sys.executable} -m kdump serve --stdio {vmcore}"
-    text = foreign.run("gdb", "-nx", "-q", "-batch", "-ex", serve, "-ex", "bt", made / "crash")
+    patient = ("-ex", "set remotetimeout 60")
+    text = foreign.run("gdb", "-nx", "-q", "-batch", *patient, "-ex", serve, "-ex", "bt", made / "crash")
     names = re.findall(r"^#\d+ +0x[0-9a-f]+ in ([\w.]+)", text.replace("[cold]", ".cold"), re.MULTILINE)
     # gdb shows no name of the frame that user space entered by.
     assert names == [name for name in panicking(vmcore) if not name.startswith("entry_")] and "panic" in names, text

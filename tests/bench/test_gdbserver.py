@@ -102,7 +102,8 @@ def test_a_packet_that_arrives_damaged_is_asked_for_again() -> None:
 
 def gdb(*commands: str) -> str:
     """What GDB prints."""
-    words = [word for command in ("set pagination off", "set confirm off", *commands) for word in ("-ex", command)]
+    settings = ("set pagination off", "set confirm off", "set remotetimeout 60")  # on a busy machine 2 s are too few
+    words = [word for command in (*settings, *commands) for word in ("-ex", command)]
     done = subprocess.run(
         ["gdb", "-nx", "-batch", *words],
         capture_output=True,
