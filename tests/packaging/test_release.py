@@ -27,4 +27,5 @@ def test_the_change_log_is_dated_and_starts_anew() -> None:
 
 def test_the_change_log_of_this_tree_can_be_released() -> None:
     log = (release.ROOT / "CHANGELOG.md").read_text()
-    assert "## [0.1.0] - " in release.dated(log, "99.0.0", "2026-12-01")
+    changed = log.replace("## [Unreleased]\n", "## [Unreleased]\n\n- A change.\n", 1)  # nothing follows a release
+    assert "## [0.1.0] - " in release.dated(changed, "99.0.0", "2026-12-01")
