@@ -1,3 +1,3 @@
 """kdump: Linux crash dumps end to end."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
