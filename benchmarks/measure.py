@@ -18,7 +18,8 @@ INTERVAL = 0.03  # seconds between two looks at the memory: each takes time from
 @dataclass(frozen=True)
 class Run:
     """One run of a command. Memory in bytes: `private` is the most anonymous memory that was resident (mapped files are
-    not), `peak` the most of both. `output` is what it said.
+    not), `peak` the most of both, at the last look (wait4(2) counts what the benchmark itself had in memory when it
+    started the command). `output` is what it said.
     """
 
     seconds: float
@@ -36,10 +37,11 @@ def run(command: Sequence[str | Path]) -> Run:
         tempfile.TemporaryFile() as said,
         subprocess.Popen(list(map(str, command)), stdout=said, stderr=subprocess.STDOUT) as process,
     ):
-        private = 0
+        private = peak = 0
         ended = os.pidfd_open(process.pid)
         while not select.select([ended], [], [], INTERVAL)[0]:
-            private = max(private, _anonymous(process.pid))
+            now, most = _memory(process.pid)
+            private, peak = max(private, now), max(peak, most)
         seconds = time.perf_counter() - began
         os.close(ended)
         _, status, usage = os.wait4(process.pid, 0)
@@ -49,17 +51,20 @@ def run(command: Sequence[str | Path]) -> Run:
     if process.returncode:
         text = output.decode(errors="replace")
         raise RuntimeError(f"{' '.join(map(str, command))}: exit status {process.returncode}\n{text}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, private, usage.ru_maxrss << 10, output)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, private, peak, output)
 
 
-def _anonymous(pid: int) -> int:
+def _memory(pid: int) -> tuple[int, int]:
+    """A process's anonymous memory that is resident now, and the most of all that was (VmHWM); 0 if it has ended."""
+    found = {"RssAnon": 0, "VmHWM": 0}
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) << 10
+            name, _, value = line.partition(":")
+            if name in found:
+                found[name] = int(value.split()[0]) << 10
     except (FileNotFoundError, ProcessLookupError):
         pass
-    return 0
+    return found["RssAnon"], found["VmHWM"]
 
 
 @dataclass(frozen=True)
