@@ -91,6 +91,29 @@ def test_a_static_port(sysfs: Path) -> None:
     assert resolved.plan["dns"] == ["9.9.9.9"]
 
 
+@pytest.mark.parametrize(
+    ("assigned", "permanent", "passes"),
+    [("0", True, True), ("1", True, False), ("2", False, True), ("3", True, True), ("3", False, False)],
+)
+def test_hardware_without_an_address_of_its_own_is_refused(
+    assigned: str, permanent: bool, passes: bool, sysfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a USB adapter that the kernel gives a random address at each boot, which udev replaces by a lasting one."""
+    monkeypatch.setattr(network, "_has_permanent_address", lambda _name: permanent)
+    (sysfs / "class/net/eth0/addr_assign_type").write_text(f"{assigned}\n")
+    machine = Machine([link("eth0")], {"eth0": [static("192.0.2.7/24", dynamic=True)]}, {"dev": "eth0"}, [])
+    if passes:
+        assert found(machine, sysfs).plan["interface"]
+    else:
+        with pytest.raises(KdumpError, match="eth0 has no hardware address of its own"):
+            found(machine, sysfs)
+
+
+def test_the_kernel_tells_whether_an_address_is_permanent() -> None:
+    assert not network._has_permanent_address("lo")
+    assert network._has_permanent_address("no-such-device")  # not known: nothing is refused
+
+
 def test_dhcp_and_router_advertisements_bring_their_own_gateways(sysfs: Path) -> None:
     addresses = [static("192.0.2.7/24", dynamic=True), static("2001:db8::7/64", dynamic=True)]
     # dhclient's script does not mark the route that it makes.

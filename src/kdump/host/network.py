@@ -5,9 +5,12 @@ Asked of the kernel through ip(8) with JSON output; hardware is found in sysfs.
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import ipaddress
 import json
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +26,7 @@ from kdump.host.storage import hardware
 RESOLV: Final = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 KINDS: Final = {"vlan": "8021q", "bond": "bonding", "bridge": "bridge"}  # what a link stands on others with: its module
 
+_SIOCETHTOOL, _ETHTOOL_GPERMADDR = 0x8946, 0x20  # linux/sockios.h, linux/ethtool.h
 IP6_METRIC: Final = 1024  # what the kernel gives an IPv6 route without one
 
 Ask = Callable[[Sequence[str]], list[dict[str, Any]]]
@@ -196,6 +200,8 @@ def _collect(  # noqa: PLR0917 -- what resolve() knows
         _refuse(master, above)
     data = information.get("info_data", {})
     below = _below(name, kind, link, links, sysfs)
+    if not below and not link.get("permaddr"):
+        _refuse_passing_address(name, sysfs)
     for each in below:
         _collect(each, links, routes, found, ask, sysfs)
     given = _addresses(name, ask)
@@ -228,6 +234,35 @@ def _refuse(name: str, kind: str) -> None:
         why="it leads to a target, and the capture kernel supports only " + ", ".join(KINDS),
         remedy="choose a target that another interface leads to, or describe one in [[network.interface]]",
     )
+
+
+def _refuse_passing_address(name: str, sysfs: Path) -> None:
+    """Raise KdumpError for hardware that has no address of its own: the kernel gives it another one at each boot.
+
+    Source: Documentation/ABI/testing/sysfs-class-net, addr_assign_type (0 permanent, 1 random, 2 of another device,
+    3 set). udev sets one where it finds a random one.
+    """
+    assigned = sysfs / "class/net" / name / "addr_assign_type"
+    kind = assigned.read_text().strip() if assigned.exists() else ""
+    if kind == "1" or (kind == "3" and not _has_permanent_address(name)):
+        raise KdumpError(
+            f"the interface {name} has no hardware address of its own",
+            why="it gets another one at each boot, and the capture kernel finds interfaces by their addresses",
+            remedy="choose a target that another interface leads to",
+        )
+
+
+def _has_permanent_address(name: str) -> bool:
+    """Whether the hardware says what its address is; True if the kernel does not tell. Source: linux/ethtool.h."""
+    answer = bytearray(struct.pack("=II32x", _ETHTOOL_GPERMADDR, 32))
+    buffer = (ctypes.c_char * len(answer)).from_buffer(answer)
+    request = struct.pack("=16sQ8x", name.encode(), ctypes.addressof(buffer))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
+    except OSError:
+        return True
+    return any(answer[8:])
 
 
 def _below(name: str, kind: str, link: dict[str, Any], links: dict[str, Any], sysfs: Path) -> list[str]:
