@@ -223,12 +223,13 @@ def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) ->
     """
     left: list[str] = []
 
-    def attempt(argv: Sequence[str]) -> bool:
+    def attempt(argv: Sequence[str], needs: Iterable[str] = ()) -> bool:
         try:
             run(argv)
         except KdumpError as error:
-            left.append(str(error))
-            return False
+            if all(os.path.lexists(below(root, path)) for path in needs):
+                left.append(str(error))
+                return False
         return True
 
     def forget(entry: dict[str, Any], done: str) -> None:
@@ -236,21 +237,12 @@ def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) ->
             journal.commands.remove(entry)
             journal.write()
 
-    def gone(entry: dict[str, Any]) -> bool:
-        return not all(os.path.lexists(below(root, path)) for path in entry["needs"])
-
     needed: dict[str, str] = {}
     for entry in reversed(journal.commands):
-        if not entry["undo"]:
-            continue
-        failed = not attempt(entry["undo"])
-        if failed and gone(entry):
-            left.pop()
-            failed = False
-        if failed:
-            needed |= dict.fromkeys(entry["needs"], " ".join(entry["undo"]))
-        else:
+        if entry["undo"] and attempt(entry["undo"], entry["needs"]):
             forget(entry, "undo")
+        elif entry["undo"]:
+            needed |= dict.fromkeys(entry["needs"], " ".join(entry["undo"]))
     for entry in reversed(journal.files):
         if entry["path"] in needed:
             left.append(f"{entry['path']} is kept: `{needed[entry['path']]}` needs it")
