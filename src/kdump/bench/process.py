@@ -28,7 +28,7 @@ from kdump.kernel.task import Task
 from kdump.kernel.tasks import Tasks
 from kdump.memory.protocol import Note
 
-_NT_PRSTATUS, _NT_PRPSINFO, _NT_AUXV, _NT_FILE = 1, 3, 6, 0x46494C45
+_NT_PRPSINFO, _NT_AUXV, _NT_FILE = 3, 6, 0x46494C45
 _PRSTATUS: Final = struct.Struct("<12xhxx16xiiii64x")  # signal, pid, parent, group, session; then the registers
 _PRPSINFO: Final = struct.Struct("<BcBbxxxxQIIiiii16s80s")
 _FLAGS: Final = ((1, elf.PF_R), (2, elf.PF_W), (4, elf.PF_X))
@@ -208,7 +208,7 @@ class Process:
             return
         leader = self.leader.struct
         head = _PRSTATUS.pack(0, task.pid, int(leader.real_parent.tgid), self.pid, self.pid)
-        yield Note("CORE", _NT_PRSTATUS, head + registers + bytes(8))
+        yield Note("CORE", elf.NT_PRSTATUS, head + registers + bytes(8))
         if not task.running:
             with contextlib.suppress(NotPresentError):
                 for owner, number, content in kernel.arch.core_notes(kernel, thread):

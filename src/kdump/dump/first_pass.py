@@ -12,13 +12,13 @@ from kdump.dump.classes import PageClass
 from kdump.dump.extent import check_extent
 from kdump.dump.facts import find_facts
 from kdump.dump.hints import FindHints, find_hints, no_hints
-from kdump.dump.kdump_writer import NT_PRSTATUS
 from kdump.dump.levels import FREE, PAGE_CLASS_BITS
 from kdump.dump.memmap import find_runs
 from kdump.dump.pcp import free_pages_on_lists
 from kdump.dump.selection import Also, MemoryMap, Selection, Watch, select
 from kdump.dump.workers import thread_count
 from kdump.dump.zones import contradiction, free_pages, with_nodes
+from kdump.elf import NT_PRSTATUS
 from kdump.errors import KdumpError
 from kdump.kernel.kernel import Kernel
 from kdump.memory.protocol import Dump

@@ -17,13 +17,12 @@ from kdump.dump.codecs import Packed
 from kdump.dump.early import Early, Layout
 from kdump.dump.levels import ZERO
 from kdump.dump.pfnset import PfnSet
-from kdump.elf import NHDR
+from kdump.elf import NHDR, NT_PRSTATUS
 from kdump.memory.kdump_format import COMPRESSION, DESCRIPTOR, MAGIC, MAIN, STATUS_INCOMPLETE, SUB
 from kdump.memory.protocol import Note
 
 VERSION = 6
 UTS_FIELD = 65  # bytes of each of the six strings in struct new_utsname
-NT_PRSTATUS = 1
 FLUSH = 1 << 14  # descriptors kept back before they are written
 
 

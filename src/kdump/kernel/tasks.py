@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kdump.arch.stacks import Registers, Unwinder, Unwound
+from kdump.elf import NT_PRSTATUS
 from kdump.errors import KdumpError
 from kdump.kernel.task import Task, letter
 from kdump.kernel.task_table import TaskTable, read_all
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _PF_KTHREAD = 0x00200000
 _MAX_TASKS = 1 << 22  # PID_MAX_LIMIT
-_NT_PRSTATUS = 1
 
 
 class Tasks:
@@ -94,12 +94,12 @@ class Tasks:
             try:
                 head = objects.at_cpu(objects.unsigned(place), cpu)
                 name_size, size, kind = struct.unpack("<III", objects.bytes(head, 12))
-                if kind == _NT_PRSTATUS and name_size <= 16 and 112 <= size <= 4096:
+                if kind == NT_PRSTATUS and name_size <= 16 and 112 <= size <= 4096:
                     return self._kernel.arch.registers(bytes(objects.bytes(head + 12 + -(-name_size // 4) * 4, size)))
             except KdumpError as error:
                 objects.problem(f"registers of CPU {cpu}: {error}")
         # A dump taken from outside (QEMU) has a note for each CPU in order.
-        notes = [note for note in self._kernel.dump.notes if note.type == _NT_PRSTATUS and note.name == "CORE"]
+        notes = [note for note in self._kernel.dump.notes if note.type == NT_PRSTATUS and note.name == "CORE"]
         if len(notes) == len(objects.cpus("online")) and cpu < len(notes):
             return self._kernel.arch.registers(notes[cpu].data)
         return None

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from kdump.arch import Architecture, in_dump, known
 from kdump.arch.architecture import ByteOrder
+from kdump.elf import NT_PRSTATUS
 from kdump.errors import FormatError
 from kdump.memory.protocol import Note
 
-NT_PRSTATUS = 1
 UNNAMED = "unknown"  # ELF_MACHINE_UNAME in QEMU's dump/dump.c, in lower case
 
 
