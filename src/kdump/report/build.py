@@ -35,7 +35,7 @@ def build(context: Context, source: str, *, short: bool = False, only: Iterable[
             context.problems.append(f"the instructions: {fault(error)}")
         if context.described:
             verdict = _with_values(verdict, context)
-    report = Report(source, "text", context.crash.event.release, "", 0, verdict)
+    report = Report(source, "text", context.crash.release, "", 0, verdict)
     if context.has_memory:
         info = context.kernel.vmcoreinfo
         report.format, report.incomplete = context.kernel.dump.format, context.kernel.dump.incomplete

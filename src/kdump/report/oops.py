@@ -16,6 +16,7 @@ __all__ = ["Crash", "Event", "find"]
 _PANIC = re.compile(r"Kernel panic - not syncing: ?(?P<message>.*)")
 _END = re.compile(r"---\[ end (?:trace|Kernel panic)|^={60,}$")
 _CHAIN = 10  # seconds within which one report brings about the next
+_BANNER = re.compile(r"^Linux version (?P<release>\S+) ")  # init/version.c
 
 
 @dataclass
@@ -23,13 +24,23 @@ class Crash:
     """The crash according to the log. `panic` is empty when the kernel did not say "Kernel panic".
 
     `fatal` says whether anything tells that the kernel died: a panic, an oops, or a crash that somebody asked for.
+    `boot` has the lines of the boot that the crash is in, `release` the kernel that ran then, if the log says it.
     """
 
     event: Event
     panic: str
     seconds: float | None
     earlier: list[Event]
+    boot: Sequence[Line]
     fatal: bool = False
+
+    @property
+    def release(self) -> str:
+        """What the report of the crash says, else the banner of its boot."""
+        if self.event.release:
+            return self.event.release
+        banner = next((found for line in self.boot if (found := _BANNER.search(line.text))), None)
+        return banner["release"] if banner else ""
 
 
 def find(lines: Sequence[Line]) -> Crash:
@@ -54,7 +65,7 @@ def _boots(lines: Sequence[Line]) -> list[Sequence[Line]]:
 def _find(lines: Sequence[Line], events: Sequence[Event]) -> Crash:
     panic_at, panic = _panic(lines)
     if not events and panic_at is None:
-        return Crash(Event(kinds.NONE, len(lines), ""), "", None, [])
+        return Crash(Event(kinds.NONE, len(lines), ""), "", None, [], lines)
     end = len(lines) if panic_at is None else panic_at
     bursts = _bursts([event for event in events if event.index <= end], lines)
     cause = _cause(bursts, panic, panic_at, lines)
@@ -63,7 +74,7 @@ def _find(lines: Sequence[Line], events: Sequence[Event]) -> Crash:
     earlier = [burst[0] for burst in bursts if burst[0].index < cause.index]
     own = next((burst for burst in bursts if any(event is cause for event in burst)), [])
     fatal = panic_at is not None or _dies(own)
-    return Crash(cause, panic, seconds, earlier, fatal)
+    return Crash(cause, panic, seconds, earlier, lines, fatal)
 
 
 def _panic(lines: Sequence[Line]) -> tuple[int | None, str]:

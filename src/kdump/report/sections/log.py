@@ -1,4 +1,4 @@
-"""The end of the kernel's log."""
+"""The end of the kernel's log: a serial log goes on with the capture kernel, or with the next boot."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _LINES = 60
 
 def collect(context: Context, section: Section) -> None:
     """Fill the section."""
-    lines = context.lines
-    title = f"last {_LINES} of {len(lines)} lines" if len(lines) > _LINES else ""
+    lines = context.crash.boot
+    part = " of the boot in question" if len(lines) < len(context.lines) else ""
+    title = f"last {_LINES} of {len(lines)} lines{part}" if len(lines) > _LINES else part.strip()
     section.blocks.append(Text("log", stamped(lines[-_LINES:]), title))

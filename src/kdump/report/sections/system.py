@@ -38,7 +38,7 @@ def collect(context: Context, section: Section) -> None:
         ("version", "Kernel build", _VERSION, "version"), ("command_line", "Command line", _CMDLINE, "line"),
         ("hardware", "Hardware", _HARDWARE, "name"), ("hypervisor", "Hypervisor", _HYPERVISOR, "name"),
     )  # fmt: skip
-    texts = [line.text for line in context.lines if line.text]
+    texts = [line.text for line in context.crash.boot if line.text]
     for key, title, pattern, group in patterns:
         if key in known:
             continue
