@@ -102,11 +102,24 @@ def test_hardware_without_an_address_of_its_own_is_refused(
     monkeypatch.setattr(network, "_has_permanent_address", lambda _name: permanent)
     (sysfs / "class/net/eth0/addr_assign_type").write_text(f"{assigned}\n")
     machine = Machine([link("eth0")], {"eth0": [static("192.0.2.7/24", dynamic=True)]}, {"dev": "eth0"}, [])
-    if passes:
-        assert found(machine, sysfs).plan["interface"]
-    else:
-        with pytest.raises(KdumpError, match="eth0 has no hardware address of its own"):
-            found(machine, sysfs)
+    for wanted in (None, Network(interface=(Interface(mac=MACS["eth0"], dhcp=True),))):
+        if passes:
+            assert found(machine, sysfs, wanted).plan["interface"]
+        else:
+            with pytest.raises(KdumpError, match="eth0 has no hardware address of its own"):
+                found(machine, sysfs, wanted)
+
+
+def test_an_interface_that_is_described_by_an_address_it_was_given_is_looked_for_by_its_own(sysfs: Path) -> None:
+    """The capture kernel finds the card before anybody gives it another address."""
+    given = "02:00:00:00:00:99"
+    machine = Machine([link("eth0", address=given, permaddr=MACS["eth0"])], {}, {"dev": "eth0"})
+    for mac in (given, given.upper(), MACS["eth0"]):
+        for name in ("", "lan0"):
+            wanted = Network(interface=(Interface(name=name, mac=mac, dhcp=True),))
+            assert interfaces(found(machine, sysfs, wanted)) == [
+                {"name": name or "eth0", "mac": MACS["eth0"], "dhcp": True}
+            ]
 
 
 def test_the_kernel_tells_whether_an_address_is_permanent() -> None:

@@ -98,6 +98,8 @@ def resolve(
             raise KdumpError(
                 f"the interface {port} has no hardware", why="it leads to a target", remedy="see [network]"
             )
+        if not links[port].get("permaddr"):
+            _refuse_passing_address(port, sysfs)
         # A driver of its own may serve the PHY, and without it the link may stay down.
         for device in filter(Path.exists, (place / "phydev", place / "device")):
             names, aliases = hardware(device.resolve())
@@ -200,8 +202,6 @@ def _collect(  # noqa: PLR0917 -- what resolve() knows
         _refuse(master, above)
     data = information.get("info_data", {})
     below = _below(name, kind, link, links, sysfs)
-    if not below and not link.get("permaddr"):
-        _refuse_passing_address(name, sysfs)
     for each in below:
         _collect(each, links, routes, found, ask, sysfs)
     given = _addresses(name, ask)
@@ -338,12 +338,13 @@ def _is_default(route: Route) -> bool:
 
 
 def _named(interface: Interface, links: dict[str, Any]) -> Interface:
-    """The interface under the name that the capture kernel gives it."""
-    if interface.name:
-        return interface
+    """The interface under the name that the capture kernel gives it, with the address that the hardware has there."""
     if not interface.mac:
+        if interface.name:
+            return interface
         raise KdumpError("an interface has neither a name nor a hardware address", remedy="see [[network.interface]]")
-    return replace(interface, name=_by_mac(interface.mac, links))
+    port = _by_mac(interface.mac, links)
+    return replace(interface, name=interface.name or port, mac=str(links[port].get("permaddr") or interface.mac))
 
 
 def _by_mac(mac: str, links: dict[str, Any]) -> str:
