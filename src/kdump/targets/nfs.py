@@ -29,8 +29,9 @@ _SOFT = "soft,timeo=50,retrans=2"  # tenths of a second; the waits add up: 5 + 1
 _VERSION_OPTION = re.compile(r"^(?:nfs)?vers=([\d.]+)$")
 # What an fstab says to mount(8) and systemd, or what kdump decides itself: mount(2) takes none of them as text.
 _NO_TEXT = re.compile(
-    r"^(?:(?:no)?(?:auto|user|fail|atime|diratime|relatime|strictatime|dev|exec|suid|iversion|symfollow)"
-    r"|defaults|users|owner|group|_netdev|silent|loud|comment=.*|[xX]-.*)?$"
+    r"^(?:(?:no)?(?:auto|users?|owner|group|fail|atime|diratime|relatime|strictatime|dev|exec|suid|iversion|symfollow)"
+    r"|r?(?:private|shared|slave|unbindable)|defaults|_netdev|silent|loud|loop|[xX]-.*"
+    r"|(?:user|comment|u?helper|loop|offset|sizelimit|encryption|verity\.\w+)=.*)?$"
 )
 _REMEDY = "showmount -e SERVER lists its exports; the capture kernel writes as root: export with no_root_squash"
 _MOUNT_SECONDS = 60  # of the check on the healthy host
