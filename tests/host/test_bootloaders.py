@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from kdump.errors import KdumpError
 from kdump.host import setup
-from kdump.host.bootloaders import detect
+from kdump.host.bootloaders import detect, kernel_install
 from kdump.host.bootloaders.base import with_parameters
 from kdump.host.bootloaders.grub import edit_defaults
 from kdump.host.bootloaders.kernel_install import edit_entry
-from kdump.host.changes import Edit, Journal, apply
+from kdump.host.changes import Command, Edit, Journal, apply
 
 WANTED = ["crashkernel=256M"]
 
@@ -177,6 +179,36 @@ def test_entries_of_kernels_that_came_since_are_undone_too(tmp_path: Path) -> No
     assert (tmp_path / "etc/kernel/cmdline").read_text() == "root=UUID=1 crashkernel=64M quiet\n"
     for each in (one, two):
         assert (tmp_path / each).read_text() == entry.format("").replace("quiet", "quiet crashkernel=64M")
+
+
+@pytest.mark.parametrize("before", ["root=UUID=1 quiet\n", None], ids=["a line of its own", "none"])
+def test_an_entry_that_cannot_be_written_is_undone_by_another_attempt(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a boot partition that was mounted read-only after an error."""
+    newer = "boot/loader/entries/m-6.12.conf"
+    files = {"proc/cmdline": "root=UUID=1 quiet\n", "etc/kernel/cmdline": before, newer: "title x\noptions quiet\n"}
+    tree(tmp_path, {name: text for name, text in files.items() if text is not None})
+    loader = "systemd-boot (kernel-install)"
+    apply(the_edit(tmp_path, loader), Journal.read(tmp_path / "journal"), tmp_path)
+    again = Command(("daemon-reload",), again=True)
+    apply(Edit((), (again,)), Journal.read(tmp_path / "journal"), tmp_path, lambda _argv: None)
+    tree(tmp_path, {newer: "title y\noptions crashkernel=256M quiet\n"})
+    ran: list[Sequence[str]] = []
+
+    def refuse(_path: Path, _text: str | None, _mode: int) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_install, "put", refuse)
+        for _ in range(2):
+            left = setup.undo(Journal.read(tmp_path / "journal"), tmp_path, ran.append)
+            assert left == [f"/{newer}: Read-only file system"]
+    assert setup.undo(Journal.read(tmp_path / "journal"), tmp_path, ran.append) == []
+    assert (tmp_path / newer).read_text() == "title y\noptions quiet\n"
+    assert not (tmp_path / "journal").exists()
+    assert (tmp_path / "etc/kernel/cmdline").exists() == (before is not None)
+    assert ran == [["daemon-reload"]] * 3
 
 
 def test_entries_of_every_shape() -> None:

@@ -260,7 +260,13 @@ def test_a_link_stays_and_the_file_behind_it_changes(tmp_path: Path) -> None:
         '{"files": [], "commands": [{"argv": "rm", "undo": [], "again": true}]}',
         '{"files": [], "commands": [{"argv": [1], "undo": [], "again": true}]}',
         '{"files": [], "commands": [{"argv": ["a"], "undo": ["b"], "again": true, "needs": ["x"]}]}',
+        '{"files": [], "commands": [{"argv": [], "undo": ["b"], "again": true}]}',
+        '{"files": [], "commands": [{"argv": ["a"], "undo": ["b\\u0000"], "again": false}]}',
+        '{"files": [], "commands": [{"argv": ["\\ud800"], "undo": [], "again": true}]}',
+        '{"files": [{"path": "/x", "before": "\\ud800", "after": null, "mode": 420}]}',
+        '{"files": [{"path": "/x", "before": null, "after": "a", "written": ["\\ud800"], "mode": 420}]}',
         '{"files": [], "commands": [], "directories": [7]}',
+        '{"files": [], "commands": [], "directories": ["/\\ud800"]}',
         "\xff",
     ],
 )  # fmt: skip

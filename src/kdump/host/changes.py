@@ -13,10 +13,10 @@ import os
 import stat
 import subprocess
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from kdump.errors import KdumpError, reason
 from kdump.files.drafts import Draft, pwrite_all, replace_file, sweep, sync_directory
@@ -193,6 +193,10 @@ class Journal:
         self.write()
         below(root, path).mkdir(mode=mode, parents=True, exist_ok=True)
 
+    def restores(self, path: str, now: str | None) -> bool:
+        """Whether undoing gives a file its text of before, if it has the text `now`."""
+        return any(each["path"] == path and now in each["written"] and not each.get("mixed") for each in self.files)
+
     def forget(self, path: str) -> None:
         """A file's change is taken back."""
         self.files = [entry for entry in self.files if entry["path"] != path]
@@ -216,8 +220,8 @@ def apply(edit: Edit, journal: Journal, root: Path = Path("/"), run: Runner = ru
         run(command.argv)
 
 
-def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) -> list[str]:
-    """Take back everything in the journal; what was taken back leaves it at once.
+def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command, keep: Collection[str] = ()) -> list[str]:
+    """Take back everything in the journal; what was taken back leaves it at once, but for the files in `keep`.
 
     Returns what could not be taken back, and why: it stays in the journal, for another attempt.
     """
@@ -248,7 +252,7 @@ def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command) ->
             left.append(f"{entry['path']} is kept: `{needed[entry['path']]}` needs it")
         elif problem := _take_back(entry, root):
             left.append(problem)
-        else:
+        elif entry["path"] not in keep:
             journal.forget(entry["path"])
     for entry in list(journal.commands):
         # As long as a file is left it will have to run again.
@@ -321,11 +325,11 @@ def _is_file(entry: object) -> bool:
     return (
         isinstance(entry, dict)
         and _is_path(entry.get("path"))
-        and all(isinstance(entry.get(name, 0), str | None) for name in ("before", "after"))  # 0: it is missing
+        and all(_is_text_or_none(entry.get(name, 0)) for name in ("before", "after"))  # 0: it is missing
         and isinstance(entry.get("mode"), int)
         and 0 <= entry["mode"] <= 0o7777
         and isinstance(entry.get("written", []), list)
-        and all(isinstance(text, str | None) for text in entry.get("written", []))
+        and all(map(_is_text_or_none, entry.get("written", [])))
     )
 
 
@@ -333,17 +337,28 @@ def _is_command(entry: object) -> bool:
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("again"), bool)
-        and all(
-            isinstance(entry.get(name), list) and all(isinstance(word, str) for word in entry[name])
-            for name in ("argv", "undo")
-        )
+        and all(isinstance(entry.get(name), list) and all(map(_is_word, entry[name])) for name in ("argv", "undo"))
+        and bool(entry["argv"])
         and isinstance(entry.get("needs", []), list)
         and all(map(_is_path, entry.get("needs", [])))
     )
 
 
 def _is_path(entry: object) -> bool:
-    return isinstance(entry, str) and entry.startswith("/") and "\0" not in entry and ".." not in entry.split("/")
+    return _is_word(entry) and entry.startswith("/") and ".." not in entry.split("/")
+
+
+def _is_word(entry: object) -> TypeGuard[str]:
+    return _is_text_or_none(entry) and entry is not None and "\0" not in entry
+
+
+def _is_text_or_none(entry: object) -> TypeGuard[str | None]:
+    """Whether it is what `text_of` returns: the only surrogates are those that stand for bytes."""
+    if isinstance(entry, str):
+        with contextlib.suppress(UnicodeEncodeError):
+            entry.encode("utf-8", "surrogateescape")
+            return True
+    return entry is None
 
 
 def combined(edits: Iterable[Edit]) -> Edit:

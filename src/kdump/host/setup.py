@@ -87,11 +87,6 @@ def undo(journal: Journal, root: Path = ROOT, run: Runner = run_command) -> list
 
     Returns what could not be taken back, and why; it stays in the journal.
     """
-    parameters = kernel_install.before_setup(journal)
-    left = changes.undo(journal, root, run)
-    if parameters is not None:
-        for change in kernel_install.entries_edit(root, parameters).files:
-            changes.put(changes.below(root, change.path), change.after, change.mode)
-            journal.forget(change.path)
-            left = [each for each in left if not each.startswith(f"{change.path} ")]
-    return left
+    left = kernel_install.take_out(journal, root)
+    # With its entry in the journal, another attempt knows what to take out.
+    return left + changes.undo(journal, root, run, keep=[kernel_install.CMDLINE] if left else [])

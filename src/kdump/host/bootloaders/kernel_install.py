@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from kdump.host.bootloaders.base import crashkernels, with_parameters
-from kdump.host.changes import Edit, FileChange, Journal, file_change, text_of
+from kdump.host.changes import Edit, FileChange, Journal, below, file_change, put, text_of
 
 CMDLINE: Final = "/etc/kernel/cmdline"
 PLACES: Final = ("boot/loader/entries", "efi/loader/entries", "boot/efi/loader/entries")
@@ -60,6 +60,24 @@ def before_setup(journal: Journal) -> list[str] | None:
         return None
     entries = [text for path, text in texts.items() if path.startswith(tuple(f"/{place}/" for place in PLACES))]
     return next((crashkernels(text) for text in (texts[CMDLINE], *entries) if text is not None), [])
+
+
+def take_out(journal: Journal, root: Path) -> list[str]:
+    """Take our parameters out of entries for which the journal has no text: written by kernel-install or by hand since.
+
+    Returns what could not be changed, and why.
+    """
+    parameters = before_setup(journal)
+    left = []
+    for change in entries_edit(root, parameters).files if parameters is not None else ():
+        if journal.restores(change.path, change.before):
+            continue
+        journal.forget(change.path)
+        try:
+            put(below(root, change.path), change.after, change.mode)
+        except OSError as error:
+            left.append(f"{change.path}: {error.strerror or error}")
+    return left
 
 
 def edit_entry(text: str, parameters: Sequence[str]) -> str:
