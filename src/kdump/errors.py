@@ -100,7 +100,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, KdumpError):
         return shown(error.what + (f": {error.why}" if error.why else ""))
     if isinstance(error, OSError):
-        return shown(f"{error.filename or 'system call'}: {error.strerror or error}")
+        return shown(f"{error.filename}: {reason(error)}" if error.filename else reason(error))
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

@@ -112,5 +112,5 @@ def _hear_an_alarm_late(console: Console) -> None:
 
     console.say = hears_now  # type: ignore[method-assign]
     assert stages.run("late", 0.1, fails_late) is None
-    assert stages.records[0].error == "system call: Input/output error"
+    assert stages.records[0].error == "Input/output error"
     assert stages.run("next", 5, lambda: 7) == 7

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,30 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("usage: kdump info") and main(["info", "--help"]) == 0
     assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_file_that_takes_only_a_part_of_the_output_is_an_error(unbuffered: str, tmp_path: Path) -> None:
+    """As on a full disk: write(2) takes what there is room for, and only the next one fails."""
+    command = [sys.executable, "-c", f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024,) * 2); {ENTRY}"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    for arguments in (["completion", "bash"], ["man", "save"], ["config", "show", "--template"]):
+        with (tmp_path / "out").open("wb") as out:
+            done = subprocess.run(
+                [*command, *arguments], stdout=out, stderr=subprocess.PIPE, text=True, check=False, env=environment
+            )
+        assert (tmp_path / "out").stat().st_size == 1024
+        assert done.returncode == 1
+        assert done.stderr == f"kdump {arguments[0]}: standard output: File too large\n"
+
+
+def test_bytes_of_a_log_are_written_whole_or_an_error(tmp_path: Path) -> None:
+    code = """import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096,) * 2)
+from kdump.cli import streams; streams.guard()
+try: streams.write_bytes(b"x" * 10000)
+except OSError as error: streams.discard_output(); raise SystemExit(error.filename)"""
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-u", "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "standard output\n")

@@ -308,3 +308,25 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
                 FileOutput(tmp_path / "out")
             (tmp_path / "out").rename(tmp_path / "first")
     assert {path.name for path in tmp_path.iterdir()} == {"first", f"out{INCOMPLETE}"}
+
+
+def test_an_error_of_writing_names_the_file_that_the_draft_becomes(tmp_path: Path) -> None:
+    code = """import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096,) * 2)
+from kdump.dump.flat_stream import put_to
+from kdump.files import drafts, outputs
+data, path = b"x" * 10000, sys.argv[1]
+def stream():
+    with open(path, "wb") as file: put_to(file.fileno())(data)
+def text():
+    with outputs.text(path) as file: file.write(data.decode())
+def part(): drafts.PartFile(path).write(data)
+def room(): drafts.PartFile(path).skip(10000)
+for write in (lambda: drafts.replace_file(path, data), stream, text, part, room):
+    try: write()
+    except OSError as error: print(error.filename)
+"""
+    path = tmp_path / "some.name"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.stdout.splitlines(), done.stderr) == ([str(path)] * 5, "")

@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from kdump.cli import inputs
+from kdump.cli.streams import write_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         lines = (line for record in records for line in format_record(record, caller=args.caller, raw=args.raw))
         # The log's bytes are UTF-8 whatever the locale says.
-        sys.stdout.flush()
-        sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+        write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
     for sentence in log.lost:
         print(f"kdump dmesg: {sentence}", file=sys.stderr)
     return 3 if log.lost else 0

@@ -34,6 +34,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from kdump.cli import values
+from kdump.cli.streams import write_bytes
 from kdump.errors import KdumpError, UsageError
 from kdump.files.outputs import STDOUT
 from kdump.units import LARGEST_SIZE
@@ -354,8 +355,7 @@ def _dmesg(args: argparse.Namespace, source: str, output: str, talk: _Talk) -> i
     lines = (line for record in log.records if record.sequence >= first for line in format_record(record))
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
     if output == STDOUT:
-        sys.stdout.buffer.write(text)
-        sys.stdout.buffer.flush()
+        write_bytes(text)
     else:
         inputs = [source, *filter(None, [args.vmcoreinfo])]
         target = FileOutput(_through(output), inputs=inputs, overwrite=args.force)

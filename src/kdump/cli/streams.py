@@ -49,6 +49,17 @@ class Guarded(io.TextIOWrapper):
             raise error
 
 
+def write_bytes(data: bytes) -> None:
+    """Write bytes to standard output as they are. Errors name the stream."""
+    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        error.filename = error.filename or OUTPUT
+        raise
+
+
 def control(stream: TextIO, text: str) -> None:
     """Write text of our own, whose control characters are meant, to a stream of any kind."""
     if isinstance(stream, Guarded):
@@ -76,8 +87,10 @@ def guard() -> None:
 def _guarded(stream: TextIO | None, number: int) -> Guarded:
     if not isinstance(stream, io.TextIOWrapper):
         return Guarded(open(number, "wb", closefd=False), "utf-8", "backslashreplace")
-    encoding, lines = stream.encoding, stream.line_buffering
-    return Guarded(stream.detach(), encoding, "backslashreplace", line_buffering=lines)
+    encoding, lines, binary = stream.encoding, stream.line_buffering, stream.detach()
+    if isinstance(binary, io.RawIOBase):  # PYTHONUNBUFFERED: what a full disk does not take of a write would be lost
+        binary, lines = io.BufferedWriter(binary), True
+    return Guarded(binary, encoding, "backslashreplace", line_buffering=lines)
 
 
 def discard_output() -> None:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from kdump.dump.kdump_writer import Sink
 from kdump.errors import FormatError
+from kdump.files.drafts import name_file
 
 Bytes = bytes | bytearray | memoryview
 
@@ -62,8 +63,12 @@ def put_to(descriptor: int) -> Callable[[Bytes], None]:
 
     def put(data: Bytes) -> None:
         rest = memoryview(data).cast("B")
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError as error:
+            name_file(error, descriptor)
+            raise
 
     return put
 

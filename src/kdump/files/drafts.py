@@ -19,16 +19,30 @@ _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RANDOM = 6  # bytes in a draft's name
 _HEX = re.compile(r"[0-9a-f]{12}")
 _STEM = 200  # bytes of a file's name in its draft's: names have 255 at most
+_DRAFT = re.compile(rf"\.(?P<name>.+)\.[0-9a-f]{{{2 * _RANDOM}}}{re.escape(INCOMPLETE)}")
 
 
 def pwrite_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> int:
     """Write all of `data` at `offset` (bytes), in as many calls as it takes; its size. Raises OSError."""
     rest = memoryview(data).cast("B")
     size = len(rest)
-    while rest:
-        done = os.pwrite(descriptor, rest[:PIECE], offset)
-        rest, offset = rest[done:], offset + done
+    try:
+        while rest:
+            done = os.pwrite(descriptor, rest[:PIECE], offset)
+            rest, offset = rest[done:], offset + done
+    except OSError as error:
+        name_file(error, descriptor)
+        raise
     return size
+
+
+def name_file(error: OSError, descriptor: int) -> None:
+    """Give an error of a call that takes no name that of the file; of a draft, that of the file that it becomes."""
+    if error.filename is None:
+        with contextlib.suppress(OSError):
+            place, name = os.path.split(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115 -- no pathlib here
+            found = _DRAFT.fullmatch(name)
+            error.filename = os.path.join(place, found["name"] if found else name)
 
 
 def file_version(path: str | os.PathLike[str]) -> tuple[int, ...]:
@@ -92,7 +106,11 @@ class Draft:
         Raises FileExistsError if the name is taken: by any file unless `replace`, always by other than a regular file.
         """
         if durable:
-            os.fsync(self.fd)
+            try:
+                os.fsync(self.fd)
+            except OSError as error:  # some file systems have no room only now
+                name_file(error, self.fd)
+                raise
         self._rename(self.name, replace=replace)
         if durable:
             os.fsync(self._directory)
@@ -233,7 +251,11 @@ class PartFile:
     def skip(self, size: int) -> None:
         """Leave a gap at the front, its blocks allocated: on a full disk an incomplete dump still gets its head."""
         if size:
-            os.posix_fallocate(self._fd, 0, size)
+            try:
+                os.posix_fallocate(self._fd, 0, size)
+            except OSError as error:
+                name_file(error, self._fd)
+                raise
         self._end = size
 
     def write(self, data: bytes | bytearray | memoryview) -> int:

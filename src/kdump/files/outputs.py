@@ -5,14 +5,15 @@ How they come to be is in `kdump.files.drafts`: as drafts of their own that take
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from kdump.errors import KdumpError
-from kdump.files.drafts import Draft
+from kdump.files.drafts import Draft, name_file
 
 STDOUT: Final = "-"
 _KINDS: Final = (
@@ -81,17 +82,33 @@ def text(path: Name, inputs: Iterable[Name | int] = ()) -> Iterator[TextIO]:
     A pipe or a character device (/dev/stdout, /dev/null) is written into. Raises KdumpError for what `check` refuses.
     """
     if (descriptor := _written_into(path, inputs)) is not None:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with _open(descriptor) as file:
             yield file
         return
     check(path, inputs, replace=True)
     draft = Draft(path)
     try:
-        with os.fdopen(os.dup(draft.fd), "w", encoding="utf-8") as file:
+        with _open(os.dup(draft.fd)) as file:
             yield file
         draft.commit()
     finally:
         draft.discard()
+
+
+class _Named(io.FileIO):
+    """A file whose errors of writing name it."""
+
+    def write(self, data: Any) -> int:
+        """As any file; an OSError has the name."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            name_file(error, self.fileno())
+            raise
+
+
+def _open(descriptor: int) -> TextIO:
+    return io.TextIOWrapper(io.BufferedWriter(_Named(descriptor, "w")), encoding="utf-8")
 
 
 def _written_into(path: Name, inputs: Iterable[Name | int]) -> int | None:
