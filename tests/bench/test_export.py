@@ -109,6 +109,8 @@ def test_segments_hold_all_that_they_claim(tmp_path: Path, most: int, starts: li
 
 def test_a_symbol_file_needs_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "vmcore", "--isf", "-o", "symbols.txt"]) == 2
+    for path in ("etc/passwd", "/etc/../root"):
+        assert main(["export", "vmcore", "--files", path, "-o", "directory"]) == 2
     assert "does not end in .json" in capsys.readouterr().err
 
 

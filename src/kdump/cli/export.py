@@ -43,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         what.add_argument(f"--{name}", dest="what", action="store_const", const=name, help=text)
     what.add_argument("--gcore", type=values.number(1, _MOST_PID), metavar="PID", help="a process's core, for gdb")
     what.add_argument(
-        "--files", metavar="PATH", action="append", help="a file or directory, as far as the page cache has it"
+        "--files",
+        metavar="PATH",
+        action="append",
+        type=_path,
+        help="a file or directory, as far as the page cache has it",
     )
     what.add_argument("--journal", action="store_true", help="systemd's journal, as far as the page cache has it")
     parser.add_argument("-o", "--output", required=True, help="the file to write; of --files and --journal a directory")
@@ -91,6 +95,17 @@ def _tell(args: argparse.Namespace, done: Done) -> int:
     return 3 if problems else 0
 
 
+def _path(text: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected the path of the file on that machine, from / on")
+    return text
+
+
+def _has_page_cache(dump: Dump) -> bool:
+    level = dump.header.get("dump_level")
+    return isinstance(level, int) and not level & 6
+
+
 def _files(args: argparse.Namespace) -> int:
     """Write files into a new directory, which gets its name when all are there."""
     import os
@@ -117,9 +132,10 @@ def _files(args: argparse.Namespace) -> int:
             if not written:
                 raise KdumpError(
                     f"the dump has no page of {' or '.join(wanted)}",
-                    why=f"{len(found)} files there have their names in memory, none a page in the dump" if found
+                    why=f"names in memory of files there: {len(found)}; pages of them in the dump: none" if found
                     else "no file there has its name in memory",
-                    remedy="the page cache is in dumps of a level without 2 and 4, such as 1, 17 or 25",
+                    remedy="" if _has_page_cache(dump)
+                    else "the page cache is in dumps of a level without 2 and 4, such as 1, 17 or 25",
                 )  # fmt: skip
             draft.commit()
         finally:
