@@ -72,7 +72,8 @@ def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_file_that_takes_only_a_part_of_the_output_is_an_error(unbuffered: str, tmp_path: Path) -> None:
     """As on a full disk: write(2) takes what there is room for, and only the next one fails."""
-    command = [sys.executable, "-c", f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024,) * 2); {ENTRY}"]
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024,) * 2)"
+    command = [sys.executable, "-c", f"{limit}; {ENTRY}"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     for arguments in (["completion", "bash"], ["man", "save"], ["config", "show", "--template"]):
         with (tmp_path / "out").open("wb") as out:

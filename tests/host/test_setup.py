@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -109,6 +110,34 @@ def test_undo_without_set_up(
     monkeypatch.setattr(changes, "JOURNAL", tmp_path / "setup.json")
     assert main(["setup", "--undo"]) == 0
     assert "nothing to undo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], ["--json"], ["--dry-run", "--unattended"], ["--dry-run", "--yes"]])
+def test_undo_that_is_only_to_be_shown_changes_nothing(
+    how: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(changes, "JOURNAL", tmp_path / "setup.json")
+    (tmp_path / "old").write_text("old\n")
+    files = tuple(changes.file_change(str(tmp_path / name), "ours\n", Path("/"))[0] for name in ("old", "new"))
+    ran: list[Sequence[str]] = []
+    commands = (changes.Command(("on",), undo=("off",)), changes.Command(("again",), again=True))
+    changes.apply(changes.Edit(files, commands), changes.Journal(tmp_path / "setup.json"), run=ran.append)
+    before = everything(tmp_path)
+    monkeypatch.setattr(setup, "undo", lambda _journal: pytest.fail("it was undone"))
+    assert main(["setup", "--undo", *how]) == 0
+    said = "".join(capsys.readouterr())
+    if "--json" in how:
+        paths = {"remove": [str(tmp_path / "new")], "restore": [str(tmp_path / "old")]}
+        assert json.loads(said) == paths | {"commands": [["off"], ["again"]]}
+    else:
+        shown = [f"restore {tmp_path}/old", f"remove {tmp_path}/new", "run: off", "run: again"]
+        assert [line for line in said.splitlines() if line in shown] == shown
+    assert everything(tmp_path) == before
+
+
+def test_undo_takes_no_wishes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["setup", "--undo", "--no-boot-loader", "--target", "file:///x"]) == 2
+    assert "--target, --no-boot-loader does not go with it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b'# caf\xe9\r\nGRUB_CMDLINE_LINUX_DEFAULT="quiet"\r\n', b"# \xff\xfe\n", b""])

@@ -12,13 +12,13 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdump.cli.streams import confirmed
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, UsageError
 from kdump.host import config, in_force
 from kdump.host.config import Config
 from kdump.report.logtext import clean
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kdump.host.changes import Journal
 
 NOT_READY = 3
+_NOT_OF_UNDO = ("target", "collector", "crashkernel", "no_boot_loader", "replace")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="show the whole text of new files")
     parser.add_argument("--no-boot-loader", action="store_true", help="do not change the kernel command line")
     parser.add_argument("--replace", action="store_true", help="also install kdumpctl, kdump-config and vmcore-dmesg")
-    parser.add_argument("--undo", action="store_true", help="revert the changes of setup")
-    parser.add_argument("--json", action="store_true", help="print the changes as JSON and make none")
+    parser.add_argument("--undo", action="store_true", help="revert the changes of setup (with --dry-run: show them)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the changes (with --undo, what it would do) as JSON and make none"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,10 +83,12 @@ def set_up(args: argparse.Namespace, facts: dict[str, Any]) -> int:
     if not (args.json or args.dry_run):
         home.move_in()
     if args.undo:
-        with alone(changes.JOURNAL):
+        if beside := [f"--{name.replace('_', '-')}" for name in _NOT_OF_UNDO if getattr(args, name)]:
+            raise UsageError(f"--undo reverts all changes of setup: {', '.join(beside)} does not go with it")
+        with nullcontext() if args.json or args.dry_run else alone(changes.JOURNAL):
             journal = changes.Journal.read(changes.JOURNAL)
             facts["changed"] = bool(journal)
-            return undo(journal, assume_yes=args.yes or args.unattended)
+            return undo(journal, assume_yes=args.yes or args.unattended, dry_run=args.dry_run, as_json=args.json)
     before = in_force.read()
     wanted = chosen(args, before.config)
     changed = wanted != before.config
@@ -177,16 +182,29 @@ def finish(wanted: Config, journal: Journal, *, reboot: bool) -> Outcome:
     return Outcome(found.ready, found.verdict, tuple(did))
 
 
-def undo(journal: Journal, *, assume_yes: bool) -> int:
+def undo(journal: Journal, *, assume_yes: bool, dry_run: bool, as_json: bool) -> int:
     """Take everything back that setup made, and nothing else: crashes and what is known of them stay."""
     from kdump.host import built, setup
 
+    runs = [each["undo"] for each in reversed(journal.commands) if each["undo"]]
+    runs += [each["argv"] for each in journal.commands if each["again"]]
+    if as_json:
+        paths = {
+            name: [each["path"] for each in journal.files if (each["before"] is None) == new]
+            for name, new in (("remove", True), ("restore", False))
+        }
+        print(json.dumps(paths | {"commands": runs}, indent=1))
+        return 0
     if not journal:
         print("nothing to undo: setup changed nothing here")
         return 0
-    need_root()
     for entry in journal.files:
         print(("remove " if entry["before"] is None else "restore ") + entry["path"])
+    for argv in runs:
+        print("run: " + " ".join(argv))
+    if dry_run:
+        return 0
+    need_root()
     if not (assume_yes or confirmed("take these back?")):
         print("nothing was changed")
         return 1
