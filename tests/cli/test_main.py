@@ -30,6 +30,28 @@ def test_a_reader_that_goes_away_gets_no_traceback(arguments: list[str]) -> None
     assert said == "" and status in (0, 1)  # argparse ignores it
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("save --elf --split 2 in out", "an ELF vmcore is neither compressed nor split"),
+        ("save --elf -z in out", "an ELF vmcore is neither compressed nor split"),
+        ("convert --elf --codec-level 3 in out", "an ELF vmcore is neither compressed nor split"),
+        ("report --live vmcore", "--live reads the running kernel and no other dump"),
+        ("report", "no dump is named"),
+        ("estimate --ram 64G", "--ram needs a value to explain"),
+        ("estimate --shrink 128M 256M", "--shrink goes with no value to explain"),
+    ],
+)
+def test_an_option_that_could_only_be_ignored_is_refused(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_bytes(b"\x7fELF")
+    assert main(line.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_the_exit_status_is_the_commands() -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
         done = subprocess.run([sys.executable, "-c", ENTRY, *arguments], capture_output=True, text=True, check=False)

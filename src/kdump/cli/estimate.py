@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kdump.cli import values
+from kdump.errors import UsageError
 from kdump.host import config, crashkernel, expected, in_force, reservation
 from kdump.kexec.state import read_state
 from kdump.units import size_text
@@ -36,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Estimate, explain or shrink; returns the exit status."""
+    if args.ram is not None and args.value is None:
+        raise UsageError("--ram needs a value to explain", remedy="name one, such as 2G-64G:256M,64G-:512M")
+    if args.shrink is not None and args.value is not None:
+        raise UsageError("--shrink goes with no value to explain", remedy="leave out --shrink, or the value")
     if args.shrink is not None:
         left = reservation.shrink(args.shrink)
         print(json.dumps({"reserved": left}) if args.json else f"{size_text(left)} reserved now, until the next boot")

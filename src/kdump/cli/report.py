@@ -75,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if unknown:
         near = meant(unknown[0], sections.ALL)
         raise UsageError(f"there is no section {unknown[0]!r}", remedy=near or f"sections: {', '.join(sections.ALL)}")
-    if args.live == bool(args.dump):
+    if args.live and args.dump:
+        raise UsageError("--live reads the running kernel and no other dump", remedy="leave out --live, or the dump")
+    if not (args.live or args.dump):
         raise UsageError("no dump is named", remedy="name a dump, or --live for the running kernel")
     if args.explain and not args.signature:
         raise UsageError("--explain needs --signature", remedy="add --signature")

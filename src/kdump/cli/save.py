@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kdump.kernel.kernel import Kernel
 
 LEVEL = "31"
+_CODEC = "zstd"
 SHOWN = (0, 1, 16, 17, 23, 25, 31)  # levels in the table of --estimate; JSON has all
 
 
@@ -68,7 +69,6 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         ("-n", "none", "do not compress"),
     ):
         codec.add_argument(flag, dest="codec", action="store_const", const=name, help=what)
-    parser.set_defaults(codec="zstd")
     parser.add_argument(
         "--codec-level",
         type=values.number(-50, 22),
@@ -122,10 +122,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("no file to write is named", remedy="name the dump, then the file to write")
     if args.live and len(source) > 1:
         raise UsageError("--live reads the running kernel and no other dump", remedy="kdump save --live OUT")
+    if args.elf and (args.codec not in (None, "none") or args.codec_level is not None or args.split > 1):
+        raise UsageError(
+            "an ELF vmcore is neither compressed nor split",
+            remedy="leave out --elf, or -z, -c, -l, -p, --codec-level, --split",
+        )
     options = Options(
         levels=parse_levels(args.level),
         container="elf" if args.elf else "kdump",
-        codec=args.codec,
+        codec=args.codec or _CODEC,
         compression_level=args.codec_level or 0,
         threads=args.threads,
         scrub=_scrub(parse_kinds(args.scrub), args.keep) if args.scrub else None,
@@ -180,7 +185,7 @@ def _estimate(args: argparse.Namespace) -> int:
 
     progress = Progress()
     with open_dump(args.files[0] if len(args.files) == 1 else args.files) as dump:
-        found = estimate(dump, args.codec, args.codec_level or 0, progress)
+        found = estimate(dump, args.codec or _CODEC, args.codec_level or 0, progress)
     progress.close()
     print(json_text(asdict(found)) if args.json else "\n".join(_estimate_lines(found)))
     return 3 if found.not_applied else 0

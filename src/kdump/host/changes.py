@@ -221,7 +221,7 @@ def apply(edit: Edit, journal: Journal, root: Path = Path("/"), run: Runner = ru
 
 
 def undo(journal: Journal, root: Path = Path("/"), run: Runner = run_command, keep: Collection[str] = ()) -> list[str]:
-    """Take back everything in the journal; what was taken back leaves it at once, but for the files in `keep`.
+    """Take back everything in the journal; what was taken back leaves it at once, except the files in `keep`.
 
     Returns what could not be taken back, and why: it stays in the journal, for another attempt.
     """

@@ -20,7 +20,7 @@ from typing import Any, Final
 import zstandard
 
 from kdump import foreign
-from kdump.errors import FormatError, KdumpError
+from kdump.errors import FormatError, KdumpError, reason
 from kdump.files.drafts import replace_file
 from kdump.report import frames as names
 from kdump.report.model import Verdict
@@ -155,7 +155,7 @@ def load(path: Path, verdict: Verdict | None = None) -> Index:
         with zstandard.ZstdDecompressor(max_window_size=_LIMIT).stream_reader(io.BytesIO(path.read_bytes())) as reader:
             text = reader.read(_LIMIT + 1)
     except (OSError, zstandard.ZstdError) as error:
-        raise KdumpError(f"{path}: the index of known faults cannot be read", why=str(error)[:200]) from None
+        raise KdumpError(f"{path}: the index of known faults cannot be read", why=reason(error)[:200]) from None
     content = foreign.load_object(text, path, limit=_LIMIT)
     if content.get("format") != FORMAT or not isinstance(content.get("entries"), list):
         raise FormatError(f"not of the format {FORMAT}", path=path)

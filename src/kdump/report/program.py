@@ -28,7 +28,7 @@ from drgn import (
     TypeParameter,
 )
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
 from kdump.kernel import btf
 from kdump.kernel import globals as kernel_globals
 from kdump.kernel.kernel import Kernel
@@ -184,6 +184,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _load(program: Program, main: drgn.Module, found: Sequence[Path], kernel: Kernel) -> None:
+    for path in found:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise KdumpError(f"{path}: {reason(error)}") from None
     try:
         program.load_debug_info(found)
     except drgn.MissingDebugInfoError as error:
