@@ -42,6 +42,7 @@ APART = (
     "kexec/test_lab_load.py",
     "lab/test_aarch64.py",
     "lab/test_faults.py",
+    "matrix/test_matrix.py",
     "report/test_crasher.py",
     "test_machines.py",
     "test_whole_path.py",

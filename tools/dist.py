@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument(
         "--arch", choices=sorted(machines), default=os.uname().machine, help="architecture (this one's)"
     )
+    parser.add_argument("--compression", default="xz", choices=("xz", "none"), help="of the .deb (xz)")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="directory to write to (default: dist)")
     args = parser.parse_args()
     if unknown := set(args.kinds) - set(KINDS):
@@ -68,7 +69,7 @@ def main() -> int:
             show(wheel(args.output, machine))
         elif kind == "deb":
             for name in [args.release] if args.release else DEBIAN:
-                show(deb(args.output, DEBIAN[name], machine))
+                show(deb(args.output, DEBIAN[name], machine, args.compression))
         else:
             show(rpm(args.output, machine))
     return 0
@@ -142,8 +143,8 @@ def tree(place: Path, python: str, machine: Architecture) -> str:
     return version
 
 
-def deb(output: Path, release: Release, machine: Architecture) -> Path:
-    """A binary package for a release of Debian."""
+def deb(output: Path, release: Release, machine: Architecture, compression: str) -> Path:
+    """A binary package for a release of Debian; `compression` as of `dpkg-deb -Z`."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "root"
         version = f"{tree(place, release.python, machine)}-1~{release.tag}"
@@ -174,7 +175,7 @@ def deb(output: Path, release: Release, machine: Architecture) -> Path:
             (control / script.name).write_text(script.read_text().replace("@STATE@", str(STATE)))
             (control / script.name).chmod(0o755)
         path = output / f"linux-kdump_{version}_{machine.debian}.deb"
-        run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", place, path)
+        run("dpkg-deb", "--root-owner-group", f"-Z{compression}", "--build", place, path)
         return path
 
 

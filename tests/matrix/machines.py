@@ -35,8 +35,9 @@ from kdump.lab.qemu import Disk, Spec
 
 MIB = 1 << 20
 PACKAGES = (
-    "cryptsetup-initramfs", "mdadm", "btrfs-progs", "fdisk", "bcache-tools", "thin-provisioning-tools",
-    "multipath-tools", "open-iscsi", "nvme-cli", "openssh-client", "nbd-server", "nbd-client", "drbd-utils",
+    "udev", "dbus", "kmod", "python3", "e2fsprogs", "iproute2", "lvm2", "cryptsetup-bin", "mdadm", "btrfs-progs",
+    "fdisk", "bcache-tools", "thin-provisioning-tools", "multipath-tools", "open-iscsi", "nvme-cli", "openssh-client",
+    "nbd-server", "nbd-client", "drbd-utils",
 )  # fmt: skip
 MODULES_UUID, DATA_UUID = "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7012", "0b5e1f5a-5f0c-4c53-9d4e-6b64756d7013"
 DATA_SIZE = 1024 * MIB  # a power of two: SD cards have no other sizes

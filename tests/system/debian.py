@@ -65,16 +65,16 @@ GRUB_DISABLE_OS_PROBER=true
 """
 
 
-def base(packages: Sequence[str] = (), release: int = 12) -> Path:
-    """A tar of the installed system (with more Debian `packages`), without kdump; cached."""
+def base(packages: Sequence[str], release: int = 12) -> Path:
+    """A tar of Debian's smallest system with more of its `packages`, without kdump; cached."""
     suite = RELEASES[release]
-    digest = hashlib.sha256(repr((PACKAGES, tuple(packages))).encode()).hexdigest()
+    digest = hashlib.sha256(repr(tuple(packages)).encode()).hexdigest()
     return cache.entry(f"system/{suite}-{digest[:8]}", lambda place: _make_base(place, suite, packages)) / "root.tar"
 
 
 def _make_base(place: Path, suite: str, packages: Sequence[str]) -> None:
     root = place / "root"
-    run("debootstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *packages))}", suite, str(root))
+    run("debootstrap", "--variant=minbase", f"--include={','.join(packages)}", suite, str(root))
     run("chroot", str(root), "apt-get", "clean")
     run("tar", "-C", str(root), "-cf", str(place / "root.tar"), ".")
     shutil.rmtree(root)
@@ -82,9 +82,10 @@ def _make_base(place: Path, suite: str, packages: Sequence[str]) -> None:
 
 @functools.cache
 def package(release: int) -> bytes:
-    """This tree's .deb for that release of Debian, as `make dist` makes it."""
+    """This tree's .deb for that release of Debian, as `make dist` makes it, but not compressed: that takes a minute."""
     with tempfile.TemporaryDirectory() as scratch:
-        run(sys.executable, str(ROOT / "tools/dist.py"), "deb", "--release", str(release), "--output", scratch)
+        dist = (sys.executable, str(ROOT / "tools/dist.py"), "deb", "--release", str(release))
+        run(*dist, "--compression", "none", "--output", scratch)
         (made,) = Path(scratch).glob("*.deb")
         return made.read_bytes()
 
@@ -108,7 +109,7 @@ def make(
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         root = Path(scratch) / "root"
         root.mkdir()
-        run("tar", "-C", str(root), "-xf", str(base(packages, release)))
+        run("tar", "-C", str(root), "-xf", str(base((*PACKAGES, *packages), release)))
         (root / "root/kdump.deb").write_bytes(package(release))
         run("chroot", str(root), "dpkg", "--install", "/root/kdump.deb")
         _configure(root)

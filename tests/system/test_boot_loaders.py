@@ -61,7 +61,7 @@ class Tree:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("debian")
-    subprocess.run(["tar", "-C", root, "-xf", debian.base()], check=True)
+    subprocess.run(["tar", "-C", root, "-xf", debian.base(debian.PACKAGES)], check=True)
     shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
     install = "apt-get update && apt-get install -y --no-install-recommends systemd-boot u-boot-menu"
     changes.run_command(["chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", install])
