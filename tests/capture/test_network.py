@@ -65,6 +65,38 @@ def test_a_static_address_on_a_device_found_by_name() -> None:
     assert said[0].startswith("lo: link up, ")
 
 
+NAMED = """
+import sys
+from kdump.capture import network
+from kdump.capture.netlink import Netlink
+network.place = {"one": "pci0000:00/0000:00:04.0/1/1:1.0", "other": ""}.get  # a veth has no hardware
+kernel = Netlink()
+wanted = {"name": "usb0", "device": network.place("one"), "mac": sys.argv[1]}
+link = network._Interface(kernel, wanted, 0, print, 0)._port()
+print(link.name, link.mac)
+assert link in kernel.links()
+"""
+
+
+@pytest.mark.parametrize(
+    ("mac", "said"),
+    [
+        ("52:54:00:00:00:07", "usb0 52:54:00:00:00:07\n"),
+        ("", "usb0 52:54:00:00:00:01\n"),  # it keeps the random one
+        (
+            "01:00:5e:00:00:01",  # of a group, no device may have it
+            "usb0: keeps the hardware address 52:54:00:00:00:01: Cannot assign requested address\n"
+            "usb0 52:54:00:00:00:01\n",
+        ),
+    ],
+)
+def test_hardware_without_an_address_is_found_by_its_place_and_given_the_dead_kernels(mac: str, said: str) -> None:
+    veth = "ip link add one address 52:54:00:00:00:01 type veth peer name other"
+    command = ["unshare", "-n", "sh", "-c", f'{veth} && exec "$@"', "", sys.executable, "-c", NAMED, mac]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "src"})
+    assert done.stdout == said
+
+
 def test_an_address_beside_which_no_router_answers_is_enough() -> None:
     plan: dict[str, object] = {"interface": [{"name": "one", "addresses": ["192.0.2.7/24"], "ra": True}]}
     commands = ["link add one type veth peer name other", "link set other up"]
@@ -108,19 +140,19 @@ def test_of_hyper_vs_interface_and_its_virtual_function_the_former_is_used(
         (tmp_path / name / "device/driver").symlink_to(tmp_path / "drivers" / driver)
     monkeypatch.setattr(network, "_DRIVER", f"{tmp_path}/{{}}/device/driver")
     mac = "00:15:5d:00:00:01"
-    renamed: list[tuple[int, str]] = []
+    names = {2: "vf", 3: "eth9"}
 
     class Ports:
         def links(self) -> list[Link]:
             master = 3 if virtual_function == "enslaved" else 0
-            return [Link(2, "vf", mac, carrier=True, master=master), Link(3, "eth9", mac, carrier=True)]
+            return [Link(2, names[2], mac, carrier=True, master=master), Link(3, names[3], mac, carrier=True)]
 
         def set_link(self, index: int, *, up: bool = False, name: str = "") -> None:
             if name:
-                renamed.append((index, name))
+                names[index] = name
 
     network._Interface(Ports(), {"name": "eth0", "mac": mac}, time.monotonic() + 5, str, 0)._port()  # type: ignore[arg-type]
-    assert renamed == [(3, "eth0")]
+    assert names == {2: "vf", 3: "eth0"}
 
 
 def test_a_bonds_port_is_known_as_one() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kdump.capture.place import lasting
 from kdump.errors import KdumpError
 from kdump.host import network
 from kdump.host.config import Interface, Network
@@ -92,22 +93,45 @@ def test_a_static_port(sysfs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("assigned", "permanent", "passes"),
-    [("0", True, True), ("1", True, False), ("2", False, True), ("3", True, True), ("3", False, False)],
+    ("assigned", "permanent", "keys"),
+    [
+        ("0", True, {"mac"}),
+        ("1", True, {"device"}),
+        ("2", False, {"mac"}),
+        ("3", True, {"mac"}),
+        ("3", False, {"mac", "device"}),
+    ],
 )
-def test_hardware_without_an_address_of_its_own_is_refused(
-    assigned: str, permanent: bool, passes: bool, sysfs: Path, monkeypatch: pytest.MonkeyPatch
+def test_hardware_without_an_address_of_its_own_is_known_by_its_place(
+    assigned: str, permanent: bool, keys: set[str], sysfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a USB adapter that the kernel gives a random address at each boot, which udev replaces by a lasting one."""
     monkeypatch.setattr(network, "_has_permanent_address", lambda _name: permanent)
     (sysfs / "class/net/eth0/addr_assign_type").write_text(f"{assigned}\n")
     machine = Machine([link("eth0")], {"eth0": [static("192.0.2.7/24", dynamic=True)]}, {"dev": "eth0"}, [])
     for wanted in (None, Network(interface=(Interface(mac=MACS["eth0"], dhcp=True),))):
-        if passes:
-            assert found(machine, sysfs, wanted).plan["interface"]
-        else:
-            with pytest.raises(KdumpError, match="eth0 has no hardware address of its own"):
-                found(machine, sysfs, wanted)
+        resolved = found(machine, sysfs, wanted)
+        (only,) = interfaces(resolved)
+        assert {key: only[key] for key in ("mac", "device") if key in only} == {
+            key: {"mac": MACS["eth0"], "device": "pci0000:00/0000:00:00.0"}[key] for key in keys
+        }
+        assert resolved.modaliases == ("pci:0",)
+
+
+def test_a_configured_place_is_written_as_sysfs_shows_it(sysfs: Path) -> None:
+    wanted = Network(interface=(Interface(device="/sys/devices/pci0000:00/0000:00:01.0", dhcp=True),))
+    resolved = found(Machine([link("eth0"), link("eth1")], {}, {}), sysfs, wanted)
+    assert interfaces(resolved) == [{"name": "eth1", "device": "pci0000:00/0000:00:01.0", "dhcp": True}]
+    assert resolved.modaliases == ("pci:1",)
+    with pytest.raises(KdumpError, match=r"no interface of this machine is at pci0000:00/0000:00:99\.0"):
+        found(Machine([link("eth0")], {}, {}), sysfs, Network(interface=(Interface(device="pci0000:00/0000:00:99.0"),)))
+
+
+def test_a_lasting_place_has_no_numbers_of_one_boot() -> None:
+    usb = "/sys/devices/pci0000:00/0000:00:14.0/usb%d/%d-1/%d-1.4/%d-1.4:1.0"
+    assert lasting(usb % (1, 1, 1, 1)) == lasting(usb % (12, 12, 12, 12)) == "pci0000:00/0000:00:14.0/1/1.4/1.4:1.0"
+    assert lasting("pci0000:00/0000:00:03.0/virtio7") == "pci0000:00/0000:00:03.0"
+    assert lasting("platform/1c30000.ethernet") == "platform/1c30000.ethernet"
 
 
 def test_an_interface_that_is_described_by_an_address_it_was_given_is_looked_for_by_its_own(sysfs: Path) -> None:

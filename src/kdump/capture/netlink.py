@@ -78,7 +78,9 @@ class Netlink:
             found.append(Link(index, name, mac, carrier, int.from_bytes(values.get(_IFLA_MASTER, b""), sys.byteorder)))
         return found
 
-    def set_link(self, index: int, *, up: bool | None = None, name: str = "", mtu: int = 0, master: int = 0) -> None:
+    def set_link(
+        self, index: int, *, up: bool | None = None, name: str = "", mtu: int = 0, master: int = 0, mac: str = ""
+    ) -> None:
         """Change a link; what is left out stays."""
         flags, change = (0, 0) if up is None else (_UP if up else 0, _UP)
         values = {}
@@ -86,6 +88,8 @@ class Netlink:
             values[_IFLA_IFNAME] = name.encode() + b"\0"
         if mtu:
             values[_IFLA_MTU] = struct.pack("=I", mtu)
+        if mac:
+            values[_IFLA_ADDRESS] = bytes.fromhex(mac.replace(":", ""))
         if master:
             values[_IFLA_MASTER] = struct.pack("=I", master)
         self._change(_NEWLINK, 0, _LINK.pack(0, 0, index, flags, change), values)

@@ -1,4 +1,4 @@
-"""The network of the capture kernel, brought up as the plan says: ports by hardware address, then what stands on them.
+"""The network of the capture kernel, brought up as the plan says: ports by hardware address or place, then the others.
 
 An interface of the plan is a table as in the configuration (`kdump.host.config.Interface`). Where DHCP gives several
 interfaces a default route, that of the one that comes up first is preferred.
@@ -15,6 +15,7 @@ from typing import Any
 
 from kdump.capture import dhcp, dhcp6
 from kdump.capture.netlink import Link, Netlink, bond_data, vlan_data
+from kdump.capture.place import place
 from kdump.capture.routes import Route, parse_route
 from kdump.capture.stages import DeadlineError
 from kdump.errors import KdumpError, describe
@@ -131,24 +132,36 @@ class _Interface:
             self._say(f"{self.name}: no route {route}: {error.strerror or error}")
 
     def _port(self) -> Link:
-        """The port with the hardware address, under the name that the plan gives it.
+        """The port with the hardware address or at the place, under the name and with the address of the plan.
 
         Hyper-V's interface and the virtual function behind it have one address, and the former is the latter's master.
         """
-        mac = str(self.wanted.get("mac", "")).lower()
+        mac, device = str(self.wanted.get("mac", "")).lower(), str(self.wanted.get("device", ""))
+
+        def suits(link: Link) -> bool:
+            if device:
+                return place(link.name) == device
+            return link.mac == mac if mac else link.name == self.name
 
         def look() -> Link | None:
             links = sorted(self.netlink.links(), key=lambda link: (link.master > 0, _driver(link.name) != _SYNTHETIC))
-            return next((link for link in links if (link.mac == mac if mac else link.name == self.name)), None)
+            return next(filter(suits, links), None)
 
-        link: Link = self._wait(look, f"(hardware address {mac or 'any'}) does not exist")
+        wanted = f"place {device}" if device else f"hardware address {mac or 'any'}"
+        link: Link = self._wait(look, f"({wanted}) does not exist")
         if link.name != self.name:
             self.netlink.set_link(link.index, up=False)
             self.netlink.set_link(link.index, name=self.name)
+        if mac and link.mac != mac:  # servers and switches know the one that the dead kernel gave it
+            try:
+                self.netlink.set_link(link.index, up=False)
+                self.netlink.set_link(link.index, mac=mac)
+            except OSError as error:
+                self._say(f"{self.name}: keeps the hardware address {link.mac}: {error.strerror or error}")
         if _driver(self.name) in _LEFT_ACTIVE:
             self.netlink.set_link(link.index, up=True)
             self.netlink.set_link(link.index, up=False)
-        return link
+        return self._by_name(self.name)
 
     def _virtual(self) -> Link:
         """A VLAN, bond or bridge on the interfaces below it, which are there already."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from kdump.capture.place import lasting, place
 from kdump.capture.routes import Route
 from kdump.errors import KdumpError, reason
 from kdump.host.config import Interface, Network, tables
@@ -74,8 +75,8 @@ def resolve(
     links = {str(link["ifname"]): link for link in ask(["link", "show"])}
     servers = list(wanted.dns) or name_servers()
     if wanted.interface:
-        interfaces = [_named(each, links) for each in wanted.interface]
-        ports = [_by_mac(each.mac, links) for each in interfaces if each.mac]
+        interfaces = [_named(each, links, sysfs) for each in wanted.interface]
+        ports = [_port(each, links, sysfs) for each in interfaces if each.mac or each.device]
     else:
         routes = [*ask(["-4", "route", "show", "table", "main"]), *ask(["-6", "route", "show", "table", "main"])]
         ways = [way for host in hosts for way in _ways(host, ask)]
@@ -89,7 +90,7 @@ def resolve(
         for name in dict.fromkeys(ways):
             _collect(name, links, routes, found, ask, sysfs)
         interfaces = list(found.values())
-        ports = [each.name for each in interfaces if each.mac]
+        ports = [each.name for each in interfaces if each.mac or each.device]
     modules: dict[str, None] = dict.fromkeys(kind for each in interfaces for kind in _kinds(each))
     modaliases: dict[str, None] = {}
     for port in ports:
@@ -98,8 +99,6 @@ def resolve(
             raise KdumpError(
                 f"the interface {port} has no hardware", why="it leads to a target", remedy="see [network]"
             )
-        if not links[port].get("permaddr"):
-            _refuse_passing_address(port, sysfs)
         # A driver of its own may serve the PHY, and without it the link may stay down.
         for device in filter(Path.exists, (place / "phydev", place / "device")):
             names, aliases = hardware(device.resolve())
@@ -202,6 +201,7 @@ def _collect(  # noqa: PLR0917 -- what resolve() knows
         _refuse(master, above)
     data = information.get("info_data", {})
     below = _below(name, kind, link, links, sysfs)
+    mac, device = ("", "") if below else _known_by(name, link, sysfs)
     for each in below:
         _collect(each, links, routes, found, ask, sysfs)
     given = _addresses(name, ask)
@@ -210,7 +210,8 @@ def _collect(  # noqa: PLR0917 -- what resolve() knows
     gateways = [str(way.gateway) for way in static if way == Route(way.destination, way.gateway) and _is_default(way)]
     found[name] = Interface(
         name=name,
-        mac="" if below else str(link.get("permaddr") or link.get("address", "")),
+        mac=mac,
+        device=device,
         dhcp=given.dhcp,
         dhcp6=given.dhcp6,
         ra=given.ra or given.dhcp6 or routers,
@@ -236,20 +237,23 @@ def _refuse(name: str, kind: str) -> None:
     )
 
 
-def _refuse_passing_address(name: str, sysfs: Path) -> None:
-    """Raise KdumpError for hardware that has no address of its own: the kernel gives it another one at each boot.
+def _known_by(name: str, link: dict[str, Any], sysfs: Path) -> tuple[str, str]:
+    """The hardware address that the capture kernel finds a port by; of hardware without one, its place.
 
-    Source: Documentation/ABI/testing/sysfs-class-net, addr_assign_type (0 permanent, 1 random, 2 of another device,
-    3 set). udev sets one where it finds a random one.
+    The kernel gives such hardware another address at each boot. The one beside the place is what the capture kernel
+    gives it: udev sets a lasting one where it finds a random one, which is not worth keeping. Source:
+    Documentation/ABI/testing/sysfs-class-net, addr_assign_type (0 permanent, 1 random, 2 of another device, 3 set).
     """
+    if own := link.get("permaddr"):
+        return str(own), ""
+    mac = str(link.get("address", ""))
     assigned = sysfs / "class/net" / name / "addr_assign_type"
     kind = assigned.read_text().strip() if assigned.exists() else ""
-    if kind == "1" or (kind == "3" and not _has_permanent_address(name)):
-        raise KdumpError(
-            f"the interface {name} has no hardware address of its own",
-            why="it gets another one at each boot, and the capture kernel finds interfaces by their addresses",
-            remedy="choose a target that another interface leads to",
-        )
+    if kind == "1":
+        return "", place(name, sysfs)
+    if kind == "3" and not _has_permanent_address(name):
+        return mac, place(name, sysfs)
+    return mac, ""
 
 
 def _has_permanent_address(name: str) -> bool:
@@ -337,14 +341,28 @@ def _is_default(route: Route) -> bool:
     return route.destination.prefixlen == 0 and route.gateway is not None
 
 
-def _named(interface: Interface, links: dict[str, Any]) -> Interface:
-    """The interface under the name that the capture kernel gives it, with the address that the hardware has there."""
-    if not interface.mac:
+def _named(interface: Interface, links: dict[str, Any], sysfs: Path) -> Interface:
+    """The interface under the name that the capture kernel gives it, with what it is known by there."""
+    if not interface.mac and not interface.device:
         if interface.name:
             return interface
         raise KdumpError("an interface has neither a name nor a hardware address", remedy="see [[network.interface]]")
-    port = _by_mac(interface.mac, links)
-    return replace(interface, name=interface.name or port, mac=str(links[port].get("permaddr") or interface.mac))
+    interface = replace(interface, device=lasting(interface.device))
+    port = _port(interface, links, sysfs)
+    mac, device = (interface.mac, interface.device) if interface.device else _known_by(port, links[port], sysfs)
+    return replace(interface, name=interface.name or port, mac=mac, device=device)
+
+
+def _port(interface: Interface, links: dict[str, Any], sysfs: Path) -> str:
+    """What this machine calls the port."""
+    if not interface.device:
+        return _by_mac(interface.mac, links)
+    for name in links:
+        if place(name, sysfs) == interface.device:
+            return name
+    raise KdumpError(
+        f"no interface of this machine is at {interface.device}", remedy="see [[network.interface]] device"
+    )
 
 
 def _by_mac(mac: str, links: dict[str, Any]) -> str:

@@ -251,6 +251,12 @@ class Interface:
         "", _interface_name, "Its name in the capture kernel (and in links below); empty: as the port is named now."
     )
     mac: str = key("", _mac, 'Hardware address of the port, "52:54:00:12:34:56"; empty for vlan, bond and bridge.')
+    device: str = key(
+        "",
+        text,
+        "For a port without a hardware address of its own: its place, as `readlink -f /sys/class/net/usb0/device` "
+        "prints it. `mac` is then the address that it is given.",
+    )
     dhcp: bool = key(False, boolean, "Ask for an IPv4 address.")
     dhcp6: bool = key(False, boolean, "Ask for an IPv6 address by DHCPv6; with `ra`, for the default route.")
     ra: bool = key(False, boolean, "Take IPv6 addresses and the default route from router advertisements.")
