@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from kdump.capture import system
-from kdump.host import plan, storage
+from kdump.host import storage, volumes
 from kdump.targets.devices import find_uuid, wait_for
 
 MODULES, UUIDS = "/etc/modules.txt", "/etc/uuids.json"
@@ -38,7 +38,7 @@ def main() -> None:
 def look(uuid: str) -> list[str]:
     """The modules that drive the disk with this file system."""
     found = storage.walk(storage.device_of(wait_for(lambda: find_uuid(uuid), uuid, 60)))
-    plan.refuse_unreachable(found.layers)
+    volumes.refuse_unreachable(found.layers)
     return list(found.modules)
 
 

@@ -19,7 +19,7 @@ from kdump.capture import system
 from kdump.capture.worker import run_bounded
 from kdump.dump import manifest
 from kdump.errors import KdumpError
-from kdump.host import encryption, plan, storage
+from kdump.host import encryption, storage, volumes
 from kdump.lab.guest import WITHOUT_UDEV
 from kdump.targets import btrfs
 from kdump.targets.superblock import identify
@@ -128,10 +128,10 @@ def look() -> dict[str, object]:
     whole_hashlib()
     found = {name: storage.walk(storage.device_of(place)) for name, place in PLACES.items()}
     content = {name: identify(place) for name, place in (*PLACES.items(), ("btrfs", BTRFS[0]))}
-    volumes = {entry["name"]: entry for each in found.values() for entry in plan.volumes(each.layers)}
-    proved = {name: encryption.prove(entry) for name, entry in volumes.items() if "holds" in entry}
+    listed = {entry["name"]: entry for each in found.values() for entry in volumes.volumes(each.layers)}
+    proved = {name: encryption.prove(entry) for name, entry in listed.items() if "holds" in entry}
     return {
-        "storage": list(volumes.values()),
+        "storage": list(listed.values()),
         "modules": list(dict.fromkeys(name for each in found.values() for name in each.modules)),
         "uuids": {name: each.uuid for name, each in content.items() if each},
         "proved": proved,
@@ -144,7 +144,7 @@ def refusals() -> dict[str, str]:
     said = {}
     for name in FOREIGN:
         try:
-            plan.refuse_unreachable(storage.walk(Path(f"/sys/block/{name}/dev").read_text().strip()).layers)
+            volumes.refuse_unreachable(storage.walk(Path(f"/sys/block/{name}/dev").read_text().strip()).layers)
         except KdumpError as error:
             said[name] = error.what
     return said

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from kdump.capture import devicemapper, system
-from kdump.host import plan, storage
+from kdump.host import storage, volumes
 from kdump.targets.superblock import identify
 
 MODULES = "/etc/modules.txt"
@@ -74,7 +74,7 @@ def look() -> dict[str, object]:
     }
     content = {name: identify(f"/dev/{name}") for name in found}
     return {
-        "storage": [entry for each in found.values() for entry in plan.volumes(each.layers)],
+        "storage": [entry for each in found.values() for entry in volumes.volumes(each.layers)],
         "modules": list(dict.fromkeys(name for each in found.values() for name in each.modules)),
         "uuids": {name: each.uuid for name, each in content.items() if each},
     }

@@ -19,7 +19,7 @@ from tests.dump.test_scrub import pages, schedules
 from kdump.capture.plan import ALL, CapturePlan
 from kdump.host.drivers import modules_for
 from kdump.host.encryption import modules_of
-from kdump.host.plan import segment_modules
+from kdump.host.volumes import segment_modules
 from kdump.image.build import build, module_paths
 from kdump.lab import disk
 from kdump.lab.causes import find_cause

@@ -11,7 +11,7 @@ from kdump.capture.plan import NETWORK, REMOTE, CapturePlan
 from kdump.capture.remote import iscsi_command, nvme_options
 from kdump.errors import KdumpError
 from kdump.host import remote, storage
-from kdump.host.plan import refuse_unreachable
+from kdump.host.volumes import refuse_unreachable
 
 SESSION = "devices/platform/host2/session1"
 CONTROLLER = "devices/virtual/nvme-fabrics/ctl/nvme0"

@@ -10,7 +10,7 @@ import pytest
 
 from kdump.errors import KdumpError
 from kdump.host import drivers, storage
-from kdump.host.plan import refuse_unreachable
+from kdump.host.volumes import refuse_unreachable
 
 PCI = "devices/pci0000:00/0000:00:05.0"
 
@@ -160,7 +160,6 @@ def test_encryption_and_multipath_are_recognised(sysfs: Sysfs) -> None:
     [
         ("devices/virtual/block/nbd0", "a network block device"),
         ("devices/virtual/block/drbd1", "a DRBD device"),
-        ("devices/virtual/block/bcache0", "a bcache device"),
         ("devices/virtual/block/ublkb0", "a ublk device"),
         ("devices/virtual/block/zd16", "a ZFS volume"),
         ("devices/virtual/block/nullb0", "a null block device"),
@@ -228,3 +227,48 @@ def test_what_is_not_there_is_said(sysfs: Sysfs, tmp_path: Path) -> None:
 def test_this_machines_own_devices_can_be_walked() -> None:
     for entry in storage.SYSFS.glob("dev/block/*"):
         assert storage.walk(entry.name).layers[0].device == entry.name
+
+
+def test_a_bcache_device_stands_on_what_is_cached_and_on_the_cache(sysfs: Sysfs) -> None:
+    disk = virtio_disk(sysfs)
+    cache = sysfs.block(f"{PCI}/virtio1/block/vdb", "254:16", bcache__nbuckets="1024")
+    place = sysfs.block("devices/virtual/block/bcache0", "252:0", disk, cache)
+    (place / "bcache").mkdir()
+    found = storage.walk("252:0", sysfs.root)
+    assert [(layer.name, layer.kind, layer.beneath) for layer in found.layers] == [
+        ("bcache0", "bcache", ("vda", "vdb")),
+        ("vda", "disk", ()),
+        ("vdb", "disk", ()),
+    ]
+    assert found.modules[-1] == "bcache"
+
+
+def test_an_origin_of_snapshots_stands_on_them_too_and_a_snapshot_does_not_stand_on_its_origin(sysfs: Sysfs) -> None:
+    def volume(number: int, name: str, uuid: str, *below: Path) -> Path:
+        place = sysfs.block(
+            f"devices/virtual/block/dm-{number}", f"253:{number}", *below, dm__name=name, dm__uuid=f"LVM-{uuid}"
+        )
+        for each in below:
+            (each / "holders").mkdir(exist_ok=True)
+            (each / "holders" / place.name).symlink_to(place)
+        return place
+
+    disk = virtio_disk(sysfs)
+    real = volume(0, "vg-crash-real", "x-real", disk)
+    volume(1, "vg-crash", "x", real)
+    for number, name in ((2, "before"), (4, "later")):
+        volume(number + 1, f"vg-{name}", name, real, volume(number, f"vg-{name}-cow", f"{name}-cow", disk))
+    volume(6, "vg-other", "y", disk)
+
+    def names(number: str) -> list[str]:
+        return [layer.detail or layer.name for layer in storage.walk(number, sysfs.root).layers]
+
+    assert storage.walk("253:1", sysfs.root).layers[0].beneath == ("dm-0", "dm-3", "dm-5")
+    origin = names("253:1")
+    assert origin[0] == "vg-crash"
+    assert set(origin) == {
+        "vg-crash", "vg-crash-real", "vg-before", "vg-before-cow", "vg-later", "vg-later-cow", "vda"
+    }  # fmt: skip
+    assert origin.index("vg-before") < origin.index("vg-before-cow") < origin.index("vda")
+    assert names("253:3") == ["vg-before", "vg-crash-real", "vg-before-cow", "vda"]
+    assert names("253:6") == ["vg-other", "vda"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.matrix import disk_server, pivot
-from tests.matrix.rows import CARDS, CONTROLLERS, SERVED, SSH, Row
+from tests.matrix.rows import CARDS, CONTROLLERS, LISTS, SERVED, SSH, Row
 from tests.matrix.second import served
 from tests.system import debian, luks, lvm
 from tests.targets.servers import sshd
@@ -60,13 +60,15 @@ hostname matrix
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle -t 120
 mkdir -p /etc/kdump /run/lock
+[ ! -e /root/crashed ] || {{ . /root/look; exit; }}
 cp /root/kdump.toml /etc/kdump/kdump.toml
 for script in /root/volume*; do
-  at=/var/crash${{script#/root/volume}} volume= here=
+  n=${{script#/root/volume}} at=/var/crash${{script#/root/volume}} volume= here=
   mkdir -p $at
   . $script
   udevadm settle -t 120
   [ -z "$volume" ] || mount "$volume" $at || {{ dmesg | tail -n 100; exit; }}
+  echo "mount -o ro $volume $at && kdump verify $at/matrix-*;"' all="$all $?"' >> /root/crashed
   on="$on ${{here:-$(findmnt -n -o SOURCE,FSTYPE $at)}}"
 done
 echo "@@@ on$on"
@@ -76,6 +78,16 @@ sync
 echo "@@@ crash"
 sleep 1
 echo c > /proc/sysrq-trigger
+"""
+# What a machine with LISTS does at its next boot, with the distribution's tools: verify every dump, and that the
+# snapshot beside which one was written is what it was.
+LOOK = """\
+modprobe bcache
+for each in $(blkid -t TYPE=bcache -o device); do echo $each > /sys/fs/bcache/register; done 2> /dev/null
+vgchange -ay; udevadm settle -t 120
+sha256sum -c /root/snapshot; all=$?
+. /root/crashed
+echo "@@@ after $all"
 """
 CONFIGURATION = """\
 targets = {targets}
@@ -93,7 +105,7 @@ _HALVES = rf"""{_FOUND}disk=$(blkid -U {DATA_UUID}); wipefs -q -a $disk
 printf 'label: gpt\nsize=500M\nsize=500M\n' | sfdisk -q $disk; udevadm settle
 p=$disk; [[ $disk == *[0-9] ]] && p=${{disk}}p; one=${{p}}1 two=${{p}}2
 """
-_GROUP = _HALVES + "vgcreate -qq -y group $one $two\n"
+_GROUP = _HALVES + "vgcreate -qq -y group$n $one $two\n"
 _MD = _HALVES + "mdadm --create /dev/md7 --run --level=1 --raid-devices=2 --metadata=%s --assume-clean $one $two\n"
 _MD += "mkfs.ext4 -q /dev/md7; volume=/dev/md7\n"
 _ENCRYPTED = f"""{_HALVES}echo -n '{PASSPHRASE}' > /passphrase
@@ -131,17 +143,18 @@ VOLUME_SCRIPTS = {
         "mkfs.ext4 -q /dev/bcache0; volume=/dev/bcache0\n"
     ),
     "lvm-cache": (
-        f"{_GROUP}lvcreate -qq -y -L 400M -n crash group $one; lvcreate -qq -y -L 100M -n fast group $two\n"
-        "lvconvert -qq -y --type cache --cachevol fast group/crash; mkfs.ext4 -q /dev/group/crash\n"
-        "volume=/dev/group/crash\n"
+        f"{_GROUP}lvcreate -qq -y -L 400M -n crash group$n $one; lvcreate -qq -y -L 100M -n fast group$n $two\n"
+        "lvconvert -qq -y --type cache --cachevol fast --cachemode writeback group$n/crash\n"
+        "mkfs.ext4 -q /dev/group$n/crash; volume=/dev/group$n/crash\n"
     ),
     "lvm-origin": (
-        f"{_GROUP}lvcreate -qq -y -L 400M -n crash group; mkfs.ext4 -q /dev/group/crash\n"
-        "lvcreate -qq -y -s -L 100M -n before group/crash; volume=/dev/group/crash\n"
+        f"{_GROUP}lvcreate -qq -y -L 400M -n crash group$n; mkfs.ext4 -q /dev/group$n/crash\n"
+        "lvcreate -qq -y -s -L 100M -n before group$n/crash; volume=/dev/group$n/crash\n"
+        "sha256sum /dev/group$n/before > /root/snapshot\n"
     ),
     "lvm-snapshot": (
-        f"{_GROUP}lvcreate -qq -y -L 400M -n below group; mkfs.ext4 -q /dev/group/below\n"
-        "lvcreate -qq -y -s -L 100M -n crash group/below; volume=/dev/group/crash\n"
+        f"{_GROUP}lvcreate -qq -y -L 400M -n below group$n; mkfs.ext4 -q /dev/group$n/below\n"
+        "lvcreate -qq -y -s -L 100M -n crash group$n/below; volume=/dev/group$n/crash\n"
     ),
     "multipath": (
         "modprobe dm-multipath; printf 'defaults {\\n find_multipaths no\\n user_friendly_names no\\n}\\n'"
@@ -365,6 +378,7 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
                 machine.kill()  # what comes of it is not promised
             lines = [text for _, text in machine.lines]
             seconds = time.monotonic() - panicked
+        after = _after(spec, directory) if status["ready"] and any(volume in LISTS for _, volume in row.disks) else ""
     found = [match[1] for line in lines if (match := _CAPTURED.search(line))]
     drivers = next((c["found"].rpartition("drivers: ")[2] for c in status["checks"] if c["name"] == "image"), "")
     capture = found[-1] if found else "none"
@@ -373,24 +387,34 @@ def _run(row: Row, tree: KernelTree, root: Path, directory: Path, said: dict[str
         release=tree.release,
         ready=bool(status["ready"]),
         reasons=tuple(f"{c['name']}: {c['found']}" for c in status["checks"] if c["answer"] == "no"),
-        capture=_confirmed(row, capture, data, received),
+        capture=_confirmed(row, capture, data, received) if not after.strip("0 ") else f"damaged: {after}",
         seconds=round(seconds, 1) if status["ready"] else 0.0,
         on=said["on"],
         image=drivers,
     )
 
 
+def _after(spec: Spec, directory: Path) -> str:
+    """The exit statuses of what LOOK looks at."""
+    unless = "@@@ end|Kernel panic"
+    with booted(spec, directory / "after.log", "@@@ up", TIMEOUT, unless=unless) as machine:
+        found = machine.wait_for(r"@@@ after ([\d ]+)", TIMEOUT, unless=unless)[1]
+        machine.run_to_exit(TIMEOUT)
+    return found
+
+
 def _content(row: Row, directory: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Path], Path]:
     """Files of this machine's root by name, and the directory that a server of this row receives to."""
     received = directory / "received"
     scripts = {f"volume{number or ''}": number for number in range(len(row.disks))}
-    content = {f"/root/{name}": directory / name for name in ("row", "kdump.toml", *scripts)}
+    content = {f"/root/{name}": directory / name for name in ("row", "look", "kdump.toml", *scripts)}
     targets = [TARGETS.get(row.volume, "file:///var/crash"), *(f"file:///var/crash{n}" for n in range(1, len(scripts)))]
     if row.volume == SSH:
         server = stack.enter_context(sshd(directory / "sshd", HOST))
         targets = [f"ssh://root@{HOST}:{server.port}{received}"]
         content |= {f"/root/{name}": server.directory / name for name in ("id", "known_hosts")}
     keys = '[ssh]\nidentity = "/root/id"\nknown_hosts = "/root/known_hosts"\n' if row.volume == SSH else ""
+    content["/root/look"].write_text(LOOK)
     content["/root/row"].write_text(SCRIPT.format(modules=MODULES_UUID))
     for name, number in scripts.items():
         script = VOLUME_SCRIPTS.get(row.disks[number][1], _FOUND)

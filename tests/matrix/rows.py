@@ -24,6 +24,8 @@ CONTROLLERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sd-card": ("sdhci_pci", ("sdhci-pci", "sd-card,drive=data")),
 }
 BOARDS = {"ahci", "ide"}  # on the board of a newer and of an older machine
+# Disks with caches and snapshots, which one kernel is enough for.
+LISTS = ("lvm-cache", "lvm-origin", "lvm-snapshot")
 # Network cards, in a disk controller's place: the dump goes to this host by SSH. The network behind is called "net".
 CARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "virtio-net": ("virtio_net", ("virtio-net-pci,netdev=net",)),
@@ -39,8 +41,7 @@ SERVED = ("iscsi", "nvme-tcp")  # disks of a second machine, behind a network ca
 VOLUMES = ("ext4", "partition", "xfs", "btrfs", "lvm", "luks", "thin", "md-1.2")
 # What `kdump status` has to refuse by name: volumes, and processor models that lack what NumPy needs.
 REFUSED = (
-    "loop", "zram", "ram", "nbd", "drbd", "null_blk", "bcache", "lvm-cache", "lvm-origin", "lvm-snapshot",
-    "writecache", "integrity", "luks-adiantum", "luks-integrity",
+    "loop", "zram", "ram", "nbd", "drbd", "null_blk", "writecache", "integrity", "luks-adiantum", "luks-integrity",
 )  # fmt: skip
 OLD = ("kvm64", "qemu64")
 FIRMWARE = ("bios", "uefi")
@@ -104,6 +105,11 @@ SUBSET = (
     )),
 )  # fmt: skip
 
+
+def _with_lists(*controllers: str) -> tuple[tuple[str, str], ...]:
+    return tuple(zip(controllers, LISTS, strict=True))
+
+
 # What the pairs do not bring: network cards, sizes, a machine without a serial port, and volumes that one kernel
 # is enough for.
 OTHERS = (
@@ -128,6 +134,9 @@ OTHERS = (
     Row("6.12-generic", "virtio-net", "nvme-tcp", "bios"),
     Row("newest-generic", "virtio-net", "nvme-tcp", "uefi"),
     Row("6.12-generic", "virtio-blk", "unmounted", "bios"),
+    Row("6.12-generic", "virtio-scsi", "bcache", "bios", beside=_with_lists("virtio-blk", "nvme", "ahci")),
+    Row("newest-generic", "ahci", "bcache", "uefi", beside=_with_lists("nvme", "virtio-scsi", "virtio-blk")),
+    Row("6.1-generic", "nvme", "bcache", "bios", beside=_with_lists("ahci", "virtio-blk", "virtio-scsi")),
     *(Row("6.12-generic", "virtio-scsi", volume, "bios") for volume in REFUSED),
     *(Row("newest-generic", "virtio-blk", volume, "bios") for volume in REFUSED),  # kernels name and show them anew
     *(Row("newest", "virtio-blk", "ext4", "bios", cpu=cpu) for cpu in OLD),

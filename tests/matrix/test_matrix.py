@@ -34,7 +34,7 @@ NEEDS = [
     pytest.mark.skipif(os.geteuid() != 0, reason="making a Debian takes root"),
     pytest.mark.skipif(not shutil.which("debootstrap"), reason="debootstrap is not installed"),
 ]
-DEFAULT = (*SUBSET, next(row for row in OTHERS if row.volume == "bcache"))  # and one that must be refused
+DEFAULT = (*SUBSET, next(row for row in OTHERS if row.volume == "drbd"))  # and one that must be refused
 
 
 def test_the_rows_have_every_pair() -> None:

@@ -44,9 +44,18 @@ class DmTarget(NamedTuple):
 
 def read_table(device: str) -> list[DmTarget]:
     """The table of the live volume "major:minor". Raises OSError, KdumpError if it does not fit into 64 KiB."""
+    return _read(device, _STATUS_TABLE | _SECURE)
+
+
+def read_status(device: str) -> list[DmTarget]:
+    """As `read_table`, with what each segment says of its state in place of its parameters."""
+    return _read(device, _SECURE)
+
+
+def _read(device: str, flags: int) -> list[DmTarget]:
     major, _, minor = device.partition(":")
     number = os.makedev(int(major), int(minor))
-    answer = _ioctl(_TABLE, flags=_STATUS_TABLE | _SECURE, number=number, room=_ROOM)
+    answer = _ioctl(_TABLE, flags=flags, number=number, room=_ROOM)
     try:
         if answer.flags & _BUFFER_FULL:
             raise KdumpError(f"the table of the volume {device} is too long")
@@ -55,7 +64,8 @@ def read_table(device: str) -> list[DmTarget]:
             start, length, _status, following, kind = _TARGET.unpack_from(answer.data, at)
             name = kind.rstrip(b"\0").decode()
             text = answer.data[at + _TARGET.size : answer.data.index(b"\0", at + _TARGET.size)]
-            targets.append(DmTarget(start, length, name, (_without_key(text) if name == CRYPT else text).decode()))
+            secret = name == CRYPT and flags & _STATUS_TABLE
+            targets.append(DmTarget(start, length, name, (_without_key(text) if secret else text).decode()))
             wipe(text)
             at = following  # from the start of the data
         return targets
@@ -140,8 +150,13 @@ def _start(name: str, uuid: str, count: int, body: bytearray, flags: int = 0) ->
 def assemble(volume: Mapping[str, Any], find: Callable[[str], str], say: Callable[[str], None]) -> None:
     """Make one of the plan's volumes. `find(uuid)` waits for the device that holds a UUID and returns its path.
 
-    Raises KdumpError or OSError if it cannot be made.
+    Raises KdumpError or OSError if it cannot be made, or not without the volumes that it "needs" beside it.
     """
+    if missing := [name for name in volume.get("needs", ()) if not is_active(name)]:
+        raise KdumpError(
+            f"the volume {volume['name']} cannot be used without its snapshots {', '.join(missing)}",
+            why="what is written without them damages them",
+        )
     table = resolved(volume["table"], find)
     create(volume["name"], volume["uuid"], table)
     say(f"volume {volume['name']}: {len(table)} segments")

@@ -103,7 +103,7 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
     """
     import time
 
-    from kdump.capture import devicemapper, mdraid, multipath
+    from kdump.capture import bcache, devicemapper, mdraid, multipath
     from kdump.targets.devices import find_uuid, members, wait_for
 
     def find(uuid: str) -> str:
@@ -117,6 +117,8 @@ def _assemble(plan: CapturePlan, stages: Stages, console: Console, dump: Callabl
                 import_module(REMOTE).connect(volume, share, console.say)
             elif "multipath" in volume:
                 multipath.assemble(volume, share, console.say)
+            elif "bcache" in volume:
+                bcache.assemble(volume, find, share, console.say)
             elif "array" in volume:
                 mdraid.assemble(volume, members, share, patience, console.say)
             elif not devicemapper.is_active(volume["name"]):

@@ -14,6 +14,7 @@ from kdump.capture.meminfo import REPORT_NEEDS, meminfo
 from kdump.host import crashkernel, home, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
+from kdump.host.volumes import LISTING, LISTS
 from kdump.kexec.sources import encrypted_memory
 from kdump.targets import NETWORKED
 
@@ -94,6 +95,8 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     ]
     if any(url.partition("://")[0] in NETWORKED for url in config.targets) or _has_remote_disks(root):
         parts.append(("network", NETWORK))
+    if any((root / "sys/module" / name).exists() for name in LISTING):
+        parts.append(("lists of what is in caches and snapshots", LISTS))
     if (cpus := capture_cpus(config)) > 1:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
     if encrypted_memory(root):

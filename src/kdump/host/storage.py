@@ -15,13 +15,14 @@ from typing import Final
 
 from kdump.capture import remote
 from kdump.errors import KdumpError
+from kdump.targets.superblock import BCACHE
 
 SYSFS: Final = Path("/sys")
 
 # The start of a device-mapper UUID names its maker: lvm2, cryptsetup, multipath-tools (and its kpartx), dmraid.
 # Disks that are no hardware of this machine, by the start of the kernel's name for them, and what they are.
 _FOREIGN: Final = {
-    "bcache": "a bcache device", "drbd": "a DRBD device", "dcssblk": "a DCSS segment", "nbd": "a network block device",
+    "drbd": "a DRBD device", "dcssblk": "a DCSS segment", "nbd": "a network block device",
     "nullb": "a null block device", "pktcdvd": "a packet-writing device", "ram": "a RAM disk",
     "rbd": "a Ceph RBD image", "rnbd": "an RDMA network block device", "ublk": "a ublk device of a user-space server",
     "zd": "a ZFS volume", "zram": "a compressed RAM disk",
@@ -40,9 +41,10 @@ _DM_KINDS: Final = {"LVM-": "lvm", "CRYPT-": "crypt", "mpath-": "multipath", "pa
 class Layer:
     """One block device: kernel name, "major:minor", what it is, and the names of those it stands on.
 
-    `kind`: "disk", "partition", "md", "loop", "lvm", "crypt", "multipath", "dmraid", "dm", "iscsi" or "nvme-tcp" (a
-    disk of another machine) or "foreign" (no hardware of this machine). `detail`: RAID level, device-mapper name, or
-    what a foreign device is; `uuid`: device-mapper UUID; `metadata`: version of an array's superblock, "1.2".
+    `kind`: "disk", "partition", "md", "bcache", "loop", "lvm", "crypt", "multipath", "dmraid", "dm", "iscsi" or
+    "nvme-tcp" (a disk of another machine) or "foreign" (no hardware of this machine). `detail`: RAID level,
+    device-mapper name, or what a foreign device is; `uuid`: device-mapper UUID; `metadata`: version of an array's
+    superblock, "1.2".
     """
 
     name: str
@@ -128,6 +130,8 @@ def read_layer(directory: Path) -> Layer:
     if (directory / "md").is_dir():
         level, metadata = (_read(directory / "md" / file) for file in ("level", "metadata_version"))
         return Layer(name, device, "md", level, beneath=beneath, metadata=metadata)
+    if name.startswith(BCACHE) and (directory / "bcache").exists():
+        return Layer(name, device, BCACHE, beneath=beneath)
     if (directory / "loop").is_dir():
         return Layer(name, device, "loop")
     if kind := _remote(directory):
@@ -223,12 +227,27 @@ def _below(directory: Path) -> list[Path]:
     """The directories of the block devices that one stands on directly."""
     if (directory / "partition").exists():
         return [directory.parent]
-    return sorted(entry.resolve() for entry in (directory / "slaves").glob("*"))
+    below = sorted(entry.resolve() for entry in (directory / "slaves").glob("*"))
+    return [*below, *_snapshots(directory, below)]
+
+
+def _snapshots(directory: Path, below: list[Path]) -> list[Path]:
+    """The snapshots of a logical volume, which must be there when it is written to.
+
+    LVM keeps what an origin and its snapshots share on a hidden volume, whose UUID ends in "-real"; a snapshot stands
+    on one more.
+    """
+    if len(below) != 1 or not _read(below[0] / "dm/uuid").endswith("-real"):
+        return []
+    others = sorted(entry.resolve() for entry in (below[0] / "holders").glob("*"))
+    return [each for each in others if each != directory and (each / "dm").is_dir()]
 
 
 def _drivers(directory: Path, layer: Layer) -> tuple[list[str], list[str]]:
     if layer.kind == "md":
         return ["md_mod", f"md-{layer.detail}"], []
+    if layer.kind == BCACHE:
+        return [BCACHE], []
     if (directory / "dm").is_dir():
         return ["dm_mod"], []
     if layer.kind not in ("disk", *REMOTE):

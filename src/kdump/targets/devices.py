@@ -56,15 +56,30 @@ def _is_path(entry: Path) -> bool:
         return False
 
 
-def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", *, virtual_first: bool = True) -> str | None:
+def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", volume: str = "") -> str | None:
     """The device that holds the file system with this UUID, or None.
 
-    A mirror's halves carry the UUID of what is stored on the array; the assembled device (dm-*, md*) comes first.
+    Where `volume` is given, it is the device-mapper volume of that name or none: what it is made of has the same
+    content (the halves of a mirror, the disk below a cache, a snapshot's origin), and is not to be written to.
     """
     found = [path for path, content in contents(sysfs, dev) if content.uuid.lower() == uuid.lower()]
-    if virtual_first:
-        found.sort(key=lambda path: not path.rpartition("/")[2].startswith(("dm-", "md")))
-    return found[0] if found else None
+    if volume:
+        found = [path for path in found if volume_name(path, sysfs) == volume]
+    return min(found, key=lambda path: place_of(path, sysfs), default=None)
+
+
+def place_of(path: str, sysfs: str = "/sys") -> tuple[bool, bool]:
+    """A key by which devices with the same content are sorted: the whole before what it is made of."""
+    name = path.rpartition("/")[2]
+    return any(Path(sysfs, "class/block", name, "holders").glob("*")), not name.startswith(("dm-", "md"))
+
+
+def volume_name(path: str, sysfs: str = "/sys") -> str:
+    """The name of a device-mapper volume by its device; empty for other devices."""
+    try:
+        return Path(sysfs, "class/block", path.rpartition("/")[2], "dm/name").read_text().strip()
+    except OSError:
+        return ""
 
 
 def members(uuid: str, sysfs: str = "/sys", dev: str = "/dev") -> list[str]:

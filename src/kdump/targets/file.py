@@ -87,7 +87,9 @@ class FileTarget:
             return DirectorySession(self.spec.parts.path, crash, labels=labels)
         look = LOOKING * ground.remaining()  # the rest is for saying what is there instead
         around = ground.sysfs, ground.dev
-        device = wait_for(lambda: find_uuid(uuid, *around), f"the file system {uuid}", look, *around)
+        volume = self.spec.facts.get("volume", "")
+        wanted = f"the file system {uuid}{f' on the volume {volume}' if volume else ''}"
+        device = wait_for(lambda: find_uuid(uuid, *around, volume), wanted, look, *around)
         mountpoint = f"{ground.run}/{uuid}"
         path = f"{mountpoint}/{self.spec.facts.get('path', '').strip('/')}"
         shown = self.spec.parts.path

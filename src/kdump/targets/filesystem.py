@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from kdump.errors import KdumpError
 from kdump.targets import btrfs
-from kdump.targets.devices import contents
+from kdump.targets.devices import contents, place_of
 from kdump.targets.file import REFUSED, FileTarget
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import Content
@@ -72,8 +72,7 @@ class FilesystemTarget(FileTarget):
             raise KdumpError(
                 f"no file system has {self._name}={self._value}", remedy="blkid lists those of this machine"
             )
-        found.sort(key=lambda each: not each[0].rpartition("/")[2].startswith(("dm-", "md")))
-        return found[0]
+        return min(found, key=lambda each: place_of(each[0]))
 
 
 def _mounted(device: str, table: str = "/proc/self/mountinfo") -> bool:

@@ -1,6 +1,7 @@
 """The contents of a block device: the file system's type, UUID and label, read from its superblock.
 
 Sources: Linux fs/ext4/ext4.h (struct ext4_super_block), fs/xfs/libxfs/xfs_format.h (struct xfs_dsb),
+Documentation/admin-guide/bcache.rst and include/uapi/linux/bcache.h of 5.15 (struct cache_sb_disk),
 fs/btrfs/ctree.h and include/uapi/linux/btrfs_tree.h (struct btrfs_super_block), Documentation of FAT in
 include/uapi/linux/msdos_fs.h (struct fat_boot_sector), include/uapi/linux/raid/md_p.h (struct mdp_superblock_1 and
 mdp_superblock_s), LVM2's label ("LABELONE" in one of the first four sectors), cryptsetup's on-disk format for LUKS1
@@ -34,11 +35,14 @@ class _Magic(NamedTuple):
 
 
 RAID_MEMBER = "linux_raid_member"
+BCACHE = "bcache"  # a cache, or what is cached; the UUID is the device's own
+_BCACHE_MAGIC = bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")
 _RAID_MAGIC = b"\xfc\x4e\x2b\xa9\x01\0\0\0"  # and major version 1
 _BINARY_UUID = (
     # A mirror's half looks like what is stored on the mirror: the array's own mark comes first.
     _Magic(RAID_MEMBER, 4096, _RAID_MAGIC, 4096 + 16, 4096 + 32, 32),  # metadata 1.2
     _Magic(RAID_MEMBER, 0, _RAID_MAGIC, 16, 32, 32),  # metadata 1.1
+    _Magic(BCACHE, 4096 + 24, _BCACHE_MAGIC, 4096 + 40, 4096 + 72, 32),
     _Magic("ext4", 1024 + 0x38, b"\x53\xef", 1024 + 0x68, 1024 + 0x78, 16),
     _Magic("xfs", 0, b"XFSB", 32, 108, 12),
     _Magic("btrfs", 0x10040, b"_BHRfS_M", 0x10020, 0x1012B, 256),

@@ -1,0 +1,243 @@
+"""The arrays and volumes under the targets, as the capture kernel is to put them together; and those that it cannot.
+
+A table of device-mapper says all about most kinds of volume. For some, the kernel keeps a list in memory of what lies
+where: a cache of all its blocks, a snapshot of those that differ. That memory is bounded here.
+
+Sources: Documentation/admin-guide/device-mapper (cache.rst, snapshot.rst: tables and status lines),
+drivers/md/dm-cache-policy-smq.c (struct entry), dm-exception-store.h (struct dm_exception), dm-snap-persistent.c
+(struct disk_exception), drivers/md/bcache/bcache.h (struct bucket) and sysfs.c (nbuckets).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from kdump.capture import devicemapper, multipath
+from kdump.capture.devicemapper import DmTarget
+from kdump.errors import KdumpError
+from kdump.host import encryption, storage
+from kdump.targets.superblock import BCACHE, RAID_MEMBER, Content, identify
+from kdump.units import size_text
+
+MIB: Final = 1 << 20
+# Segments that a table says all about, or that keep the rest on disks which the table names; and what drives them.
+SEGMENTS: Final = {
+    "linear": "dm_mod", "striped": "dm_mod", "raid": "dm_raid", "thin": "dm_thin_pool", "thin-pool": "dm_thin_pool",
+    "cache": "dm_cache", "snapshot": "dm_snapshot", "snapshot-origin": "dm_snapshot",
+}  # fmt: skip
+METADATA: Final = ("0.90", "1.0", "1.1", "1.2")  # of arrays
+REFUSED_SEGMENTS: Final = {"snapshot-merge": "the snapshot is being merged into its origin; wait until that is done"}
+
+LISTS: Final = 32 * MIB  # for the lists of all volumes together; `kdump estimate` adds it where one is driven
+LISTING: Final = ("dm_cache", "dm_snapshot", "bcache")  # by these modules
+_CACHE_BLOCK: Final = 48  # bytes for each block of a cache: an entry, its place in the hash table, three bits
+_EXCEPTION: Final = 16, 32  # bytes of a block that differs from a snapshot's origin: on the disk, in memory
+_SNAPSHOT: Final = 2 * MIB  # a hash table, its largest (dm-snap.c, calc_max_buckets)
+# Words of status lines of volumes that do not take what is written, and the kinds that have such words.
+_DISORDER: Final = frozenset(("Fail", "Error", "ro", "out_of_data_space", "needs_check"))
+_KEPT: Final = ("cache", "thin", "thin-pool")
+_BUCKET: Final = 24  # bytes for each of bcache's: struct bucket, and its share of heaps and lists
+_BCACHE: Final = 12 * MIB  # btree nodes that it keeps in reserve, journal, buffers
+
+
+def refuse_unreachable(layers: Iterable[storage.Layer]) -> None:
+    """Raise KdumpError for a layer that the capture kernel cannot put together."""
+    for layer in layers:
+        if layer.kind == "foreign":
+            raise KdumpError(
+                f"{layer.name} is {layer.detail}: the capture kernel cannot reach it",
+                remedy="choose a file system on a disk of this machine, or nfs://, ssh:// or s3://",
+            )
+        if layer.kind == "loop":
+            raise KdumpError(
+                f"{layer.name} is a file on another file system", remedy="choose a directory on that file system"
+            )
+        if layer.kind == "dmraid" or (layer.kind == "md" and layer.metadata not in METADATA):
+            metadata = layer.metadata or "of a controller"
+            raise KdumpError(
+                f"{layer.name} is a {layer.detail or 'RAID'} array with metadata {metadata}: "
+                f"the capture kernel assembles only those with metadata {', '.join(METADATA)}",
+                remedy="choose a file system beside the array, or the network",
+            )
+
+
+def volumes(
+    layers: Iterable[storage.Layer],
+    table_of: Callable[[str], list[DmTarget]] = devicemapper.read_table,
+    content_of: Callable[[str], Content | None] = identify,
+    identify_disk: Callable[[str], str] = lambda name: multipath.wwid(Path("/sys/block", name)),
+) -> tuple[dict[str, Any], ...]:
+    """The arrays and volumes among `layers` (each above what it stands on), lowest first, for the plan.
+
+    Of an encrypted one, "holds" is the UUID of what is on it, by which its key will be proved. Of the origin of
+    snapshots, "needs" are their names: what is written without them damages them.
+
+    A multipath map of disks that do not say who they are is left out: the capture kernel finds what is on it on any
+    one path. Raises KdumpError for a volume with other segments than SEGMENTS, or something that stands on a device
+    without a UUID.
+    """
+    every = list(layers)
+    names = {layer.device: layer.name for layer in every}
+
+    def uuid(name: str, fstype: str = "") -> str:
+        content = content_of(f"/dev/{name}") if name in names.values() else None
+        if content is None or not content.uuid or fstype not in ("", content.fstype):
+            raise KdumpError(
+                f"a volume stands on {name}, and nothing there has a UUID",
+                remedy="choose a file system elsewhere, or the network",
+            )
+        return content.uuid
+
+    ours = {layer.device: layer.detail for layer in every if layer.kind in ("lvm", "dm", "crypt")}
+
+    mapped: dict[str, str] = {}  # multipath maps of the plan, of which partitions may be mapped again
+
+    def identity(found: re.Match[str]) -> str:
+        if found[0] in ours:
+            return f"<{devicemapper.BY_NAME}{ours[found[0]]}>"
+        return f"<{uuid(names.get(found[0], found[0]))}>"
+
+    made: list[dict[str, Any]] = []
+    for layer in reversed(every):
+        if layer.kind == "md":
+            array = uuid(layer.beneath[0], RAID_MEMBER)
+            disks = len(layer.beneath)
+            made.append({"array": layer.name, "uuid": array, "metadata": layer.metadata, "disks": disks})
+        if layer.kind == "bcache":
+            made.append({"bcache": [uuid(name, BCACHE) for name in layer.beneath], "name": layer.name})
+        if layer.kind == "multipath" and (entry := _multipath(layer, table_of, every, identify_disk)):
+            made.append(entry)
+            mapped[layer.device] = f"<{devicemapper.BY_NAME}{layer.detail}>"
+        if layer.kind == "partition" and layer.uuid and mapped:
+            lines = [
+                line._replace(parameters=re.sub(r"\b\d+:\d+\b", lambda found: mapped[found[0]], line.parameters))
+                for line in table_of(layer.device)
+            ]
+            made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines]})
+        if layer.kind not in ("lvm", "dm", "crypt"):
+            continue
+        table = table_of(layer.device)
+        if layer.kind == "crypt":
+            table = [encryption.plan_of(layer.detail or layer.name, table)]
+        elif kinds := sorted({line.kind for line in table} - SEGMENTS.keys()):
+            known = [f"{kind}: {REFUSED_SEGMENTS[kind]}" for kind in kinds if kind in REFUSED_SEGMENTS]
+            raise KdumpError(
+                f"the volume {layer.detail} is of kind {', '.join(kinds)}: the capture kernel assembles only "
+                + ", ".join(SEGMENTS),
+                why="; ".join(known),
+                remedy="choose another file system, or the network",
+            )
+        lines = [line._replace(parameters=re.sub(r"\b\d+:\d+\b", identity, line.parameters)) for line in table]
+        more: dict[str, Any] = {"holds": uuid(layer.name)} if layer.kind == "crypt" else {}
+        if any(line.kind == "snapshot-origin" for line in table):
+            more["needs"] = _snapshots(layer, every, table_of)
+        made.append({"name": layer.detail, "uuid": layer.uuid, "table": [list(line) for line in lines], **more})
+    return tuple(made)
+
+
+def _snapshots(
+    origin: storage.Layer, every: list[storage.Layer], table_of: Callable[[str], list[DmTarget]]
+) -> list[str]:
+    """The names of an origin's snapshots. Raises KdumpError if nothing says which they are."""
+    found = [
+        layer.detail
+        for layer in every
+        if layer.name in origin.beneath and any(line.kind == "snapshot" for line in table_of(layer.device))
+    ]
+    if not found:
+        raise KdumpError(
+            f"the snapshots of the volume {origin.detail} are not found",
+            why="what is written without them damages them, and only LVM says which they are",
+            remedy="choose another file system, or the network",
+        )
+    return found
+
+
+def refuse_unfit(
+    layers: Iterable[storage.Layer],
+    status_of: Callable[[str], list[DmTarget]] = devicemapper.read_status,
+    sysfs: Path = storage.SYSFS,
+) -> None:
+    """Raise KdumpError for a volume that the kernel says is out of order, and if the lists take too much memory."""
+    lists: dict[str, int] = {}
+    for layer in layers:
+        if layer.kind == "bcache":
+            lists[layer.name] = _BCACHE + sum(_buckets(name, sysfs) for name in layer.beneath) * _BUCKET
+        elif layer.kind in ("lvm", "dm"):
+            lists[layer.detail] = sum(_list_size(line, layer.detail) for line in status_of(layer.device))
+    if sum(lists.values()) > LISTS:
+        raise KdumpError(
+            f"the lists of blocks of {', '.join(filter(lists.get, lists))} do not fit into a capture kernel's memory",
+            why=f"they take {size_text(sum(lists.values()))}, and {size_text(LISTS)} are meant for them",
+            remedy="choose another file system, or the network",
+        )
+
+
+def _buckets(disk: str, sysfs: Path) -> int:
+    """The buckets of a disk that is bcache's cache; 0 of one that is cached."""
+    try:
+        return int((sysfs / "class/block" / disk / "bcache/nbuckets").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _list_size(line: DmTarget, name: str) -> int:
+    """Bytes of a segment's list, by its status line; 0 if it has none."""
+    words = line.parameters.split()
+    if line.kind in _KEPT and _DISORDER.intersection(words):
+        raise KdumpError(
+            f"the volume {name} is out of order",
+            why=f"the kernel says of it: {line.kind} {line.parameters}",
+            remedy="`lvs` and dmesg say more; choose another file system, or the network",
+        )
+    if line.kind == "cache":
+        return int(words[3].partition("/")[2]) * _CACHE_BLOCK  # "used/total" blocks
+    if line.kind == "snapshot":  # "used/total sectors-of-lists", or "Invalid" of one that was full: it costs nothing
+        on_disk, in_memory = _EXCEPTION
+        return _SNAPSHOT + (int(words[1]) * 512 // on_disk * in_memory if len(words) > 1 else 0)
+    return 0
+
+
+def _multipath(
+    layer: storage.Layer,
+    table_of: Callable[[str], list[DmTarget]],
+    every: list[storage.Layer],
+    identify_disk: Callable[[str], str],
+) -> dict[str, Any]:
+    """A multipath map for the plan; an empty one if its disks do not tell that they are one.
+
+    Its parameters: number and features, number and words of the hardware handler, number of groups, first group, then
+    the first group's path selector (Documentation/admin-guide/device-mapper/dm-mpath.rst).
+    """
+    disks = [each.name for each in every if each.name in layer.beneath]
+    identities = {identify_disk(name) for name in disks}
+    if len(identities) != 1 or not (wwid := identities.pop()):
+        return {}
+    [target] = table_of(layer.device)
+    words = target.parameters.split()
+    rest = words[int(words[0]) + 1 :]
+    handler, rest = rest[: int(rest[0]) + 1], rest[int(rest[0]) + 1 :]
+    return {
+        "multipath": wwid, "name": layer.detail, "uuid": layer.uuid, "paths": len(disks), "size": target.length,
+        "handler": " ".join(handler), "selector": rest[2] if len(rest) > 2 else "service-time",
+    }  # fmt: skip
+
+
+def segment_modules(storage: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names or aliases of the kernel modules that the plan's volumes need for their segments."""
+    found: dict[str, None] = {}
+    for volume in storage:
+        if "multipath" in volume:
+            found |= dict.fromkeys(("dm_multipath", f"dm_{volume['selector'].replace('-', '_')}"))
+    for _start, _length, kind, parameters in (line for volume in storage for line in volume.get("table", ())):
+        if kind in SEGMENTS:
+            found[SEGMENTS[kind]] = None
+        if kind == "cache":
+            words = parameters.split()  # metadata, cache, origin, block size, number of features, features, policy
+            found[f"dm-cache-{words[5 + int(words[4])]}"] = None
+        if kind == "raid" and (level := re.match(r"raid\d+", parameters)):  # "raid5_ls …"
+            found[f"md-{level[0]}"] = None
+    return list(found)
