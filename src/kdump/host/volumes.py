@@ -36,9 +36,15 @@ LISTING: Final = ("dm_cache", "dm_snapshot", "bcache")  # by these modules
 _CACHE_BLOCK: Final = 48  # bytes for each block of a cache: an entry, its place in the hash table, three bits
 _EXCEPTION: Final = 16, 32  # bytes of a block that differs from a snapshot's origin: on the disk, in memory
 _SNAPSHOT: Final = 2 * MIB  # a hash table, its largest (dm-snap.c, calc_max_buckets)
-# Words of status lines of volumes that do not take what is written, and the kinds that have such words.
-_DISORDER: Final = frozenset(("Fail", "Error", "ro", "out_of_data_space", "needs_check"))
-_KEPT: Final = ("cache", "thin", "thin-pool")
+# Status lines of volumes that may be out of order, with a list's size: blocks of a cache, sectors of a snapshot's.
+_STATUS: Final = {
+    "cache": re.compile(r"\d+ \d+/\d+ \d+ \d+/(\d+) "),
+    "snapshot": re.compile(r"\d+/\d+ (\d+)$"),
+    "thin": re.compile(r"\d+ "),
+    "thin-pool": re.compile(r"\d+ \d+/\d+ \d+/\d+ "),
+}
+_DISORDER: Final = frozenset(("ro", "out_of_data_space", "needs_check"))  # words in them
+_FULL: Final = {"snapshot": ("Invalid", "Overflow")}
 _BUCKET: Final = 24  # bytes for each of bcache's: struct bucket, and its share of heaps and lists
 _BCACHE: Final = 12 * MIB  # btree nodes that it keeps in reserve, journal, buffers
 
@@ -186,18 +192,21 @@ def _buckets(disk: str, sysfs: Path) -> int:
 
 def _list_size(line: DmTarget, name: str) -> int:
     """Bytes of a segment's list, by its status line; 0 if it has none."""
-    words = line.parameters.split()
-    if line.kind in _KEPT and _DISORDER.intersection(words):
+    if line.kind in _FULL and line.parameters in _FULL[line.kind]:
+        return _SNAPSHOT  # nothing is kept for it any more
+    form = _STATUS.get(line.kind)
+    found = form.match(line.parameters) if form else None
+    if form and (not found or _DISORDER.intersection(line.parameters.split())):
         raise KdumpError(
             f"the volume {name} is out of order",
             why=f"the kernel says of it: {line.kind} {line.parameters}",
             remedy="`lvs` and dmesg say more; choose another file system, or the network",
         )
-    if line.kind == "cache":
-        return int(words[3].partition("/")[2]) * _CACHE_BLOCK  # "used/total" blocks
-    if line.kind == "snapshot":  # "used/total sectors-of-lists", or "Invalid" of one that was full: it costs nothing
+    if found and line.kind == "cache":
+        return int(found[1]) * _CACHE_BLOCK
+    if found and line.kind == "snapshot":
         on_disk, in_memory = _EXCEPTION
-        return _SNAPSHOT + (int(words[1]) * 512 // on_disk * in_memory if len(words) > 1 else 0)
+        return _SNAPSHOT + int(found[1]) * 512 // on_disk * in_memory
     return 0
 
 
