@@ -29,8 +29,10 @@ The rows cover every pair of kernel and controller (where the kernel has the dri
 and firmware. The dump goes to a disk with the named controller and volume; where several are named, it goes to the
 first volume on the first controller, to the second on the second, and so on, and "complete" means on all. Where a
 network card is named, it goes to a server by SSH, or to a disk that a second machine lends by iSCSI or NVMe over TCP.
-"multipath" loses a path during the dump. Debian's root is on another disk. "ide" is an i440fx machine, all others are
-q35. Seconds are from the panic to power off, emulated. "With report" means that the capture kernel made the report.
+"multipath" loses a path during the dump. Machines with caches and snapshots are booted again: Debian's tools open the
+volumes, every dump must verify, and "lvm-origin"'s snapshot must have the digest that it had before.
+Debian's root is on another disk. "ide" is an i440fx machine, all others are q35.
+Seconds are from the panic to power off, emulated. "With report" means that the capture kernel made the report.
 
 """
 
