@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,3 +119,42 @@ except OSError as error: streams.discard_output(); raise SystemExit(error.filena
             [sys.executable, "-u", "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (1, "standard output\n")
+
+
+_UNFINISHED = """import os, signal, sys, time
+from kdump.cli import main
+from kdump.files.drafts import Draft
+
+def work():
+    draft = Draft(sys.argv[1])
+    try:
+        if not os.fork():
+            print(os.getpid(), flush=True)
+        time.sleep(60)
+    finally:
+        draft.discard()
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
+main.main = work
+main.entry()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_ended_by_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
+    """As by timeout(1), systemd or a session that ends. A draft is removed by the process that made it, only."""
+    nohup = "nohup" if number == signal.SIGTERM else ""
+    command = [sys.executable, "-c", _UNFINISHED, str(tmp_path / "out"), nohup]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        child = int(process.stdout.readline())
+        os.kill(child, number)
+        while Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        assert len(list(tmp_path.iterdir())) == 1
+        if nohup:
+            process.send_signal(signal.SIGHUP)
+        process.send_signal(number)
+        assert process.wait(60) == -number
+        assert process.stderr.read() == ""
+    assert not list(tmp_path.iterdir())

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
+from types import FrameType
 
 from kdump import __version__, processor
 from kdump.cli import streams
@@ -34,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain(f"{name}: interrupted")
         return INTERRUPTED
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Python 3.11 wraps it where a class was being made
+            _complain(f"{name}: interrupted")
+            return INTERRUPTED
+        raise
     except EOFError:
         _complain(f"{name}: there was no answer; nothing more was done")
         return 1
@@ -55,7 +63,41 @@ def entry() -> None:
     gc.set_threshold(20_000)
     processor.check_when_imported()
     streams.guard()
-    sys.exit(main())
+    ending = _Ending()
+    try:
+        status = main()
+    except BaseException:
+        if ending.number:
+            with suppress(OSError):
+                sys.stdout.flush()
+            signal.raise_signal(ending.number)  # so that systemd and a shell see what ended it
+        raise
+    sys.exit(status)
+
+
+class _EndedError(BaseException):
+    """A signal that ends the process came."""
+
+
+class _Ending:
+    """Lets what is under way remove its drafts, stop its machines and so on, as after Ctrl-C, when a signal comes."""
+
+    def __init__(self) -> None:
+        self.number = 0  # the signal that came
+        self._numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+        for number in self._numbers:
+            signal.signal(number, self._end)
+        os.register_at_fork(after_in_child=self._default)  # the drafts are the parent's
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        self._default()  # another one ends it at once
+        raise _EndedError
+
+    def _default(self) -> None:
+        for number in self._numbers:
+            if signal.getsignal(number) == self._end:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _dispatch(arguments: list[str]) -> int:
