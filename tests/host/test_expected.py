@@ -61,6 +61,10 @@ def test_the_formula_grows_with_ram_network_and_cpus(root: Path, monkeypatch: py
         (root / "sys/class/nvme/nvme0/transport").write_text(f"{transport}\n")
         assert expected.by_formula(here(root), root).size == large + more
     (root / "sys/class/nvme/nvme0/transport").unlink()
+    for driver in ("dm_snapshot", "bcache"):  # lists of what is where, once
+        (root / "sys/module" / driver).mkdir(parents=True)
+        assert expected.by_formula(here(root), root).size == large + 32 * MIB
+        (root / "sys/module" / driver).rmdir()
     (root / "proc/cpuinfo").write_text("flags\t\t: fpu tdx_guest\n")
     assert expected.by_formula(here(root), root).size == large + 64 * MIB
 

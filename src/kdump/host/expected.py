@@ -14,7 +14,6 @@ from kdump.capture.meminfo import REPORT_NEEDS, meminfo
 from kdump.host import crashkernel, home, rehearsed, reservation, stored
 from kdump.host.config import Config
 from kdump.host.crashkernel import GIB, MIB
-from kdump.host.volumes import LISTING, LISTS
 from kdump.kexec.sources import encrypted_memory
 from kdump.targets import NETWORKED
 
@@ -29,6 +28,8 @@ CAPTURE: Final = 112 * MIB  # image, drivers, Python, filter
 KERNEL: Final = 44 * MIB  # code, data and zeros of the largest that was seen, where /proc/iomem hides the real size
 SWIOTLB: Final = crashkernel.SWIOTLB_DEFAULT  # encrypted memory: devices reach only copies of what is sent
 NETWORK: Final = 32 * MIB  # drivers' buffers, a TCP stack in use, TLS or SSH
+LISTS: Final = 32 * MIB  # the kernel's lists of what lies where, of caches and snapshots: kdump.host.volumes
+LISTING: Final = ("dm_cache", "dm_snapshot", "bcache")  # the modules that have such
 PER_GIB: Final = 128 << 10  # bitmaps of its pages, page tables to reach them, drivers that size their tables by RAM
 PER_CPU: Final = 16 * MIB  # each CPU of the capture kernel beyond the first: per-CPU areas and a compressor
 

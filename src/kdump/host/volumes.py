@@ -19,6 +19,7 @@ from kdump.capture import devicemapper, multipath
 from kdump.capture.devicemapper import DmTarget
 from kdump.errors import KdumpError
 from kdump.host import encryption, storage
+from kdump.host.expected import LISTS
 from kdump.targets.superblock import BCACHE, RAID_MEMBER, Content, identify
 from kdump.units import size_text
 
@@ -31,8 +32,6 @@ SEGMENTS: Final = {
 METADATA: Final = ("0.90", "1.0", "1.1", "1.2")  # of arrays
 REFUSED_SEGMENTS: Final = {"snapshot-merge": "the snapshot is being merged into its origin; wait until that is done"}
 
-LISTS: Final = 32 * MIB  # for the lists of all volumes together; `kdump estimate` adds it where one is driven
-LISTING: Final = ("dm_cache", "dm_snapshot", "bcache")  # by these modules
 _CACHE_BLOCK: Final = 48  # bytes for each block of a cache: an entry, its place in the hash table, three bits
 _EXCEPTION: Final = 16, 32  # bytes of a block that differs from a snapshot's origin: on the disk, in memory
 _SNAPSHOT: Final = 2 * MIB  # a hash table, its largest (dm-snap.c, calc_max_buckets)
