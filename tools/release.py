@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INIT = Path("src/kdump/__init__.py")
 LOG = Path("CHANGELOG.md")
 _UNRELEASED = "## [Unreleased]\n"
+_VERSION = r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2}"  # as Semantic Versioning has it
 
 
 def run(*command: str) -> str:
@@ -32,7 +33,7 @@ def with_version(text: str, version: str) -> str:
     found = re.search(r'^__version__ = "(.*)"$', text, re.M)
     if not found:
         raise ValueError(f"{INIT} has no __version__")
-    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+    if not re.fullmatch(_VERSION, version):
         raise ValueError(f"{version!r} is not MAJOR.MINOR.PATCH")
     if tuple(map(int, version.split("."))) <= tuple(map(int, found[1].split("."))):
         raise ValueError(f"{version} is not later than {found[1]}")
@@ -44,7 +45,7 @@ def dated(log: str, version: str, day: str) -> str:
     before, heading, rest = log.partition(_UNRELEASED)
     if not heading:
         raise ValueError(f"{LOG} has no {_UNRELEASED.strip()!r}")
-    if not re.split(r"^## \[", rest, maxsplit=1, flags=re.M)[0].strip():
+    if not re.search(r"^- ", re.split(r"^## \[", rest, maxsplit=1, flags=re.M)[0], re.M):
         raise ValueError(f"{LOG} has nothing under {_UNRELEASED.strip()!r}")
     return f"{before}{heading}\n## [{version}] - {day}\n{rest}"
 
@@ -56,6 +57,8 @@ def main() -> int:
     version = sys.argv[1]
     if run("git", "status", "--porcelain"):
         sys.exit("release: there are changes that are not committed; commit or stash them")
+    if run("git", "tag", "--list", f"v{version}"):
+        sys.exit(f"release: the tag v{version} exists")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         init = with_version((ROOT / INIT).read_text(encoding="utf-8"), version)
@@ -69,10 +72,10 @@ def main() -> int:
         made = sorted(path.name for path in (ROOT / "dist").iterdir() if version in path.name)
         if not made:
             sys.exit(f"release: nothing in dist/ says {version}")
+        run("git", "commit", "-qm", f"kdump {version}", "--", str(INIT), str(LOG))
     except BaseException:
-        run("git", "checkout", "--", str(INIT), str(LOG))
+        run("git", "checkout", "HEAD", "--", str(INIT), str(LOG))
         raise
-    run("git", "commit", "-qm", f"kdump {version}", "--", str(INIT), str(LOG))
     run("git", "tag", "-a", f"v{version}", "-m", f"kdump {version}")
     print(f"kdump {version} is committed and tagged; in dist/: {', '.join(made)}")
     return 0
