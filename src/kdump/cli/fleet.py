@@ -170,6 +170,8 @@ def serve(args: argparse.Namespace) -> int:
 
     if args.client_ca and not args.tls_cert:
         raise UsageError("--client-ca needs --tls-cert", why="hosts show certificates only over TLS")
+    if args.tls_key and not args.tls_cert:
+        raise UsageError("--tls-key needs --tls-cert", why="a key without its certificate encrypts nothing")
     service = opened(
         args,
         page=args.page or "",

@@ -17,6 +17,7 @@ from kdump.fleet import evidence, queue
 from kdump.fleet.api import CERTIFICATE
 from kdump.fleet.app import App, background
 from kdump.fleet.service import Service
+from kdump.targets.https import show_certificate, trusting
 
 _BACKLOG = 2048
 _GRACE = 10  # seconds that requests under way may take when the process is told to end
@@ -70,6 +71,10 @@ def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> i
         logging.getLogger("kdump.fleet").warning(
             "without --tls-cert, reports and tokens cross the network in the clear"
         )
+    if tls.certificate:
+        show_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(tls.certificate), str(tls.key or ""))
+    if tls.client_ca:
+        trusting(str(tls.client_ca))
     config = uvicorn.Config(
         App(service, working=working),
         host=host.strip("[]") or "127.0.0.1",

@@ -13,10 +13,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, reason
+
+if TYPE_CHECKING:
+    import ssl
 
 __capture_omits__ = ("ssl",)  # the plan asks for it if a target is reached by https
 
@@ -86,6 +89,32 @@ def certificates(own: str) -> str:
     return own or next((path for path in SYSTEM_CERTIFICATES if Path(path).exists()), "")
 
 
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """A client's context that trusts the certificates in a file (empty: Python's). Raises `KdumpError` naming it."""
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        why = "there is no certificate (PEM) in it" if isinstance(error, ssl.SSLError) else reason(error)
+        raise KdumpError(f"the certificates in {ca_file} cannot be used", why=why) from None
+
+
+def show_certificate(context: ssl.SSLContext, certificate: str, key: str = "") -> None:
+    """Let a context show a certificate; its key is in the same file (PEM), or in `key`. Raises `KdumpError`."""
+    import ssl
+
+    try:
+        # An answer, so that nobody is asked for the passphrase of a key that has one.
+        context.load_cert_chain(certificate, key or None, password=lambda: "")
+    except OSError as error:
+        why = "it is no certificate with its key (PEM), without a passphrase"
+        files = f"{certificate} with the key {key}" if key else certificate
+        raise KdumpError(
+            f"the certificate {files} cannot be used", why=why if isinstance(error, ssl.SSLError) else reason(error)
+        ) from None
+
+
 @dataclass(frozen=True)
 class Server:
     """Where a URL leads. `address` is where the name leads, `authority` what the Host header says."""
@@ -113,6 +142,7 @@ class Server:
 
         `identity` is a file (PEM) with this machine's own certificate and its key, for a server that asks for one.
         """
+        context = self._context(ca_file, identity) if self.secure else None
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)
         connection.response_class = _Response
         # Not by http.client: its look-up of names wants codecs that the capture image lacks.
@@ -120,22 +150,20 @@ class Server:
         try:
             plain.settimeout(seconds)
             plain.connect((address, self.port))
-            connection.sock = self._secured(plain, ca_file, identity) if self.secure else plain
+            # The address is connected to, but the name is verified. As bytes: for a string the codec "idna" would be
+            # asked, which the capture image lacks.
+            name = self.host.encode("ascii")
+            connection.sock = context.wrap_socket(plain, server_hostname=name) if context else plain
         except (OSError, ValueError) as error:  # the latter: a name that no certificate has
             plain.close()
-            why = getattr(error, "strerror", "") or str(error)
-            raise KdumpError(f"{self.host} cannot be reached", why=why) from None
+            raise KdumpError(f"{self.host} cannot be reached", why=reason(error)) from None
         return connection
 
-    def _secured(self, plain: socket.socket, ca_file: str, identity: str) -> socket.socket:
-        """Connected to the address, but the name is verified."""
-        import ssl
-
-        context = ssl.create_default_context(cafile=ca_file or None)
+    def _context(self, ca_file: str, identity: str) -> ssl.SSLContext:
+        context = trusting(ca_file)
         if identity:
-            context.load_cert_chain(identity)
-        # As bytes: for a string the codec "idna" would be asked, which the capture image lacks.
-        return context.wrap_socket(plain, server_hostname=self.host.encode("ascii"))
+            show_certificate(context, identity)
+        return context
 
 
 def exchange(
