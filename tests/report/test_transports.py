@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from kdump.cli.main import main
-from kdump.report import logtext
+from kdump.report import build, logtext
+from kdump.report import json as as_json
+from kdump.report import text as as_text
 from kdump.report.context import Context
 from kdump.report.model import Verdict
 from kdump.report.verdict import judge
@@ -198,3 +200,18 @@ def test_taint_field_of_rhel() -> None:
         assert [line[0] for line in found.taints] == letters, field
         assert found.task is not None and found.task.command == "ringd", field
         assert context.crash.event.release == field.split()[-1], field
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_numbers_that_no_kernel_prints_are_only_text(name: str) -> None:
+    """Python makes no float of 400 digits and no decimal number of 5000. Each kind of number of a log is one once."""
+    whole, seen = through(TRANSPORTS[name]), set()
+    part, digits = (whole, 5000) if name == "bare" else (whole.splitlines()[1], 400)
+    for found in re.finditer(r"\d+|(?<=x)[0-9a-f]+|[0-9a-f]{16}", part):
+        around = re.sub(r"[0-9a-f]+", "9", part[max(0, found.start() - 20) : found.end() + 10])
+        if around not in seen:
+            seen.add(around)
+            text = whole.replace(found[0], "9" * digits)
+            report = build.build(Context(None, logtext.from_text(text)), "log", only=["system", "log"])
+            assert json.loads("".join(as_json.render(report)))
+            assert list(as_text.render(report))

@@ -46,7 +46,7 @@ def by_machine(machine: str | int) -> Architecture:
             return arch
     raise KdumpError(
         f"the architecture {elf_name(machine) if isinstance(machine, int) else machine or 'unknown'} is not supported",
-        why=f"supported: {', '.join(arch.name for arch in known())}",
+        why=f"kdump knows {', '.join(arch.name for arch in known())}",
     )
 
 

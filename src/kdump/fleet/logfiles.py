@@ -24,7 +24,7 @@ _HOST = re.compile(
 _BOOT = re.compile(r"\bLinux version \d+\.\d+")
 _STAMP = re.compile(r"\[ *(\d{1,9}\.\d{6})\]")
 _BACK = 5  # seconds that stamps of one boot may go back, for CPUs print at the same time
-_PART: Final = re.compile(r"(?P<reason>[A-Z][A-Za-z]+)#(?P<number>\d+) Part(?P<part>\d+)\n")
+_PART: Final = re.compile(r"(?P<reason>[A-Z][A-Za-z]+)#(?P<number>\d{1,9}) Part(?P<part>\d{1,9})\n")
 _PSTORE: Final = re.compile(r"dmesg-[a-z0-9_]+-\d+")
 
 

@@ -60,7 +60,7 @@ def check_kernel(kernel: KernelImage, cmdline: str, root: Path = Path("/")) -> N
         )
     if not arch.by_machine(kernel.machine).handover:
         able = ", ".join(each.name for each in arch.known() if each.handover)
-        raise KdumpError(f"kernels of {kernel.machine} cannot be loaded yet", why=f"supported: {able}")
+        raise KdumpError(f"kernels of {kernel.machine} cannot be loaded yet", why=f"kdump loads those of {able}")
     if len(cmdline.encode()) > kernel.cmdline_limit:
         raise KdumpError(
             f"the command line has {len(cmdline.encode())} bytes", why=f"the kernel takes {kernel.cmdline_limit}"

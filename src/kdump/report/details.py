@@ -17,20 +17,20 @@ from kdump.report.traces import Trace, Traces
 
 # What may follow "Tainted:": letters, RHEL's dashes for flags that upstream does not have, spelled-out words behind.
 _CPU = re.compile(
-    r"(?:CPU: ?(?P<cpu>\d+) (?:UID: (?P<uid>\d+) )?PID: (?P<pid>\d+) (?:UID: (?P<uid2>\d+) )?Comm: "
-    r"|Pid: (?P<old>\d+), comm: )(?P<comm>.*?) +(?:Kdump: loaded +)?"
+    r"(?:CPU: ?(?P<cpu>\d{1,19}) (?:UID: (?P<uid>\d{1,19}) )?PID: (?P<pid>\d{1,19}) (?:UID: (?P<uid2>\d{1,19}) )?Comm: "
+    r"|Pid: (?P<old>\d{1,19}), comm: )(?P<comm>.*?) +(?:Kdump: loaded +)?"
     r"(?P<taint>Not tainted[ -]*?|Tainted: (?P<flags>[A-Z -]+?)(?:, .*?)?|G\b.*?)"
     r" +\(?(?P<release>\d+\.\d+\S*|[a-z]\S* #\d+)"
 )
 # 6.12 and later spell the flags out: "Tainted: [O]=OOT_MODULE, [E]=UNSIGNED_MODULE".
 _TAINTED = re.compile(r"Tainted: (?P<flags>(?:\[[A-Z]\]=[A-Z_]+(?:, )?)+)")
 _TASK = re.compile(
-    r"task:(?P<comm>.{1,15}?) +state:\S+ .*?pid:(?P<pid>\d+)"
-    r"|^(?P<locker>\S.{0,15}?)/(?P<its>\d+) is (?:trying to|leaving|freeing)"
+    r"task:(?P<comm>.{1,15}?) +state:\S+ .*?pid:(?P<pid>\d{1,19})"
+    r"|^(?P<locker>\S.{0,15}?)/(?P<its>\d{1,19}) is (?:trying to|leaving|freeing)"
 )
 _CODE = re.compile(r"^ *Code: (?P<bytes>(?:[<(]?[0-9a-f?]{2,8}[>)]? ?)+)$")
 _ACCESS = re.compile(
-    r"#PF: (?P<access>.*)|(?P<kasan>(?:Read|Write) of size \d+) (?:at addr (?P<address>[0-9a-f]+))?"
+    r"#PF: (?P<access>.*)|(?P<kasan>(?:Read|Write) of size \d+) (?:at addr (?P<address>[0-9a-f]{1,32}))?"
     r"|virtual address [0-9a-f]+ when (?P<arm>read|write|execute)|data access on (?P<power>read|write) at"
 )
 _FAULT_ADDRESS = re.compile(

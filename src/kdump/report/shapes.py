@@ -14,7 +14,7 @@ from kdump.report.model import Frame
 
 # A function as %pS prints it. Rust's names hold "::", "<" and, within brackets, spaces.
 _NAME = r"(?P<function>(?:<(?:[^<>+()]|<[^<>+()]*>)*>|[A-Za-z_$.])[\w.$:<>{}#*&,-]*)"
-_PLACE = r"\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)"
+_PLACE = r"\+0x(?P<offset>[0-9a-f]{1,32})/0x(?P<size>[0-9a-f]{1,32})"
 _SYMBOL = _NAME + _PLACE
 # " [ext4]", " [ext4 5d2e…]" (build ID), " [ext4(O)]"
 _MODULE = r"(?: \[(?P<module>[A-Za-z_][\w-]*)[^\]]*\])?"

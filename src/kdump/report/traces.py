@@ -30,10 +30,10 @@ _RUNNING = re.compile(
 _CLOSING = re.compile(
     r"^ *(?:Code: |Modules linked in|Kernel panic|---\[|={20,}|CPU: \d|Hardware name|Sending NMI|NMI backtrace|Kernel Offset|[A-Z][\w ]+ by task|Showing all)|:$"
 )
-_CPU = re.compile(r"NMI backtrace for cpu (?P<cpu>\d+)|^(?:Task dump for )?CPU:? ?(?P<plain>\d+)\b")
-_TASK = re.compile(r"task:(?P<comm>.{1,15}?) +state:\S+ .*?pid:(?P<pid>\d+)")
+_CPU = re.compile(r"NMI backtrace for cpu (?P<cpu>\d{1,19})|^(?:Task dump for )?CPU:? ?(?P<plain>\d{1,19})\b")
+_TASK = re.compile(r"task:(?P<comm>.{1,15}?) +state:\S+ .*?pid:(?P<pid>\d{1,19})")
 # kernel/rcu/tree_stall.h: print_cpu_stall_info(), synchronize_rcu_expedited_wait(), rcu_check_gp_kthread_starvation()
-_STALLED = re.compile(r"^(?:rcu: +)?\s*(?P<cpu>\d+)-[^\s:]{1,5}: \(")
+_STALLED = re.compile(r"^(?:rcu: +)?\s*(?P<cpu>\d{1,19})-[^\s:]{1,5}: \(")
 _EXPEDITED = re.compile(r"detected expedited stalls on CPUs/tasks: \{(?P<cpus>[^}]*)\}")
 _KTHREAD = re.compile(r"grace-period kthread stack dump|^(?:rcu_\w+|rcuog?\S*) +[RSDI]")
 _GRACE_PERIOD = frozenset(("rcu_gp_kthread", "rcu_gp_fqs_loop", "rcu_gp_init", "rcu_gp_cleanup", "rcu_gp_fqs"))
@@ -125,7 +125,7 @@ class Traces:
         if match := _STALLED.match(text):
             self.stalled.add(int(match["cpu"]))
         if match := _EXPEDITED.search(text):
-            self.stalled |= {int(cpu) for cpu in re.findall(r"\b(\d+)-", match["cpus"])}
+            self.stalled |= {int(cpu) for cpu in re.findall(r"\b(\d{1,19})-", match["cpus"])}
         if match := _TASK.search(text):
             self._next.whose = f"task {match['comm'].strip()} (pid {match['pid']})"
         if _KTHREAD.search(text):

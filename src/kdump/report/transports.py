@@ -41,10 +41,10 @@ _HEADERS = tuple(
     for pattern in (
         r"<\d{1,3}>1 \S+ \S+ \S+ \S+ \S+ (?:-|\[[^\]]*\]) ?(?:\ufeff)?",  # RFC 5424
         r"<\d{1,3}>",  # dmesg -r, pstore, RFC 3164
-        r"\d+,\d+,(?P<usec>\d+),[^;]{0,200};",  # extended netconsole, /dev/kmsg
+        r"\d+,\d+,(?P<usec>\d{1,15}),[^;]{0,200};",  # extended netconsole, /dev/kmsg
         r"[a-z0-9]+ *:[a-z]+ *: ",  # dmesg -x
         r"(?=[^:]{0,60}\d).{0,160}?\bkernel(?:\[\d+\])?: ?",  # syslog, journal in any language and precision
-        r"\[ *(?P<seconds>\d+\.\d+)\] ?",
+        r"\[ *(?P<seconds>\d{1,9}\.\d{1,9})\] ?",
         r"\[[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ [\d:]{8} \d{4}\] ?",  # dmesg -T
         r"\[[A-Z][a-z]{2} *\d+ \d\d:\d\d\] ?|\[ *\+ *\d+\.\d+\] ?|\[ *< *\d+\.\d+>\] ?",  # dmesg -H, -d -t
         rf"\[?{_ISO}\]? ",  # serial servers, CI, containers

@@ -21,7 +21,7 @@ _FATAL = frozenset(("panic", "vpanic", "die", "oops_end", "crash_kexec", "__cras
 _ELSEWHERE = frozenset(
     ("hung-task", "rcu-stall", "workqueue-lockup", "workqueue-leak", "memory-leak", "device-references")
 )
-_EXIT = re.compile(r"exitcode=0x([0-9a-f]+)")
+_EXIT = re.compile(r"exitcode=0x([0-9a-f]{1,16})")
 _SIGNALS = {
     4: "SIGILL",
     6: "SIGABRT",
