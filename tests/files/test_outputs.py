@@ -20,6 +20,7 @@ from kdump.cli.main import main
 from kdump.dump.file_output import FileOutput
 from kdump.errors import KdumpError
 from kdump.files import outputs
+from kdump.files.directory import Directory, DraftDirectory
 from kdump.files.drafts import INCOMPLETE, Draft, PartFile, replace_file
 from kdump.memory import open_dump
 
@@ -308,6 +309,20 @@ def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: p
                 FileOutput(tmp_path / "out")
             (tmp_path / "out").rename(tmp_path / "first")
     assert {path.name for path in tmp_path.iterdir()} == {"first", f"out{INCOMPLETE}"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_place_that_cannot_be_written_to_is_told_by_the_name_that_was_given(resume: bool, tmp_path: Path) -> None:
+    """/proc takes no new files, whoever asks."""
+    with pytest.raises(OSError) as caught:
+        Draft("/proc/self/out", resume=resume)
+    assert caught.value.filename == "/proc/self/out"
+    with Directory.open(Path("/proc/self")) as parent, pytest.raises(OSError) as caught:
+        DraftDirectory(parent, "out")
+    assert caught.value.filename == "/proc/self/out"
+    with pytest.raises(FileNotFoundError) as caught:
+        Draft(tmp_path / "nowhere/out", resume=resume)
+    assert caught.value.filename == str(tmp_path / "nowhere")
 
 
 def test_an_error_of_writing_names_the_file_that_the_draft_becomes(tmp_path: Path) -> None:

@@ -163,7 +163,11 @@ class DraftDirectory:
         self._sweep()
         while not self._called:
             called = f".{name[:200]}.{os.urandom(6).hex()}{INCOMPLETE}"
-            os.mkdir(called, 0o700, dir_fd=parent.fd)
+            try:
+                os.mkdir(called, 0o700, dir_fd=parent.fd)
+            except OSError as error:
+                error.filename = f"{parent.path}/{self.name}"  # a person knows no draft
+                raise
             self.directory = parent.enter(called)
             with contextlib.suppress(OSError):
                 fcntl.flock(self.directory.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

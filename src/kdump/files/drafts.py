@@ -96,8 +96,10 @@ class Draft:
         self._directory = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
             self.fd = self._resume() if resume else self._create()
-        except BaseException:
+        except BaseException as error:
             os.close(self._directory)
+            if isinstance(error, OSError) and error.filename == self.called:
+                error.filename = os.fspath(path)  # a person knows no draft
             raise
 
     def commit(self, *, replace: bool = True, durable: bool = True) -> None:
