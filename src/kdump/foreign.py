@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 from kdump.errors import FormatError
 from kdump.units import size_text
@@ -27,7 +27,12 @@ def read_file(path: str | os.PathLike[str], limit: int = LIMIT) -> bytes:
     OSError.
     """
     with open(path, "rb") as file:
-        data = file.read(limit + 1)
+        return read_rest(file, path, limit)
+
+
+def read_rest(file: BinaryIO, path: str | os.PathLike[str], limit: int, start: bytes = b"") -> bytes:
+    """The same of a file that is open, and of which `start` was read: a pipe has it only once."""
+    data = start + file.read(max(0, limit + 1 - len(start)))
     if len(data) > limit:
         raise FormatError(f"larger than {size_text(limit)}", path=path, why="files of this kind are never that large")
     return data

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +126,20 @@ def test_transport(name: str) -> None:
     assert (found.title, found.signature, found.task) == (EXPECTED.title, EXPECTED.signature, EXPECTED.task)
     assert [frame.function for frame in found.frames] == [frame.function for frame in EXPECTED.frames]
     assert [line[0] for line in found.taints] == ["O", "E"]
+
+
+@pytest.mark.parametrize("before", [0, 2000], ids=["short", "long"])
+def test_a_pipe(before: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of `kdump report <(journalctl -k -b -1)`: it can be read only once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "".join(f"{stamp(1)}usb 1-1: new device number {number}\n" for number in range(before))
+    whole = text + through(TRANSPORTS["dmesg"])
+    writer = threading.Thread(target=pipe.write_text, args=(whole,), daemon=True)
+    writer.start()
+    assert main(["report", "--signature", str(pipe)]) == 0
+    writer.join()
+    assert capsys.readouterr().out == EXPECTED.signature + "\n"
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8"])

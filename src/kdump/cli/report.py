@@ -130,11 +130,10 @@ def opened(paths: list[str]) -> Iterator[Context]:
     from kdump.report.context import Context
 
     paths = [inputs.dump_or_log(path) for path in paths]
-    if len(paths) == 1 and _is_text(paths[0]):
-        from kdump.foreign import read_file
-        from kdump.report.logtext import LONGEST_LOG, decode, from_text
+    if len(paths) == 1 and (log := _log(paths[0])) is not None:
+        from kdump.report.logtext import decode, from_text
 
-        yield Context(None, from_text(decode(read_file(paths[0], LONGEST_LOG))))
+        yield Context(None, from_text(decode(log)))
         return
     from kdump.kernel.kernel import Kernel
     from kdump.memory import open_dump
@@ -143,9 +142,17 @@ def opened(paths: list[str]) -> Iterator[Context]:
         yield Context(Kernel(dump))
 
 
-def _is_text(path: str) -> bool:
+def _log(path: str) -> bytes | None:
+    """A log as text, which may come from a pipe; None if it is a dump."""
+    from kdump.foreign import read_rest
+    from kdump.report.logtext import LONGEST_LOG
+
     with open(path, "rb") as file:
         start = file.read(1 << 16)
+        return read_rest(file, path, LONGEST_LOG, start) if _is_text(path, start) else None
+
+
+def _is_text(path: str, start: bytes) -> bool:
     if start.startswith(_OWN):
         raise KdumpError(
             f"{path}: a report or manifest that kdump wrote, not a log",

@@ -8,7 +8,6 @@ matches a crash by its signature, or by its kind and innermost functions. Neithe
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections import defaultdict
@@ -152,7 +151,8 @@ def _common(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
 def load(path: Path, verdict: Verdict | None = None) -> Index:
     """Read an index, or of it only what may be known of a verdict's crash. Raises `KdumpError`."""
     try:
-        with zstandard.ZstdDecompressor(max_window_size=_LIMIT).stream_reader(io.BytesIO(path.read_bytes())) as reader:
+        unpacker = zstandard.ZstdDecompressor(max_window_size=_LIMIT)
+        with path.open("rb") as file, unpacker.stream_reader(file) as reader:
             text = reader.read(_LIMIT + 1)
     except (OSError, zstandard.ZstdError) as error:
         raise KdumpError(f"{path}: the index of known faults cannot be read", why=reason(error)[:200]) from None

@@ -32,7 +32,8 @@ def read(paths: list[Path], draft: Draft | None = None) -> Draft:
             with path.open(encoding="utf-8") as file:
                 text = file.read(_LARGEST + 1)
         except (OSError, UnicodeDecodeError) as error:
-            raise KdumpError(f"{path} cannot be read", why=reason(error)) from None
+            why = reason(error) if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise KdumpError(f"{path} cannot be read", why=why) from None
         if len(text) > _LARGEST:
             raise KdumpError(
                 f"{path} is larger than {_LARGEST >> 10} KiB", why="configuration files of kdump are never that large"
