@@ -332,11 +332,14 @@ from kdump.files import drafts, outputs
 data, path = b"x" * 10000, sys.argv[1]
 def stream():
     with open(path, "wb") as file: put_to(file.fileno())(data)
+def buffer():
+    draft = drafts.Draft(path)
+    with outputs.writer(draft.fd) as file: file.write(data)
 def text():
     with outputs.text(path) as file: file.write(data.decode())
 def part(): drafts.PartFile(path).write(data)
 def room(): drafts.PartFile(path).skip(10000)
-for write in (lambda: drafts.replace_file(path, data), stream, text, part, room):
+for write in (lambda: drafts.replace_file(path, data), stream, buffer, text, part, room):
     try: write()
     except OSError as error: print(error.filename)
 """
@@ -344,4 +347,4 @@ for write in (lambda: drafts.replace_file(path, data), stream, text, part, room)
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert (done.stdout.splitlines(), done.stderr) == ([str(path)] * 5, "")
+    assert (done.stdout.splitlines(), done.stderr) == ([str(path)] * 6, "")

@@ -76,7 +76,7 @@ def decrypt_file(source: Path, target: Path, identities: list[str], shown: str =
     outputs.check(target, [source], replace=False)
     draft = Draft(target)
     try:
-        with source.open("rb") as reading, os.fdopen(os.dup(draft.fd), "wb") as writing:
+        with source.open("rb") as reading, outputs.writer(os.dup(draft.fd)) as writing:
             for chunk in decrypt(reading, identities, str(source)):
                 writing.write(chunk)
         try:

@@ -107,8 +107,13 @@ class _Named(io.FileIO):
             raise
 
 
+def writer(descriptor: int) -> io.BufferedWriter:
+    """A buffer for a descriptor, which it closes. Errors of writing name the file; of a draft, what it becomes."""
+    return io.BufferedWriter(_Named(descriptor, "w"))
+
+
 def _open(descriptor: int) -> TextIO:
-    return io.TextIOWrapper(io.BufferedWriter(_Named(descriptor, "w")), encoding="utf-8")
+    return io.TextIOWrapper(writer(descriptor), encoding="utf-8")
 
 
 def _written_into(path: Name, inputs: Iterable[Name | int]) -> int | None:
