@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,12 @@ def test_a_syslog_of_many_hosts_is_divided_by_host_and_boot(client: Client, tmp_
     )
     log.write_text("nothing\n")
     assert [why for _, why in bring(client.service, [log]).left] == ["no kernel died in this log"]
+    log.write_bytes(b"KDUMP   " + bytes(10_000))
+    assert [why.partition(":")[0] for _, why in bring(client.service, [log]).left] == ["it is a dump, not a log"]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("\n".join(mixed),), daemon=True).start()
+    assert bring(client.service, [pipe]).known == 3
 
 
 def test_the_parts_of_pstore_are_put_together(client: Client, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def bring(args: argparse.Namespace) -> int:
         service.close()
     for path, why in done.left:
         print(f"left out: {path}: {why}", file=sys.stderr)
-    print(f"{done.new} crashes are new, {done.known} were known")
+    print(f"crashes: {done.new} new, {done.known} known before")
     return 3 if done.left else 0
 
 

@@ -22,10 +22,12 @@ from kdump.files.directory import Directory
 from kdump.fleet import evidence, ingest, logfiles
 from kdump.fleet.service import Service
 from kdump.foreign import load_object
+from kdump.memory import DUMPS
 from kdump.report.logtext import decode
 
 LOGS: Final = ("vmcore-dmesg.txt", "dmesg.txt", "vmcore-dmesg-incomplete.txt", "dmesg")
 LARGEST: Final = 8 << 20  # bytes of a log's end that are read
+_START: Final = 4096  # bytes that tell a dump from a log
 _DEEPEST: Final = 6
 
 
@@ -130,9 +132,14 @@ def _envelope(crash: Directory, host: str) -> bytes:
 
 def _of_log(path: Path, host: str) -> Iterable[bytes]:
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - LARGEST))
-        return _of_text(decode(file.read(LARGEST)), host)
+        start = file.read(_START)
+        if start.startswith(DUMPS):
+            raise ValueError("it is a dump, not a log: name the directory of its crash, with log or report in it")
+        if file.seekable():
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LARGEST))
+            start = b""
+        return _of_text(decode(start + file.read(LARGEST - len(start))), host)
 
 
 def _host_of(name: str) -> str:
