@@ -82,6 +82,7 @@ def test_values_are_read() -> None:
         ("[encrypt]\nrecipients = ['AGE-SECRET-KEY-1']", 2, "age public key"),
         ("[panic]\npanic_on_oom = 3", 2, 'or "keep"'),
         ("name = 3", 1, "a string in quotes"),
+        ('name = "a\\u0000b"', 1, "a string without NUL"),
         ("[[network.interface]]\nmac='x'\n[[network.interface]]\n\nvlan='a'", 5, "from 0 to 4094"),
         ("a = 'first'\nb = '''\nlong\n'''\nname = 3", 5, "a string in quotes"),
     ],

@@ -46,9 +46,11 @@ def boolean(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """Any string."""
+    """Any string that a program, a path or a command line can have: no NUL."""
     if not isinstance(value, str):
         raise ValueError("a string in quotes")
+    if "\0" in value:
+        raise ValueError("a string without NUL")
     return value
 
 
