@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--files",
         metavar="PATH",
         action="append",
-        type=_path,
+        type=values.path_there,
         help="a file or directory, as far as the page cache has it",
     )
     what.add_argument("--journal", action="store_true", help="systemd's journal, as far as the page cache has it")
@@ -93,12 +93,6 @@ def _tell(args: argparse.Namespace, done: Done) -> int:
     for problem in problems:
         print(f"kdump export: {problem}", file=sys.stderr)
     return 3 if problems else 0
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/") or ".." in text.split("/"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected the path of the file on that machine, from / on")
-    return text
 
 
 def _has_page_cache(dump: Dump) -> bool:

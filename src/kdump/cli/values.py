@@ -73,6 +73,13 @@ def architecture(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a machine ({error.why or error.what})") from None
 
 
+def path_there(text: str) -> str:
+    """The absolute path of a file on the machine that crashed."""
+    if not text.startswith("/") or ".." in text.split("/"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected the path of the file on that machine, from / on")
+    return text
+
+
 def web_address(text: str) -> str:
     """An http:// or https:// URL; gives it without a slash at its end."""
     from kdump.errors import KdumpError
