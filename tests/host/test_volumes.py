@@ -203,8 +203,8 @@ POOL = "1 25/1024 600/11200 - {} discard_passdown queue_if_no_space {} 256"
         ("cache", "Fail", "the volume vg-crash is out of order"),
         ("snapshot", "16/204800 16", ""),
         ("snapshot", "1600000/2048000 32000", "the lists of blocks of vg-crash do not fit"),
-        ("snapshot", "Invalid", ""),  # it was full: nothing is kept for it any more
-        ("snapshot", "Overflow", ""),
+        ("snapshot", "Invalid", "the volume vg-crash is out of order"),
+        ("snapshot", "Overflow", "the volume vg-crash is out of order"),
         ("snapshot", "Merge failed", "the volume vg-crash is out of order"),
         ("thin", "2048 2047", ""),
         ("thin", "0 -", ""),
@@ -225,6 +225,24 @@ def test_what_the_kernel_says_of_a_volume(kind: str, status: str, problem: str) 
             look()
     else:
         look()
+
+
+def test_a_full_snapshot_is_no_hindrance_to_its_origin() -> None:
+    """Nothing is kept for it any more; what stands on it fails."""
+    status = {"253:0": [DmTarget(0, 8, "snapshot-origin", "")], "253:1": [DmTarget(0, 8, "snapshot", "Invalid")]}
+    origin = Layer("dm-0", "253:0", "lvm", "vg-crash", beneath=("dm-2", "dm-1"))
+    snapshot = Layer("dm-1", "253:1", "lvm", "vg-before", beneath=("dm-2", "dm-3"))
+    volumes.refuse_unfit([origin, snapshot], status.__getitem__)
+    with pytest.raises(KdumpError, match="the volume vg-before is out of order"):
+        volumes.refuse_unfit([snapshot], status.__getitem__)
+
+
+def test_a_snapshot_that_a_reboot_ends_is_refused() -> None:
+    layers = [Layer("dm-0", "253:0", "dm", "live-rw"), Layer("vda", "254:0", "disk")]
+    content = {"/dev/vda": Content("LVM2_member", "PV-1")}
+    for table, kept in (("254:0 254:0 PO 8", True), ("254:0 254:0 N 8", False)):
+        with nullcontext() if kept else pytest.raises(KdumpError, match="live-rw does not outlast a reboot"):
+            volumes.volumes(layers, lambda _device, line=table: [DmTarget(0, 8, "snapshot", line)], content.get)
 
 
 def test_the_buckets_of_bcache_are_counted(tmp_path: Path) -> None:

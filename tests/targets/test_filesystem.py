@@ -24,6 +24,7 @@ def found(monkeypatch: pytest.MonkeyPatch, *pairs: tuple[str, Content]) -> None:
     monkeypatch.setattr(filesystem, "contents", lambda: iter(pairs))
     monkeypatch.setattr(filesystem, "_mounted", lambda device: False)
     monkeypatch.setattr(filesystem, "_try_mount", lambda *arguments: None)
+    monkeypatch.setattr(filesystem, "refuse_parts_elsewhere", lambda *arguments: None)
 
 
 @pytest.mark.parametrize("name", [f"UUID={UUID}", f"UUID={UUID.upper()}", "LABEL=dumps"])

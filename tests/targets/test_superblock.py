@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdump.targets import devices
-from kdump.targets.superblock import Content, identify, lvm_uuid, recognise
+from kdump.targets.superblock import Content, identify, lvm_uuid, parts_elsewhere, recognise
 
 UUID = "0b9d9f5c-3b8e-4a77-9a0c-d5a3b1c2e4f6"
 
@@ -98,3 +98,30 @@ def test_a_disk_that_ends_like_its_last_partition_is_no_member(tmp_path: Path, m
     found = [(f"/dev/{name}", Content("linux_raid_member", UUID)) for name in ("sda", "sdb", "sda1")]
     monkeypatch.setattr(devices, "contents", lambda *_: iter(found))
     assert devices.members(UUID, str(tmp_path)) == ["/dev/sdb", "/dev/sda1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"), [([], ""), (["-l", "logdev={}"], "its log"), (["-r", "rtdev={}"], "its realtime section")]
+)
+def test_what_xfs_keeps_on_another_device(tmp_path: Path, options: list[str], part: str) -> None:
+    image, other = tmp_path / "disk", tmp_path / "other"
+    for path in (image, other):
+        with path.open("wb") as file:
+            file.truncate(320 << 20)
+    words = [word.format(other) for word in options]
+    subprocess.run(["mkfs.xfs", "-q", *words, image], check=True, capture_output=True)
+    assert parts_elsewhere(str(image)) == part
+
+
+def test_a_journal_on_another_device(tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^metadata_csum", image], check=True, capture_output=True)
+    assert not parts_elsewhere(str(image))
+    with image.open("r+b") as file:
+        file.seek(1024 + 0xE0)
+        file.write(struct.pack("<II", 0, 0x811))
+    told = subprocess.run(["dumpe2fs", "-h", image], check=True, capture_output=True, text=True).stdout
+    assert "0x0811" in told
+    assert parts_elsewhere(str(image)) == "its journal"

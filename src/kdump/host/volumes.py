@@ -30,6 +30,7 @@ SEGMENTS: Final = {
     "cache": "dm_cache", "snapshot": "dm_snapshot", "snapshot-origin": "dm_snapshot",
 }  # fmt: skip
 METADATA: Final = ("0.90", "1.0", "1.1", "1.2")  # of arrays
+_TRANSIENT: Final = "N"  # what a snapshot's table says if its list is in memory only
 REFUSED_SEGMENTS: Final = {"snapshot-merge": "the snapshot is being merged into its origin; wait until that is done"}
 
 _CACHE_BLOCK: Final = 48  # bytes for each block of a cache: an entry, its place in the hash table, three bits
@@ -135,6 +136,12 @@ def volumes(
                 why="; ".join(known),
                 remedy="choose another file system, or the network",
             )
+        if any(line.kind == "snapshot" and _TRANSIENT in line.parameters.split() for line in table):
+            raise KdumpError(
+                f"the snapshot {layer.detail} does not outlast a reboot",
+                why="its list of what differs from its origin is in memory only",
+                remedy="choose another file system, or the network",
+            )
         lines = [line._replace(parameters=re.sub(r"\b\d+:\d+\b", identity, line.parameters)) for line in table]
         more: dict[str, Any] = {"holds": uuid(layer.name)} if layer.kind == "crypt" else {}
         if any(line.kind == "snapshot-origin" for line in table):
@@ -168,11 +175,16 @@ def refuse_unfit(
 ) -> None:
     """Raise KdumpError for a volume that the kernel says is out of order, and if the lists take too much memory."""
     lists: dict[str, int] = {}
+    beside: set[str] = set()  # snapshots that only their origin needs, which stands above them
     for layer in layers:
         if layer.kind == "bcache":
             lists[layer.name] = _BCACHE + sum(_buckets(name, sysfs) for name in layer.beneath) * _BUCKET
         elif layer.kind in ("lvm", "dm"):
-            lists[layer.detail] = sum(_list_size(line, layer.detail) for line in status_of(layer.device))
+            status = status_of(layer.device)
+            if any(line.kind == "snapshot-origin" for line in status):
+                beside |= set(layer.beneath)
+            used = layer.name not in beside
+            lists[layer.detail] = sum(_list_size(line, layer.detail, used=used) for line in status)
     if sum(lists.values()) > LISTS:
         raise KdumpError(
             f"the lists of blocks of {', '.join(filter(lists.get, lists))} do not fit into a capture kernel's memory",
@@ -189,9 +201,9 @@ def _buckets(disk: str, sysfs: Path) -> int:
         return 0
 
 
-def _list_size(line: DmTarget, name: str) -> int:
-    """Bytes of a segment's list, by its status line; 0 if it has none."""
-    if line.kind in _FULL and line.parameters in _FULL[line.kind]:
+def _list_size(line: DmTarget, name: str, *, used: bool) -> int:
+    """Bytes of a segment's list, by its status line; 0 if it has none. `used`: the dump goes through it."""
+    if not used and line.kind in _FULL and line.parameters in _FULL[line.kind]:
         return _SNAPSHOT  # nothing is kept for it any more
     form = _STATUS.get(line.kind)
     found = form.match(line.parameters) if form else None

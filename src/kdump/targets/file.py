@@ -22,6 +22,7 @@ from kdump.targets.devices import LOOKING, find_uuid, wait_for
 from kdump.targets.labels import Labels
 from kdump.targets.protocol import LAST, Ground, Session, Spec, Stream
 from kdump.targets.retention import prune
+from kdump.targets.superblock import parts_elsewhere
 
 # Sources: mount(2), include/uapi/linux/mount.h.
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME = 0x2, 0x4, 0x8, 0x400
@@ -35,6 +36,18 @@ REFUSED = {
     "ramfs": "its contents are gone after the reboot",
     "overlay": "the file system below it has to be named",
 }
+KNOWN = ("ext3", "ext4", "xfs", "btrfs")
+KNOWN_TEXT = "ext3, ext4, xfs and btrfs"
+
+
+def refuse_parts_elsewhere(device: str, what: str) -> None:
+    """Raise KdumpError for a file system whose log or the like is on a device of its own: mounting would fail."""
+    if part := parts_elsewhere(device):
+        raise KdumpError(
+            f"{what} cannot take dumps",
+            why=f"the file system on {device} keeps {part} on another device, which the capture kernel does not find",
+            remedy="choose another file system, or the network",
+        )
 
 
 class FileTarget:
@@ -70,8 +83,12 @@ class FileTarget:
             raise KdumpError(
                 f"{directory} cannot take dumps",
                 why=f"no file system UUID found on {mount.source} ({mount.fstype})",
-                remedy="kdump knows ext3, ext4, xfs and btrfs",
+                remedy=f"kdump knows {KNOWN_TEXT}",
             )
+        if mount.fstype not in KNOWN:  # the same device by another driver, in user space say
+            why = f"it is mounted as {mount.fstype}, which the capture kernel cannot do"
+            raise KdumpError(f"{directory} cannot take dumps", why=why, remedy=f"kdump knows {KNOWN_TEXT}")
+        refuse_parts_elsewhere(mount.source, directory)
         if "ro" in mount.options.split(","):
             raise KdumpError(f"{directory} cannot take dumps", why=f"{mount.source} is mounted read-only")
         if mount.fstype == "btrfs":

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from kdump.errors import KdumpError
 from kdump.targets import btrfs
 from kdump.targets.devices import contents, place_of
-from kdump.targets.file import REFUSED, FileTarget
+from kdump.targets.file import KNOWN_TEXT, REFUSED, FileTarget, refuse_parts_elsewhere
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import Content
 
@@ -43,11 +43,10 @@ class FilesystemTarget(FileTarget):
         if reason := REFUSED.get(content.fstype):
             raise KdumpError(cannot, why=f"{device} is {content.fstype}: {reason}", remedy="name another one")
         if content.fstype not in _UNTOUCHED:
-            raise KdumpError(
-                cannot, why=f"{device} holds {content.fstype}", remedy="kdump knows ext3, ext4, xfs and btrfs"
-            )
+            raise KdumpError(cannot, why=f"{device} holds {content.fstype}", remedy=f"kdump knows {KNOWN_TEXT}")
         if content.fstype == "btrfs":
             btrfs.require_all(btrfs.present(content.uuid), device, f"{self._name}={self._value}")
+        refuse_parts_elsewhere(device, f"{self._name}={self._value}")
         if not _mounted(device):
             _try_mount(device, content.fstype, cannot)
         options = {"options": "subvolid=5"} if content.fstype == "btrfs" else {}

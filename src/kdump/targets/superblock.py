@@ -55,6 +55,7 @@ _FAT = (
 _RAID_090_MAGIC = struct.pack("<II", 0xA92B4EFC, 0)  # and major version 0: md_p.h, mdp_superblock_s
 _RAID_090_BLOCK = 64 << 10  # the superblock is in the last whole one, not counting the remainder (MD_NEW_SIZE_SECTORS)
 _RAID_PLACE = 144  # mdp_superblock_1.super_offset
+_XFS_ZONED = 1 << 9  # the realtime section may be on the same device
 _LUKS_MAGIC = b"LUKS\xba\xbe"
 _WINDOW = 0x10000 + 4096  # enough for all of the above: btrfs' superblock lies farthest in
 
@@ -102,6 +103,29 @@ def recognise(head: bytes) -> Content | None:
             start = sector * 512 + offset
             return Content("LVM2_member", lvm_uuid(head[start : start + 32].decode("ascii", "replace")))
     return None
+
+
+def parts_elsewhere(device: str) -> str:
+    """What a file system keeps on a device that its superblock does not name for certain: "its log"; often nothing.
+
+    XFS asks for those devices at each mount; ext4 has a number, which the next kernel may give to another device.
+    Raises OSError if it cannot be read.
+    """
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        head = os.pread(descriptor, 4096, 0)
+    finally:
+        os.close(descriptor)
+    content = recognise(head)
+    if content and content.fstype == "xfs":
+        (realtime,) = struct.unpack_from(">Q", head, 16)  # sb_rblocks
+        (log,) = struct.unpack_from(">Q", head, 48)  # sb_logstart
+        (features,) = struct.unpack_from(">I", head, 216)  # sb_features_incompat
+        return "its log" if not log else "its realtime section" if realtime and not features & _XFS_ZONED else ""
+    if content and content.fstype in ("ext3", "ext4"):
+        inode, number = struct.unpack_from("<II", head, 1024 + 0xE0)  # s_journal_inum, s_journal_dev
+        return "its journal" if number and not inode else ""
+    return ""
 
 
 def lvm_uuid(plain: str) -> str:
