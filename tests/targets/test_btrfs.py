@@ -64,6 +64,19 @@ def test_a_device_that_does_not_appear_is_said(two: list[Path], tmp_path: Path) 
     assert "1 of its 2 devices are here" in caught.value.why
 
 
+def test_copies_of_a_device_are_never_told_to_the_kernel(two: list[Path], tmp_path: Path) -> None:
+    """It would take the last one for the file system's own. What lies below a cache counts for nothing."""
+    copy = two[0].with_name("vdc")
+    copy.symlink_to(two[0])
+    sysfs = sysfs_of(tmp_path, "vda", "vdb", "vdc")
+    with pytest.raises(KdumpError, match=UUID) as caught:
+        btrfs.register(str(two[0]), UUID, 1.0, sysfs, str(tmp_path / "dev"))
+    assert str(two[0]) in caught.value.why
+    assert str(two[1]) not in caught.value.why
+    (tmp_path / "sys/class/block/vdc/holders/dm-0").mkdir(parents=True)
+    assert btrfs.present(UUID, sysfs, str(tmp_path / "dev")) == [str(path) for path in two]
+
+
 @pytest.mark.parametrize("there", [0, 1])
 def test_a_file_system_with_a_missing_device_is_refused(there: int, two: list[Path]) -> None:
     btrfs.require_all(["254:0", "254:16"], str(two[0]), "/crash")

@@ -68,6 +68,17 @@ def test_the_array_comes_before_its_halves(monkeypatch: pytest.MonkeyPatch) -> N
     assert tried == ["/dev/md0"]
 
 
+def test_a_file_system_and_its_snapshot_are_not_confused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says which one is meant; the file system that is found by its label could be the wrong one."""
+    found(monkeypatch, ("/dev/dm-4", EXT4), ("/dev/dm-7", EXT4), ("/dev/sda", EXT4))
+    names = {"/dev/dm-4": "vg-dumps", "/dev/dm-7": "vg-before"}
+    monkeypatch.setattr(filesystem, "volume_name", lambda path: names.get(path, ""))
+    with pytest.raises(KdumpError, match="LABEL=dumps is on several volumes: vg-before, vg-dumps"):
+        target_for(Spec("fs://LABEL=dumps/crash")).check()
+    del names["/dev/dm-7"]
+    assert target_for(Spec("fs://LABEL=dumps/crash")).check().facts["uuid"] == UUID
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[str]:
     """A real block device with ext4 on it."""

@@ -70,8 +70,12 @@ def find_uuid(uuid: str, sysfs: str = "/sys", dev: str = "/dev", volume: str = "
 
 def place_of(path: str, sysfs: str = "/sys") -> tuple[bool, bool]:
     """A key by which devices with the same content are sorted: the whole before what it is made of."""
-    name = path.rpartition("/")[2]
-    return any(Path(sysfs, "class/block", name, "holders").glob("*")), not name.startswith(("dm-", "md"))
+    return has_holders(path, sysfs), not path.rpartition("/")[2].startswith(("dm-", "md"))
+
+
+def has_holders(path: str, sysfs: str = "/sys") -> bool:
+    """Whether other devices stand on this one."""
+    return any(Path(sysfs, "class/block", path.rpartition("/")[2], "holders").glob("*"))
 
 
 def volume_name(path: str, sysfs: str = "/sys") -> str:

@@ -92,7 +92,10 @@ class FileTarget:
         if "ro" in mount.options.split(","):
             raise KdumpError(f"{directory} cannot take dumps", why=f"{mount.source} is mounted read-only")
         if mount.fstype == "btrfs":
-            btrfs.require_all(btrfs.devices(mount.uuid), mount.source, directory)
+            there = btrfs.devices(mount.uuid)
+            btrfs.require_all(there, mount.source, directory)
+            if len(there) > 1:
+                btrfs.refuse_copies(btrfs.present(mount.uuid), directory)
         facts = {"uuid": mount.uuid, "fstype": mount.fstype, "options": mount.filesystem_options, "path": mount.path}
         return replace(self.spec, facts={**self.spec.facts, **facts})
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from kdump.errors import KdumpError
 from kdump.targets import btrfs
-from kdump.targets.devices import contents, place_of
+from kdump.targets.devices import contents, place_of, volume_name
 from kdump.targets.file import KNOWN_TEXT, REFUSED, FileTarget, refuse_parts_elsewhere
 from kdump.targets.protocol import Spec
 from kdump.targets.superblock import Content
@@ -45,7 +45,9 @@ class FilesystemTarget(FileTarget):
         if content.fstype not in _UNTOUCHED:
             raise KdumpError(cannot, why=f"{device} holds {content.fstype}", remedy=f"kdump knows {KNOWN_TEXT}")
         if content.fstype == "btrfs":
-            btrfs.require_all(btrfs.present(content.uuid), device, f"{self._name}={self._value}")
+            there = btrfs.present(content.uuid)
+            btrfs.require_all(there, device, f"{self._name}={self._value}")
+            btrfs.refuse_copies(there, f"{self._name}={self._value}")
         refuse_parts_elsewhere(device, f"{self._name}={self._value}")
         if not _mounted(device):
             _try_mount(device, content.fstype, cannot)
@@ -70,6 +72,14 @@ class FilesystemTarget(FileTarget):
         if not found:
             raise KdumpError(
                 f"no file system has {self._name}={self._value}", remedy="blkid lists those of this machine"
+            )
+        best = min(map(place_of, (path for path, _content in found)))
+        tops = [path for path, _content in found if place_of(path) == best]
+        if len({name for path in tops if (name := volume_name(path))}) > 1:
+            raise KdumpError(
+                f"{self._name}={self._value} is on several volumes: {', '.join(sorted(map(volume_name, tops)))}",
+                why="a snapshot has the UUID and the label of its origin",
+                remedy="mount the one that is meant and name its directory as file:///…, or deactivate the others",
             )
         return min(found, key=lambda each: place_of(each[0]))
 
