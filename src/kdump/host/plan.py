@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from kdump import processor
 from kdump.capture.plan import PLAN_PATH, CapturePlan, Deadlines, Fence, Hooks
 from kdump.errors import KdumpError
-from kdump.host import drivers, encryption, remote, selinux, storage, volumes
+from kdump.host import copies, drivers, encryption, remote, selinux, storage, volumes
 from kdump.host.carried import named
 from kdump.host.config import Config
 from kdump.host.expected import capture_cpus
@@ -93,6 +93,7 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
         plan = replace(plan, network=network.plan, fence=_fence(config))
         hardware.append((network.modules, network.modaliases))
     made = volumes.volumes(layers)
+    copies.refuse_copies(specs, made, layers)
     hardware += [(encryption.modules_of(each, tree), ()) for each in made if "holds" in each]
     hardware.append((volumes.segment_modules(made), ()))
     modules = drivers.modules_for(specs, hardware, tree)
