@@ -118,6 +118,17 @@ def test_hardware_without_an_address_of_its_own_is_known_by_its_place(
         assert resolved.modaliases == ("pci:0",)
 
 
+def test_ports_of_one_chip_without_addresses_of_their_own_are_refused(sysfs: Path) -> None:
+    """Both are at one place: the capture kernel would take either."""
+    (sysfs / "class/net/eth0/addr_assign_type").write_text("1\n")
+    (sysfs / "class/net/eth1/device").unlink()
+    (sysfs / "class/net/eth1/device").symlink_to((sysfs / "class/net/eth0/device").resolve())
+    machine = Machine([link("eth0"), link("eth1")], {"eth0": [static("192.0.2.7/24")]}, {"dev": "eth0"}, [])
+    for wanted in (None, Network(interface=(Interface(mac=MACS["eth0"], dhcp=True),))):
+        with pytest.raises(KdumpError, match="eth0, eth1 are all at pci"):
+            found(machine, sysfs, wanted)
+
+
 def test_a_configured_place_is_written_as_sysfs_shows_it(sysfs: Path) -> None:
     wanted = Network(interface=(Interface(device="/sys/devices/pci0000:00/0000:00:01.0", dhcp=True),))
     resolved = found(Machine([link("eth0"), link("eth1")], {}, {}), sysfs, wanted)

@@ -90,7 +90,9 @@ def resolve(
         for name in dict.fromkeys(ways):
             _collect(name, links, routes, found, ask, sysfs)
         interfaces = list(found.values())
-        ports = [each.name for each in interfaces if each.mac or each.device]
+        ports = [
+            _port(each, links, sysfs) if each.device else each.name for each in interfaces if each.mac or each.device
+        ]
     modules: dict[str, None] = dict.fromkeys(kind for each in interfaces for kind in _kinds(each))
     modaliases: dict[str, None] = {}
     for port in ports:
@@ -357,9 +359,15 @@ def _port(interface: Interface, links: dict[str, Any], sysfs: Path) -> str:
     """What this machine calls the port."""
     if not interface.device:
         return _by_mac(interface.mac, links)
-    for name in links:
-        if place(name, sysfs) == interface.device:
-            return name
+    found = [name for name in links if place(name, sysfs) == interface.device]
+    if len(found) == 1:
+        return found[0]
+    if found:  # the ports of one chip
+        raise KdumpError(
+            f"the interfaces {', '.join(found)} are all at {interface.device}",
+            why="the capture kernel could not tell which of them leads to a target",
+            remedy="choose a target that another interface leads to",
+        )
     raise KdumpError(
         f"no interface of this machine is at {interface.device}", remedy="see [[network.interface]] device"
     )
