@@ -162,6 +162,14 @@ def test_policy_lockdown_and_room(machine: Machine, monkeypatch: pytest.MonkeyPa
     assert found.figures["expected_dump_bytes"] == 200000 << 10
 
 
+def test_a_pool_that_a_dump_would_fill_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for left, answers in ((4 * MIB, [YES, NOTE]), (10_000 * MIB, [YES])):
+        monkeypatch.setattr("kdump.host.volumes.rooms", lambda _layers, left=left: [("the thin-pool vg-pool", left)])
+        monkeypatch.setattr("kdump.host.expected.free_space", lambda _place: 10_000 * MIB)
+        found = [check for check in machine.look().checks if check.name == "space"]
+        assert [check.answer for check in found] == answers
+
+
 def test_the_last_rehearsal(machine: Machine) -> None:
     state = machine.root / "var/lib/linux-kdump"
     good = rehearsed.Rehearsal(1e9, True, os.uname().release, 240 * MIB, 120 * MIB)

@@ -245,6 +245,18 @@ def test_a_snapshot_that_a_reboot_ends_is_refused() -> None:
             volumes.volumes(layers, lambda _device, line=table: [DmTarget(0, 8, "snapshot", line)], content.get)
 
 
+def test_the_room_that_a_file_system_does_not_know_of() -> None:
+    layers = [Layer(f"dm-{n}", f"253:{n}", "lvm", f"vg-{n}") for n in range(4)]
+    status = {
+        "253:0": [DmTarget(0, 204800, "thin", "2048 4095")],
+        "253:1": [DmTarget(0, 81920, "thin-pool", "1 11/1024 600/640 - rw discard_passdown queue_if_no_space - 1024")],
+        "253:2": [DmTarget(0, 8192, "snapshot", "48/2048 16")],
+        "253:3": [DmTarget(0, 8192, "snapshot", "Invalid"), DmTarget(8192, 8, "linear", "")],
+    }
+    left = [("the thin-pool vg-1", 40 * 128 * 512), ("the snapshot vg-2", 2000 * 512)]
+    assert volumes.rooms(layers, status.__getitem__) == left
+
+
 def test_the_buckets_of_bcache_are_counted(tmp_path: Path) -> None:
     layers = [Layer("bcache0", "252:0", "bcache", beneath=("vda", "vdb"))]
     (tmp_path / "class/block/vda/bcache").mkdir(parents=True)

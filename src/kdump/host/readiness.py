@@ -24,6 +24,7 @@ from kdump.host import (
     reservation,
     stored,
     units,
+    volumes,
 )  # fmt: skip
 from kdump.host.checks import NO, NOTE, YES, Check, Readiness, refusal
 from kdump.host.config import Config
@@ -185,6 +186,10 @@ class Examination:
                 yield Check("space", NO, text, "`kdump prune`, a larger file system, or a higher dump level")
             else:
                 yield Check("space", YES if free >= size else NOTE, text)
+        for what, left in volumes.rooms(self.prepared.layers) if self.prepared else ():
+            if left < size:
+                text = f"{what}: {size_text(left)} left, dump at most {size_text(size)} before compression"
+                yield Check("space", NOTE, text, "`lvextend`: a full snapshot is lost, and a full pool ends the dump")
 
     def policy(self) -> Iterator[Check]:
         """Does the kernel panic when the configuration says so?"""

@@ -43,6 +43,8 @@ _STATUS: Final = {
     "thin": re.compile(r"\d+ "),
     "thin-pool": re.compile(r"\d+ \d+/\d+ \d+/\d+ "),
 }
+# What they say of their room: units in use and in all.
+_ROOM: Final = {"snapshot": re.compile(r"(\d+)/(\d+) "), "thin-pool": re.compile(r"\d+ \d+/\d+ (\d+)/(\d+) ")}
 _DISORDER: Final = frozenset(("ro", "out_of_data_space", "needs_check"))  # words in them
 _FULL: Final = {"snapshot": ("Invalid", "Overflow")}
 _BUCKET: Final = 24  # bytes for each of bcache's: struct bucket, and its share of heaps and lists
@@ -191,6 +193,24 @@ def refuse_unfit(
             why=f"they take {size_text(sum(lists.values()))}, and {size_text(LISTS)} are meant for them",
             remedy="choose another file system, or the network",
         )
+
+
+def rooms(
+    layers: Iterable[storage.Layer], status_of: Callable[[str], list[DmTarget]] = devicemapper.read_status
+) -> list[tuple[str, int]]:
+    """Pools and snapshots that writing to the targets fills, and the bytes that each has left.
+
+    A file system has no notion of that room. It may need less: what it wrote once has its place.
+    """
+    found = []
+    for layer in layers:
+        for line in status_of(layer.device) if layer.kind in ("lvm", "dm") else ():
+            form = _ROOM.get(line.kind)
+            told = form.match(line.parameters) if form else None
+            if told and (whole := int(told[2])):
+                unit = 1 if line.kind == "snapshot" else line.length // whole  # sectors
+                found.append((f"the {line.kind} {layer.detail}", max(0, whole - int(told[1])) * unit * 512))
+    return found
 
 
 def _buckets(disk: str, sysfs: Path) -> int:
