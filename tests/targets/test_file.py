@@ -128,6 +128,14 @@ def test_the_mount_of_a_directory(tmp_path: Path) -> None:
     assert mount_of("/srv", str(table)).path == "/srv"
 
 
+@pytest.mark.skipif(not may_mount(), reason="needs root to mount a small file system")
+def test_a_mount_that_another_one_hides_is_not_the_directorys(tmp_path: Path) -> None:
+    with small_filesystem(tmp_path / "var/crash", "1m"):
+        assert mount_of(f"{tmp_path}/var/crash/x").path == "/x"
+        with small_filesystem(tmp_path / "var", "1m"):
+            assert mount_of(f"{tmp_path}/var/crash/x").path == "/crash/x"
+
+
 def test_the_check_refuses_what_cannot_hold_a_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(TABLE.format(device="/dev/none"))

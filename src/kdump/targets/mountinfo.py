@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from kdump.targets.superblock import identify
 
+_TABLE = "/proc/self/mountinfo"
+
 
 class Mount(NamedTuple):
     """The mount under a directory.
@@ -29,9 +31,34 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
-def mount_of(directory: str, table: str = "/proc/self/mountinfo") -> Mount:
-    """The mount that holds `directory` (or its nearest ancestor that exists). Raises OSError."""
+def _mount_id(directory: str) -> str:
+    """The kernel's number of the mount that a directory, or its nearest ancestor that exists, is on; or "".
+
+    Opening it mounts what an automount there stands for.
+    """
+    descriptor = -1
+    for existing in (Path(directory), *Path(directory).parents):
+        try:
+            descriptor = os.open(existing, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            break
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return ""  # not for us to open
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
+    finally:
+        os.close(descriptor)
+
+
+def mount_of(directory: str, table: str = _TABLE) -> Mount:
+    """The mount that holds `directory` (or its nearest ancestor that exists). Raises OSError.
+
+    The kernel says which: a mount above the directory may hide one that was made in it before.
+    """
     resolved = os.path.realpath(directory)
+    number = _mount_id(resolved) if table == _TABLE else ""
     best: tuple[str, list[str], list[str]] | None = None
     with open(table, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
@@ -39,6 +66,9 @@ def mount_of(directory: str, table: str = "/proc/self/mountinfo") -> Mount:
             fields = left.split(" ")
             point = _unescape(fields[4])
             inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+            if inside and fields[0] == number:
+                best = point, fields, right.split(" ")
+                break
             if inside and (best is None or len(point) >= len(best[0])):  # a later mount hides an earlier one
                 best = point, fields, right.split(" ")
     if best is None:
