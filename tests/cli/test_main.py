@@ -37,6 +37,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(arguments: list[str]) -> None
     [
         ("save --elf --split 2 in out", "an ELF vmcore is neither compressed nor split"),
         ("save --elf -z in out", "an ELF vmcore is neither compressed nor split"),
+        ("save --estimate -d 1 --elf --scrub all in", "--estimate does not go with -d, --elf, --scrub"),
         ("convert --elf --codec-level 3 in out", "an ELF vmcore is neither compressed nor split"),
         ("report --live vmcore", "--live reads the running kernel and no other dump"),
         ("report", "no dump is named"),
@@ -52,6 +53,28 @@ def test_an_option_that_could_only_be_ignored_is_refused(
     assert main(line.split()) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["save", "--scrub", "", "in", "out"], "--scrub"),
+        (["save", "--keep=", "in", "out"], "--keep"),
+        (["save", "", "out"], "FILE"),
+        (["fleet", "token", "--revoke", ""], "--revoke"),
+        (["setup", "--target", ""], "--target"),
+    ],
+)
+def test_a_value_that_a_script_left_empty_is_refused(
+    arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert f"argument {name}: the value is empty" in capsys.readouterr().err
+
+
+def test_a_command_line_may_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", "--command-line", "", "--append=", "--help"]) == 0
+    assert main(["kexec", "--append=", "--help"]) == 0
 
 
 def test_the_exit_status_is_the_commands() -> None:

@@ -16,6 +16,8 @@ from kdump.units import whole_number
 
 _WIDTHS = (20, 1000)  # columns
 
+_MAY_BE_EMPTY = ("TEXT", "OPTIONS")  # a command line, say
+
 
 class Option(NamedTuple):
     """An option or (without flags) a positional argument: its value's name, its help, the words it is limited to."""
@@ -74,6 +76,15 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}{self._advice(rest[0])}")
         return found
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """As argparse's. An empty value comes from a variable that a script did not set: it stands for no name, and
+        taken for an option that is not there it would, say, write the secrets that `--scrub "$KINDS"` is to leave out.
+        """
+        may_be = action.metavar in _MAY_BE_EMPTY or isinstance(action, argparse._SubParsersAction)
+        if arg_string == "" != action.default and not may_be:
+            raise argparse.ArgumentError(action, "the value is empty")
+        return super()._get_value(action, arg_string)
 
     def _advice(self, word: str) -> str:
         options = {flag for parser in (self, *self._actions_of().values()) for flag in parser._option_string_actions}

@@ -115,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("no dump is named", remedy="name the dump, then the file to write")
     args.files[:-1] = map(inputs.dump, args.files[:-1])
     if args.estimate:
+        _refuse_beside_estimate(args)
         args.files[-1] = inputs.dump(args.files[-1])
         return _estimate(args)
     *source, output = args.files
@@ -138,6 +139,20 @@ def run(args: argparse.Namespace) -> int:
     )
     destination = Destination.parse(output, parts=args.split, flat=args.flat, overwrite=args.force)
     return perform(source, destination, options, deadline=args.deadline, as_json=args.json)
+
+
+def _refuse_beside_estimate(args: argparse.Namespace) -> None:
+    """What changes a dump that is not written would be ignored: all levels are estimated, of a dump of all pages."""
+    given = {
+        "-d": args.level != LEVEL, "--elf": args.elf, "--flat": args.flat, "--split": args.split > 1,
+        "--scrub": args.scrub, "--keep": args.keep, "--threads": args.threads is not None,
+        "--deadline": args.deadline is not None, "--force": args.force,
+    }  # fmt: skip
+    if ignored := [flag for flag, there in given.items() if there]:
+        raise UsageError(
+            f"--estimate does not go with {', '.join(ignored)}",
+            why="it tells what each level would cost, and writes nothing",
+        )
 
 
 def _scrub(kinds: tuple[str, ...], keep: Sequence[str]) -> Callable[[Kernel, int], Found]:
