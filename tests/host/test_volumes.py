@@ -240,9 +240,10 @@ def test_a_full_snapshot_is_no_hindrance_to_its_origin() -> None:
 def test_a_snapshot_that_a_reboot_ends_is_refused() -> None:
     layers = [Layer("dm-0", "253:0", "dm", "live-rw"), Layer("vda", "254:0", "disk")]
     content = {"/dev/vda": Content("LVM2_member", "PV-1")}
-    for table, kept in (("254:0 254:0 PO 8", True), ("254:0 254:0 N 8", False)):
+    for words, kept in (("254:0 254:0 PO 8", True), ("254:0 254:0 N 8", False)):
+        table = {"253:0": [DmTarget(0, 8, "snapshot", words)]}
         with nullcontext() if kept else pytest.raises(KdumpError, match="live-rw does not outlast a reboot"):
-            volumes.volumes(layers, lambda _device, line=table: [DmTarget(0, 8, "snapshot", line)], content.get)
+            volumes.volumes(layers, table.__getitem__, content.get)
 
 
 def test_the_room_that_a_file_system_does_not_know_of() -> None:
