@@ -107,6 +107,19 @@ def test_the_worst_measurement_counts_with_the_reservation_it_was_made_in(root: 
     assert expected.wanted(here(root, "[crashkernel]\nmargin = 100\n"), root).size == 256 * MIB
 
 
+def test_a_rehearsal_says_nothing_of_what_its_small_twin_lacks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RAM to describe, a network, further CPUs, lists of caches: they would be missing in a real crash."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    (root / "proc/meminfo").write_text(MEMINFO.format(512 << 20))  # 512 GiB
+    (root / "sys/module/dm_cache").mkdir(parents=True)
+    networked = config.parse('targets = ["ssh://a@b/c"]\n[capture]\ncpus = 3\n')
+    rehearsed.record(rehearsed.Rehearsal(1, True, "6.1", 256 * MIB, 128 * MIB), root / "var/lib/linux-kdump")
+    found = expected.wanted(networked, root)
+    assert found.reason == "measurement"
+    assert [size // MIB for _name, size in found.parts] == [128, 64, 32, 32, 32, 64]
+    assert found.size == 352 * MIB
+
+
 def test_a_value_of_ones_own(root: Path) -> None:
     found = expected.wanted(here(root, '[crashkernel]\nvalue = "1G-4G:192M,4G-:512M"\n'), root)
     assert (found.size, found.reason) == (512 * MIB, "kdump.toml")

@@ -73,27 +73,39 @@ def wanted(config: Config, root: Path = Path("/")) -> Estimate:
 
 
 def measured(config: Config, root: Path = Path("/")) -> Estimate | None:
-    """The most that a capture or the last rehearsal used, and the configured margin; None if there was neither."""
+    """The most that a capture or the last rehearsal used, and the configured margin; None if there was neither.
+
+    The rehearsal's twin is a small machine: what this one has beyond it is added by formula.
+    """
     peaks = list(_peaks(config, root))
     if not peaks:
         return None
-    source, need = max(peaks, key=lambda peak: peak[1])
-    margin = need * config.crashkernel.margin // 100
-    parts = ((source, need), (f"margin, {config.crashkernel.margin} %", margin))
+    need = max(peaks, key=lambda parts: sum(size for _name, size in parts))
+    margin = need[0][1] * config.crashkernel.margin // 100
+    added = (f"margin, {config.crashkernel.margin} %", margin)
     if config.dump.report and margin < REPORT_NEEDS:
         # It is not begun with less available, though it used less where it was measured.
-        parts, margin = ((source, need), ("margin: the report", REPORT_NEEDS)), REPORT_NEEDS
-    return Estimate(_rounded(need + margin), "measurement", parts)
+        added = ("margin: the report", REPORT_NEEDS)
+    parts = (*need, added)
+    return Estimate(_rounded(sum(size for _name, size in parts)), "measurement", parts)
 
 
 def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
     """The capture kernel's expected need on this machine with this configuration."""
-    ram = meminfo(str(root / "proc/meminfo"))["MemTotal"]
     parts = [
         ("the kernel", _kernel_size(root)),
         ("image, drivers, filter", CAPTURE),
-        (f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB),
+        *_beyond_a_small_machine(config, root),
     ]
+    if config.dump.report:
+        parts.append(("the report", REPORT_NEEDS))
+    return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
+
+
+def _beyond_a_small_machine(config: Config, root: Path) -> list[tuple[str, int]]:
+    """What this machine's capture needs beside that of a small one with a local disk."""
+    ram = meminfo(str(root / "proc/meminfo"))["MemTotal"]
+    parts = [(f"{ram / GIB:.0f} GiB of RAM to describe", ram // GIB * PER_GIB)]
     if any(url.partition("://")[0] in NETWORKED for url in config.targets) or _has_remote_disks(root):
         parts.append(("network", NETWORK))
     if any((root / "sys/module" / name).exists() for name in LISTING):
@@ -102,9 +114,7 @@ def by_formula(config: Config, root: Path = Path("/")) -> Estimate:
         parts.append((f"{cpus} CPUs", (cpus - 1) * PER_CPU))
     if encrypted_memory(root):
         parts.append(("encrypted memory: copies for devices", SWIOTLB))
-    if config.dump.report:
-        parts.append(("the report", REPORT_NEEDS))
-    return Estimate(_rounded(sum(size for _name, size in parts)), "formula", tuple(parts))
+    return parts
 
 
 def _has_remote_disks(root: Path) -> bool:
@@ -157,18 +167,20 @@ def free_space(place: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _peaks(config: Config, root: Path) -> Iterator[tuple[str, int]]:
-    """(what, bytes of the reservation that were in use at most), for each capture that measured itself."""
+def _peaks(config: Config, root: Path) -> Iterator[list[tuple[str, int]]]:
+    """(what, bytes of the reservation that were in use at most) for each capture that measured itself, and behind it
+    what it lacked."""
     rehearsal = rehearsed.last(home.below(root))
     if rehearsal and rehearsal.passed and rehearsal.peak:
-        yield "peak of the last rehearsal", rehearsal.peak
+        beyond = [part for part in _beyond_a_small_machine(config, root) if part[1]]
+        yield [("peak of the last rehearsal", rehearsal.peak), *beyond]
     for crash in stored.scan(stored.directories(config)):
         if crash.foreign:
             continue
         memory = stored.manifest(crash.path).get("memory") or {}
         # What was available at the worst moment was not needed; the rest of the reservation of then was.
         if crash.status == COMPLETE and 0 < memory.get("lowest_available", 0) < memory.get("ram", 0):
-            yield f"peak of {crash.name}", memory["ram"] - memory["lowest_available"]
+            yield [(f"peak of {crash.name}", memory["ram"] - memory["lowest_available"])]
 
 
 def _kernel_size(root: Path) -> int:
