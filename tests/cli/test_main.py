@@ -42,6 +42,13 @@ def test_a_reader_that_goes_away_gets_no_traceback(arguments: list[str]) -> None
         ("report --live vmcore", "--live reads the running kernel and no other dump"),
         ("report", "no dump is named"),
         ("estimate --ram 64G", "--ram needs a value to explain"),
+        ("load --command-line quiet --append x", "--append and --cpus do not go with it"),
+        ("load --command-line quiet --cpus 2", "--append and --cpus do not go with it"),
+        ("load --explain --if-changed", "--explain loads nothing"),
+        ("test --confirm here", "--confirm goes with --real"),
+        ("collect --force /dev/x", "--force goes with --format"),
+        ("collect --format --new --json /dev/x", "--format does nothing else: --new, --json"),
+        ("setup --unattended --json", "--json makes no changes"),
         ("estimate --shrink 128M 256M", "--shrink goes with no value to explain"),
     ],
 )

@@ -57,9 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 3 if what was fetched is incomplete or does not verify, 1 if something failed that may be retried."""
+    if args.force and not args.format:
+        raise UsageError("--force goes with --format", remedy="--free frees a partition whose crash does not verify")
     if args.format:
         if not args.device:
             raise UsageError("--format needs the device")
+        if beside := [f"--{name}" for name in ("keep", "free", "new", "json") if getattr(args, name)]:
+            raise UsageError(f"--format does nothing else: {', '.join(beside)} does not go with it")
         return _format(args.device, force=args.force)
     say: Say = _silent if args.json else _say
     devices = [args.device] if args.device else _configured(required=not args.new)

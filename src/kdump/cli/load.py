@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from kdump.cli import values
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, UsageError
 from kdump.kexec.cmdline import CommandLine, Decision, capture_command_line, running_command_line, split
 from kdump.kexec.load import check_ready, load
 from kdump.kexec.sources import METHODS, check_sources, read_sources
@@ -42,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, or explain."""
+    if args.explain and args.if_changed:
+        raise UsageError("--explain loads nothing: --if-changed does not go with it")
+    if args.command_line is not None and (args.append or args.cpus is not None):
+        raise UsageError(
+            "--command-line is the whole command line: --append and --cpus do not go with it",
+            remedy="put what they add into it, or leave it out",
+        )
     kernel, image = _sources(args)
     line = _command_line(args)
     if args.explain:

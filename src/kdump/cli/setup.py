@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Set up, or undo; returns the exit status."""
+    if args.unattended and args.json:
+        raise UsageError("--json makes no changes, and --unattended makes them", remedy="--unattended prints JSON, too")
     if not args.unattended:
         return set_up(args, {})
     facts: dict[str, Any] = {}

@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from kdump.host import drill
     from kdump.host.home import settled
 
+    if args.confirm is not None and not args.real:
+        raise UsageError("--confirm goes with --real", remedy="`kdump test` alone prints the result of the last test")
     state = settled()
     wanted = in_force.load(args.config)
     if args.real:
