@@ -75,3 +75,9 @@ def test_partitions_and_volumes_are_looked_at_by_what_they_are_found_by(tmp_path
     look(udev(tmp_path, b8_17=f"ID_FS_UUID={FS}"), named, (SDA1, SDA), (volume,))
     with pytest.raises(KdumpError, match="under the volume vg-crash"):
         look(udev(tmp_path, b8_17=f"ID_FS_UUID={PV}"), named, (SDA1, SDA), (volume,))
+
+
+def test_a_partition_of_an_arrays_disk_shows_what_the_array_holds(tmp_path: Path) -> None:
+    array = Layer("md0", "9:0", "md", "raid1", beneath=("sda", "sdb"), metadata="1.0")
+    ours = (Layer("md0p1", "259:0", "partition", beneath=("md0",)), array, SDA, SDB)
+    look(udev(tmp_path, b8_1=f"ID_FS_UUID={FS}", b8_17=f"ID_FS_UUID={FS}"), FILE, ours)

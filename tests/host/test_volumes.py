@@ -267,3 +267,12 @@ def test_the_buckets_of_bcache_are_counted(tmp_path: Path) -> None:
         buckets.write_text(f"{number}\n")
         with nullcontext() if fits else pytest.raises(KdumpError, match="the lists of blocks of bcache0"):
             volumes.refuse_unfit(layers, sysfs=tmp_path)
+
+
+def test_a_bcache_device_that_lost_its_cache_is_refused(tmp_path: Path) -> None:
+    layers = [Layer("bcache0", "252:0", "bcache", beneath=("vda",))]
+    (tmp_path / "class/block/vda/bcache").mkdir(parents=True)
+    for state, starts in (("no cache", True), ("inconsistent", True), ("clean", False), ("dirty", False)):
+        (tmp_path / "class/block/vda/bcache/state").write_text(f"{state}\n")
+        with nullcontext() if starts else pytest.raises(KdumpError, match="bcache0 runs without its cache"):
+            volumes.refuse_unfit(layers, sysfs=tmp_path)

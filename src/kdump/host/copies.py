@@ -39,7 +39,8 @@ def refuse_copies(
     every = list(layers)
     ours = {layer.name for layer in every}
     disks = {layer.name for layer in every if layer.kind == "disk"}
-    paths = any(layer.kind == "multipath" for layer in every)
+    # Paths of a map, disks of an array: what partitions of theirs show is what the whole holds.
+    parts = {name for layer in every if layer.kind != "partition" for name in layer.beneath}
     known = {identity(name) for name in disks} - {""}
     for device, uuid in _found(database):
         if uuid not in wanted:
@@ -51,8 +52,8 @@ def refuse_copies(
         below = {layer.name for layer in found if layer.kind == "disk"}
         if found[0].name in ours or not {layer.kind for layer in found} <= _RAW:
             continue
-        mapped = paths or found[0].name.startswith("dm-")
-        if (mapped and below & disks) or known & {identity(each) for each in below - disks}:
+        mapped = disks if found[0].name.startswith("dm-") else disks & parts
+        if below & mapped or known & {identity(each) for each in below - disks}:
             continue  # the same disk once more
         raise KdumpError(
             f"/dev/{found[0].name} is a copy of a disk under {wanted[uuid]}: both have the UUID {uuid}",

@@ -5,7 +5,7 @@ where: a cache of all its blocks, a snapshot of those that differ. That memory i
 
 Sources: Documentation/admin-guide/device-mapper (cache.rst, snapshot.rst: tables and status lines),
 drivers/md/dm-cache-policy-smq.c (struct entry), dm-exception-store.h (struct dm_exception), dm-snap-persistent.c
-(struct disk_exception), drivers/md/bcache/bcache.h (struct bucket) and sysfs.c (nbuckets).
+(struct disk_exception), drivers/md/bcache/bcache.h (struct bucket) and sysfs.c (nbuckets, state).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _ROOM: Final = {"snapshot": re.compile(r"(\d+)/(\d+) "), "thin-pool": re.compile
 _DISORDER: Final = frozenset(("ro", "out_of_data_space", "needs_check"))  # words in them
 _FULL: Final = {"snapshot": ("Invalid", "Overflow")}
 _BUCKET: Final = 24  # bytes for each of bcache's: struct bucket, and its share of heaps and lists
+_CACHED: Final = ("clean", "dirty")  # states of a disk that has a cache
 _BCACHE: Final = 12 * MIB  # btree nodes that it keeps in reserve, journal, buffers
 
 
@@ -180,7 +181,14 @@ def refuse_unfit(
     beside: set[str] = set()  # snapshots that only their origin needs, which stands above them
     for layer in layers:
         if layer.kind == "bcache":
-            lists[layer.name] = _BCACHE + sum(_buckets(name, sysfs) for name in layer.beneath) * _BUCKET
+            buckets = sum(_buckets(name, sysfs) for name in layer.beneath)
+            if not buckets and any(_told(name, "state", sysfs) in _CACHED for name in layer.beneath):
+                raise KdumpError(
+                    f"the bcache device {layer.name} runs without its cache",
+                    why="the next kernel starts it with the cache only",
+                    remedy="attach or detach the cache, or choose another file system",
+                )
+            lists[layer.name] = _BCACHE + buckets * _BUCKET
         elif layer.kind in ("lvm", "dm"):
             status = status_of(layer.device)
             if any(line.kind == "snapshot-origin" for line in status):
@@ -215,10 +223,16 @@ def rooms(
 
 def _buckets(disk: str, sysfs: Path) -> int:
     """The buckets of a disk that is bcache's cache; 0 of one that is cached."""
+    told = _told(disk, "nbuckets", sysfs)
+    return int(told) if told.isdecimal() else 0
+
+
+def _told(disk: str, name: str, sysfs: Path) -> str:
+    """What bcache says of one of its disks; empty if nothing."""
     try:
-        return int((sysfs / "class/block" / disk / "bcache/nbuckets").read_text())
-    except (OSError, ValueError):
-        return 0
+        return (sysfs / "class/block" / disk / "bcache" / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 def _list_size(line: DmTarget, name: str, *, used: bool) -> int:
