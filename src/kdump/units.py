@@ -27,6 +27,12 @@ def whole_number(text: str, low: int, high: int) -> int:
     return int(found[1])
 
 
+def integer(text: str) -> int | None:
+    """The whole number that a text is, of at most 20 ASCII digits with or without a sign; None for other text."""
+    found = _WHOLE.fullmatch(text)
+    return int(found[1]) if found else None
+
+
 def parse_size(text: str, low: int = 0, high: int = LARGEST_SIZE) -> int:
     """Bytes meant by "512M", "2 GiB", "4096": powers of 1024, as the kernel's memparse() reads them.
 

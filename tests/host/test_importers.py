@@ -399,6 +399,27 @@ def test_suse_values_of_every_kind(tmp_path: Path, text: str, expected: dict[str
     assert "hunter2" not in repr(found)
 
 
+@pytest.mark.parametrize("number", ["²", "--3", "٣", "9" * 5000, "9" * 19, "3.5"])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("kdump", "KDUMP_DUMPLEVEL={}"),
+        ("kdump", "KDUMP_KEEP_OLD_DUMPS={}"),
+        ("kdump", "KDUMP_FREE_DISK_SIZE={}"),
+        ("kdump", "KDUMP_CPUS={}"),
+        ("kdump-tools", "KDUMP_NUM_DUMPS={}"),
+        ("kdump-tools", "KDUMP_SYSCTL=kernel.hung_task_panic={}"),
+        ("kdump-tools", "MAKEDUMP_ARGS='-d {}'"),
+        ("kdump.conf", "core_collector makedumpfile -l -d {}"),
+        ("kdump.conf", "fence_kdump_args -i {}"),
+    ],
+)
+def test_what_is_no_number_in_bounds_is_lost(tmp_path: Path, name: str, line: str, number: str) -> None:
+    found = draft(tmp_path, line.format(number) + "\n", name)
+    found.config()
+    assert len(found.lost) == 1, found.lost
+
+
 def test_suse_scripts_that_only_tell_the_cluster_become_messages(tmp_path: Path) -> None:
     found = draft(tmp_path, 'KDUMP_SAVEDIR=/x\nKDUMP_POSTSCRIPT="/usr/lib/fence_kdump_send -i 3 n1 n2"\n', "kdump")
     assert found.config().fence.nodes == ("n1", "n2")

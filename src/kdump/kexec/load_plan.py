@@ -11,6 +11,7 @@ from kdump.kexec.cmdline import option_name, split
 from kdump.kexec.memory_map import Entry, MemoryMap
 from kdump.kexec.syscalls import Segment
 from kdump.memory.protocol import Range
+from kdump.units import integer
 
 RESET_AFTER = 10  # seconds, unless the command line's panic= says otherwise
 
@@ -67,7 +68,6 @@ def reset_after(cmdline: str) -> int:
     """Seconds until a machine with a damaged capture kernel resets itself: as its panic= says, 0 for never."""
     seconds = RESET_AFTER
     for option in split(cmdline):
-        value = option.partition("=")[2]
-        if option_name(option) == "panic" and value.lstrip("-").isdigit():
-            seconds = int(value)
+        value = integer(option.partition("=")[2]) if option_name(option) == "panic" else None
+        seconds = seconds if value is None else value
     return max(0, seconds)

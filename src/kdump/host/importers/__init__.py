@@ -17,6 +17,7 @@ from kdump.host import config
 from kdump.host.config import Config
 from kdump.host.config.tables import ConfigError
 from kdump.kexec.cmdline import general, option_name, split, unwanted
+from kdump.units import integer
 
 OPEN: Final = "a quotation mark is not closed"
 _VARIABLE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -101,7 +102,7 @@ class Draft:
         for name, value in options:
             if name == "-d":
                 first, *more = value.split(",")
-                self.set("dump.level", int(first) if first.isdecimal() else first, origin)
+                self.set("dump.level", number(first), origin)
                 if more:
                     self.lose(origin, "only one dump level: a dump that does not fit is kept as far as it got")
             elif name in _CODECS:
@@ -122,9 +123,9 @@ class Draft:
         replaced = {option_name(option) for option in ours}
         for option in split(options):
             name = option_name(option)
-            if name in ("nr_cpus", "maxcpus") and option.partition("=")[2].isdigit():
+            if name in ("nr_cpus", "maxcpus") and (cpus := integer(option.partition("=")[2])) is not None:
                 if option != "nr_cpus=1":
-                    self.set("capture.cpus", int(option.partition("=")[2]), origin)
+                    self.set("capture.cpus", cpus, origin)
             elif option in ours or name.startswith(("systemd.", "rd.", "udev.", "ignition.")):
                 continue
             elif name not in replaced and (reason := unwanted(option)):
@@ -160,7 +161,7 @@ class Draft:
         for word in queue:
             if word in keys:
                 value = next(queue, "")
-                self.set(f"fence.{keys[word]}", int(value) if value.isdecimal() else value, origin)
+                self.set(f"fence.{keys[word]}", number(value), origin)
             elif word in ("-f", "--family", "-c", "--count"):
                 next(queue, None)  # every address of a node is told, until the end
             elif word.startswith("-"):
@@ -192,6 +193,12 @@ def _masked(origin: str) -> str:
     """Foreign text as it may be shown: passwords, in URLs and in variables that are named so, are left out."""
     origin = re.sub(r"(PASSWORD\w*=).+", r"\1…", origin, flags=re.DOTALL)
     return re.sub(r"(://[^/\s:@]*:)[^/\s@]+@", r"\1…@", origin)
+
+
+def number(value: str) -> int | str:
+    """A setting as a whole number; as it is written if it is none, for the error that names it."""
+    found = integer(value)
+    return value if found is None else found
 
 
 class Assignment(NamedTuple):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kdump.host.importers import Draft
+from kdump.host.importers import Draft, number
 from kdump.host.policy import TABLE
+from kdump.units import integer
 
 COREDIR: Final = "/var/crash"
 NO_EQUIVALENT: Final = {
@@ -50,7 +51,7 @@ def _one(name: str, value: str, coredir: str, origin: str, draft: Draft) -> None
     elif name == "KDUMP_CMDLINE_APPEND":
         draft.cmdline(value, origin)
     elif name == "KDUMP_NUM_DUMPS":
-        draft.set("retention.keep", int(value) if value.isdigit() else value, origin)
+        draft.set("retention.keep", number(value), origin)
     elif name == "SSH":
         draft.ssh(value, coredir, origin)
     elif name == "SSH_KEY":
@@ -72,11 +73,11 @@ def _command(value: str) -> str:
     return value.split(maxsplit=1)[0].rpartition("/")[2]
 
 
-def _sysctls(value: str, origin: str, draft: Draft) -> None:
+def _sysctls(words: str, origin: str, draft: Draft) -> None:
     keys = {sysctl.name: sysctl.key for sysctl in TABLE}
-    for word in value.split():
-        name, _, number = word.partition("=")
-        if name in keys and number.lstrip("-").isdigit():
-            draft.set(f"panic.{keys[name]}", int(number), origin)
+    for word in words.split():
+        name, _, value = word.partition("=")
+        if name in keys and integer(value) is not None:
+            draft.set(f"panic.{keys[name]}", number(value), origin)
         else:
             draft.lose(f"{origin} ({word})", "not one of the sysctls in [panic]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from kdump.host.importers import Draft
+from kdump.host.importers import Draft, number
 
 SAVEDIR: Final = "/var/crash"
 CODECS: Final = {"compressed": "zlib", "lzo": "lzo", "snappy": "snappy", "zstd": "zstd", "none": "none"}
@@ -50,7 +50,7 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
         for url in value.split():
             _target(url, draft)
     elif name == "KDUMP_DUMPLEVEL":
-        draft.set("dump.level", _number(value), origin)
+        draft.set("dump.level", number(value), origin)
     elif name == "KDUMP_DUMPFORMAT" and value.lower() in CODECS:
         draft.set("dump.codec", CODECS[value.lower()], origin)
     elif name == "KDUMP_DUMPFORMAT" and value.lower() == "raw":
@@ -60,12 +60,12 @@ def _one(name: str, value: str, origin: str, draft: Draft) -> None:
         draft.lose(origin, "dumps are written in the kdump-compressed format; `kdump convert` makes others of it")
     elif name == "KDUMP_KEEP_OLD_DUMPS":
         # There 0 keeps all, -1 none of the old ones, and -2 all for which there is room (KDUMP_FREE_DISK_SIZE).
-        draft.set("retention.keep", {"-1": 1, "-2": 0}.get(value, _number(value)), origin)
+        draft.set("retention.keep", {"-1": 1, "-2": 0}.get(value, number(value)), origin)
     elif name == "KDUMP_FREE_DISK_SIZE":
-        number = _number(value)
-        draft.set("retention.min_free", number * MEBIBYTE if isinstance(number, int) else number, origin)
+        mebibytes = number(value)
+        draft.set("retention.min_free", mebibytes * MEBIBYTE if isinstance(mebibytes, int) else value, origin)
     elif name == "KDUMP_CPUS":
-        draft.set("capture.cpus", _number(value), origin)  # 0 is all, here as there
+        draft.set("capture.cpus", number(value), origin)  # 0 is all, here as there
     elif name == "KDUMP_KERNELVER":
         draft.set("capture.kernel", f"/boot/vmlinuz-{value}", origin)
     elif name == "KDUMP_COMMANDLINE_APPEND":
@@ -120,7 +120,3 @@ def _programs(value: str, origin: str, draft: Draft) -> None:
     for word in value.split():
         if not word.startswith("/"):
             draft.lose(f"{origin} ({word})", "not an absolute path: add it to [capture] files")
-
-
-def _number(value: str) -> int | str:
-    return int(value) if value.lstrip("-").isdigit() else value
