@@ -108,11 +108,56 @@ def test_weak_accounts_are_refused(closed: Client) -> None:
         ("", "long enough password", "admin"),
         ("a", "short", "admin"),
         ("a", "long enough", "king"),
+        ("a", "x" * 1025, "admin"),
+        ("a", "two lines\nof text", "admin"),
+        ("a\x1b[31m", "long enough", "admin"),
+        ("a\udcff", "long enough", "admin"),
     ):
         with pytest.raises(UsageError):
             closed.service.database.run(lambda s, n=name, p=password, r=role: auth.set_person(s, n, p, r))  # type: ignore[misc]
     with pytest.raises(KdumpError):
         closed.service.database.run(lambda session: auth.sign_in(session, "nobody", "x"))
+
+
+def test_the_longest_password_is_good(closed: Client) -> None:
+    closed.service.database.run(lambda session: auth.set_person(session, "ann", "x" * 1024, "admin"))
+    closed.service.database.run(lambda session: auth.sign_in(session, "ann", "x" * 1024))
+
+
+def test_only_a_token_of_this_fleet_is_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--data", str(tmp_path / "data")]
+
+    def made(*arguments: str) -> str:
+        assert main(["fleet", "token", *place, *arguments]) == 0
+        return capsys.readouterr().out.strip()
+
+    for token in (made("web1"), made(), made("--reader", "dump", "ann")):
+        assert main(["fleet", "token", *place, "--revoke", token]) == 0
+        for wrong in (token[:-1], token + "0", token.partition(".")[2], "", "x", "\udcff." + token):
+            assert main(["fleet", "token", *place, "--revoke", wrong]) == 1
+            assert "nothing was revoked" in capsys.readouterr().err
+    other = ["--data", str(tmp_path / "other")]
+    assert main(["fleet", "token", *other, "--revoke", made("web1")]) == 1
+    for ignored in (["--revoke", made("web1"), "web1"], ["--days", "3", "web1"]):
+        assert main(["fleet", "token", *place, *ignored]) == 2
+
+
+def test_a_damaged_database_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fleet.sqlite").write_bytes(b"no database " * 1000)
+    assert main(["fleet", "token", "--data", str(tmp_path), "web1"]) == 1
+    assert f"the database cannot be used: {tmp_path}: file is not a database" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:²", "ü:80", "127.0.0.1:65536", "127.0.0.1:"])
+def test_what_is_no_address_to_listen_on_is_refused(tmp_path: Path, listen: str) -> None:
+    assert main(["fleet", "serve", "--data", str(tmp_path), "--listen", listen]) == 2
+
+
+def test_an_address_of_another_machine_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fleet", "serve", "--data", str(tmp_path), "--listen", "192.0.2.1:8765"]) == 1
+    said = capsys.readouterr()
+    assert "cannot listen on 192.0.2.1 port 8765" in said.err
+    assert said.out == ""
 
 
 def test_names_of_files_cannot_leave_the_store(closed: Client) -> None:

@@ -247,6 +247,40 @@ def test_crashes_of_other_kdumps_are_imported_once(client: Client, tmp_path: Pat
     assert all(row["signature"] for row in rows)
 
 
+def test_an_import_says_what_it_did_not_read(client: Client, tmp_path: Path) -> None:
+    dumped, logs = tmp_path / "dumped/127.0.0.1-2026-11-29", tmp_path / "logs"
+    dumped.mkdir(parents=True)
+    (dumped / "vmcore").write_bytes(b"KDUMP   ")
+    (tmp_path / "nothing").mkdir()
+    logs.mkdir()
+    large = logs / "messages"
+    large.write_text(("x" * 1023 + "\n") * 9000 + log_text("list"))
+    done = bring(client.service, [Path("n" * 300), tmp_path / "dumped", logs, tmp_path / "nothing", large])
+    assert done.new == 1
+    assert done.empty == [logs]
+    why = {path.name[:8]: said for path, said in done.left}
+    assert why["n" * 8] == "File name too long"
+    assert "no report and no log" in why["127.0.0."]
+    assert "only its last 8.00 MiB were read" in why["messages"]
+    with large.open("rb") as file:  # as `… | kdump fleet import /dev/stdin`
+        piped = subprocess.Popen(["/bin/cat"], stdin=file, stdout=subprocess.PIPE)
+    with piped:
+        assert piped.stdout
+        done = bring(client.service, [Path(f"/proc/self/fd/{piped.stdout.fileno()}")])
+    assert done.known == 1
+    assert "only its last" in done.left[0][1]
+
+
+def test_an_index_of_nothing_replaces_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mails = tmp_path / "mails"
+    mails.write_text("no mail")
+    index = tmp_path / "known.json.zst"
+    index.write_bytes(b"as it was")
+    assert main(["fleet", "known", "--reports", str(mails), "--index", str(index)]) == 1
+    assert "nothing in these sources quotes a crash" in capsys.readouterr().err
+    assert index.read_bytes() == b"as it was"
+
+
 def test_an_import_follows_no_link_and_believes_no_other_user(client: Client, tmp_path: Path) -> None:
     root = tmp_path / "crash"
     (tmp_path / "shadow").write_text("root:secret")

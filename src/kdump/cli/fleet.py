@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdump.cli import values
+from kdump.display import shown
 from kdump.errors import KdumpError
 from kdump.extras import extra
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kdump.fleet.service import Options, Service
 
 PORT = 8765
+DAYS = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     serve = actions.add_parser("serve", help="run a collector, its pages and a worker on one port")
     _place(serve)
-    serve.add_argument("--listen", default=f"127.0.0.1:{PORT}", metavar="HOST:PORT", help="default: %(default)s")
+    serve.add_argument(
+        "--listen", type=values.place("127.0.0.1"), default=("127.0.0.1", PORT), metavar="HOST:PORT",
+        help=f"default: 127.0.0.1:{PORT}",
+    )  # fmt: skip
     serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate, PEM; with --tls-key: https")
     serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, PEM")
     serve.add_argument(
@@ -101,8 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make a token for a program that may read what ROLE may: metadata, report or dump; HOST is its name",
     )  # fmt: skip
     token.add_argument(
-        "--days", type=values.number(1, 366), default=30, metavar="N",
-        help="days for which a reader's token is valid (default: %(default)s)",
+        "--days", type=values.number(1, 366), metavar="N",
+        help=f"days for which a reader's token is valid (default: {DAYS})",
     )  # fmt: skip
     token.add_argument("--revoke", metavar="TOKEN", help="revoke this token")
     user = actions.add_parser("user", help="make or change the account of a person; asks for the password")
@@ -143,7 +148,15 @@ def run(args: argparse.Namespace) -> int:
         "token": token,
         "user": user,
     }
-    status: int = actions[args.action](args)
+    from kdump.fleet.database import failure
+
+    try:
+        status: int = actions[args.action](args)
+    except Exception as error:
+        if not (said := failure(error)):
+            raise
+        place = "PostgreSQL" if args.database else str(args.data)
+        raise KdumpError(f"the database cannot be used: {place}", why=said) from None
     return status
 
 
@@ -209,7 +222,7 @@ def demo(args: argparse.Namespace) -> int:
     say(f"everything is in {directory}; `kdump fleet serve --data {directory}/data --open-to engineer` shows the pages")
     if args.look:
         return serving.serve(
-            Service(Options(directory / "data", open_to="engineer")), f"127.0.0.1:{PORT}", serving.Tls()
+            Service(Options(directory / "data", open_to="engineer")), ("127.0.0.1", PORT), serving.Tls()
         )
     return 0
 
@@ -257,7 +270,13 @@ def bring(args: argparse.Namespace) -> int:
     finally:
         service.close()
     for path, why in done.left:
-        print(f"left out: {path}: {why}", file=sys.stderr)
+        print(f"left out: {shown(path)}: {shown(why)}", file=sys.stderr)
+    for path in done.empty:
+        print(
+            f"{shown(path)}: no directory in it is a crash (with manifest.json, a log or records of pstore);"
+            " to import files with kernel logs, name the files",
+            file=sys.stderr,
+        )
     print(f"crashes: {done.new} new, {done.known} known before")
     return 3 if done.left else 0
 
@@ -283,6 +302,10 @@ def token(args: argparse.Namespace) -> int:
     from kdump.errors import UsageError
     from kdump.fleet import auth, evidence
 
+    if args.revoke and (args.reader or args.days or args.host != auth.ANY):
+        raise UsageError("--revoke takes a token and nothing else")
+    if args.days and not args.reader:
+        raise UsageError("--days goes with --reader", why="a host's token has no end; --revoke revokes it")
     if args.reader and args.host == auth.ANY:
         raise UsageError("a reader's token needs a name", remedy="kdump fleet token --reader ROLE NAME")
     if args.host != auth.ANY and not evidence.is_host(args.host):
@@ -290,12 +313,17 @@ def token(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.host!r} is not a valid host name", remedy=remedy)
     service = opened(args)
     try:
-        if args.revoke:
+        if args.revoke is not None:
+            if not service.keys.is_ours(args.revoke):
+                raise KdumpError(
+                    "this is no token of this fleet; nothing was revoked",
+                    remedy="give it whole, and the fleet's --data",
+                )
             service.database.run(lambda session: auth.revoke(session, args.revoke))
             return 0
         if args.reader:
             reader = auth.Person(args.host, args.reader)
-            print(service.keys.cookie(reader, time.time(), args.days * 86400))
+            print(service.keys.cookie(reader, time.time(), (args.days or DAYS) * 86400))
         else:
             print(service.keys.token(args.host))
         return 0
@@ -311,11 +339,11 @@ def user(args: argparse.Namespace) -> int:
     from kdump.foreign import read_text
 
     if args.password_file:
-        password = read_text(args.password_file, 1 << 16).rstrip("\n")
+        password = read_text(args.password_file, 1 << 16).rstrip("\r\n")
     elif sys.stdin.isatty():
         password = getpass(f"password of {args.name}: ")
     else:
-        password = sys.stdin.readline().rstrip("\n")
+        password = sys.stdin.buffer.readline(1 << 16).decode("utf-8", "surrogateescape").rstrip("\r\n")
     service = opened(args)
     try:
         service.database.run(lambda session: auth.set_person(session, args.name, password, args.role))

@@ -96,9 +96,9 @@ def place(address: str) -> Callable[[str], tuple[str, int]]:
     """A reader of "ADDRESS:PORT", "[ADDRESS]:PORT" or a port alone, which is one of `address`."""
 
     def read(text: str) -> tuple[str, int]:
-        host, colon, port = text.rpartition(":")
-        if not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        host, _, port = text.rpartition(":")
+        if not host.isascii() or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
             raise argparse.ArgumentTypeError(f"{text!r}: expected a port from 0 to 65535, or ADDRESS:PORT")
-        return (host.strip("[]") if colon else address), int(port)
+        return host.strip("[]") or address, int(port)
 
     return read

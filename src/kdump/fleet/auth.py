@@ -26,6 +26,7 @@ SESSION: Final = 12 * 3600  # seconds
 COOKIE: Final = "kdump_session"
 ANY: Final = "*"
 _BELIEVED: Final = 5.0  # seconds for which the list of revoked tokens is believed
+_LEAST, _LONGEST = 10, 1024  # characters of a password
 _SECRET = "secret"  # noqa: S105 -- the name of a setting
 _SCRYPT = {"n": 1 << 14, "r": 8, "p": 1, "maxmem": 64 << 20}
 
@@ -61,6 +62,13 @@ class Keys:
         host, _, mac = rest.rpartition(".")
         good = form == "kf1" and host and hmac.compare_digest(mac.encode(), self._mac("host", host).encode())
         return host if good else None
+
+    def is_ours(self, token: str) -> bool:
+        """Whether a host's or a reader's token was made with our secret, however old it is."""
+        text, _, mac = token.rpartition(".")
+        if not token.isascii() or not text:
+            return False
+        return self.host_of(token) is not None or hmac.compare_digest(mac, self._mac("person", text))
 
     def cookie(self, person: Person, now: float, seconds: float = SESSION) -> str:
         """The cookie of a browser, or the token of a program that reads."""
@@ -156,8 +164,10 @@ def set_person(session: Session, name: str, password: str, role: str) -> None:
     """Make or change a local account. Raises `UsageError`."""
     if role not in ROLES:
         raise UsageError(f"there is no role {role!r}", remedy="roles: " + ", ".join(ROLES))
-    if not 1 <= len(name) <= 64 or len(password) < 10:
-        raise UsageError("a name has 1 to 64 characters, a password 10 or more")
+    if not 1 <= len(name) <= 64 or not _LEAST <= len(password) <= _LONGEST:
+        raise UsageError(f"a name has 1 to 64 characters, a password {_LEAST} to {_LONGEST}")
+    if not name.isprintable() or not password.isprintable():  # nobody could type them into the page
+        raise UsageError("a name and a password are one line of UTF-8 text without control characters")
     salt = os.urandom(16)
     stored = f"scrypt${salt.hex()}${_scrypt(password, salt)}"
     session.execute(
@@ -171,7 +181,7 @@ def sign_in(session: Session, name: str, password: str) -> Person:
     """The person of that name and password. Raises `KdumpError`; a wrong name takes as long as a wrong password."""
     row = session.one("SELECT * FROM people WHERE name = ?", name[:64])
     _, salt, digest = (row["password"] if row else f"scrypt${'00' * 16}$none").split("$")
-    good = hmac.compare_digest(_scrypt(password[:1024], bytes.fromhex(salt)), digest)
+    good = hmac.compare_digest(_scrypt(password[:_LONGEST], bytes.fromhex(salt)), digest)
     if not row or not good:
         raise KdumpError("name or password is wrong")
     return Person(row["name"], row["role"])

@@ -103,6 +103,12 @@ class Session:
         return sql.replace("%", "%%").replace("?", "%s") if self.postgres else sql
 
 
+def failure(error: BaseException) -> str:
+    """What an engine, or the pool of its connections, says of its failure; empty if the error is none of theirs."""
+    ours = isinstance(error, sqlite3.Error) or type(error).__module__.partition(".")[0] in ("psycopg", "psycopg_pool")
+    return (str(error) or type(error).__name__) if ours else ""
+
+
 def among(values: Sequence[Any]) -> str:
     """`(?, ?, …)` for as many values: what follows IN."""
     return "(" + ",".join("?" * len(values)) + ")"

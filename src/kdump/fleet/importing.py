@@ -8,6 +8,7 @@ logs of many hosts and boots: see `logfiles`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import re
@@ -17,42 +18,62 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from kdump.errors import KdumpError, describe
+from kdump.errors import KdumpError, describe, reason
 from kdump.files.directory import Directory
 from kdump.fleet import evidence, ingest, logfiles
 from kdump.fleet.service import Service
 from kdump.foreign import load_object
 from kdump.memory import DUMPS
 from kdump.report.logtext import decode
+from kdump.units import size_text
 
 LOGS: Final = ("vmcore-dmesg.txt", "dmesg.txt", "vmcore-dmesg-incomplete.txt", "dmesg")
 LARGEST: Final = 8 << 20  # bytes of a log's end that are read
+_DUMP: Final = re.compile(r"(?:vmcore|dump)(?:[.-].*)?")
 _START: Final = 4096  # bytes that tell a dump from a log
+_ENDLESS: Final = 1 << 30  # bytes of a pipe after which it is no log
 _DEEPEST: Final = 6
+
+
+class _NoCrashError(ValueError):
+    """There is no crash in a log."""
 
 
 @dataclass
 class Done:
-    """The result: `left` are paths and why they were left out."""
+    """The result: `left` are paths and why they were left out, `empty` directories without a crash."""
 
     new: int = 0
     known: int = 0
     left: list[tuple[Path, str]] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
 
 
 def bring(service: Service, paths: Sequence[Path], host: str = "") -> Done:
     """Import every crash below the paths. What is wrong with one keeps none of the others out."""
     done = Done()
     for path in paths:
-        if not path.exists():
-            done.left.append((path, "it does not exist"))
-        elif not path.is_dir():
-            _bring(service, path, lambda path=path: _of_log(path, host), done)  # type: ignore[misc]
-        else:
-            with Directory.open(path) as top:
-                for crash in _crashes(top, done):
-                    _bring(service, Path(crash.path), lambda crash=crash: _of_directory(crash, host), done)  # type: ignore[misc]
+        try:
+            if not path.exists():
+                done.left.append((path, "it does not exist"))
+            elif path.is_dir():
+                _below(service, path, host, done)
+            else:
+                _bring(service, path, lambda path=path: _of_log(path, host), done)  # type: ignore[misc]
+        except OSError as error:
+            done.left.append((path, reason(error)))
     return done
+
+
+def _below(service: Service, path: Path, host: str, done: Done) -> None:
+    before = len(done.left)
+    crashes = 0
+    with Directory.open(path) as top:
+        for crash in _crashes(top, done):
+            _bring(service, Path(crash.path), lambda crash=crash: _of_directory(crash, host), done)  # type: ignore[misc]
+            crashes += 1
+        if not crashes and len(done.left) == before and top.names():
+            done.empty.append(path)
 
 
 def _bring(service: Service, path: Path, envelopes: Callable[[], Iterable[bytes]], done: Done) -> None:
@@ -83,6 +104,9 @@ def _crashes(directory: Directory, done: Done, depth: int = 0) -> Iterator[Direc
     ):
         yield directory
         return
+    if any(_DUMP.fullmatch(name) and directory.has_file(name) for name in names):
+        why = "it holds a dump, but no report and no log; `kdump dmesg DUMP > dmesg.txt` in it makes the log"
+        done.left.append((Path(directory.path), why))
     for name in names if depth < _DEEPEST else ():
         try:
             inner = directory.enter(name)
@@ -103,10 +127,10 @@ def _of_directory(crash: Directory, host: str) -> Iterable[bytes]:
 
 
 def _of_text(log: str, host: str) -> Iterable[bytes]:
-    """Envelopes of all crashes in a log. Raises ValueError if it has none."""
+    """Envelopes of all crashes in a log. Raises `_NoCrashError` if it has none."""
     found = list(logfiles.crashes(log, host))
     if not found:
-        raise ValueError("no kernel died in this log")
+        raise _NoCrashError("no kernel died in this log")
     for boot in found:
         own = boot.host or "imported"
         made = {"host": own, "crash": f"{own}-log-{boot.name}", "status": "imported"}
@@ -138,8 +162,19 @@ def _of_log(path: Path, host: str) -> Iterable[bytes]:
         if file.seekable():
             size = file.seek(0, 2)
             file.seek(max(0, size - LARGEST))
-            start = b""
-        return _of_text(decode(start + file.read(LARGEST - len(start))), host)
+            end = file.read(LARGEST)
+        else:
+            size, end = len(start), start
+            while more := file.read(LARGEST):
+                size, end = size + len(more), (end + more)[-LARGEST:]
+                if size > _ENDLESS:
+                    raise ValueError(f"it has no end within {size_text(_ENDLESS)}")
+    if size <= LARGEST:
+        yield from _of_text(decode(end), host)
+        return
+    with contextlib.suppress(_NoCrashError):
+        yield from _of_text(decode(end), host)
+    raise ValueError(f"only its last {size_text(LARGEST)} were read; divide it by host or by day to import the rest")
 
 
 def _host_of(name: str) -> str:

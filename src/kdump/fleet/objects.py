@@ -211,6 +211,8 @@ class Bucket:
         from obstore.store import S3Store
 
         parts = urlsplit(url)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise UsageError(f"{url!r} is no bucket", remedy="s3://bucket/prefix?endpoint=https://…")
         asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         self.url = url
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")

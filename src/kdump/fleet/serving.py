@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdump.errors import KdumpError, UsageError
+from kdump.display import shown
+from kdump.errors import KdumpError, UsageError, reason
 from kdump.fleet import evidence, queue
 from kdump.fleet.api import CERTIFICATE
 from kdump.fleet.app import App, background
@@ -59,15 +61,12 @@ def _protocol() -> type:
     return Protocol
 
 
-def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> int:
+def serve(service: Service, listen: tuple[str, int], tls: Tls, *, working: bool = True) -> int:
     """Serve until the process is told to end; 0."""
     import uvicorn
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    host, _, port = listen.rpartition(":")
-    if not port.isdigit() or not 0 <= int(port) < 65536:
-        raise UsageError(f"{listen!r} is not an address to listen on", remedy="HOST:PORT")
-    if tls.certificate is None and host not in ("127.0.0.1", "localhost", "::1", "[::1]"):
+    if tls.certificate is None and listen[0] not in ("127.0.0.1", "localhost", "::1"):
         logging.getLogger("kdump.fleet").warning(
             "without --tls-cert, reports and tokens cross the network in the clear"
         )
@@ -77,8 +76,6 @@ def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> i
         trusting(str(tls.client_ca))
     config = uvicorn.Config(
         App(service, working=working),
-        host=host.strip("[]") or "127.0.0.1",
-        port=int(port),
         http=_protocol(),
         loop="auto",
         backlog=_BACKLOG,
@@ -92,16 +89,24 @@ def serve(service: Service, listen: str, tls: Tls, *, working: bool = True) -> i
         ssl_ca_certs=str(tls.client_ca) if tls.client_ca else None,
         ssl_cert_reqs=ssl.CERT_OPTIONAL if tls.client_ca else ssl.CERT_NONE,
     )
-    scheme = "https" if tls.certificate else "http"
-    print(f"kdump fleet: {scheme}://{listen}/, data in {service.options.data}", flush=True)
-    server = uvicorn.Server(config)
     try:
-        server.run()
+        with _listening(*listen) as taken:
+            address, port = taken.getsockname()[:2]
+            host = f"[{address}]" if ":" in address else address
+            scheme = "https" if tls.certificate else "http"
+            print(f"kdump fleet: {scheme}://{host}:{port}/, data in {shown(service.options.data)}", flush=True)
+            uvicorn.Server(config).run([taken])
     finally:
         service.close()
-    if not server.started:
-        raise KdumpError(f"the collector cannot listen on {listen}")
     return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises `KdumpError`."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, UnicodeError) as error:
+        raise KdumpError(f"the collector cannot listen on {host} port {port}", why=reason(error)) from None
 
 
 def work(service: Service) -> int:

@@ -59,6 +59,8 @@ def build(records: Path | None, history: Path | None, mails: Sequence[Path]) -> 
     fixes = fixes_of(history) if history else {}
     found += entries_of_fixes(fixes.values(), named)
     found += entries_of_mails(mails, fixes.values())
+    if not found:
+        raise KdumpError("nothing in these sources quotes a crash; the index is as it was")
     return found
 
 
