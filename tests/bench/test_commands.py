@@ -280,6 +280,34 @@ def test_a_split_set_and_scripts(vmcore: Path, ours: Ask, tmp_path: Path) -> Non
     assert result.stderr == ""  # a silent start
 
 
+def test_what_fails_is_said_in_words(vmcore: Path, tmp_path: Path) -> None:
+    """In one session: files that cannot be written, a pipe that fails as well; a script of comments asks nobody."""
+
+    def said(*options: str) -> tuple[int, str]:
+        command = [*KDUMP, "shell", "--crash", vmcore, *options]
+        with subprocess.Popen(["yes", "ps"], stdout=subprocess.PIPE) as endless:
+            result = subprocess.run(command, stdin=endless.stdout, capture_output=True, text=True, check=False)
+            endless.kill()
+        assert result.stdout == ""
+        return result.returncode, result.stderr
+
+    nowhere = tmp_path / "nowhere/out"
+    asked = (f"ps > {nowhere}", "ps > /dev/full", "rd nosuch | false")
+    status, text = said(*(word for each in asked for word in ("-c", each)))
+    assert status == 1
+    assert text.splitlines() == [
+        f"{nowhere}: No such file or directory",
+        "No space left on device",
+        "LookupError: could not find symbol with name 'nosuch'",
+        "'false' exited with status 1",
+    ]
+    script = tmp_path / "script"
+    script.write_text("# nothing\n")
+    assert said("-i", str(script)) == (0, "")
+    status, text = said("-i", "/dev/zero")
+    assert (status, "/dev/zero: larger than" in text) == (1, True)
+
+
 def test_python_scripts_and_variables_without_a_type(vmcore: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("print(prog['init_task'].pid.value_(), __name__)\nprog['virtblk_wq']\n")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdump.cli import inputs
-from kdump.errors import KdumpError, reason
+from kdump.display import paragraph
+from kdump.errors import KdumpError, describe, reason
 from kdump.extras import extra
+from kdump.foreign import read_text
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         program = open_program(dump.paths, kernel, args.debug, declared=declared)
         commands.install(program, kernel)
         if args.crash:
-            return _crash(program, [*_script(args.script), *args.command])
+            given = args.script is not None or args.command
+            return _crash(program, [*_script(args.script), *args.command] if given else None)
         return _python(program, args.command, args.script)
 
 
@@ -71,9 +73,24 @@ def _script(path: str | None) -> list[str]:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except OSError as error:
         raise KdumpError(f"{path}: the script cannot be read", why=reason(error)) from error
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong, as this session says it; several errors of one command in a line each."""
+    from drgn.commands import CommandError
+
+    if isinstance(error, BaseExceptionGroup):
+        return "\n".join(map(_told, error.exceptions))
+    if isinstance(error, KdumpError):
+        return str(error)
+    if isinstance(error, OSError):
+        return describe(error)
+    if isinstance(error, CommandError):
+        return paragraph(error)
+    return f"{type(error).__name__}: {paragraph(error)}"
 
 
 def _python(program: Program, commands: list[str], script: str | None = None) -> int:
@@ -93,7 +110,7 @@ def _python(program: Program, commands: list[str], script: str | None = None) ->
             raise
         except Exception as error:  # noqa: BLE001 - whatever the user's command raises is told, as a shell does
             print(
-                f"{_where(error, name)}{type(error).__name__}: {error}{_advice(program, error, source)}",
+                f"{_where(error, name)}{_told(error)}{_advice(program, error, source)}",
                 file=sys.stderr,
             )
             return 1
@@ -118,19 +135,25 @@ def _where(error: Exception, name: str) -> str:
     return f"{name}:{lines[-1]}: " if lines and name != "<command>" else ""
 
 
-def _crash(program: Program, commands: list[str]) -> int:
-    interactive = not commands and sys.stdin.isatty()
+def _crash(program: Program, commands: list[str] | None) -> int:
+    interactive = commands is None and sys.stdin.isatty()
     if interactive:
         import readline  # noqa: F401 - gives input() line editing
 
         print("The commands of crash(8), by drgn; `help` lists them, `quit` leaves.")
     status = 0
-    lines: Iterable[str] = commands or _lines("crash> " if interactive else "")
+    lines: Iterable[str] = _lines("crash> " if interactive else "") if commands is None else commands
     for command in map(str.strip, lines):
         if command in ("q", "quit", "exit"):
             break
-        if command and not _crash_command(program, command):
-            status = 1
+        try:
+            done = not command or _crash_command(program, command)
+        except KeyboardInterrupt:  # at a prompt it ends the command, else all of them
+            if not interactive:
+                raise
+            print()
+            done = False
+        status = status if done else 1
     return 0 if interactive else status
 
 
@@ -141,11 +164,13 @@ def _lines(prompt: str) -> Iterator[str]:
         except EOFError:
             return
         except KeyboardInterrupt:
+            if not prompt:
+                raise
             print()
 
 
 def _crash_command(program: Program, command: str) -> bool:
-    from drgn.commands import CommandError, CommandNotFoundError, run_command
+    from drgn.commands import CommandNotFoundError, run_command
 
     try:
         try:
@@ -159,15 +184,9 @@ def _crash_command(program: Program, command: str) -> bool:
     except CommandNotFoundError as error:
         print(f"{error}\n  `help` lists the commands", file=sys.stderr)
         return False
-    except CommandError as error:
-        print(error, file=sys.stderr)
-        return False
     except BrokenPipeError:
         raise
-    except KeyboardInterrupt:
-        print()
-        return False
     except Exception as error:  # noqa: BLE001 - a damaged dump makes drgn's helpers raise anything; the prompt goes on
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(_told(error), file=sys.stderr)
         return False
     return True

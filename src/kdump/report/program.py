@@ -112,7 +112,7 @@ def _opened(
     main.address_range = (symbols.address("_stext"), symbols.get("_end") or symbols.address("_etext"))
     if kernel.vmcoreinfo.build_id:
         main.build_id = bytes.fromhex(kernel.vmcoreinfo.build_id)
-    with suppress(*DRGN_ERRORS):  # a kernel without modules, or with a damaged list of them
+    with suppress(*DRGN_ERRORS), _quiet():  # a kernel without modules, or with a damaged list of them
         program.create_loaded_modules()
         # drgn leaves out what a module needs only while it is being loaded; a stack may well be in there.
         ranges = {module.name: module.ranges for module in kernel.modules}
@@ -173,7 +173,7 @@ def _architecture(name: str) -> drgn.Architecture:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without drgn's warning that nobody installed debug information: that is what we are for."""
+    """Without drgn's warnings that debug information is needed: that is what we are for."""
     log = logging.getLogger("drgn")
     before = log.level
     log.setLevel(logging.ERROR)
