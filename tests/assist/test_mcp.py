@@ -118,6 +118,14 @@ def test_long_output_comes_in_pages_that_fit_together(place: Path) -> None:
     assert f"[{PAGE + 7} more lines match" in matches(crashes.lines("report", "x"), "LINE")
 
 
+def test_a_directory_may_be_a_crash_and_one_that_cannot_be_read_is_an_error(place: Path, tmp_path: Path) -> None:
+    assert [crash.name for crash in Crashes([place / NAMES[0], tmp_path / "nowhere"]).all()] == [NAMES[0]]
+    (tmp_path / "file").touch()
+    with pytest.raises(ToolError, match="Not a directory"):
+        Crashes([tmp_path / "file"]).all()
+    assert Crashes([tmp_path / "nowhere"]).all() == []
+
+
 @pytest.mark.parametrize(("status", "words"), [(-9, "it took longer"), (1, "not a dump")])
 def test_a_command_that_fails_is_an_error_of_the_tool(status: int, words: str, place: Path) -> None:
     crashes = Crashes([place], lambda *_: (status if status < 0 else 2, f"{words}\x1b[31m"))

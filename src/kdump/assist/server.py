@@ -20,6 +20,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from kdump import __version__
 from kdump.assist.text import LOOKS, Number, line, matches, page
 from kdump.display import shown
+from kdump.errors import KdumpError
 from kdump.fleet import child
 from kdump.host import stored
 
@@ -49,8 +50,12 @@ class Crashes:
         self._said: OrderedDict[tuple[str, ...], list[str]] = OrderedDict()
 
     def all(self) -> list[stored.Crash]:
-        """Every crash there is now."""
-        return stored.scan(self._places, lambda _: None)
+        """Every crash there is now. Raises ToolError if there is none because a directory cannot be read."""
+        problems: list[KdumpError] = []
+        found = stored.named([place for place in self._places if place.exists()], problems.append)
+        if problems and not found:
+            raise ToolError(str(problems[0]))
+        return found
 
     def path(self, name: str) -> Path:
         """The directory of a crash by its name. Raises ToolError for one that is not in the list, or not ours."""
@@ -89,8 +94,8 @@ def build(crashes: Crashes) -> MCPServer[Any]:
         return [
             {
                 "name": shown(each.name), "title": shown(each.title), "kernel": shown(each.release),
-                "host": shown(each.host), "time": each.when, "status": each.status, "signature": shown(each.signature),
-                "problem": shown(each.foreign or each.problem),
+                "host": shown(each.host), "time": each.when, "status": shown(each.status),
+                "signature": shown(each.signature), "problem": shown(each.foreign or each.problem),
             }
             for each in crashes.all()
         ]  # fmt: skip

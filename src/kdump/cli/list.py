@@ -33,15 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the list; returns the exit status."""
     places = args.directory or stored.directories(in_force.load(args.config))
-    problems = [KdumpError(f"{place}: no such directory") for place in args.directory if not place.exists()]
-    crashes, parents = [], []
-    for place in places:
-        crash = stored.crash_in(place) if args.directory else None
-        if crash:
-            crashes.append(crash)
-        else:
-            parents.append(place)
-    crashes += stored.scan(parents, problems.append)
+    problems: list[KdumpError] = []
+    crashes = (stored.named if args.directory else stored.scan)(places, problems.append)
     for problem in problems:
         print(f"kdump list: {problem}", file=sys.stderr)
     status = 1 if problems else 0
@@ -49,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(crash) | {"path": str(crash.path)} for crash in crashes], indent=1))
         return status
     if not crashes and not problems:
-        print("no crashes in " + ", ".join(map(str, places)) if places else "no target is a directory of this machine")
+        print(
+            "no crashes in " + ", ".join(map(shown, places)) if places else "no target is a directory of this machine"
+        )
     for crash in crashes:
         print("\n".join(lines(crash)))
     return status

@@ -22,7 +22,10 @@ from kdump.host import config, in_force
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "directory", nargs="*", type=Path, help="directories of crashes (default: those of the file targets)"
+        "directory",
+        nargs="*",
+        type=Path,
+        help="directories of crashes, or of one crash (default: those of the file targets)",
     )
     parser.add_argument(
         "--fleet", type=values.web_address, metavar="URL", help="read from this collector instead of directories"
@@ -55,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fleet(args: argparse.Namespace) -> int:
+    if args.config:
+        raise UsageError("--fleet reads a collector, not what a configuration names")
     if args.directory:
         raise UsageError("--fleet reads a collector, not directories")
     with extra("mcp", "kdump mcp"):

@@ -96,7 +96,27 @@ def scan(places: Iterable[Path], failed: Callable[[KdumpError], None] | None = N
             if failed is None:
                 raise problem from None
             failed(problem)
-    return sorted(found, key=lambda crash: (crash.when, crash.name), reverse=True)
+    return sorted(found, key=_age, reverse=True)
+
+
+def _age(crash: Crash) -> tuple[float, str]:
+    return crash.when, crash.name
+
+
+def named(places: Iterable[Path], failed: Callable[[KdumpError], None]) -> list[Crash]:
+    """The crashes that a person names: each place is the directory of a crash, or one of crashes. Newest first.
+
+    A place that does not exist is told to `failed`, too.
+    """
+    found, parents = [], []
+    for place in places:
+        if crash := crash_in(place):
+            found.append(crash)
+        elif os.path.lexists(place):
+            parents.append(place)
+        else:
+            failed(KdumpError(f"{place}: no such directory"))
+    return sorted(found + scan(parents, failed), key=_age, reverse=True)
 
 
 def _scan(parent: Directory) -> Iterator[Crash]:
