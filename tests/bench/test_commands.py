@@ -284,7 +284,7 @@ def test_what_fails_is_said_in_words(vmcore: Path, tmp_path: Path) -> None:
     """In one session: files that cannot be written, a pipe that fails as well; a script of comments asks nobody."""
 
     def said(*options: str) -> tuple[int, str]:
-        command = [*KDUMP, "shell", "--crash", vmcore, *options]
+        command = [*KDUMP, "shell", "--crash", str(vmcore), *options]
         with subprocess.Popen(["yes", "ps"], stdout=subprocess.PIPE) as endless:
             result = subprocess.run(command, stdin=endless.stdout, capture_output=True, text=True, check=False)
             endless.kill()
