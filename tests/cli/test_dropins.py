@@ -42,6 +42,7 @@ LOAD = ["build", "--if-stale", "--load"]
         (["kdumpctl", "rebuild"], [["build"]], "[OK]"),
         (["kdumpctl", "status"], [], "kdump: Kdump is operational"),
         (["kdumpctl", "reset-crashkernel"], [["setup", "--yes"]], ""),
+        (["kdumpctl", "reset-crashkernel", "--kernel=ALL"], [["setup", "--yes"]], ""),
         (["kdumpctl", "propagate", "--yes"], [["propagate", "--yes"]], ""),
         (["kdump-config", "load"], [LOAD], "loaded kdump kernel."),
         (["kdump-config", "unload"], [["unload"]], "unloaded kdump kernel."),
@@ -59,6 +60,26 @@ def test_verbs(
     assert main(arguments) == 0
     assert calls == called
     assert says in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["kdumpctl", "stop", "--dry-run"],
+        ["kdumpctl", "restart", "now"],
+        ["kdumpctl", "status", "-q"],
+        ["kdumpctl", "reset-crashkernel", "--kernel=ALL", "--reboot"],
+        ["kdump-config", "unload", "--help"],
+        ["kdump-config", "try-reload", "--dry-run"],
+        ["kdump-config", "show", "x\x1b"],
+    ],
+)
+def test_what_a_verb_could_only_ignore_is_refused(
+    arguments: list[str], calls: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert calls == []
+    assert "nothing was done" in capsys.readouterr().err
 
 
 def test_not_ready_has_each_tools_own_exit_status(

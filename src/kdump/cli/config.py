@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from kdump.errors import UsageError
 from kdump.host import config, in_force, template
 
 
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if args.action == "show" and args.template:
+        if args.json or args.file:
+            raise UsageError("--template prints the defaults, as text: neither a file nor --json goes with it")
         print(template.render(), end="")
         return 0
     if args.action == "import":

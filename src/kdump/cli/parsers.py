@@ -89,7 +89,9 @@ class Parser(argparse.ArgumentParser):
     def _advice(self, word: str) -> str:
         options = {flag for parser in (self, *self._actions_of().values()) for flag in parser._option_string_actions}
         if word.startswith("-"):
-            near = meant(word.partition("=")[0], options)
+            name = word.partition("=")[0]
+            having = [action for action, parser in self._actions_of().items() if name in parser._option_string_actions]
+            near = f"it goes after these actions: {', '.join(having)}" if having else meant(name, options)
         else:
             near = "-o names the file to write" if "--output" in options else ""
         return f"\n  {near}" if near else ""

@@ -104,7 +104,7 @@ class Session:
 
 
 def failure(error: BaseException) -> str:
-    """What an engine, or the pool of its connections, says of its failure; empty if the error is none of theirs."""
+    """What an engine, or the pool of its connections, says of its failure; empty if the error is not theirs."""
     ours = isinstance(error, sqlite3.Error) or type(error).__module__.partition(".")[0] in ("psycopg", "psycopg_pool")
     return (str(error) or type(error).__name__) if ours else ""
 

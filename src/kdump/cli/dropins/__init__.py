@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from kdump.errors import UsageError
 from kdump.host.changes import Edit, file_change
 
 NAMES: Final = ("kdumpctl", "kdump-config", "vmcore-dmesg")
@@ -24,6 +25,12 @@ def edit(command: str, root: Path = Path("/")) -> Edit:
             for change in file_change(f"{PLACE}/{name}", f'#!/bin/sh\nexec {command} {name} "$@"\n', root, 0o755)
         )
     )
+
+
+def refuse_rest(verb: str, rest: Sequence[str]) -> None:
+    """Raise UsageError if a verb that takes no arguments has some: doing it anyway would not be what was asked."""
+    if rest:
+        raise UsageError(f"{verb} takes no arguments here", why=" ".join(rest), remedy="nothing was done")
 
 
 def call(arguments: Sequence[str]) -> int:

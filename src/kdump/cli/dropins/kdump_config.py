@@ -31,12 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit status that kdump-config would have."""
+    if args.verb == "propagate":
+        return dropins.call(["propagate", *args.rest])
+    dropins.refuse_rest(args.verb, args.rest)
     if args.verb in ("show", "status"):
         return _show(whole=args.verb == "show")
     if args.verb == "test":
         return _status(dropins.call(["load", "--explain"]))
-    if args.verb == "propagate":
-        return dropins.call(["propagate", *args.rest])
     if args.verb == "try-reload":
         from kdump.kexec.state import read_state
 

@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit status that kdumpctl would have."""
+    if args.verb in ("test", "propagate"):
+        return dropins.call([args.verb, *args.rest])
+    every = args.verb == "reset-crashkernel" and args.rest == ["--kernel=ALL"]  # which it does anyway
+    dropins.refuse_rest(args.verb, () if every else args.rest)
     if args.verb == "status":
         working = dropins.operational()
         print("kdump: Kdump is operational" if working else "kdump: Kdump is not operational")
@@ -50,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
         return stopped or _said("Starting kdump", dropins.call(["build", "--if-stale", "--load"]))
     if args.verb == "rebuild":
         return _said("Rebuilding the capture image", dropins.call(["build"]))
-    if args.verb in ("test", "propagate"):
-        return dropins.call([args.verb, *args.rest])
     return _memory(args.verb)
 
 

@@ -196,7 +196,7 @@ def _masked(origin: str) -> str:
 
 
 def number(value: str) -> int | str:
-    """A setting as a whole number; as it is written if it is none, for the error that names it."""
+    """A setting as a whole number; other text as it is, for the error that names it."""
     found = integer(value)
     return value if found is None else found
 
