@@ -103,7 +103,7 @@ def test_the_exit_status_is_the_commands() -> None:
         (["report", "x", "--html", "x.html"], "unrecognized arguments: x.html\n  -o names the file to write\n"),
         (["fleet", "token", "--raeder", "x"], "unrecognized arguments: --raeder\n  did you mean '--reader'?\n"),
         (["config", "--template", "show"], "unrecognized arguments: --template\n  it goes after these actions: show\n"),
-        (["config", "check", "--json"], "unrecognized arguments: --json\n  it goes after these actions: show, import\n"),
+        (["config", "check", "--json"], "--json\n  it goes after these actions: show, import\n"),
         (["config", "show", "--template", "x"], "neither a file nor --json goes with it\n"),
         (["status", "--nonsense"], "unrecognized arguments: --nonsense\n"),
         (["config"], "the following arguments are required: ACTION\n  one of show, check, import\n"),

@@ -472,6 +472,22 @@ def test_a_damaged_manifest_is_named(damage: Any, vmcore: Path, tmp_path: Path) 
     assert main(["verify", str(out)]) == 1
 
 
+def test_one_path_that_cannot_be_verified_hides_no_other(vmcore: Path, tmp_path: Path, capsys: Any) -> None:
+    out, renamed = tmp_path / "out", tmp_path / "renamed"
+    assert main(["save", str(vmcore), str(out)]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "nowhere"), str(tmp_path), str(out)]) == 1
+    said = capsys.readouterr()
+    assert "nowhere: no such file" in said.err and "has no manifest.json" in said.err
+    assert said.out.startswith(f"{out}: sound (")
+    assert main(["verify", "--json", str(out), str(tmp_path / "nowhere")]) == 1
+    assert [each["path"] for each in json.loads(capsys.readouterr().out)] == [str(out)]
+    out.rename(renamed)  # with its manifest, which still has the old name in it: nothing was compared
+    manifest.manifest_path(out).rename(manifest.manifest_path(renamed))
+    assert main(["verify", str(renamed)]) == 1
+    assert "renamed is not in the list of renamed.manifest.json" in capsys.readouterr().out
+
+
 def test_a_manifest_must_cover_the_whole_file(vmcore: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["save", str(vmcore), str(out)]) == 0

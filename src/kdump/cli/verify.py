@@ -9,12 +9,13 @@ Exit status 0: sound; 1: damaged or changed; 3: sound as far as it goes, but inc
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdump.display import shown
-from kdump.errors import KdumpError
+from kdump.errors import KdumpError, describe
 
 if TYPE_CHECKING:
     from kdump.dump.manifest import Finding
@@ -33,25 +34,34 @@ def run(args: argparse.Namespace) -> int:
 
     progress = Progress()
     results = []
+    failed = False
     for path in args.path:
+        problem = ""
         try:
             results.append(_verify(Path(path), deep=args.deep, progress=progress))
+        except KdumpError as error:  # the others are verified nevertheless
+            problem = str(error)
+        except OSError as error:
+            problem = describe(error)
         finally:
             progress.close()
+        if problem:
+            failed = True
+            print(f"kdump verify: {problem}", file=sys.stderr)
+        elif not args.json:
+            print("\n".join(map(shown, _lines(results[-1]))), flush=True)
     if args.json:
         import json
 
         print(json.dumps(results, indent=2))
-    else:
-        for result in results:
-            print("\n".join(map(shown, _lines(result))))
-    if any(result["findings"] for result in results):
+    if failed or any(result["findings"] for result in results):
         return 1
     return 3 if any(result["incomplete"] for result in results) else 0
 
 
 def _verify(path: Path, *, deep: bool, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
     from kdump.dump import manifest
+    from kdump.dump.manifest import Finding
 
     if not path.exists():
         raise KdumpError(f"{path}: no such file or directory")
@@ -66,6 +76,9 @@ def _verify(path: Path, *, deep: bool, progress: Callable[[str, int, int], None]
         content = manifest.read(where)
         incomplete = content.get("status") == "incomplete"
         entries = [entry for entry in content["files"] if path.is_dir() or entry["name"] == path.name]
+        if not entries and not (path.is_dir() and incomplete):
+            what = "has a manifest that lists no files" if path.is_dir() else f"is not in the list of {where.name}"
+            findings.append(Finding(path.name, what))
         total = sum(entry["size"] for entry in entries)
 
         def tick(size: int) -> None:
