@@ -133,7 +133,7 @@ def test_only_a_token_of_this_fleet_is_revoked(tmp_path: Path, capsys: pytest.Ca
 
     for token in (made("web1"), made(), made("--reader", "dump", "ann")):
         assert main(["fleet", "token", *place, "--revoke", token]) == 0
-        for wrong in (token[:-1], token + "0", token.partition(".")[2], "", "x", "\udcff." + token):
+        for wrong in (token[:-1], token + "0", token.partition(".")[2], "x", "\udcff." + token):
             assert main(["fleet", "token", *place, "--revoke", wrong]) == 1
             assert "nothing was revoked" in capsys.readouterr().err
     other = ["--data", str(tmp_path / "other")]
