@@ -174,7 +174,7 @@ def test_names_of_files_cannot_leave_the_store(closed: Client) -> None:
 
 def test_a_token_is_for_a_host_that_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ["--data", str(tmp_path)]
-    for name in ("a/b", "", "-x", "a b", "é", "x" * 200, "a\n"):
+    for name in ("a/b", "-x", "a b", "é", "x" * 200, "a\n"):
         assert main(["fleet", "token", *place, "--", name]) == 2
         assert "is not a valid host name" in capsys.readouterr().err
     for name in ("web1", "web_1.example.net", "*"):

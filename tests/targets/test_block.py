@@ -141,6 +141,25 @@ def test_a_torn_header_falls_back_to_the_one_before(area: Path, slot: int) -> No
             rawstore.read_header(file.fileno(), "x")
 
 
+def test_formatting_spares_a_crash_that_nobody_fetched(area: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def state(new: int | None = None) -> int:
+        with area.open("r+b") as file:
+            header = rawstore.read_header(file.fileno(), "x")
+            if new is not None:
+                rawstore.write_header(file.fileno(), rawstore.RawHeader(new, "c-1", sequence=header.sequence))
+            return header.state
+
+    for unfetched in (rawstore.WRITING, rawstore.SAVED):
+        state(unfetched)
+        assert main(["collect", "--format", str(area)]) == 1
+        assert "holds the crash c-1, which nobody fetched" in capsys.readouterr().err
+        assert state() == unfetched
+    assert main(["collect", "--format", "--force", str(area)]) == 0
+    assert state() == rawstore.EMPTY
+    state(rawstore.CONSUMED)
+    assert main(["collect", "--format", str(area)]) == 0
+
+
 @pytest.mark.parametrize(
     ("head", "what"),
     [

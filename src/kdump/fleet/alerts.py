@@ -178,7 +178,7 @@ def _try(channel: dict[str, str], row: Row, page: str) -> tuple[str, str]:
             _post(channel, row, page)
     except _UnsureError as error:
         return ("due" if channel["kind"] in _IDEMPOTENT else "unsure"), str(error)
-    except (KdumpError, OSError, subprocess.SubprocessError) as error:
+    except (KdumpError, OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a token in no ASCII
         return "due", str(error)
     return "sent", ""
 

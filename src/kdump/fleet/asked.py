@@ -28,7 +28,7 @@ def word(request: Request, name: str, most: int = 128) -> str:
 def group_list(request: Request) -> dict[str, Any]:
     """For `views.group_list`."""
     asked = request.query_params
-    days = int(asked["days"]) if asked.get("days", "").isdigit() and len(asked["days"]) < 5 else 30
+    days = bounded(request, "days")
     return {
         "days": days if days in views.WINDOWS else 30,
         "status": asked.get("status", "open") if asked.get("status", "open") in ("", *groups.STATUSES) else "open",

@@ -35,7 +35,11 @@ def edit(session: Session, group: int, who: str, field: str, value: str) -> None
         raise UsageError("the status is one of " + ", ".join(STATUSES[:3]))
     if field == "link" and value and not value.startswith(("https://", "http://")):
         raise UsageError("a link begins with https://")
-    if field == "collect" and value and not (value.isdigit() and int(value) < 32):
+    if (
+        field == "collect"
+        and value
+        and not (value.isascii() and value.isdigit() and len(value) < 3 and int(value) < 32)
+    ):
         raise UsageError("collect takes a dump level from 0 to 31, or nothing")
     row = found(session, group)
     if row[field] != value:

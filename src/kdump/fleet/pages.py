@@ -112,7 +112,7 @@ class Pages:
             except KdumpError as error:
                 return self.message(request, person, 404, error.what, error.why, error.remedy)
             except ValueError:
-                return self.message(request, person, 400, "The address has a value that cannot be")
+                return self.message(request, person, 400, "The address has a value that is not possible")
 
         return answer
 

@@ -88,6 +88,13 @@ def format_device(descriptor: int, path: str, *, force: bool = False) -> None:
     head = os.pread(descriptor, 0x11000, 0)
     if not force and (what := foreign_content(identify_open(descriptor), head)):
         raise KdumpError(f"{path} is not empty", why=f"it holds {what}", remedy="choose another partition")
+    known = [header for at in SLOTS if (header := _unpack(head[at : at + SLOT]))]
+    newest = max(known, key=lambda header: header.sequence, default=RawHeader(EMPTY))
+    if not force and newest.state in (WRITING, SAVED):
+        raise KdumpError(
+            f"{path} holds the crash {newest.crash}, which nobody fetched",
+            remedy="`kdump collect` fetches it and frees the partition; --force erases it",
+        )
     for _ in SLOTS:
         write_header(descriptor, RawHeader(EMPTY, sequence=_unpack_sequence(head)))
         head = os.pread(descriptor, 0x11000, 0)
