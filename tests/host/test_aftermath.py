@@ -44,6 +44,12 @@ def server() -> Iterator[Server]:
             assert isinstance(self.server, Server)
             self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(self.server.status)
+            if 300 <= self.server.status < 400:
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_args: object) -> None:
@@ -103,6 +109,13 @@ def test_failures_say_why(tmp_path: Path) -> None:
     assert "status 4: why" in failing["command /bin/sh"]
     closed = dict(notify.notify(Notify(webhook="http://127.0.0.1:1/x"), {}))
     assert "cannot be reached" in closed["webhook 127.0.0.1:1"]
+
+
+def test_a_webhook_that_moved_was_not_told(server: Server) -> None:
+    for status in (301, 302, 303, 307, 308):
+        server.status = status
+        (said,) = dict(notify.notify(Notify(webhook=f"http://127.0.0.1:{server.server_port}/x"), {})).values()
+        assert f"answered {status}" in said and "name the new address" in said
 
 
 def test_mail_goes_to_sendmail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

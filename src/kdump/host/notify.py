@@ -119,16 +119,24 @@ def _post(url: str, body: bytes) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "kdump"}
     try:
         request = urllib.request.Request(url, body, headers)  # noqa: S310 -- http only, see above
-        with urllib.request.urlopen(request, timeout=TIMEOUT):  # noqa: S310
+        with urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT):
             pass
     except urllib.error.HTTPError as error:
         error.close()
-        raise KdumpError(f"{_host(url)} answered {error.code} {error.reason}"[:200]) from None
+        why = "a redirection is not followed: name the new address" if 300 <= error.code < 400 else ""
+        raise KdumpError(f"{_host(url)} answered {error.code} {error.reason}"[:200], why=why) from None
     except OSError as error:
         raise KdumpError(f"{_host(url)} cannot be reached", why=str(getattr(error, "reason", error))[:200]) from None
     except (http.client.HTTPException, ValueError) as error:
         kind = type(error).__name__
         raise KdumpError(f"{_host(url)} did not answer as HTTP servers do", why=kind) from None
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the summary would be left out of the request there, and nobody told."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Leave the answer as it is: an error."""
 
 
 def within(seconds: float, who: str, call: Callable[[], None]) -> None:
