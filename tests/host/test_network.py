@@ -266,6 +266,8 @@ def test_name_servers_that_only_this_machine_has_are_left_out(tmp_path: Path) ->
     real.write_text("nameserver 192.0.2.53\nnameserver fe80::1%eth0\n")
     assert network.name_servers([tmp_path / "absent", stub, real]) == ["192.0.2.53", "fe80::1%eth0"]
     assert network.name_servers([stub]) == []
+    real.write_bytes(b"nameserver gateway.example\nnameserver 192.0.2.53#53\nnameserver \xff\nnameserver 192.0.2.54\n")
+    assert network.name_servers([real]) == ["192.0.2.54"]  # as the resolver, which ignores the others
 
 
 def test_ip_really_answers() -> None:

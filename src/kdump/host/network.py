@@ -155,13 +155,11 @@ def addresses(host: str) -> list[str]:
 
 
 def name_servers(files: Sequence[Path] = RESOLV) -> list[str]:
-    """The name servers of this machine that another one can ask, too."""
+    """The name servers of this machine that another one can ask, too. The resolver ignores what is no address."""
     for path in files:
-        found = [
-            words[1]
-            for words in _resolver(path)
-            if words[0] == "nameserver" and not ipaddress.ip_address(words[1].partition("%")[0]).is_loopback
-        ]
+        named = [words[1] for words in _resolver(path) if words[0] == "nameserver"]
+        told = [(each, each.partition("%")[0]) for each in named]
+        found = [each for each, plain in told if _is_address(plain) and not ipaddress.ip_address(plain).is_loopback]
         if found:
             return found
     return []
