@@ -29,7 +29,8 @@ _TARGET = struct.Struct("<QQiI16s")  # sector_start, length, status, next, targe
 _MAGIC = 0xFD
 # DM_DEV_CREATE, …; DM_DEV_SUSPEND without the flag resumes
 _CREATE, _REMOVE, _SUSPEND, _STATUS, _LOAD, _TABLE = 3, 4, 6, 7, 9, 12
-_READONLY, _STATUS_TABLE, _ACTIVE, _BUFFER_FULL, _SECURE = 1 << 0, 1 << 4, 1 << 5, 1 << 8, 1 << 15  # DM_…_FLAG
+# DM_…_FLAG
+_READONLY, _STATUS_TABLE, _ACTIVE, _BUFFER_FULL, _NOFLUSH, _SECURE = 1 << 0, 1 << 4, 1 << 5, 1 << 8, 1 << 11, 1 << 15
 _ROOM = 64 << 10
 
 
@@ -48,8 +49,11 @@ def read_table(device: str) -> list[DmTarget]:
 
 
 def read_status(device: str) -> list[DmTarget]:
-    """As `read_table`, with what each segment says of its state in place of its parameters."""
-    return _read(device, _SECURE)
+    """As `read_table`, with what each segment says of its state in place of its parameters.
+
+    It may be some seconds old: pools and caches are not made to write their metadata, which could take for ever.
+    """
+    return _read(device, _NOFLUSH | _SECURE)
 
 
 def _read(device: str, flags: int) -> list[DmTarget]:
