@@ -155,7 +155,7 @@ def addresses(host: str) -> list[str]:
 
 
 def name_servers(files: Sequence[Path] = RESOLV) -> list[str]:
-    """The name servers of this machine that another one can ask, too. The resolver ignores what is no address."""
+    """The name servers of this machine that another one can ask, too. The resolver, too, ignores other words than addresses."""
     for path in files:
         named = [words[1] for words in _resolver(path) if words[0] == "nameserver"]
         told = [(each, each.partition("%")[0]) for each in named]
