@@ -155,7 +155,7 @@ def addresses(host: str) -> list[str]:
 
 
 def name_servers(files: Sequence[Path] = RESOLV) -> list[str]:
-    """The name servers of this machine that another one can ask, too. The resolver, too, ignores other words than addresses."""
+    """The name servers of this machine that another one can ask, too. Words that are no addresses are ignored."""
     for path in files:
         named = [words[1] for words in _resolver(path) if words[0] == "nameserver"]
         told = [(each, each.partition("%")[0]) for each in named]
