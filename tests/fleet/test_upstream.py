@@ -244,6 +244,8 @@ def test_crashes_of_other_kdumps_are_imported_once(client: Client, tmp_path: Pat
         rows = session.all("SELECT host, kind, signature, grp FROM crashes ORDER BY id")
         assert session.value("SELECT COUNT(*) AS n FROM groups") == 3
     assert {row["host"] for row in rows} == {"127.0.0.1", "imported", "web1"}
+    (made,) = {client.get(f"/crashes/{number}/report.json").json()["source"] for number in (1, 2)}
+    assert made == "vmcore-dmesg.txt"  # no path of the collector
     assert all(row["signature"] for row in rows)
 
 

@@ -20,6 +20,7 @@ MEMORY: Final = 3 << 30  # bytes of address space
 CPU: Final = 120  # seconds
 TIME: Final = 180.0  # seconds
 OUTPUT: Final = 64 << 20  # bytes
+LOG: Final = "vmcore-dmesg.txt"
 _NO_NEW_PRIVS = 38  # prctl(2)
 _DEATH_SIGNAL = 1
 _NOTHING_FOUND = 3  # exit status of `kdump report` without a crash
@@ -28,14 +29,25 @@ _NOTHING_FOUND = 3  # exit status of `kdump report` without a crash
 def report(source: Path, form: str, *, short: bool = False) -> bytes:
     """The report on a dump or log; `form` is "json" or "html". Raises `KdumpError` if the child fails."""
     with tempfile.TemporaryDirectory(prefix="kdump-fleet-") as scratch:
-        output = Path(scratch, "report")
-        command = ["report", f"--{form}", *(["--short"] if short else []), "--output", str(output), str(source)]
-        status, said = run(command, Path(scratch))
-        if status not in (0, _NOTHING_FOUND) or not output.exists():
-            raise KdumpError("the report could not be made", why=said[-500:] or _ended(status))
-        if output.stat().st_size > OUTPUT:
-            raise KdumpError("the report could not be made", why="it is too large")
-        return output.read_bytes()
+        return _made(Path(scratch), str(source.absolute()), form, short=short)
+
+
+def report_on_log(log: str, form: str) -> bytes:
+    """The same on a log. The report calls it by the name that it has on the host, not by a path of this machine."""
+    with tempfile.TemporaryDirectory(prefix="kdump-fleet-") as scratch:
+        Path(scratch, LOG).write_bytes(log.encode("utf-8", "replace"))
+        return _made(Path(scratch), LOG, form)
+
+
+def _made(scratch: Path, source: str, form: str, *, short: bool = False) -> bytes:
+    output = scratch / "report"
+    command = ["report", f"--{form}", *(["--short"] if short else []), "--output", str(output), source]
+    status, said = run(command, scratch)
+    if status not in (0, _NOTHING_FOUND) or not output.exists():
+        raise KdumpError("the report could not be made", why=said[-500:] or _ended(status))
+    if output.stat().st_size > OUTPUT:
+        raise KdumpError("the report could not be made", why="it is too large")
+    return output.read_bytes()
 
 
 def run(arguments: Sequence[str], directory: Path, output: Path | None = None) -> tuple[int, str]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
@@ -261,14 +259,8 @@ class Pages:
         if not body["log"]:
             raise KdumpError("There is no log to report on")
 
-        def make() -> bytes:
-            with tempfile.NamedTemporaryFile(prefix="kdump-log-", suffix=".txt") as file:
-                file.write(str(body["log"]).encode("utf-8", "replace"))
-                file.flush()
-                return child.report(Path(file.name), "html")
-
         async with self._reports:
-            page = await asyncio.to_thread(make)
+            page = await asyncio.to_thread(child.report_on_log, str(body["log"]), "html")
         return Response(page, 200, HEADERS | {"content-security-policy": _REPORT_POLICY}, "text/html")
 
     async def _body(self, request: Request) -> dict[str, Any]:

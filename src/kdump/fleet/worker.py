@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 from kdump.errors import KdumpError
@@ -85,10 +83,7 @@ class Worker:
         """The report (JSON) on what came in, and the log of its crash."""
         envelope = evidence.opened(row["envelope"])
         if row["todo"] == "log":
-            with tempfile.NamedTemporaryFile(prefix="kdump-log-", suffix=".txt") as file:
-                file.write(envelope["log"].encode("utf-8", "replace"))
-                file.flush()
-                return child.report(Path(file.name), "json"), b""
+            return child.report_on_log(envelope["log"], "json"), b""
         with self._objects.local(row["place"]) as path:
             return child.report(path, "json"), b""
 
