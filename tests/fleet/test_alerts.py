@@ -156,11 +156,12 @@ def test_many_crashes_in_a_day_are_a_spike(client: Client) -> None:
         assert session.value("SELECT COUNT(*) AS n FROM outbox WHERE kind = 'spike'") == 1
 
 
-def test_mail_goes_through_sendmail(client: Client, tmp_path: Path) -> None:
+def test_mail_goes_through_sendmail(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "sendmail"
     program.write_text(f"#!/bin/sh\ncat > {tmp_path}/mail\n")
     program.chmod(0o755)
-    channel(client, {"name": "mail", "kind": "mail", "to": "kernel@example.net", "sendmail": str(program)})
+    channel(client, {"name": "mail", "kind": "mail", "to": "kernel@example.net"})
+    monkeypatch.setattr(alerts, "SENDMAIL", str(program))
     client.crash(crash())
     client.sweep()
     assert alerts.deliver(client.service.database) == 1
@@ -173,6 +174,7 @@ def test_mail_goes_through_sendmail(client: Client, tmp_path: Path) -> None:
     "wrong",
     [
         {"name": "x", "kind": "pigeon"},
+        {"name": "x", "kind": "mail", "to": "kernel@example.net", "sendmail": "/bin/bash"},
         {"name": "x", "kind": "webhook", "url": "file:///etc/passwd"},
         {"name": "x", "kind": "mail"},
     ],

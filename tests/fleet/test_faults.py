@@ -220,7 +220,6 @@ def test_a_worker_that_is_killed_while_it_reads_leaves_the_crash_to_the_next(tmp
 
 
 def test_a_log_that_cannot_be_read_is_given_up_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdump.errors import KdumpError
     from kdump.fleet import child, evidence, ingest
 
     service = Service(Options(tmp_path / "data"))
@@ -229,10 +228,7 @@ def test_a_log_that_cannot_be_read_is_given_up_and_counted(tmp_path: Path, monke
         lambda session: ingest.store(session, [(evidence.read(text), evidence.pack(text))], time.time(), None)
     )
 
-    def fails(*_: Any, **__: Any) -> bytes:
-        raise KdumpError("the report could not be made", why="killed by signal 9")
-
-    monkeypatch.setattr(child, "report", fails)
+    monkeypatch.setattr(child, "run", lambda *_: (-9, ""))
     service.worker.sweep()
     with service.database.read() as session:
         row = session.one("SELECT * FROM crashes")
