@@ -170,7 +170,7 @@ def test_an_architecture_whose_registers_gdb_orders_in_a_way_not_known_here_is_n
         Target(cast(Any, kernel))
 
 
-@pytest.mark.parametrize("place", ["x", "70000", "1:2:x", "-1", ""])
+@pytest.mark.parametrize("place", ["x", "70000", "1:2:x", "-1"])
 def test_places_that_are_none(place: str) -> None:
     command = [sys.executable, "-m", "kdump", "serve", "--listen", place, "vmcore"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
