@@ -32,7 +32,7 @@ def test_the_unit_starts_what_there_is() -> None:
     assert start
     words = shlex.split(start[1].replace("\\\n", " ").replace("$KDUMP_FLEET_OPTIONS", ""))
     assert words[1:3] == ["fleet", "serve"]
-    assert parsed(words[2:]).listen == "0.0.0.0:8765"
+    assert parsed(words[2:]).listen == ("0.0.0.0", 8765)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

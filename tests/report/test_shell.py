@@ -27,7 +27,7 @@ def test_python_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_crash_commands_from_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\nno_such_command\nquit\nnever_reached\n"))
-    assert shell._crash(Program(), []) == 1
+    assert shell._crash(Program(), None) == 1
     # The empty program is no kernel, so it has no crash commands at all; one was tried, then `quit` left.
     assert capsys.readouterr().err == "crash: command not found\n  `help` lists the commands\n"
 
