@@ -121,6 +121,8 @@ def test_a_rehearsal_passes_and_teaches_the_reservation(
     assert last is not None
     assert (last.peak, last.passed) == (result["peak"], True)
     assert 40 << 20 < last.peak < 192 << 20
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 1048576 kB\n")  # as small as the twin
     learned = expected.measured(Config(targets=(f"file://{tmp_path}/none",)), tmp_path)
     assert learned is not None
     assert learned.reason == "measurement"
