@@ -74,10 +74,9 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     processor.require_numpy()
     tree = replace(kernel or capture_kernel(config), conf=modprobe_conf.read())
     targets = [target_for(specification(url, config)) for url in config.targets]
-    specs = [_labelled(_on_volume(target.check())) for target in targets]
-    found = [
-        storage.walk(device) for device in dict.fromkeys(device for spec in specs for device in devices_under(spec))
-    ]
+    checked = [(spec, devices_under(spec)) for spec in [target.check() for target in targets]]
+    specs = [_labelled(_on_volume(spec, beneath)) for spec, beneath in checked]
+    found = [storage.walk(device) for device in dict.fromkeys(each for _spec, beneath in checked for each in beneath)]
     lowest_first = {layer.name: layer for each in found for layer in reversed(each.layers)}
     layers = tuple(reversed(lowest_first.values()))
     volumes.refuse_unreachable(layers)
@@ -121,10 +120,13 @@ def prepare(config: Config, kernel: KernelTree | None = None, search: Search | N
     )
 
 
-def _on_volume(spec: Spec) -> Spec:
-    """A target on a volume of device-mapper with its name: its file system's UUID is on what it is made of, too."""
-    devices = devices_under(spec) if spec.parts.scheme in ("file", "fs") else []
-    top = storage.read_layer(storage.block_directory(devices[0])) if len(devices) == 1 else None
+def _on_volume(spec: Spec, beneath: list[str]) -> Spec:
+    """A target on a volume of device-mapper with its name: its file system's UUID is on what it is made of, too.
+
+    `beneath` are the `devices_under` it.
+    """
+    alone = spec.parts.scheme in ("file", "fs") and len(beneath) == 1
+    top = storage.read_layer(storage.block_directory(beneath[0])) if alone else None
     return replace(spec, facts={**spec.facts, "volume": top.detail}) if top and top.kind in ("lvm", "dm") else spec
 
 
