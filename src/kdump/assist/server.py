@@ -50,7 +50,7 @@ class Crashes:
         self._said: OrderedDict[tuple[str, ...], list[str]] = OrderedDict()
 
     def all(self) -> list[stored.Crash]:
-        """Every crash there is now. Raises ToolError if there is none because a directory cannot be read."""
+        """Every crash there is now. Raises ToolError if a directory cannot be read and no crash is found elsewhere."""
         problems: list[KdumpError] = []
         found = stored.named([place for place in self._places if place.exists()], problems.append)
         if problems and not found:

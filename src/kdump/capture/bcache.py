@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdump.errors import KdumpError
+from kdump.targets.devices import entry_of
 
 _POLL = 0.1
 
@@ -29,7 +30,7 @@ def assemble(
     """
     end = time.monotonic() + seconds
     disks = [find(uuid) for uuid in volume["bcache"]]
-    places = [Path(sysfs, "class/block", disk.rpartition("/")[2]) for disk in disks]
+    places = [entry_of(disk, sysfs) for disk in disks]
     for disk, place in zip(disks, places, strict=True):
         if not (place / "bcache").exists():  # an earlier attempt was here
             Path(sysfs, "fs/bcache/register").write_text(disk, encoding="ascii")

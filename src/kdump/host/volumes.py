@@ -19,11 +19,11 @@ from kdump.capture import devicemapper, multipath
 from kdump.capture.devicemapper import DmTarget
 from kdump.errors import KdumpError
 from kdump.host import encryption, storage
+from kdump.host.crashkernel import MIB
 from kdump.host.expected import LISTS
 from kdump.targets.superblock import BCACHE, RAID_MEMBER, Content, identify
 from kdump.units import size_text
 
-MIB: Final = 1 << 20
 # Segments that a table says all about, or that keep the rest on disks which the table names; and what drives them.
 SEGMENTS: Final = {
     "linear": "dm_mod", "striped": "dm_mod", "raid": "dm_raid", "thin": "dm_thin_pool", "thin-pool": "dm_thin_pool",

@@ -75,15 +75,20 @@ def place_of(path: str, sysfs: str = "/sys") -> tuple[bool, bool]:
 
 def has_holders(path: str, sysfs: str = "/sys") -> bool:
     """Whether other devices stand on this one."""
-    return any(Path(sysfs, "class/block", path.rpartition("/")[2], "holders").glob("*"))
+    return any((entry_of(path, sysfs) / "holders").glob("*"))
 
 
 def volume_name(path: str, sysfs: str = "/sys") -> str:
     """The name of a device-mapper volume by its device; empty for other devices."""
     try:
-        return Path(sysfs, "class/block", path.rpartition("/")[2], "dm/name").read_text().strip()
+        return (entry_of(path, sysfs) / "dm/name").read_text().strip()
     except OSError:
         return ""
+
+
+def entry_of(path: str, sysfs: str = "/sys") -> Path:
+    """The directory of a device, "/dev/sda1", in sysfs."""
+    return Path(sysfs, "class/block", path.rpartition("/")[2])
 
 
 def members(uuid: str, sysfs: str = "/sys", dev: str = "/dev") -> list[str]:
